@@ -1,0 +1,1 @@
+"""Data that ships with vkfuse: operators and shaders of each Vulkan runtime version."""
