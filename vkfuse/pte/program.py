@@ -1,0 +1,156 @@
+"""Methods of the program flatbuffer: values, instructions, operators, delegates.
+
+Source: schema/program.fbs and runtime/executor/method.cpp of ExecuTorch 1.5.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from vkfuse.pte.enums import DataLocation, enumerated
+from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
+from vkfuse.pte.model import (
+    BoxedIntList,
+    CompileSpec,
+    Delegate,
+    DelegateCall,
+    FreeCall,
+    Instruction,
+    JumpFalseCall,
+    KernelCall,
+    Method,
+    MoveCall,
+    Operator,
+    OptionalTensorList,
+    TensorList,
+    Value,
+)
+from vkfuse.pte.scalars import read_scalar
+from vkfuse.pte.segments import Bytes, cut, segment_of
+from vkfuse.pte.storage import Storage
+from vkfuse.pte.tensor import read_tensor
+
+_ID_LISTS: Final[dict[str, type[BoxedIntList | TensorList | OptionalTensorList]]] = {
+    "IntList": BoxedIntList,
+    "TensorList": TensorList,
+    "OptionalTensorList": OptionalTensorList,
+}
+
+
+def checked(table: Table, name: str, ids: Iterable[int], count: int, *, lowest: int = 0) -> tuple[int, ...]:
+    """Return the ids; FormatError where one is not in lowest..count-1."""
+    ids = tuple(ids)
+    for index in ids:
+        if not lowest <= index < count:
+            raise table.error(f"index {index} of {count}", name)
+    return ids
+
+
+def index_of(table: Table, name: str, count: int) -> int:
+    """Return an index field; FormatError where it is not in 0..count-1."""
+    return checked(table, name, (table.integer(name),), count)[0]
+
+
+def read_method(plan: Table, storage: Storage) -> Method:
+    """Read one execution plan."""
+    values = _values(plan, storage)
+    operators = tuple(_operator(table) for table in plan.children("operators"))
+    delegates = tuple(_delegate(table, storage) for table in plan.children("delegates"))
+    meta = plan.child("container_meta_type")
+    return Method(
+        name=plan.text("name"),
+        values=values,
+        inputs=checked(plan, "inputs", plan.integers("inputs"), len(values)),
+        outputs=checked(plan, "outputs", plan.integers("outputs"), len(values)),
+        instructions=_instructions(plan, len(values), len(operators), len(delegates)),
+        operators=operators,
+        delegates=delegates,
+        non_const_buffer_sizes=plan.integers("non_const_buffer_sizes"),
+        encoded_inputs=meta.text("encoded_inp_str") if meta else "",
+        encoded_outputs=meta.text("encoded_out_str") if meta else "",
+    )
+
+
+def _values(plan: Table, storage: Storage) -> tuple[Value, ...]:
+    """Read all values of a plan."""
+    members = [value.member("val", KERNEL_TYPES) for value in plan.children("values")]
+    return tuple(_value(kind, table, len(members), storage) for kind, table in members)
+
+
+def _value(kind: str, table: Table, count: int, storage: Storage) -> Value:
+    """Read one value; lists of indices are checked against the `count` of values."""
+    if kind == "Tensor":
+        return read_tensor(table, storage)
+    if kind not in _ID_LISTS:
+        return read_scalar(kind, table)
+    lowest = -1 if kind == "OptionalTensorList" else 0
+    return _ID_LISTS[kind](checked(table, "items", table.integers("items"), count, lowest=lowest))
+
+
+def _operator(table: Table) -> Operator:
+    """Read an operator's name."""
+    return Operator(name=table.text("name"), overload=table.text("overload"))
+
+
+def _delegate(table: Table, storage: Storage) -> Delegate:
+    """Read a delegate and find its blob."""
+    reference = table.child("processed")
+    if reference is None:
+        raise table.error("missing", "processed")
+    location = enumerated(reference, "location", DataLocation)
+    blob = _processed(reference, location, storage)
+    return Delegate(
+        id=table.text("id"),
+        compile_specs=tuple(
+            CompileSpec(key=spec.text("key"), value=bytes(spec.blob("value")[1]))
+            for spec in table.children("compile_specs")
+        ),
+        location=location,
+        processed=blob.data,
+        processed_at=blob.at,
+    )
+
+
+def _processed(reference: Table, location: DataLocation, storage: Storage) -> Bytes:
+    """Return a delegate's blob, in a segment or inline."""
+    if location is DataLocation.INLINE:
+        return storage.inline_delegates[index_of(reference, "index", len(storage.inline_delegates))]
+    extent = segment_of(reference, storage.segments, "index")
+    return Bytes(cut(storage.data, extent, reference.path("index")), extent)
+
+
+def _instructions(plan: Table, values: int, operators: int, delegates: int) -> tuple[Instruction, ...]:
+    """Read the chains as one list of instructions."""
+    instructions: list[Instruction] = []
+    for chain in plan.children("chains"):
+        members = [entry.member("instr_args", INSTRUCTIONS) for entry in chain.children("instructions")]
+        base, end = len(instructions), len(members)
+        instructions += [
+            _jump(table, values, base, end)
+            if kind == "JumpFalseCall"
+            else _instruction(kind, table, values, operators, delegates)
+            for kind, table in members
+        ]
+    return tuple(instructions)
+
+
+def _jump(table: Table, values: int, base: int, end: int) -> JumpFalseCall:
+    """Read a jump inside a chain of `end` instructions that starts at `base`."""
+    return JumpFalseCall(
+        cond_value_index=index_of(table, "cond_value_index", values),
+        destination_instruction=base + index_of(table, "destination_instruction", end + 1),
+    )
+
+
+def _instruction(kind: str, table: Table, values: int, operators: int, delegates: int) -> Instruction:
+    """Read an instruction that is no jump."""
+    if kind == "MoveCall":
+        return MoveCall(
+            move_from=index_of(table, "move_from", values), move_to=index_of(table, "move_to", values)
+        )
+    if kind == "FreeCall":
+        return FreeCall(value_index=index_of(table, "value_index", values))
+    args = checked(table, "args", table.integers("args"), values)
+    if kind == "KernelCall":
+        return KernelCall(op_index=index_of(table, "op_index", operators), args=args)
+    return DelegateCall(delegate_index=index_of(table, "delegate_index", delegates), args=args)

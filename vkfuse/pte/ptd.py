@@ -1,0 +1,45 @@
+"""A .ptd file: external named data.
+
+Source: extension/flat_tensor/serialize/flat_tensor_header.cpp of ExecuTorch 1.5.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from struct import Struct
+from types import MappingProxyType
+from typing import Final
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.flatbuffer import Budget, Source
+from vkfuse.pte.layout import FLAT_TENSOR
+from vkfuse.pte.mapping import map_file
+from vkfuse.pte.segments import cut, read_segments, segment_of
+from vkfuse.pte.values import Extent
+
+_HEADER: Final = Struct("<4sIQQQQ")  # magic, length, flatbuffer offset and size, segment base and size
+_HEADER_AT: Final = 8
+
+
+def read_ptd(path: Path | str) -> Mapping[str, memoryview]:
+    """Map a .ptd and return its blobs by key. InputError, FormatError."""
+    return parse_ptd(map_file(path))
+
+
+def parse_ptd(data: memoryview | bytes) -> Mapping[str, memoryview]:
+    """Read a .ptd from memory. FormatError."""
+    data = memoryview(data).toreadonly()
+    if len(data) < _HEADER_AT + _HEADER.size:
+        raise FormatError(f"{len(data)} bytes are no .ptd", field="header")
+    magic, length, offset, size, base, segments_size = _HEADER.unpack_from(data, _HEADER_AT)
+    if magic != b"FH01" or length < _HEADER.size:
+        raise FormatError("not a .ptd header", field="header")
+    cut(data, Extent(base, segments_size), "header.segment_data_size")
+    source = Source(cut(data, Extent(offset, size), "header"), FLAT_TENSOR, Budget.of_size(len(data)))
+    root = source.root("FlatTensor", b"FT01")
+    segments = read_segments(root, data, base)
+    return MappingProxyType(
+        {
+            entry.text("key"): cut(data, segment_of(entry, segments), entry.path())
+            for entry in root.children("named_data")
+        }
+    )

@@ -1,0 +1,129 @@
+"""A .pte file: header, program flatbuffer, segments. Any bytes give a `PteFile` or a FormatError.
+
+Source: schema/extended_header.h and runtime/executor/program.cpp of ExecuTorch 1.5.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from struct import Struct
+from types import MappingProxyType
+from typing import Final
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.flatbuffer import Budget, Source, Table
+from vkfuse.pte.layout import PROGRAM
+from vkfuse.pte.mapping import map_file
+from vkfuse.pte.model import Header, NamedData, Program, PteFile, Subsegments
+from vkfuse.pte.program import read_method
+from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
+from vkfuse.pte.storage import Storage
+from vkfuse.pte.values import Extent
+
+_HEADER: Final = Struct(
+    "<4sIQQ"
+)  # at offset 8: magic, length, program size, segment base; then u64 data size
+_HEADER_AT: Final = 8
+_NOTHING: Final[Mapping[str, memoryview]] = MappingProxyType({})
+
+
+def read_pte(path: Path | str, *, external: Mapping[str, memoryview] = _NOTHING) -> PteFile:
+    """Map and read a .pte (`-` for stdin); `external` holds its .ptd blobs. InputError, FormatError."""
+    return parse_pte(map_file(path), path=str(path), external=external)
+
+
+def parse_pte(
+    data: memoryview | bytes, *, path: str = "", external: Mapping[str, memoryview] = _NOTHING
+) -> PteFile:
+    """Read a .pte from memory. FormatError."""
+    data = memoryview(data).toreadonly()
+    budget = Budget.of_size(len(data))
+    header = _header(data)
+    program_at = Extent(0, header.program_size if header else len(data))
+    source = Source(cut(data, program_at, "header.program_size"), PROGRAM, budget)
+    root = source.root("Program", b"ET12")
+    storage = _storage(root, data, header, external)
+    methods = tuple(read_method(plan, storage) for plan in root.children("execution_plan"))
+    return PteFile(
+        path=path,
+        data=data,
+        header=header,
+        program=Program(version=root.integer("version"), methods=methods),
+        program_at=program_at,
+        segments=storage.segments,
+        constant_segment=storage.constant_segment,
+        mutable_segments=storage.mutable_segments,
+        named=_named(root, storage),
+        inline_delegates=tuple(blob.at for blob in storage.inline_delegates),
+        inline_constants=tuple(blob.at for blob in storage.inline_constants),
+        external=external,
+        budget=budget,
+    )
+
+
+def _header(data: memoryview) -> Header | None:
+    """Return the extended header, None where the file has none."""
+    if len(data) < _HEADER_AT + _HEADER.size:
+        return None
+    magic, length, program_size, segment_base = _HEADER.unpack_from(data, _HEADER_AT)
+    if magic != b"eh00":
+        return None
+    if length < _HEADER.size or _HEADER_AT + length > len(data):
+        raise FormatError(f"length {length}", field="header.length")
+    long = length >= _HEADER.size + 8
+    segment_data_size = Struct("<Q").unpack_from(data, _HEADER_AT + _HEADER.size)[0] if long else 0
+    cut(data, Extent(segment_base, segment_data_size), "header.segment_data_size")
+    return Header(
+        length=length,
+        program_size=program_size,
+        segment_base=segment_base,
+        segment_data_size=segment_data_size,
+    )
+
+
+def _storage(
+    root: Table, data: memoryview, header: Header | None, external: Mapping[str, memoryview]
+) -> Storage:
+    """Return everything that tensors and delegates may point into."""
+    segments = read_segments(root, data, header.segment_base if header else 0)
+    constants = root.child("constant_segment")
+    return Storage(
+        data=data,
+        segments=segments,
+        constant_segment=_subsegments(constants, segments) if constants else None,
+        mutable_segments=tuple(
+            _subsegments(entry, segments) for entry in root.children("mutable_data_segments")
+        ),
+        inline_constants=_inline(root, "constant_buffer", "storage"),
+        inline_delegates=_inline(root, "backend_delegate_data", "data"),
+        external=external,
+    )
+
+
+def _subsegments(table: Table, segments: tuple[Extent, ...]) -> Subsegments:
+    """Return the offsets; those of a segment that does not exist must all be the placeholder."""
+    offsets = table.integers("offsets")
+    if len(offsets) > 1:
+        segment_of(table, segments)
+    return Subsegments(segment_index=table.integer("segment_index"), offsets=offsets)
+
+
+def _inline(root: Table, name: str, data_name: str) -> tuple[Bytes, ...]:
+    """Return blobs that stand inside the flatbuffer, which starts at offset 0 of the file."""
+    blobs = (entry.blob(data_name) for entry in root.children(name))
+    return tuple(Bytes(data, Extent(offset, len(data))) for offset, data in blobs)
+
+
+def _named(root: Table, storage: Storage) -> tuple[NamedData, ...]:
+    """Return the named data in file order; FormatError where a key stands twice."""
+    entries: dict[str, NamedData] = {}
+    for table in root.children("named_data"):
+        key, extent = table.text("key"), segment_of(table, storage.segments)
+        if key in entries:
+            raise table.error(f"second entry of {key!r}", "key")
+        entries[key] = NamedData(
+            key=key,
+            segment_index=table.integer("segment_index"),
+            data=cut(storage.data, extent, table.path()),
+            data_at=extent,
+        )
+    return tuple(entries.values())

@@ -1,0 +1,24 @@
+"""Values without references, which both schemas store alike."""
+
+from collections.abc import Callable
+from typing import Final
+
+from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
+
+Scalar = Int | Bool | Double | String | DoubleList | BoolList | None
+
+_READERS: Final[dict[str, Callable[[Table], Scalar]]] = {
+    "Null": lambda _: None,
+    "Int": lambda table: Int(table.integer("int_val")),
+    "Bool": lambda table: Bool(bool(table.integer("bool_val"))),
+    "Double": lambda table: Double(table.number("double_val")),
+    "String": lambda table: String(table.text("string_val")),
+    "DoubleList": lambda table: DoubleList(table.numbers("items")),
+    "BoolList": lambda table: BoolList(table.flags("items")),
+}
+
+
+def read_scalar(kind: str, table: Table) -> Scalar:
+    """Read the union member `kind`, one of those above."""
+    return _READERS[kind](table)

@@ -1,0 +1,94 @@
+"""Tensors of a program.
+
+Source: runtime/executor/tensor_parser_portable.cpp of ExecuTorch 1.5.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation, enumerated
+from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.model import Allocation, Tensor
+from vkfuse.pte.segments import Bytes, cut
+from vkfuse.pte.storage import Storage
+from vkfuse.pte.values import Extent
+
+_MAX_RANK: Final = 16  # kTensorDimensionLimit
+
+
+def read_tensor(table: Table, storage: Storage) -> Tensor:
+    """Read a tensor and find its bytes."""
+    sizes, dim_order = _shape(table)
+    scalar_type = enumerated(table, "scalar_type", ScalarType)
+    allocation = _allocation(table)
+    extra = table.child("extra_tensor_info")
+    tensor = Tensor(
+        scalar_type=scalar_type,
+        sizes=sizes,
+        dim_order=dim_order,
+        dynamism=enumerated(table, "shape_dynamism", ShapeDynamism),
+        data_buffer_idx=table.integer("data_buffer_idx"),
+        allocation=allocation,
+        name=extra.text("fully_qualified_name") if extra else "",
+        external=_external(extra),
+        device=enumerated(extra, "device_type", DeviceType) if extra else DeviceType.CPU,
+        device_index=extra.integer("device_index") if extra else 0,
+    )
+    return _with_data(tensor, table, extra, storage)
+
+
+def _shape(table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(sizes, dim_order), which must name the same dimensions."""
+    sizes, dim_order = table.integers("sizes"), table.integers("dim_order")
+    if len(sizes) > _MAX_RANK:
+        raise table.error(f"{len(sizes)} dimensions, more than {_MAX_RANK}", "sizes")
+    if any(size < 0 for size in sizes):
+        raise table.error(f"negative size in {sizes}", "sizes")
+    if sorted(dim_order) != list(range(len(sizes))):
+        raise table.error(f"{dim_order} is no order of {len(sizes)} dimensions", "dim_order")
+    if table.integer("storage_offset"):
+        raise table.error("not zero, which no runtime supports", "storage_offset")
+    return sizes, dim_order
+
+
+def _allocation(table: Table) -> Allocation | None:
+    """Return the planned place of a tensor."""
+    details = table.child("allocation_info")
+    if details is None:
+        return None
+    offset = details.integer("memory_offset_low") | details.integer("memory_offset_high") << 32
+    return Allocation(memory_id=details.integer("memory_id"), offset=offset)
+
+
+def _external(extra: Table | None) -> bool:
+    """Whether the tensor's bytes are outside the .pte."""
+    if extra is None:
+        return False
+    return enumerated(extra, "location", TensorDataLocation) is TensorDataLocation.EXTERNAL
+
+
+def _with_data(tensor: Tensor, table: Table, extra: Table | None, storage: Storage) -> Tensor:
+    """Return the tensor with its bytes, if it has any."""
+    if tensor.external:
+        return _with_external_data(tensor, table, storage)
+    if tensor.data_buffer_idx == 0:
+        return tensor
+    found = _find(tensor, table, extra, storage)
+    return replace(tensor, data=found.data, data_at=found.at)
+
+
+def _find(tensor: Tensor, table: Table, extra: Table | None, storage: Storage) -> Bytes:
+    """Return the bytes of a constant, or the initial state of a planned tensor."""
+    if tensor.allocation is None:
+        return storage.constant(table, tensor.data_buffer_idx, tensor.nbytes)
+    segment = extra.integer("mutable_data_segments_idx") if extra else 0
+    return storage.initial_state(table, segment, tensor.data_buffer_idx, tensor.nbytes)
+
+
+def _with_external_data(tensor: Tensor, table: Table, storage: Storage) -> Tensor:
+    """Return the tensor with the bytes that a .ptd holds under its name, if one was supplied."""
+    blob = storage.external.get(tensor.name)
+    if blob is None:
+        return tensor
+    where = table.path("extra_tensor_info.fully_qualified_name")
+    return replace(tensor, data=cut(blob, Extent(0, tensor.nbytes), where))
