@@ -1,0 +1,1 @@
+"""Reports: data in; text, JSON and Markdown out. Imports neither torch nor executorch."""

@@ -1,0 +1,200 @@
+"""The report: what is in a file, what was done, what was refused and why. Plain data, without torch.
+
+`vkfuse.report.serial.to_json` turns it into the JSON that scripts read (`vkfuse.report/1`); field names are
+the keys. Keys may be added within a schema version, none renamed. None means: not measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from vkfuse.pte.findings import Finding, LedgerEntry
+
+SCHEMA: Final = "vkfuse.report/1"
+
+BaselineKind = Literal["folded", "stock", "file", "none"]
+Rung = Literal["q4", "gathered", "folded", "untouched"]
+ProofKind = Literal["exact", "rounded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """The program that was read."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """The .pte that the report is about."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuOperator:
+    """An operator that stays on the CPU: how often, and why."""
+
+    count: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """Where the operators run. `crossings` counts tensors handed between CPU and delegates in one call."""
+
+    subgraphs: int
+    crossings: int
+    vulkan: Mapping[str, int]
+    cpu: Mapping[str, CpuOperator]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loadable:
+    """Whether the runtime loads the file and computes what it says; `missing` operators, kernels, shaders."""
+
+    ok: bool
+    missing: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The file before: `bytes` None where none could be written, then `note` says why."""
+
+    kind: BaselineKind
+    bytes: int | None
+    loadable: bool | None
+    path: str = ""
+    note: str = ""
+    missing: tuple[str, ...] = ()
+    delegation: Delegation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The packed table, rebuilt, against the table that the program computes."""
+
+    kind: ProofKind
+    max_abs_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """One quantized weight: `how` are the codes of what was done to it, `reason` why no better rung."""
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    group_size: int | None
+    consumers: tuple[str, ...]
+    rung: Rung
+    how: tuple[str, ...]
+    reason: str
+    bytes_before: int | None
+    bytes_after: int
+    proof: Proof | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairRow:
+    """An exact rewrite around something that the runtime lacks."""
+
+    code: str
+    node: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """Outputs of the file's own bytes against the program; `skipped`: what was not compared, and why."""
+
+    ran: bool
+    ok: bool | None
+    max_abs_error: float | None
+    max_rel_error: float | None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Wall time and peak resident memory of the run."""
+
+    seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A check that the user asked for."""
+
+    name: str
+    passed: bool
+    value: float | str | None
+    limit: float | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeChange:
+    """Bytes before and after; None where there was, or is, nothing."""
+
+    label: str
+    kind: str
+    before: int | None
+    after: int | None
+    delta: int
+    percent: float | None  # of before; None where before is nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountChange:
+    """Calls of an operator before and after, on the CPU or on Vulkan."""
+
+    operator: str
+    place: Literal["vulkan", "cpu"]
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableChange:
+    """A table that only one file has (`before` or `after` is empty), or whose rung or size differs."""
+
+    name: str
+    before: str
+    after: str
+    delta: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """The output against the baseline file: only what changed, the largest change first."""
+
+    total: SizeChange
+    ledger: tuple[SizeChange, ...]
+    operators: tuple[CountChange, ...]
+    tables: tuple[TableChange, ...]
+    identical: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that a run has to say; the renderers read nothing else."""
+
+    runtime: str
+    input: InputFile | None = None
+    output: OutputFile | None = None
+    baseline: Baseline | None = None
+    delegation: Delegation | None = None
+    loadable: Loadable | None = None
+    tables: tuple[TableRow, ...] = ()
+    repairs: tuple[RepairRow, ...] = ()
+    verify: Verify | None = None
+    cost: Cost | None = None
+    checks: tuple[Check, ...] = ()
+    ledger: tuple[LedgerEntry, ...] = ()
+    diff: Diff | None = None
+    notes: tuple[str, ...] = ()
