@@ -81,7 +81,7 @@ def test_schema_file_is_what_the_dataclasses_say():
     ("change", "path"),
     [
         ({"runtime": 1.5}, "runtime"),
-        ({"verify": replace(FULL.verify, max_abs_error="large")}, "verify"),
+        ({"verify": replace(FULL.verify, max_abs_error="large")}, "verify/max_abs_error"),
         ({"tables": (replace(FULL.tables[0], rung="q5"),)}, "tables/0/rung"),
         ({"checks": (replace(FULL.checks[0], passed="yes"),)}, "checks/0/passed"),
     ],
