@@ -1,0 +1,119 @@
+"""The operands of one lookup on a device: upload, dispatch by the runtime's rules, read back."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vkfuse.glsl.geometry import Size4, output_sizes
+from vkfuse.glsl.layouts import (
+    Int8,
+    Int32,
+    index_texels,
+    numpy_type,
+    pack_weight,
+    padded_bytes,
+)
+from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.vulkan.device import Device
+from vkfuse.glsl.vulkan.memory import Array, Resource, Texel, create_buffer, create_image, download, upload
+
+GUARD_BYTES = 256  # behind a buffer output, not bound: a store past the end lands here
+POISON = 0xFD  # fills outputs before a run; no result of a lookup has these bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """One call of the operator: values int8 [V, D] in -8..7, scales [V, D/group_size], int32 indices."""
+
+    values: Int8
+    scales: npt.NDArray[Any]
+    group_size: int
+    indices: Int32
+
+    @property
+    def sizes(self) -> Size4:
+        """Sizes of the output in WHCN order."""
+        return output_sizes(self.indices.shape, self.values.shape[1])
+
+    def push_constants(self, variant: Variant) -> bytes:
+        """`int group_size; int is_linear_weight;`."""
+        return struct.pack("<2i", self.group_size, variant.weight.is_linear)
+
+
+@contextmanager
+def operands(device: Device, variant: Variant, lookup: Lookup) -> Iterator[tuple[Resource, ...]]:
+    """Out, indices, weight, scales and sizes on the device, in binding order; the output is poisoned."""
+    resources: list[Resource] = []
+    try:
+        resources.append(output_of(device, variant, lookup.sizes))
+        resources.append(_indices(device, variant, lookup.indices))
+        resources.append(weight_of(device, variant.weight, pack_weight(lookup.values, variant.weight)))
+        resources.append(filled_buffer(device, lookup.scales.astype(numpy_type(variant.scales))))
+        resources.append(filled_buffer(device, np.array(lookup.sizes, np.int32)))
+        yield tuple(resources)
+    finally:
+        for resource in resources:
+            resource.free()
+
+
+def output_of(device: Device, variant: Variant, sizes: Size4) -> Resource:
+    """A poisoned output for `sizes`, in the variant's storage."""
+    width, height, depth = sizes[0] // VECTOR, max(1, sizes[1]), max(1, sizes[2] * sizes[3])
+    texel = Texel.FLOAT16 if variant.dtype is DType.HALF else Texel.FLOAT32
+    nbytes = width * height * depth * texel.nbytes
+    output: Resource
+    if variant.storage is Storage.TEXTURE3D:
+        output = create_image(device, (width, height, depth), texel, dimensions=3, storage=True)
+        upload(output, np.full(nbytes, POISON, np.uint8))
+    else:
+        output = create_buffer(device, nbytes + GUARD_BYTES)
+        upload(output, np.full(nbytes + GUARD_BYTES, POISON, np.uint8))
+        output.nbytes = nbytes
+    return output
+
+
+def weight_of(device: Device, layout: WeightLayout, words: npt.NDArray[np.uint32]) -> Resource:
+    """The packed weight as the runtime would hold it."""
+    if layout is not WeightLayout.LINEAR_TEXTURE2D:
+        return filled_buffer(device, words)
+    height, width, _ = words.shape
+    image = create_image(device, (width, height, 1), Texel.INT32, dimensions=2, storage=False)
+    upload(image, words)
+    return image
+
+
+def filled_buffer(device: Device, data: Array) -> Resource:
+    """A buffer with `data`, rounded up as the runtime does; the filling is not zero."""
+    raw = padded_bytes(data)
+    buffer = create_buffer(device, raw.size)
+    upload(buffer, raw)
+    return buffer
+
+
+def _indices(device: Device, variant: Variant, indices: Int32) -> Resource:
+    if variant.storage is Storage.BUFFER:
+        return filled_buffer(device, indices)
+    texels = index_texels(indices)
+    depth, height, width, _ = texels.shape
+    image = create_image(device, (width, height, depth), Texel.INT32, dimensions=3, storage=False)
+    upload(image, texels)
+    return image
+
+
+def read_output(output: Resource, variant: Variant, lookup: Lookup) -> tuple[npt.NDArray[Any], bool]:
+    """The output [*indices.shape, D], and whether the guard behind it is as it was."""
+    shape = (*lookup.indices.shape, lookup.values.shape[1])
+    count = int(np.prod(shape)) * variant.dtype.nbytes
+    if variant.storage is Storage.TEXTURE3D:
+        raw, intact = download(output), True
+    else:
+        raw = download(output, output.nbytes + GUARD_BYTES)
+        intact = bool(np.all(raw[output.nbytes :] == POISON))
+    return raw[:count].view(numpy_type(variant.dtype)).reshape(shape), intact
+
+

@@ -1,0 +1,156 @@
+"""A Vulkan device with one compute queue: choose, open, record, submit, wait."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vkfuse.errors import VkfuseError
+from vkfuse.glsl.vulkan.instance import Instance, no_device, open_instance
+from vkfuse.glsl.vulkan.loader import NoVulkanError, VulkanCallError, vulkan
+
+_DEVICE_KINDS = ("other", "integrated", "discrete", "virtual", "cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceInfo:
+    """What a report says of a device, and the limits that the runner needs."""
+
+    index: int
+    name: str
+    kind: str
+    api_version: str
+    driver_version: int
+    max_image_2d: int
+    max_image_3d: int
+    max_work_group_invocations: int
+    timestamp_period_ns: float
+    storage_16bit: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(slots=True, kw_only=True)
+class Device:
+    """An open device. `handle`, `queue` and `pool` are Vulkan handles."""
+
+    info: DeviceInfo
+    instance: Instance
+    physical: Any
+    handle: Any
+    queue: Any
+    pool: Any
+
+    def submit(self, record: Callable[[Any], None]) -> None:
+        """Record one command buffer with `record(commands)`, run it and wait for its end."""
+        vk = vulkan()
+        allocate = vk.VkCommandBufferAllocateInfo(
+            commandPool=self.pool, level=vk.VK_COMMAND_BUFFER_LEVEL_PRIMARY, commandBufferCount=1
+        )
+        buffers = vk.vkAllocateCommandBuffers(self.handle, allocate)
+        commands = buffers[0]
+        flags = vk.VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT
+        try:
+            vk.vkBeginCommandBuffer(commands, vk.VkCommandBufferBeginInfo(flags=flags))
+            record(commands)
+            vk.vkEndCommandBuffer(commands)
+            submit = vk.VkSubmitInfo(commandBufferCount=1, pCommandBuffers=[commands])
+            vk.vkQueueSubmit(self.queue, 1, [submit], vk.VK_NULL_HANDLE)
+            vk.vkQueueWaitIdle(self.queue)
+        except vk.VkError as error:
+            raise VulkanCallError(f"the device failed while running commands: {type(error).__name__}") from error
+        finally:
+            vk.vkFreeCommandBuffers(self.handle, self.pool, 1, buffers)
+
+
+def list_devices() -> tuple[DeviceInfo, ...]:
+    """All devices of all installed drivers; NoVulkanError when there is none."""
+    with open_instance() as instance:
+        return tuple(_info(index, physical) for index, physical in enumerate(_physical_devices(instance)))
+
+
+@contextmanager
+def open_device(index: int | None = None, *, validate: bool = False) -> Iterator[Device]:
+    """Open device `index`, or the first GPU, or else the first device; close it at the end."""
+    vk = vulkan()
+    with open_instance(validate=validate) as instance:
+        physical_devices = _physical_devices(instance)
+        infos = [_info(at, physical) for at, physical in enumerate(physical_devices)]
+        info = _choose(infos, index)
+        physical = physical_devices[info.index]
+        family = _compute_family(physical)
+        handle = _create(physical, family, info)
+        pool_info = vk.VkCommandPoolCreateInfo(queueFamilyIndex=family)
+        pool = vk.vkCreateCommandPool(handle, pool_info, None)
+        queue = vk.vkGetDeviceQueue(handle, family, 0)
+        try:
+            yield Device(
+                info=info, instance=instance, physical=physical, handle=handle, queue=queue, pool=pool
+            )
+        finally:
+            vk.vkDestroyCommandPool(handle, pool, None)
+            vk.vkDestroyDevice(handle, None)
+
+
+def _physical_devices(instance: Instance) -> list[Any]:
+    vk = vulkan()
+    try:
+        devices = list(vk.vkEnumeratePhysicalDevices(instance.handle))
+    except vk.VkError as error:
+        raise no_device() from error
+    if not devices:
+        raise no_device()
+    return devices
+
+
+def _choose(infos: list[DeviceInfo], index: int | None) -> DeviceInfo:
+    if index is None:
+        return next((info for info in infos if info.kind != "cpu"), infos[0])
+    if not 0 <= index < len(infos):
+        names = ", ".join(f"{info.index}: {info.name}" for info in infos)
+        raise NoVulkanError(f"there is no Vulkan device {index}", hint=f"devices: {names}")
+    return infos[index]
+
+
+def _info(index: int, physical: Any) -> DeviceInfo:
+    vk = vulkan()
+    properties = vk.vkGetPhysicalDeviceProperties(physical)
+    limits, api = properties.limits, properties.apiVersion
+    return DeviceInfo(
+        index=index,
+        name=properties.deviceName,
+        kind=_DEVICE_KINDS[properties.deviceType],
+        api_version=f"{api >> 22 & 0x7F}.{api >> 12 & 0x3FF}.{api & 0xFFF}",
+        driver_version=properties.driverVersion,
+        max_image_2d=limits.maxImageDimension2D,
+        max_image_3d=limits.maxImageDimension3D,
+        max_work_group_invocations=limits.maxComputeWorkGroupInvocations,
+        timestamp_period_ns=limits.timestampPeriod,
+        storage_16bit=_has_16bit_storage(physical),
+    )
+
+
+def _has_16bit_storage(physical: Any) -> bool:
+    vk = vulkan()
+    storage = vk.VkPhysicalDevice16BitStorageFeatures()
+    features = vk.VkPhysicalDeviceFeatures2(pNext=storage)
+    vk.vkGetPhysicalDeviceFeatures2(physical, features)
+    return bool(storage.storageBuffer16BitAccess)
+
+
+def _compute_family(physical: Any) -> int:
+    vk = vulkan()
+    for index, family in enumerate(vk.vkGetPhysicalDeviceQueueFamilyProperties(physical)):
+        if family.queueFlags & vk.VK_QUEUE_COMPUTE_BIT:
+            return index
+    raise VkfuseError("the Vulkan device has no compute queue", hint="choose another with --device")
+
+
+def _create(physical: Any, family: int, info: DeviceInfo) -> Any:
+    vk = vulkan()
+    storage = vk.VkPhysicalDevice16BitStorageFeatures(storageBuffer16BitAccess=info.storage_16bit)
+    queue = vk.VkDeviceQueueCreateInfo(queueFamilyIndex=family, queueCount=1, pQueuePriorities=[1.0])
+    create = vk.VkDeviceCreateInfo(pNext=storage, queueCreateInfoCount=1, pQueueCreateInfos=[queue])
+    return vk.vkCreateDevice(physical, create, None)
