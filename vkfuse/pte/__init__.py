@@ -7,9 +7,10 @@ delegates.
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
 from vkfuse.pte.reader import parse_pte, read_pte
-from vkfuse.pte.vulkan import VulkanGraph, read_vulkan_graph, vulkan_graphs
+from vkfuse.pte.vulkan import Graphs, VulkanGraph, read_vulkan_graph, vulkan_graphs
 
 __all__ = [
+    "Graphs",
     "PteFile",
     "VulkanGraph",
     "parse_pte",

@@ -4,23 +4,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 FindingKind = Literal["operator", "shader", "cpu-kernel", "format"]
+Effect = Literal["fails", "wrong", "note"]
+LedgerKind = Literal["header", "program", "delegate", "constant", "named-data", "unreferenced", "padding"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """`bytes` of a file under a label; `kind` groups labels."""
+    """`bytes` of a file under a label, in `count` places; `kind` groups labels."""
 
     label: str
-    kind: str
+    kind: LedgerKind
     bytes: int
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One reason why a runtime cannot load a file, or computes something else.
+    """One reason why a runtime fails on a file (`fails`), or computes something else (`wrong`).
 
-    `name` is the operator, shader or field; `where` the delegate or method; `code` the stable reason;
-    `fatal` says that the file does not load (else: it loads and is wrong).
+    `name` is the operator, shader or field; `where` the delegate or method; `code` the stable reason. A
+    `note` is what the runtime needs or does, and no fault.
     """
 
     kind: FindingKind
@@ -28,4 +31,4 @@ class Finding:
     where: str
     code: str
     hint: str
-    fatal: bool = True
+    effect: Effect = "fails"

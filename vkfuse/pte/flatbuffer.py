@@ -20,6 +20,7 @@ _U32: Final = Struct("<I")
 
 _TABLE_COST: Final = 16  # one decoded table, in elements: what a dataclass costs beside an int
 _CEILING: Final = 1 << 23  # elements in one file: half a million tables, some hundred MB decoded
+_LONGEST_NAME: Final = 512  # names are repeated in labels and messages
 _PER_BYTE: Final = 8  # no writer shares tables, so an honest file needs less than 2 elements a byte
 
 
@@ -200,6 +201,13 @@ class Table:
         if known is None:
             known = self._source.strings[first] = self._decode(name, first, count)
         return known
+
+    def name(self, name: str) -> str:
+        """Return a string that names something; FormatError where it is absurdly long."""
+        text = self.text(name)
+        if len(text) > _LONGEST_NAME:
+            raise self.error(f"a name of {len(text)} characters", name)
+        return text
 
     def _decode(self, name: str, first: int, count: int) -> str:
         """Return the UTF-8 text of `count` bytes."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from vkfuse.pte.enums import DataLocation, DeviceType, ScalarType, ShapeDynamism
-from vkfuse.pte.flatbuffer import Budget
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Extent, Int, String
 
 
@@ -240,7 +239,6 @@ class PteFile:
     inline_delegates: tuple[Extent, ...]
     inline_constants: tuple[Extent, ...]
     external: Mapping[str, memoryview] = field(repr=False)
-    budget: Budget = field(repr=False, compare=False)
 
     @property
     def size(self) -> int:

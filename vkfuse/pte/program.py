@@ -58,7 +58,7 @@ def read_method(plan: Table, storage: Storage) -> Method:
     delegates = tuple(_delegate(table, storage) for table in plan.children("delegates"))
     meta = plan.child("container_meta_type")
     return Method(
-        name=plan.text("name"),
+        name=plan.name("name"),
         values=values,
         inputs=checked(plan, "inputs", plan.integers("inputs"), len(values)),
         outputs=checked(plan, "outputs", plan.integers("outputs"), len(values)),
@@ -89,7 +89,7 @@ def _value(kind: str, table: Table, count: int, storage: Storage) -> Value:
 
 def _operator(table: Table) -> Operator:
     """Read an operator's name."""
-    return Operator(name=table.text("name"), overload=table.text("overload"))
+    return Operator(name=table.name("name"), overload=table.name("overload"))
 
 
 def _delegate(table: Table, storage: Storage) -> Delegate:
@@ -100,9 +100,9 @@ def _delegate(table: Table, storage: Storage) -> Delegate:
     location = enumerated(reference, "location", DataLocation)
     blob = _processed(reference, location, storage)
     return Delegate(
-        id=table.text("id"),
+        id=table.name("id"),
         compile_specs=tuple(
-            CompileSpec(key=spec.text("key"), value=bytes(spec.blob("value")[1]))
+            CompileSpec(key=spec.name("key"), value=bytes(spec.blob("value")[1]))
             for spec in table.children("compile_specs")
         ),
         location=location,

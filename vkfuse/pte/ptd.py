@@ -39,7 +39,7 @@ def parse_ptd(data: memoryview | bytes) -> Mapping[str, memoryview]:
     segments = read_segments(root, data, base)
     return MappingProxyType(
         {
-            entry.text("key"): cut(data, segment_of(entry, segments), entry.path())
+            entry.name("key"): cut(data, segment_of(entry, segments), entry.path())
             for entry in root.children("named_data")
         }
     )

@@ -13,7 +13,7 @@ from vkfuse.errors import FormatError
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import PROGRAM
 from vkfuse.pte.mapping import map_file
-from vkfuse.pte.model import Header, NamedData, Program, PteFile, Subsegments
+from vkfuse.pte.model import Header, Method, NamedData, Program, PteFile, Subsegments
 from vkfuse.pte.program import read_method
 from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
 from vkfuse.pte.storage import Storage
@@ -36,13 +36,13 @@ def parse_pte(
 ) -> PteFile:
     """Read a .pte from memory. FormatError."""
     data = memoryview(data).toreadonly()
-    budget = Budget.of_size(len(data))
     header = _header(data)
     program_at = Extent(0, header.program_size if header else len(data))
-    source = Source(cut(data, program_at, "header.program_size"), PROGRAM, budget)
+    flatbuffer = cut(data, program_at, "header.program_size")
+    source = Source(flatbuffer, PROGRAM, Budget.of_size(len(data)))
     root = source.root("Program", b"ET12")
     storage = _storage(root, data, header, external)
-    methods = tuple(read_method(plan, storage) for plan in root.children("execution_plan"))
+    methods = _methods(root, storage)
     return PteFile(
         path=path,
         data=data,
@@ -56,8 +56,18 @@ def parse_pte(
         inline_delegates=tuple(blob.at for blob in storage.inline_delegates),
         inline_constants=tuple(blob.at for blob in storage.inline_constants),
         external=external,
-        budget=budget,
     )
+
+
+def _methods(root: Table, storage: Storage) -> tuple[Method, ...]:
+    """Read the methods; FormatError where two have one name."""
+    methods: dict[str, Method] = {}
+    for plan in root.children("execution_plan"):
+        method = read_method(plan, storage)
+        if method.name in methods:
+            raise plan.error(f"second method {method.name!r}", "name")
+        methods[method.name] = method
+    return tuple(methods.values())
 
 
 def _header(data: memoryview) -> Header | None:
@@ -117,7 +127,7 @@ def _named(root: Table, storage: Storage) -> tuple[NamedData, ...]:
     """Return the named data in file order; FormatError where a key stands twice."""
     entries: dict[str, NamedData] = {}
     for table in root.children("named_data"):
-        key, extent = table.text("key"), segment_of(table, storage.segments)
+        key, extent = table.name("key"), segment_of(table, storage.segments)
         if key in entries:
             raise table.error(f"second entry of {key!r}", "key")
         entries[key] = NamedData(

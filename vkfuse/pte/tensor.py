@@ -29,7 +29,7 @@ def read_tensor(table: Table, storage: Storage) -> Tensor:
         dynamism=enumerated(table, "shape_dynamism", ShapeDynamism),
         data_buffer_idx=table.integer("data_buffer_idx"),
         allocation=allocation,
-        name=extra.text("fully_qualified_name") if extra else "",
+        name=extra.name("fully_qualified_name") if extra else "",
         external=_external(extra),
         device=enumerated(extra, "device_type", DeviceType) if extra else DeviceType.CPU,
         device_index=extra.integer("device_index") if extra else 0,

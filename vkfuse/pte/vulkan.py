@@ -8,6 +8,7 @@ backends/vulkan in ExecuTorch 1.5.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from struct import Struct
+from types import MappingProxyType
 from typing import Final
 
 from vkfuse.errors import FormatError
@@ -127,9 +128,12 @@ class VulkanGraph:
     bytes_at: Extent
 
 
-def vulkan_graphs(pte: PteFile) -> dict[tuple[str, int], VulkanGraph]:
-    """Every Vulkan delegate of the file by (method, index of the delegate). FormatError."""
-    named_data = pte.named_data
+Graphs = Mapping[tuple[str, int], VulkanGraph]
+
+
+def vulkan_graphs(pte: PteFile) -> Graphs:
+    """Decode every Vulkan delegate, by (method, index of the delegate). FormatError."""
+    named_data, budget = pte.named_data, Budget.of_size(pte.size)
     decoded: dict[Extent, VulkanGraph] = {}
     graphs: dict[tuple[str, int], VulkanGraph] = {}
     for method in pte.methods:
@@ -138,9 +142,21 @@ def vulkan_graphs(pte: PteFile) -> dict[tuple[str, int], VulkanGraph]:
                 continue
             at = delegate.processed_at
             if at not in decoded:
-                decoded[at] = read_vulkan_graph(delegate.processed, named_data, budget=pte.budget)
+                where = f"{method.name}.delegates[{index}].processed"
+                decoded[at] = _decode(delegate.processed, named_data, budget, where)
             graphs[method.name, index] = decoded[at]
-    return graphs
+    return MappingProxyType(graphs)
+
+
+def _decode(
+    blob: memoryview, named_data: Mapping[str, memoryview], budget: Budget, where: str
+) -> VulkanGraph:
+    """Decode a blob; the path of an error starts with `where`."""
+    try:
+        return read_vulkan_graph(blob, named_data, budget=budget)
+    except FormatError as error:
+        field = f"{where}.{error.field}"
+        raise FormatError(error.message.removeprefix(f"{error.field}: "), field=field) from error
 
 
 def read_vulkan_graph(
@@ -188,7 +204,7 @@ def _constant(
     table: Table, blob: memoryview, bytes_at: Extent, named_data: Mapping[str, memoryview]
 ) -> Constant:
     """Read a `VkBytes` and find its bytes."""
-    offset, length, key = table.integer("offset"), table.integer("length"), table.text("named_key")
+    offset, length, key = table.integer("offset"), table.integer("length"), table.name("named_key")
     if offset == _NAMED and table.has("named_key"):
         return Constant(offset=offset, length=length, named_key=key, data=named_data.get(key), at=None)
     extent = Extent(offset, length)
@@ -241,6 +257,6 @@ def _call(table: Table, count: int) -> OperatorCall:
     """Read one operator call."""
     return OperatorCall(
         node_id=table.integer("node_id"),
-        name=table.text("name"),
+        name=table.name("name"),
         args=checked(table, "args", table.integers("args"), count),
     )
