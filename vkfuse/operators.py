@@ -1,0 +1,58 @@
+"""The operators that quantized programs and ExecuTorch's Vulkan backend name, registered with torch."""
+
+from functools import cache
+
+import torch
+
+
+@cache
+def register_operators() -> tuple[torch.library.Library, ...]:
+    """Import the packages that register operators, and give the fused 4-bit operators shapes for tracing.
+
+    The installed executorch defines ``et_vk`` operators by Python code that unpacks the whole weight; with a bias and a
+    symbolic number of rows that code cannot be traced. A Meta kernel gives the same shape and dtype at no cost.
+    """
+    import executorch.backends.vulkan.custom_ops_lib  # noqa: PLC0415 - seconds to import; registers et_vk
+    import executorch.exir  # noqa: F401, PLC0415 - registers quantized_decomposed
+    import torchao.quantization  # noqa: F401, PLC0415 - registers torchao's operators and tensor classes
+
+    library = torch.library.Library("et_vk", "IMPL")
+    library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
+    library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
+    library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
+    return (library,)
+
+
+def _linear_q4gsw(
+    x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, group_size: int, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[..., inputs] -> [..., outputs], the dtype of `x`."""
+    del scales, group_size, bias
+    return x.new_empty((*x.shape[:-1], weights.shape[0]))
+
+
+def _linear_dq8ca_q4gsw(
+    x: torch.Tensor,
+    input_scale: torch.Tensor,
+    input_zero_point: torch.Tensor,
+    weights: torch.Tensor,
+    sums: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """[..., inputs] -> [..., outputs], the dtype of `x`."""
+    del input_scale, input_zero_point, sums
+    return _linear_q4gsw(x, weights, scales, group_size, bias)
+
+
+def _embedding_q4gsw(
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+    indices: torch.Tensor,
+    is_linear_weight: bool = False,  # noqa: FBT002 - the operator's schema
+) -> torch.Tensor:
+    """[...] -> [..., 2 * packed columns], float32 whatever the dtype of the scales."""
+    del scales, group_size, is_linear_weight
+    return weight.new_empty((*indices.shape, weight.shape[1] * 2), dtype=torch.float32)

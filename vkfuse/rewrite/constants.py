@@ -1,0 +1,89 @@
+"""Evaluate what a program computes from its constants alone."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.program import constants_of
+
+_IMPURE_TAGS = frozenset({torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
+
+
+class Constants:
+    """Which nodes of a graph no input reaches, and what they compute.
+
+    A mutable buffer is no constant; neither is anything random or of a symbolic size.
+    """
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        mutated = set(exported.graph_signature.buffers_to_mutate.values())
+        buffers = exported.graph_signature.inputs_to_buffers
+        self._stored = {k: v for k, v in constants_of(exported).items() if buffers.get(k) not in mutated}
+        self._constant: set[fx.Node] = set()
+        for node in exported.graph.nodes:
+            if self._is_constant(node):
+                self._constant.add(node)
+
+    def __contains__(self, node: object) -> bool:
+        """Whether `node` is computed from constants alone."""
+        return node in self._constant
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        if node.op == "placeholder":
+            return node.name in self._stored
+        if node.op != "call_function" or not all(i in self._constant for i in node.all_input_nodes):
+            return False
+        if _has_symbols(node):
+            return False
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
+            return not target._schema.is_mutable and not _IMPURE_TAGS & set(target.tags)  # noqa: SLF001
+        return target.__class__.__name__ == "builtin_function_or_method" and getattr(target, "__name__", "") == "getitem"
+
+    def value(self, node: fx.Node) -> torch.Tensor:
+        """The tensor that `node` computes, any shape and dtype; nothing is kept. `node` must be in this set."""
+        env: dict[fx.Node, object] = {}
+        for step in self.expression(node):
+            if step.op == "placeholder":
+                env[step] = self._stored[step.name].detach()
+            else:
+                args, kwargs = fx.node.map_arg((step.args, step.kwargs), env.__getitem__)
+                with torch.no_grad():
+                    env[step] = step.target(*args, **kwargs)  # type: ignore[operator]
+        result = env[node]
+        if not isinstance(result, torch.Tensor):
+            raise TypeError(f"{node.name} computes no tensor")
+        return result
+
+    def expression(self, node: fx.Node) -> list[fx.Node]:
+        """`node` and all that it is computed from, in order of execution."""
+        order: dict[fx.Node, None] = {}
+        stack: list[tuple[fx.Node, bool]] = [(node, False)]
+        while stack:
+            current, expanded = stack.pop()
+            if current in order:
+                continue
+            if expanded:
+                order[current] = None
+            else:
+                stack.append((current, True))
+                stack.extend((i, False) for i in current.all_input_nodes)
+        return list(order)
+
+    def frontier(self, graph: fx.Graph) -> Iterator[fx.Node]:
+        """Computed constants that something other than a constant reads."""
+        for node in graph.nodes:
+            if node in self and node.op == "call_function" and any(u not in self for u in node.users):
+                yield node
+
+
+def _has_symbols(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool)) or _symbolic_shape(v) for v in values)
+
+
+def _symbolic_shape(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and any(isinstance(s, torch.SymInt) for s in value.shape)

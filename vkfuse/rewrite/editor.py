@@ -1,0 +1,202 @@
+"""The only way to change a graph: an editor over a copy, which the original never sees."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputKind, TensorArgument
+
+aten = torch.ops.aten
+
+
+class GraphEditor:
+    """A copy of an exported program being rewritten. Nodes of the original are named by themselves.
+
+    Constants are only added; the unused die in `finish`. Equal constants are one.
+    """
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self._exported = exported
+        self._module = copy.deepcopy(exported.graph_module)
+        self.graph: fx.Graph = self._module.graph
+        self._nodes = {node.name: node for node in self.graph.nodes}
+        self._specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+        self._added: dict[str, torch.Tensor] = {}
+        self._by_content: dict[tuple[object, ...], fx.Node] = {}
+        self._sizes: dict[tuple[str, int], fx.Node] = {}
+        self._cache: dict[object, Any] = {}
+        self._replaced: dict[fx.Node, fx.Node] = {}
+        self._fake_mode = _fake_mode(self.graph)
+
+    def node(self, original: fx.Node) -> fx.Node:
+        """The node that stands for `original` in the copy, after what has been replaced so far."""
+        found = self._nodes[original.name]
+        while found in self._replaced:
+            found = self._replaced[found]
+        return found
+
+    @contextmanager
+    def before(self, original: fx.Node) -> Iterator[None]:
+        """Insert new nodes before `original`'s copy."""
+        with self.graph.inserting_before(self._nodes[original.name]):
+            yield
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """A new call at the point of insertion, with its value's shape and dtype worked out."""
+        node = self.graph.call_function(target, args, kwargs)
+        fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        with self._fake_mode:
+            node.meta["val"] = target(*fake_args, **fake_kwargs)
+        return node
+
+    def once(self, key: object, make: Any) -> Any:
+        """`make()` the first time that `key` is asked for, the same result after."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def constant(self, value: torch.Tensor, name: str) -> fx.Node:
+        """A placeholder that holds `value`, a new one only where no equal constant was added before."""
+        value = value.detach().contiguous()
+        key = _content(value)
+        if key not in self._by_content:
+            self._by_content[key] = self._add_placeholder(value, name)
+        return self._by_content[key]
+
+    def _add_placeholder(self, value: torch.Tensor, name: str) -> fx.Node:
+        target = self._free_name(name)
+        first = next(iter(self.graph.nodes))
+        with self.graph.inserting_before(first):
+            node = self.graph.placeholder(self._free_node_name(target))
+        node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
+        self._added[target] = value
+        self._specs[node.name] = InputSpec(
+            kind=InputKind.BUFFER, arg=TensorArgument(name=node.name), target=target, persistent=True
+        )
+        return node
+
+    def _free_name(self, name: str) -> str:
+        taken = {*self._exported.state_dict, *self._exported.constants, *self._added}
+        return next(n for n in (name, *(f"{name}_{i}" for i in range(len(taken) + 1))) if n not in taken)
+
+    def _free_node_name(self, target: str) -> str:
+        base = "b_" + "".join(c if c.isalnum() else "_" for c in target)
+        taken = {n.name for n in self.graph.nodes}
+        return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
+
+    def sizes(self, original: fx.Node) -> list[Any]:
+        """The dimensions of `original`, ints where static, else nodes that compute them."""
+        shape = original.meta["val"].shape
+        return [s if isinstance(s, int) else self._size(original, d, s) for d, s in enumerate(shape)]
+
+    def _size(self, original: fx.Node, dim: int, symbol: torch.SymInt) -> fx.Node:
+        """A symbolic size, read off an input where one has it: then it can be used anywhere in the graph."""
+        source, source_dim = self._input_with(symbol) or (self._nodes[original.name], dim)
+        key = (source.name, source_dim)
+        if key not in self._sizes:
+            after = self._last_placeholder() if source.op == "placeholder" else source
+            with self.graph.inserting_after(after):
+                self._sizes[key] = self.call(aten.sym_size.int, source, source_dim)
+        return self._sizes[key]
+
+    def _input_with(self, symbol: torch.SymInt) -> tuple[fx.Node, int] | None:
+        for node in self.graph.find_nodes(op="placeholder"):
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor):
+                for dim, size in enumerate(value.shape):
+                    if isinstance(size, torch.SymInt) and size.node.expr == symbol.node.expr:
+                        return node, dim
+        return None
+
+    def _last_placeholder(self) -> fx.Node:
+        return list(self.graph.find_nodes(op="placeholder"))[-1]
+
+    def replace(self, original: fx.Node, new: fx.Node) -> None:
+        """Let every reader of `original` read `new`."""
+        old = self._nodes[original.name]
+        old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+        self._replaced[old] = new
+
+    def finish(self) -> ExportedProgram:
+        """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
+        self.graph.eliminate_dead_code()
+        specs = self._live_specs()
+        self.graph.lint()
+        self._module.recompile()
+        old = self._exported
+        targets = {spec.target for spec in specs}
+        return ExportedProgram(
+            root=self._module,
+            graph=self.graph,
+            graph_signature=ExportGraphSignature(input_specs=specs, output_specs=self._output_specs()),
+            state_dict={k: v for k, v in {**old.state_dict, **self._added}.items() if k in targets},
+            range_constraints=old.range_constraints,
+            module_call_graph=old.module_call_graph,
+            example_inputs=old.example_inputs,
+            constants={k: v for k, v in old.constants.items() if k in targets},
+            verifiers=old.verifiers,
+        )
+
+    def _live_specs(self) -> list[InputSpec]:
+        mutated = set(self._exported.graph_signature.buffers_to_mutate.values())
+        inputs = {InputKind.USER_INPUT, InputKind.TOKEN}
+        live = []
+        for node in self.graph.find_nodes(op="placeholder"):
+            spec = self._specs[node.name]
+            if node.users or spec.kind in inputs or spec.target in mutated:
+                live.append(spec)
+            else:
+                self.graph.erase_node(node)
+        order = {kind: i for i, kind in enumerate(_INPUT_ORDER)}
+        return self._in_order(sorted(live, key=lambda spec: order[spec.kind]))
+
+    def _in_order(self, specs: list[InputSpec]) -> list[InputSpec]:
+        """Move the placeholders into the order that the verifier wants: parameters, buffers, constants, inputs."""
+        placeholders = {n.name: n for n in self.graph.find_nodes(op="placeholder")}
+        for spec in reversed(specs):
+            first = next(iter(self.graph.nodes))
+            if first is not placeholders[spec.arg.name]:
+                first.prepend(placeholders[spec.arg.name])
+        return specs
+
+    def _output_specs(self) -> list[Any]:
+        """The old output specs with the names that the outputs have now."""
+        results = next(iter(self.graph.find_nodes(op="output"))).args[0]
+        renamed = []
+        for spec, result in zip(self._exported.graph_signature.output_specs, results, strict=True):
+            new = copy.copy(spec)
+            if isinstance(result, fx.Node) and isinstance(spec.arg, TensorArgument) and spec.kind in OutputKind:
+                new.arg = TensorArgument(name=result.name)
+            renamed.append(new)
+        return renamed
+
+
+_INPUT_ORDER = (
+    InputKind.TOKEN,
+    InputKind.PARAMETER,
+    InputKind.BUFFER,
+    InputKind.CONSTANT_TENSOR,
+    InputKind.CUSTOM_OBJ,
+    InputKind.USER_INPUT,
+)
+
+
+def _content(value: torch.Tensor) -> tuple[object, ...]:
+    digest = hashlib.sha256()
+    if value.numel():
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return (digest.hexdigest(), value.dtype, tuple(value.shape))
+
+
+def _fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and hasattr(value, "fake_mode"):
+            return value.fake_mode
+    return FakeTensorMode()

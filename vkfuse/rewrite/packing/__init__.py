@@ -1,0 +1,1 @@
+"""Pure tensor -> tensor functions: nibbles, groups, padding. No graph, no program."""

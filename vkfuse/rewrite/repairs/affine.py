@@ -1,0 +1,37 @@
+"""Turn torchao operators that stayed in the graph into the arithmetic that defines them.
+
+No ExecuTorch runtime has a kernel for ``torchao.quantize_affine`` or ``torchao.dequantize_affine``, and
+``torchao.choose_qparams_affine`` exists only beside the fused linear.
+"""
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram, default_decompositions
+
+from vkfuse.rewrite.repairs.notes import Repair
+
+
+def decompose_affine(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Decompose torchao's quantization operators unless a fused linear reads them."""
+    operators = _affine_operators()
+    left = [n for n in exported.graph.nodes if n.target in operators and not _feeds_fused_linear(n)]
+    if not left:
+        return exported, ()
+    table = default_decompositions()
+    targets = {n.target for n in left}
+    result = exported.run_decompositions({op: table[op] for op in targets})
+    names = tuple(n.name for n in left)
+    detail = f"{len(names)} torchao operators written as arithmetic"
+    return result, (Repair(code="affine-decomposed", nodes=names, detail=detail),)
+
+
+def _affine_operators() -> frozenset[object]:
+    torchao = torch.ops.torchao
+    return frozenset(
+        {torchao.quantize_affine.default, torchao.dequantize_affine.default, torchao.choose_qparams_affine.default}
+    )
+
+
+def _feeds_fused_linear(node: fx.Node) -> bool:
+    fused = torch.ops.et_vk.linear_dq8ca_q4gsw.default
+    return any(reader.target == fused for result in node.users for reader in result.users)

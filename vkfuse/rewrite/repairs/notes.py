@@ -1,0 +1,13 @@
+"""What a repair did, as data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One exact change to the graph: a stable `code`, the nodes and the bytes that it added to the constants."""
+
+    code: str
+    nodes: tuple[str, ...]
+    detail: str
+    bytes_added: int = 0

@@ -1,0 +1,19 @@
+"""The rules for tables, one family a file, tried in this order: the first that proves exact is applied."""
+
+from collections.abc import Callable
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.decisions import Proposal, Refusal
+from vkfuse.rewrite.rules.dq8ca_linear import propose_dq8ca_linear
+from vkfuse.rewrite.rules.gathered_rows import propose_gathered_rows
+from vkfuse.rewrite.rules.q4_linear import propose_q4_linear
+from vkfuse.rewrite.rules.q4_lookup import propose_q4_lookup
+from vkfuse.rewrite.survey import Consumer, Site, Table
+
+Rule = Callable[[Site, Table, Constants], Proposal | Refusal]
+
+RULES: dict[Consumer, tuple[Rule, ...]] = {
+    Consumer.GATHER: (propose_q4_lookup, propose_gathered_rows),
+    Consumer.MATMUL: (propose_dq8ca_linear, propose_q4_linear),
+    Consumer.OTHER: (),
+}

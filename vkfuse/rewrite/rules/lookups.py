@@ -1,0 +1,37 @@
+"""What every rewritten lookup shares: indices as one row, results back in the site's shape."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.survey import Site
+
+if TYPE_CHECKING:
+    from vkfuse.rewrite.editor import GraphEditor
+
+aten = torch.ops.aten
+
+
+def needs_wrapping(site: Site) -> bool:
+    """Whether the site's operator counts negative indices from the end, which a lookup does not."""
+    return site.node.target == aten.index.Tensor
+
+
+def flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
+    """The site's indices as one row [n]: the shader reads only one row of an index texture."""
+    if site.indices is None:
+        raise ValueError("a gather without indices")
+    indices: Any = editor.node(site.indices)
+    if needs_wrapping(site):
+        indices = editor.once(("wrapped", indices, rows), lambda: editor.call(aten.remainder.Scalar, indices, rows))
+    if site.indices.meta["val"].ndim == 1:
+        return indices  # type: ignore[no-any-return]
+    return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]
+
+
+def restore_shape(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int) -> fx.Node:
+    """Rows [n, columns] in the shape of the site: its indices' shape and the columns."""
+    if site.indices is None or site.indices.meta["val"].ndim == 1:
+        return rows
+    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.indices), columns])  # type: ignore[no-any-return]

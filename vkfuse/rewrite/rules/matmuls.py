@@ -1,0 +1,70 @@
+"""What every rewritten matmul shares: a 2-D input of whole texels, a bias of the padded width, the site's shape back."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.decisions import Refusal
+from vkfuse.rewrite.packing.groups import pad
+from vkfuse.rewrite.rules.q4_pack import Q4Pack
+from vkfuse.rewrite.survey import Site
+
+if TYPE_CHECKING:
+    from vkfuse.rewrite.editor import GraphEditor
+
+aten = torch.ops.aten
+
+
+def input_of(site: Site) -> fx.Node:
+    """The activation that a matmul site reads."""
+    x = site.node.args[1 if site.node.target == aten.addmm.default else 0]
+    if not isinstance(x, fx.Node):
+        raise TypeError(f"{site.node.name} has no input tensor")
+    return x
+
+
+def float_dtype(site: Site) -> torch.dtype:
+    """The dtype of the activation."""
+    return input_of(site).meta["val"].dtype  # type: ignore[no-any-return]
+
+
+def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Refusal | None:
+    """The constant bias [padded rows] of a linear or addmm site, None where it has none."""
+    args = site.node.args
+    if site.node.target == aten.addmm.default:
+        bias = args[0]
+    elif site.node.target == aten.linear.default:
+        bias = args[2] if len(args) > 2 else site.node.kwargs.get("bias")
+    else:
+        bias = None
+    if bias is None:
+        return None
+    value = constants.value(bias) if isinstance(bias, fx.Node) and bias in constants else None
+    if value is None or value.shape != (pack.rows,):
+        return Refusal(code="bias-not-constant", detail="the bias is no constant vector", hint="add it after the layer")
+    return pad(value.detach().reshape(1, -1), 1, pack.padded_rows).reshape(-1)
+
+
+def rows_of(editor: "GraphEditor", x: fx.Node, pack: Q4Pack) -> fx.Node:
+    """`x` as [rows, padded columns]: the runtime's 4-bit matmuls are wrong on more than two dimensions."""
+    node: Any = editor.node(x)
+    columns = pack.padded_columns
+
+    def make() -> Any:
+        flat = node if x.meta["val"].ndim == 2 else editor.call(aten.reshape.default, node, [-1, pack.columns])
+        if columns == pack.columns:
+            return flat
+        return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
+
+    return editor.once(("rows", node, columns), make)  # type: ignore[no-any-return]
+
+
+def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Q4Pack) -> fx.Node:
+    """The product [rows, padded outputs] without its padding, in the shape of the site."""
+    if pack.rows != pack.padded_rows:
+        out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
+    if x.meta["val"].ndim == 2:
+        return out
+    return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])  # type: ignore[no-any-return]

@@ -1,0 +1,185 @@
+"""Find the tables of a program and each of their sites, from what the program computes."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.grids import Grid, lookup_readers, weight_readers
+
+aten = torch.ops.aten
+
+
+class Consumer(StrEnum):
+    """What a site does with its table."""
+
+    GATHER = "gather"
+    MATMUL = "matmul"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Site:
+    """One use of a table.
+
+    `operand` is the float weight that `node` reads; None where `node` dequantizes by itself. With `transposed` the
+    operand is [columns, rows]. `indices` is set for a gather, `grid` is None where the numbers cannot be read.
+    """
+
+    node: fx.Node
+    consumer: Consumer
+    operand: fx.Node | None
+    grid: Grid | None
+    transposed: bool = False
+    indices: fx.Node | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """A constant quantized weight with all of its sites. `stored_bytes` is what its constants take in the program."""
+
+    name: str
+    digest: str
+    stored_bytes: int
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """The operand of a consumer: which argument, and how the consumer reads it."""
+
+    consumer: Consumer
+    operand: fx.Node
+    transposed: bool = False
+    indices: fx.Node | None = None
+
+
+def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]:
+    """All tables of `exported` in the order of their first site; sites with equal integer values share a table."""
+    found: dict[str, list[tuple[Site, fx.Node]]] = {}
+    for site, source in _sites(exported, constants):
+        found.setdefault(_digest(site, source), []).append((site, source))
+    names = _stored_names(exported)
+    return tuple(
+        Table(
+            name=_table_name(sites[0][1], constants, names),
+            digest=digest,
+            stored_bytes=_stored_bytes(sites[0][1], constants),
+            sites=tuple(site for site, _ in sites),
+        )
+        for digest, sites in found.items()
+    )
+
+
+def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Site, fx.Node]]:
+    """Each site with the node that dequantizes its table."""
+    lookups, weights = lookup_readers(), weight_readers()
+    grids: dict[fx.Node, Grid | None] = {}
+    for node in exported.graph.nodes:
+        if node in constants or node.op not in {"call_function", "output"}:
+            continue
+        if node.target in lookups:
+            grid = lookups[node.target](node, constants)
+            yield Site(node=node, consumer=Consumer.GATHER, operand=None, grid=grid, indices=node.args[5]), node
+            continue
+        for use in _uses(node, constants):
+            sources = [n for n in constants.expression(use.operand) if n.target in weights]
+            if not sources:
+                continue
+            if sources[0] not in grids:
+                grids[sources[0]] = weights[sources[0].target](sources[0], constants)
+            grid = grids[sources[0]] if len(sources) == 1 and use.consumer is not Consumer.OTHER else None
+            site = Site(
+                node=node,
+                consumer=use.consumer,
+                operand=use.operand,
+                grid=grid,
+                transposed=use.transposed,
+                indices=use.indices,
+            )
+            yield site, sources[0]
+
+
+def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
+    """The constant operands of `node`, each as what `node` does with it."""
+    known = _known_use(node)
+    if known is not None and known.operand in constants:
+        yield known
+    for operand in node.all_input_nodes:
+        if operand in constants and (known is None or operand is not known.operand):
+            yield _Use(consumer=Consumer.OTHER, operand=operand)
+
+
+def _known_use(node: fx.Node) -> _Use | None:
+    args = node.args
+    match node.target:
+        case aten.embedding.default:
+            return _gather(args[0], args[1])
+        case aten.index_select.default if args[1] == 0:
+            return _gather(args[0], args[2])
+        case aten.index.Tensor if isinstance(args[1], (list, tuple)) and len(args[1]) == 1:
+            return _gather(args[0], args[1][0])
+        case aten.linear.default:
+            return _matmul(args[1])
+        case aten.mm.default | aten.matmul.default:
+            return _matmul(args[1], transposed=True)
+        case aten.addmm.default if len(args) == 3 and not node.kwargs:
+            return _matmul(args[2], transposed=True)
+        case _:
+            return None
+
+
+def _gather(operand: object, indices: object) -> _Use | None:
+    if isinstance(operand, fx.Node) and isinstance(indices, fx.Node) and _is_integer(indices):
+        return _Use(consumer=Consumer.GATHER, operand=operand, indices=indices)
+    return None
+
+
+def _is_integer(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype in {torch.int32, torch.int64}
+
+
+def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
+    if not isinstance(operand, fx.Node) or operand.meta["val"].ndim != 2:
+        return None
+    return _Use(consumer=Consumer.MATMUL, operand=operand, transposed=transposed)
+
+
+def _digest(site: Site, source: fx.Node) -> str:
+    """Content of the integer values, so that copies of one table are one table."""
+    if site.grid is None:
+        return source.name
+    values = site.grid.values.contiguous()
+    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
+    digest.update(values.numpy())
+    return digest.hexdigest()
+
+
+def _stored_names(exported: ExportedProgram) -> dict[str, str]:
+    signature = exported.graph_signature
+    return {
+        **signature.inputs_to_lifted_tensor_constants,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_parameters,
+    }
+
+
+def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) -> str:
+    """The module path of the weight that `source` reads, without what unwrapping a subclass added."""
+    first = source.args[0]
+    steps = constants.expression(first) if isinstance(first, fx.Node) else []
+    stored = [names[n.name] for n in steps if n.name in names]
+    return re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", stored[0]) if stored else source.name
+
+
+def _stored_bytes(source: fx.Node, constants: Constants) -> int:
+    """Bytes of the constants that `source` reads."""
+    values = [i.meta["val"] for i in source.all_input_nodes if i in constants]
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
