@@ -13,7 +13,7 @@ from vkfuse.pte.segments import Bytes, cut
 from vkfuse.pte.storage import Storage
 from vkfuse.pte.values import Extent
 
-_MAX_RANK: Final = 16  # kTensorDimensionLimit
+MAX_RANK: Final = 16  # kTensorDimensionLimit
 
 
 def read_tensor(table: Table, storage: Storage) -> Tensor:
@@ -40,8 +40,8 @@ def read_tensor(table: Table, storage: Storage) -> Tensor:
 def _shape(table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(sizes, dim_order), which must name the same dimensions."""
     sizes, dim_order = table.integers("sizes"), table.integers("dim_order")
-    if len(sizes) > _MAX_RANK:
-        raise table.error(f"{len(sizes)} dimensions, more than {_MAX_RANK}", "sizes")
+    if len(sizes) > MAX_RANK:
+        raise table.error(f"{len(sizes)} dimensions, more than {MAX_RANK}", "sizes")
     if any(size < 0 for size in sizes):
         raise table.error(f"negative size in {sizes}", "sizes")
     if sorted(dim_order) != list(range(len(sizes))):

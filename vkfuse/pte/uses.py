@@ -35,9 +35,8 @@ def short_name(operator: str) -> str:
 
 
 def shape_label(dtype: str, sizes: tuple[int, ...]) -> str:
-    """`float32[64,2]`; sizes beyond the eighth are left out."""
-    shown = [str(size) for size in sizes[:8]] + ["..."] * (len(sizes) > 8)
-    return f"{dtype}[{','.join(shown)}]"
+    """`float32[64,2]`: an element type and a shape."""
+    return f"{dtype}[{','.join(map(str, sizes))}]"
 
 
 def constant_uses(graph: VulkanGraph) -> dict[int, tuple[str, ...]]:

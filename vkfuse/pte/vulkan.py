@@ -19,6 +19,7 @@ from vkfuse.pte.model import PteFile
 from vkfuse.pte.program import checked
 from vkfuse.pte.scalars import read_scalar
 from vkfuse.pte.segments import cut
+from vkfuse.pte.tensor import MAX_RANK
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Extent, Int, String
 
 BACKEND_ID: Final = "VulkanBackend"
@@ -244,6 +245,8 @@ def _tensor(table: Table, constants: tuple[Constant, ...]) -> VkTensor:
         layout=enumerated(table, "memory_layout", VkMemoryLayout),
         staging_dtype=enumerated(table, "staging_datatype", VkDataType),
     )
+    if len(tensor.dims) > MAX_RANK:
+        raise table.error(f"{len(tensor.dims)} dimensions, more than {MAX_RANK}", "dims")
     if not tensor.constant:
         return tensor
     checked(table, "constant_id", (tensor.constant_id,), len(constants))
