@@ -39,7 +39,7 @@ def lint(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) 
     target = find_runtime(runtime)
     findings: dict[Finding, None] = {}
     for method in pte.methods:
-        findings.update(dict.fromkeys(_kernels(method)))
+        findings.update(dict.fromkeys((*_kernels(method), *_external_tensors(method))))
         for index, delegate in enumerate(method.delegates):
             where = f"{method.name}/{index}"
             graph = graphs.get((method.name, index))
@@ -118,14 +118,24 @@ def _shaders(names: Iterable[str], site: Site, target: Runtime, operator: str = 
             yield Finding(kind="shader", name=name, where=site.where, code="no-shader", hint=hint)
 
 
+def _external_tensors(method: Method) -> Iterator[Finding]:
+    """Yield a note for a program's tensors that only a .ptd can supply."""
+    tensors = (value for value in method.values if isinstance(value, Tensor) and value.external)
+    yield from _external(sum(tensor.data is None for tensor in tensors), method.name)
+
+
 def _external_constants(site: Site) -> Iterator[Finding]:
-    """Yield a note for the constants that only a .ptd can supply."""
-    missing = sum(constant.data is None for constant in site.graph.constants)
+    """Yield a note for a delegate's constants that only a .ptd can supply."""
+    yield from _external(sum(constant.data is None for constant in site.graph.constants), site.where)
+
+
+def _external(missing: int, where: str) -> Iterator[Finding]:
+    """Yield a note for `missing` constants."""
     if missing:
         yield Finding(
             kind="format",
             name=f"{missing} constants",
-            where=site.where,
+            where=where,
             code="external-constants",
             hint="load the .ptd that holds them",
             effect="note",

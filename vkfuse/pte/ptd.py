@@ -17,7 +17,7 @@ from vkfuse.pte.segments import cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
 
 _HEADER: Final = Struct("<4sIQQQQ")  # magic, length, flatbuffer offset and size, segment base and size
-_HEADER_AT: Final = 8
+_HEADER_AT: Final = 8  # between the root offset and the tables, whose offsets count from the file's start
 
 
 def read_ptd(path: Path | str) -> Mapping[str, memoryview]:
@@ -34,7 +34,8 @@ def parse_ptd(data: memoryview | bytes) -> Mapping[str, memoryview]:
     if magic != b"FH01" or length < _HEADER.size:
         raise FormatError("not a .ptd header", field="header")
     cut(data, Extent(base, segments_size), "header.segment_data_size")
-    source = Source(cut(data, Extent(offset, size), "header"), FLAT_TENSOR, Budget.of_size(len(data)))
+    flatbuffer = cut(data, Extent(0, offset + size), "header.flatbuffer_size")
+    source = Source(flatbuffer, FLAT_TENSOR, Budget.of_size(len(data)))
     root = source.root("FlatTensor", b"FT01")
     segments = read_segments(root, data, base)
     return MappingProxyType(

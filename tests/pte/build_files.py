@@ -1,0 +1,182 @@
+"""Lower a few tiny programs with stock ExecuTorch: `python build_files.py DIRECTORY` writes them there.
+
+Run in its own process by tests/pte/conftest.py, once for each version of this script and of the packages.
+"""
+
+import copy
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.backends.vulkan.serialization import vulkan_graph_schema as schema
+from executorch.backends.vulkan.serialization.vulkan_graph_serialize import serialize_vulkan_graph
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+from torch import nn
+from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerAxis, PerGroup
+
+ROWS, COLUMNS = 64, 64
+INDICES = torch.arange(5).reshape(1, 5)
+
+
+class Lookup(nn.Module):
+    """An embedding alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(ROWS, COLUMNS)
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        """Look up."""
+        return self.emb(indices)
+
+
+class Tied(nn.Module):
+    """An embedding, a norm whose add stays on the CPU, and a quantized head: two delegates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(ROWS, COLUMNS)
+        self.norm = nn.RMSNorm(COLUMNS)
+        self.head = nn.Linear(COLUMNS, ROWS, bias=False)
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        """Look up, normalize, project."""
+        return self.head(self.norm(self.emb(indices)))
+
+
+class Sorted(Lookup):
+    """An operator that neither Vulkan nor the portable kernels have."""
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        """Look up and sort."""
+        return torch.sort(self.emb(indices))[0].sum(-1)
+
+
+class Mixed(nn.Module):
+    """Every kind of value and instruction that a CPU program can hold, and a buffer with an initial state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(12.0).reshape(3, 4))
+        self.register_buffer("state", torch.arange(4.0))
+
+    def forward(self, x: torch.Tensor, flag: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Branch, index, concatenate, count."""
+        self.state.add_(1.5)
+        y = torch.cond(flag, lambda a: a * 2.0, lambda a: a - 1.0, (x,))
+        z = torch.cat([y, self.weight], 0)
+        picked = z[torch.tensor([0, 2]), :]
+        return nn.functional.gelu(picked, approximate="tanh") + self.state, x.reshape(-1)
+
+
+def int4(model: nn.Module, *kinds: type[nn.Module]) -> nn.Module:
+    """Quantize to int4 in groups of 32."""
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    quantize_(model, config, lambda module, _: isinstance(module, kinds))
+    return model
+
+
+def int8(model: nn.Module) -> nn.Module:
+    """Quantize embeddings to int8 by row, which stock delegates without a kernel."""
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
+    quantize_(model, config, lambda module, _: isinstance(module, nn.Embedding))
+    return model
+
+
+def save(  # noqa: PLR0913 - each is one choice of the build
+    directory: Path,
+    name: str,
+    model: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    *,
+    vulkan: bool = True,
+    config: ExecutorchBackendConfig | None = None,
+) -> None:
+    """Export, lower and write `name`.pte, with its .ptd if it has one."""
+    program = torch.export.export(model.eval(), arguments)
+    edge = to_edge_transform_and_lower(program, partitioner=[VulkanPartitioner()] if vulkan else [])
+    lowered = edge.to_executorch(config)
+    lowered.save(str(directory / f"{name}.pte"))
+    for data in lowered._tensor_data.values():
+        (directory / f"{name}.ptd").write_bytes(bytes(data))
+
+
+def write_inline_blob(path: Path) -> None:
+    """Write a Vulkan blob with every kind of value and inline constants, by upstream's own serializer."""
+    values = [
+        schema.Null(),
+        schema.Int(-(2**40)),
+        schema.Double(0.1),
+        schema.Bool(True),
+        schema.VkTensor(
+            datatype=schema.VkDataType.FLOAT32,
+            dims=[2, 3],
+            constant_id=0,
+            mem_obj_id=-1,
+            storage_type=schema.VkStorageType.TEXTURE_2D,
+            memory_layout=schema.VkMemoryLayout.TENSOR_HEIGHT_PACKED,
+        ),
+        schema.IntList([3, -4]),
+        schema.DoubleList([0.5, -0.25]),
+        schema.BoolList([True, False]),
+        schema.ValueList([0, 4]),
+        schema.String("tanh"),
+        schema.SymInt(7),
+    ]
+    graph = schema.VkGraph(
+        version="0",
+        chain=[schema.OperatorCall(node_id=9, name="aten.cat.default", args=[8, 1, 4])],
+        values=[schema.VkValue(value) for value in values],
+        input_ids=[4],
+        output_ids=[10],
+        constants=[],
+        shaders=[],
+        storage_type_override=schema.VkStorageType.BUFFER,
+        memory_layout_override=schema.VkMemoryLayout.TENSOR_WIDTH_PACKED,
+    )
+    constants = [torch.arange(6.0).reshape(2, 3), torch.zeros(0), torch.tensor([7, 8], dtype=torch.uint8)]
+    path.write_bytes(serialize_vulkan_graph(graph, constants, []))
+
+
+def programs(directory: Path) -> dict[str, Callable[[], None]]:
+    """Every file by name."""
+    pair = (torch.ones(2, 4), torch.tensor(True))
+    initialized = ExecutorchBackendConfig(
+        passes=[InitializedMutableBufferPass(["state"])], emit_mutable_buffer_names=True
+    )
+    inline = ExecutorchBackendConfig(extract_delegate_segments=False)
+    external = ExecutorchBackendConfig(external_constants=True)
+    tied = Tied()
+    return {
+        "fused": lambda: save(directory, "fused", int4(Lookup(), nn.Embedding), (INDICES,)),
+        "folded": lambda: save(directory, "folded", Lookup(), (INDICES,), vulkan=False),
+        "external": lambda: save(directory, "external", Lookup(), (INDICES,), vulkan=False, config=external),
+        "inline": lambda: save(directory, "inline", Lookup(), (INDICES,), config=inline),
+        "rows": lambda: save(directory, "rows", int4(Lookup(), nn.Embedding), (INDICES.reshape(5, 1),)),
+        "unfused": lambda: save(directory, "unfused", int8(Lookup()), (INDICES,)),
+        "tied": lambda: save(
+            directory, "tied", int4(copy.deepcopy(tied), nn.Embedding, nn.Linear), (INDICES,)
+        ),
+        "sorted": lambda: save(directory, "sorted", int4(Sorted(), nn.Embedding), (INDICES,)),
+        "mixed": lambda: save(directory, "mixed", Mixed(), pair, vulkan=False, config=initialized),
+        "blob": lambda: write_inline_blob(directory / "inline_constants.vk"),
+    }
+
+
+def main() -> None:
+    """Write every file into the directory given."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    for build in programs(Path(sys.argv[1])).values():
+        build()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Real files, lowered once for each version of the build script and the packages, kept in pytest's cache."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("build_files.py")
+
+
+def build(cache: Path) -> Path:
+    """Return the directory of built files inside `cache`, building it where it is missing."""
+    key = hashlib.sha256(SCRIPT.read_bytes())
+    key.update("".join(version(name) for name in ("torch", "torchao", "executorch")).encode())
+    directory = cache / key.hexdigest()[:16]
+    if directory.is_dir():
+        return directory
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        built = Path(scratch) / "built"
+        built.mkdir()
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        ran = subprocess.run(
+            [sys.executable, str(SCRIPT), str(built)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr[-4000:]
+        shutil.move(built, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def files(request):
+    """Directory of the files that build_files.py writes."""
+    return build(Path(request.config.cache.mkdir("vkfuse-pte")))

@@ -1,0 +1,358 @@
+"""What lint says of real files, and of one small graph a rule."""
+
+import dataclasses
+
+import pytest
+
+from vkfuse.errors import InputError
+from vkfuse.pte import read_pte
+from vkfuse.pte.calls import Call, Site
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
+from vkfuse.pte.findings import Finding
+from vkfuse.pte.lint import faults, lint
+from vkfuse.pte.rules import RULES
+from vkfuse.pte.runtimes import cpu_kernels, find_runtime
+from vkfuse.pte.shader_names import shader_names, staging_shader_names
+from vkfuse.pte.values import Bool, Extent, Int, String
+from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
+
+NOWHERE = Extent(0, 0)
+Q4 = "et_vk.embedding_q4gsw.default"
+LINEAR = "et_vk.linear_q4gsw.default"
+
+
+def tensor(*dims, dtype=VkDataType.FLOAT32, constant=False, storage=VkStorageType.TEXTURE_3D, staging=None):
+    """Return a tensor of a graph."""
+    return VkTensor(
+        dtype=dtype,
+        dims=dims,
+        constant_id=0 if constant else -1,
+        mem_obj_id=-1,
+        storage=storage,
+        layout=VkMemoryLayout.TENSOR_WIDTH_PACKED,
+        staging_dtype=staging or VkDataType.UNSET,
+    )
+
+
+def constant(*dims, dtype=VkDataType.FLOAT32):
+    """Return a constant of a graph."""
+    return tensor(*dims, dtype=dtype, constant=True, storage=VkStorageType.DEFAULT_STORAGE)
+
+
+def packed(*dims):
+    """Return a 4-bit weight."""
+    return constant(*dims, dtype=VkDataType.UINT8)
+
+
+def indices(*dims, storage=VkStorageType.TEXTURE_3D):
+    """Return indices of a lookup."""
+    return tensor(*dims, dtype=VkDataType.INT32, storage=storage)
+
+
+def site(values=(), chain=(), input_ids=(), output_ids=()):
+    """Return a delegate with these values."""
+    graph = VulkanGraph(
+        version="0",
+        chain=tuple(chain),
+        values=tuple(values),
+        input_ids=tuple(input_ids),
+        output_ids=tuple(output_ids),
+        constants=(),
+        shaders=(),
+        storage_override=VkStorageType.DEFAULT_STORAGE,
+        layout_override=VkMemoryLayout.DEFAULT_LAYOUT,
+        header_at=NOWHERE,
+        flatbuffer_at=NOWHERE,
+        bytes_at=NOWHERE,
+    )
+    return Site(where="forward/0", graph=graph, default_storage=VkStorageType.TEXTURE_3D)
+
+
+def call(name, *arguments):
+    """Return a call whose arguments are these values."""
+    operator = OperatorCall(node_id=0, name=name, args=tuple(range(len(arguments))))
+    return Call(site(arguments, [operator]), operator)
+
+
+def codes(made):
+    """{code: effect} of all rules on one call."""
+    return {finding.code: finding.effect for rule in RULES for finding in rule(made)}
+
+
+def lookup(weight=None, scales=None, group=32, ids=None, out=None):
+    """Return a fused lookup, right unless an argument says otherwise."""
+    return call(
+        Q4,
+        weight or packed(64, 32),
+        scales or constant(64, 2),
+        Int(group),
+        ids or indices(1, 5),
+        Bool(value=True),
+        out or tensor(1, 5, 64),
+    )
+
+
+def linear(source=None, weight=None, scales=None, group=32, out=None):
+    """Return a 4-bit linear, right unless an argument says otherwise."""
+    return call(
+        LINEAR,
+        source or tensor(5, 64),
+        weight or packed(64, 32),
+        scales or constant(2, 64),
+        Int(group),
+        None,
+        out or tensor(5, 64),
+    )
+
+
+BUFFER = VkStorageType.BUFFER
+WRONG_AND_RIGHT = [
+    (lookup(weight=tensor(64, 32, dtype=VkDataType.UINT8)), lookup(), {"not-a-constant": "fails"}),
+    (lookup(scales=tensor(64, 2)), lookup(), {"not-a-constant": "fails"}),
+    (linear(scales=tensor(2, 64)), linear(), {"not-a-constant": "fails"}),
+    (call("et_vk.prepack.default", tensor(4), tensor(4)), linear(), {"not-a-constant": "fails"}),
+    (lookup(weight=packed(64, 24), group=4), lookup(group=4), {"columns-not-multiple-of-32": "fails"}),
+    (lookup(group=2), lookup(group=4), {"group-not-multiple-of-4": "wrong"}),
+    (linear(group=2), linear(group=4), {"group-not-multiple-of-4": "wrong"}),
+    (lookup(group=48), lookup(group=64), {"group-does-not-divide-columns": "wrong"}),
+    (lookup(ids=indices(2, 3)), lookup(ids=indices(1, 1, 6)), {"indices-more-than-one-row": "wrong"}),
+    (
+        lookup(ids=indices(2, 3, storage=BUFFER)),
+        lookup(ids=indices(2, 3, storage=BUFFER), out=tensor(2, 3, 64, storage=BUFFER)),
+        {"indices-stored-unlike-output": "wrong"},
+    ),
+    (linear(source=tensor(2, 16, 64)), linear(source=tensor(1, 32, 64)), {"linear-input-batched": "wrong"}),
+    (linear(weight=packed(127, 32)), linear(weight=packed(128, 32)), {"rows-not-multiple-of-4": "fails"}),
+    (
+        call("torchao.choose_qparams_affine.default", tensor(2, 16, 128)),
+        call("torchao.choose_qparams_affine.default", tensor(1, 16, 128)),
+        {"quantized-input-batched": "fails"},
+    ),
+    (
+        call("torchao.choose_qparams_affine.default", tensor(16, 30, storage=BUFFER)),
+        call("torchao.choose_qparams_affine.default", tensor(16, 30)),
+        {"columns-not-multiple-of-4": "fails"},
+    ),
+    (
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 1, 64)),
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 2, 64)),
+        {"one-row-not-quantized": "note"},
+    ),
+    (
+        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), None),
+        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), constant(4)),
+        {"layer-norm-without-bias": "fails"},
+    ),
+    (
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 2, 5, 64)),
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 64)),
+        {"rotary-heads-differ": "fails"},
+    ),
+    (
+        call("aten.index.Tensor", tensor(4, 4), ValueList((0, 1)), tensor(4, 1)),
+        call("aten.index.Tensor", tensor(4, 4), ValueList((0,)), tensor(1, 4)),
+        {"index-later-axis": "fails"},
+    ),
+    (
+        call("aten.gelu.default", tensor(4), String("none"), tensor(4)),
+        call("aten.gelu.default", tensor(4), String("tanh"), tensor(4)),
+        {"gelu-by-tanh": "note"},
+    ),
+    (
+        call("aten.relu.default", tensor(1, 1, 1, 2, 2), tensor(1, 1, 1, 2, 2)),
+        call("aten.relu.default", *[tensor(1, 1, 1, 2, 2, storage=BUFFER)] * 2),
+        {"more-than-4-dims": "fails"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "expected"),
+    WRONG_AND_RIGHT,
+    ids=[f"{n}-{next(iter(e[2]))}" for n, e in enumerate(WRONG_AND_RIGHT)],
+)
+def test_each_rule_fires_on_its_case_and_not_beside_it(wrong, right, expected):
+    """A call that the runtime fails on or gets wrong, and its nearest neighbour that is right."""
+    assert codes(wrong) == expected
+    assert codes(right) == {}
+
+
+def test_every_rule_has_a_case():
+    """No rule stands untested: each yields something on one of the wrong calls."""
+    idle = [rule.__name__ for rule in RULES if not any(list(rule(case[0])) for case in WRONG_AND_RIGHT)]
+    assert idle == []
+
+
+@pytest.mark.parametrize("name", [Q4, LINEAR, "aten.native_layer_norm.default", "aten.index.Tensor"])
+def test_calls_with_missing_arguments_are_no_crash(name):
+    """A file may call an operator with any arguments."""
+    for arguments in ((), (None,), (Int(1),) * 6, (tensor(),) * 6, (tensor(), String("x"))):
+        made = call(name, *arguments)
+        list(shader_names(made))
+        codes(made)
+
+
+HALF = VkDataType.FLOAT16
+INT = VkDataType.INT32
+BOOL = VkDataType.BOOL
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lookup(), "embedding_q4gsw_float_scales_linear_weight_texture2d_texture3d_float"),
+        (
+            lookup(scales=constant(64, 2, dtype=HALF)),
+            "embedding_q4gsw_linear_weight_texture2d_texture3d_float",
+        ),
+        (
+            lookup(weight=packed(200_000, 32), out=tensor(1, 5, 64, dtype=HALF, storage=BUFFER)),
+            "embedding_q4gsw_float_scales_linear_weight_buffer_buffer_half",
+        ),
+        (
+            call(
+                Q4,
+                packed(64, 32),
+                constant(64, 2),
+                Int(32),
+                indices(1, 5),
+                Bool(value=False),
+                tensor(1, 5, 64),
+            ),
+            "embedding_q4gsw_float_scales_texture3d_float",
+        ),
+        (linear(), "q4gsw_linear_gemm__w_4x8_nc_texture3d_float"),
+        (linear(out=tensor(5, 8192)), "q4gsw_linear_gemv_coop__w_4x8_nc_buffer_g8w8_texture3d_float"),
+        (linear(source=tensor(5, 64, dtype=HALF)), "q4gsw_linear_gemm__tin__w_4x8_nc_texture3d_float"),
+        (call("aten.view_copy.default", tensor(4), None, tensor(2, 2)), "view_texture_float"),
+        (call("aten.relu.default", tensor(4), tensor(4)), "clamp_float_texture3d"),
+        (
+            call("et_vk.prepack.default", constant(4, dtype=HALF), tensor(4, dtype=HALF)),
+            "nchw_to_image_texture3d_half_half",
+        ),
+    ],
+)
+def test_derived_shaders_exist(made, expected):
+    """The name that the runtime asks for, and it is among those that 1.5 has."""
+    names = list(shader_names(made))
+    assert expected in names
+    assert set(names) <= find_runtime("1.5").shaders
+
+
+@pytest.mark.parametrize(
+    ("made", "missing"),
+    [
+        (
+            call("aten.eq.Tensor", *[tensor(4, dtype=INT)] * 2, tensor(4, dtype=BOOL)),
+            "binary_eq_texture3d_int32",
+        ),
+        (
+            call(
+                "aten._to_copy.default",
+                tensor(4, dtype=INT, storage=BUFFER),
+                tensor(4, dtype=BOOL, storage=BUFFER),
+            ),
+            "view_convert_buffer_int32_uint8",
+        ),
+        (linear(scales=constant(2, 64, dtype=HALF)), "nchw_to_buffer_float_half"),
+        (
+            call("aten.index.Tensor", tensor(4, dtype=INT), ValueList((0,)), tensor(4, dtype=INT)),
+            "index_tensor_texture3d_int32",
+        ),
+    ],
+)
+def test_shaders_measured_to_be_missing_are_missed(made, missing):
+    """Names that the real runtime was seen to fail on."""
+    assert missing in set(shader_names(made)) - find_runtime("1.5").shaders
+
+
+def test_staging_shaders_exist_for_common_types():
+    """Inputs and outputs of the types that programs hand over have their copy shaders."""
+    values = [
+        tensor(4, dtype=dtype, storage=s)
+        for dtype in (INT, HALF, VkDataType.FLOAT32, BOOL)
+        for s in (BUFFER, VkStorageType.TEXTURE_3D)
+    ]
+    made = site(values, input_ids=range(len(values)), output_ids=range(len(values)))
+    assert set(staging_shader_names(made)) <= find_runtime("1.5").shaders
+    odd = site([tensor(4, dtype=VkDataType.INT64)], input_ids=[0])
+    assert set(staging_shader_names(odd)).isdisjoint(find_runtime("1.5").shaders)
+
+
+def test_right_files_have_no_findings(files):
+    """What was seen to load and be right on the real runtime is found right."""
+    for name in ("fused", "tied", "folded", "mixed", "inline"):
+        assert lint(read_pte(files / f"{name}.pte"), "1.5.1") == (), name
+
+
+def test_wrong_files_have_the_measured_findings(files):
+    """Stock's files that fail at load, or are silently wrong, with the reason."""
+    unfused = lint(read_pte(files / "unfused.pte"))
+    assert [(f.kind, f.name, f.where, f.code, f.effect) for f in unfused] == [
+        ("operator", "torchao.dequantize_affine.default", "forward/0", "not-registered", "fails"),
+        ("operator", "aten.embedding.default", "forward/0", "not-a-constant", "fails"),
+    ]
+    (rows,) = lint(read_pte(files / "rows.pte"))
+    assert (rows.code, rows.effect) == ("indices-more-than-one-row", "wrong")
+    assert "[5, 1]" in rows.hint
+    (kernel,) = lint(read_pte(files / "sorted.pte"))
+    assert (kernel.kind, kernel.name, kernel.code) == ("cpu-kernel", "aten::sort.values", "no-kernel")
+    (external,) = lint(read_pte(files / "external.pte"))
+    assert (external.code, external.effect, faults([external])) == ("external-constants", "note", ())
+
+
+def test_older_runtimes_lack_the_lookup(files):
+    """The fused lookup is registered from 1.3 on."""
+    pte = read_pte(files / "fused.pte")
+    assert [finding.code for finding in lint(pte, "1.2.0")] == ["not-registered"]
+    assert lint(pte, "1.3") == lint(pte, "1.4") == ()
+
+
+def test_runtimes_by_version():
+    """A patch release is its minor's; a newer one is the newest known, with a note; others are refused."""
+    assert find_runtime("1.5.1+cpu") is find_runtime("v1.5")
+    newer = find_runtime("2.0")
+    assert newer.version == "1.5"
+    assert "newer than any known" in newer.note
+    assert find_runtime("1.4").shaders is None
+    for version in ("0.7", "latest", "", "1"):
+        with pytest.raises(InputError):
+            find_runtime(version)
+
+
+def test_arguments_of_delegate_calls_are_checked(files):
+    """What VulkanBackend::execute refuses: another number of arguments, a type that it does not convert."""
+    pte = read_pte(files / "fused.pte")
+    (method,) = pte.methods
+    (delegate_call,) = method.instructions
+
+    def found(**change):
+        changed = dataclasses.replace(method, **change)
+        program = dataclasses.replace(pte.program, methods=(changed,))
+        return [finding.code for finding in lint(dataclasses.replace(pte, program=program))]
+
+    fewer = dataclasses.replace(delegate_call, args=delegate_call.args[:1])
+    assert found(instructions=(fewer,)) == ["argument-count"]
+    swapped = dataclasses.replace(delegate_call, args=delegate_call.args[::-1])
+    assert found(instructions=(swapped,)) == ["boundary-type", "boundary-type"]
+
+
+def test_kernels_outside_the_portable_library_are_notes(files):
+    """An operator of the quantized kernels works where they are linked, which a note says."""
+    pte = read_pte(files / "folded.pte")
+    (method,) = pte.methods
+    (operator,) = method.operators
+    renamed = dataclasses.replace(operator, name="quantized_decomposed::embedding_4bit", overload="out")
+    changed = dataclasses.replace(method, operators=(renamed,))
+    program = dataclasses.replace(pte.program, methods=(changed,))
+    assert lint(dataclasses.replace(pte, program=program)) == (
+        Finding(
+            kind="cpu-kernel",
+            name="quantized_decomposed::embedding_4bit.out",
+            where="forward",
+            code="needs-quantized-kernels",
+            hint="link the quantized kernels",
+            effect="note",
+        ),
+    )
+    assert cpu_kernels()["aten::embedding.out"] == "portable"
