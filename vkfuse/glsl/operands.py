@@ -51,7 +51,7 @@ def operands(device: Device, variant: Variant, lookup: Lookup) -> Iterator[tuple
     resources: list[Resource] = []
     try:
         resources.append(output_of(device, variant, lookup.sizes))
-        resources.append(_indices(device, variant, lookup.indices))
+        resources.append(indices_of(device, variant, lookup.indices))
         resources.append(weight_of(device, variant.weight, pack_weight(lookup.values, variant.weight)))
         resources.append(filled_buffer(device, lookup.scales.astype(numpy_type(variant.scales))))
         resources.append(filled_buffer(device, np.array(lookup.sizes, np.int32)))
@@ -95,7 +95,8 @@ def filled_buffer(device: Device, data: Array) -> Resource:
     return buffer
 
 
-def _indices(device: Device, variant: Variant, indices: Int32) -> Resource:
+def indices_of(device: Device, variant: Variant, indices: Int32) -> Resource:
+    """The indices in the storage of the graph: a buffer, or a 3-D texture of four a texel."""
     if variant.storage is Storage.BUFFER:
         return filled_buffer(device, indices)
     texels = index_texels(indices)

@@ -29,14 +29,15 @@ layout(push_constant) uniform PushConstants {
 
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
-const int VECTORS_PER_INVOCATION = 8;
+const uint VECTORS_PER_BLOCK = 8;
 
 // out_sizes is WHCN: columns, then the indices' width, height and depth.
 int load_index(const int y, const int z) {
 $if STORAGE == "buffer":
   return t_indices[z * out_sizes.y + y];
 $else:
-  return texelFetch(t_indices, ivec3(y >> 2, z % out_sizes.z, z / out_sizes.z), 0)[y & 3];
+  const int outer = z < out_sizes.z ? 0 : z / out_sizes.z;
+  return texelFetch(t_indices, ivec3(y >> 2, z - outer * out_sizes.z, outer), 0)[y & 3];
 }
 
 // The 16 bits of columns 4x..4x+3 of a row as four integers; `rows` counts the rows that the weight holds.
@@ -64,14 +65,17 @@ $else:
   }
 
 // One load for the vector, unless it spans groups: then one for each group.
-vec4 load_scales(const int row, const int x) {
-  const int first = row * (out_sizes.x / group_size);
-  const ivec4 group = (ivec4(0, 1, 2, 3) + (x << 2)) / group_size + first;
-  vec4 scales = vec4(t_scales[group.x]);
-  if (group.w != group.x) {
-    scales.y = group.y == group.x ? scales.x : float(t_scales[group.y]);
-    scales.z = group.z == group.y ? scales.y : float(t_scales[group.z]);
-    scales.w = group.w == group.z ? scales.z : float(t_scales[group.w]);
+vec4 load_scales(const int first, const int x) {
+  int group = (x << 2) / group_size;
+  int next = (group + 1) * group_size - (x << 2);
+  vec4 scales = vec4(t_scales[first + group]);
+  for (int i = next; i < 4; i++) {
+    if (i == next) {
+      group++;
+      next += group_size;
+      scales.w = float(t_scales[first + group]);
+    }
+    scales[i] = scales.w;
   }
   return scales;
 }
@@ -87,43 +91,33 @@ $if DTYPE == "half":
 $else:
   #define round_to_output(v) (v)
 
-void write_vector(const int x, const int y, const int z) {
-  const int row = load_index(y, z);
-  const int rows = min(rows_of_weight(), t_scales.length() / (out_sizes.x / group_size));
+void write_vector(const ivec3 pos, const int rows, const int groups) {
+  const int row = load_index(pos.y, pos.z);
   vec4 v = vec4(0);
   if (row >= 0 && row < rows) {
-    v = round_to_output(vec4(load_weights(row, x)) * load_scales(row, x));
+    v = round_to_output(vec4(load_weights(row, pos.x)) * load_scales(row * groups, pos.x));
   }
 $if STORAGE == "buffer":
-  t_out[(z * out_sizes.y + y) * (out_sizes.x >> 2) + x] = VECTOR(v);
+  t_out[(pos.z * out_sizes.y + pos.y) * (out_sizes.x >> 2) + pos.x] = VECTOR(v);
 $else:
-  imageStore(t_out, ivec3(x, y, z), v);
+  imageStore(t_out, pos, v);
 }
 
-// The runtime sends one invocation for 32 columns. Were each to write its own, neighbours would store 128 bytes apart
-// and a memory transaction would carry a quarter of what it could. So a work group takes its columns x rows together:
-// its invocations stand side by side along a row, then along the next, whatever the local size.
+// The runtime sends one invocation for a block of 32 columns. Were each to write its own, neighbours would store 128
+// bytes apart and a memory transaction would carry a quarter of what it could. So the vectors of a work group's blocks
+// are dealt out in order: neighbouring invocations write neighbouring vectors, whatever the local size.
 void main() {
-  const ivec3 group = ivec3(gl_WorkGroupSize);
-  const ivec3 start = ivec3(gl_WorkGroupID) * group * ivec3(VECTORS_PER_INVOCATION, 1, 1);
-  const int width = min(group.x * VECTORS_PER_INVOCATION, (out_sizes.x >> 2) - start.x);
-  if (width <= 0) {
-    return;
-  }
-  const int lanes = group.x * group.y * group.z;
-  int x = int(gl_LocalInvocationIndex) % width;
-  int row = int(gl_LocalInvocationIndex) / width;
-  [[unroll]] for (int i = 0; i < VECTORS_PER_INVOCATION; i++) {
-    const int y = start.y + row % group.y;
-    const int z = start.z + row / group.y;
-    if (row < group.y * group.z && y < out_sizes.y && z < out_sizes.z * out_sizes.w) {
-      write_vector(start.x + x, y, z);
-    }
-    x += lanes % width;
-    row += lanes / width;
-    if (x >= width) {
-      x -= width;
-      row++;
+  const int groups = out_sizes.x / group_size;
+  const int rows = min(rows_of_weight(), t_scales.length() / groups);
+  const uvec3 size = gl_WorkGroupSize;
+  for (uint turn = 0; turn < VECTORS_PER_BLOCK; turn++) {
+    const uint vector = turn * size.x * size.y * size.z + gl_LocalInvocationIndex;
+    const uint block = vector / VECTORS_PER_BLOCK;
+    const uvec3 owner = uvec3(block % size.x, block / size.x % size.y, block / (size.x * size.y));
+    const uvec3 id = gl_WorkGroupID * size + owner;
+    const ivec3 pos = ivec3(id.x * VECTORS_PER_BLOCK + vector % VECTORS_PER_BLOCK, id.yz);
+    if (pos.x < out_sizes.x >> 2 && pos.y < out_sizes.y && pos.z < out_sizes.z * out_sizes.w) {
+      write_vector(pos, rows, groups);
     }
   }
 }

@@ -1,7 +1,7 @@
 """GPU time by timestamp queries."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -9,15 +9,21 @@ from vkfuse.glsl.vulkan.device import Device
 from vkfuse.glsl.vulkan.loader import vulkan
 
 
-def gpu_seconds(device: Device, record: Callable[[Any], None]) -> float:
-    """Seconds on the device from the start to the end of what `record(commands)` records."""
+Recorder: TypeAlias = Callable[[Any], None]
+
+
+def gpu_seconds(device: Device, record: Recorder, *, before: Recorder | None = None) -> float:
+    """Seconds on the device from the start to the end of what `record` records; `before` runs first, untimed."""
     vk = vulkan()
     info = vk.VkQueryPoolCreateInfo(queryType=vk.VK_QUERY_TYPE_TIMESTAMP, queryCount=2)
     queries = vk.vkCreateQueryPool(device.handle, info, None)
 
     def timed(commands: Any) -> None:
         vk.vkCmdResetQueryPool(commands, queries, 0, 2)
-        vk.vkCmdWriteTimestamp(commands, vk.VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT, queries, 0)
+        if before is not None:
+            before(commands)
+            barrier(commands)
+        vk.vkCmdWriteTimestamp(commands, vk.VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 0)
         record(commands)
         vk.vkCmdWriteTimestamp(commands, vk.VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 1)
 
@@ -35,3 +41,12 @@ def _elapsed_ticks(device: Device, queries: Any) -> int:
     data = vk.ffi.from_buffer(ticks)
     vk.vkGetQueryPoolResults(device.handle, queries, 0, 2, ticks.nbytes, data, 8, flags)
     return int(ticks[1] - ticks[0])
+
+
+def barrier(commands: Any) -> None:
+    """Record a full barrier: what follows starts when what went before has ended."""
+    vk = vulkan()
+    everything = vk.VK_PIPELINE_STAGE_ALL_COMMANDS_BIT
+    access = vk.VK_ACCESS_MEMORY_READ_BIT | vk.VK_ACCESS_MEMORY_WRITE_BIT
+    memory = vk.VkMemoryBarrier(srcAccessMask=access, dstAccessMask=access)
+    vk.vkCmdPipelineBarrier(commands, everything, everything, 0, 1, [memory], 0, None, 0, None)

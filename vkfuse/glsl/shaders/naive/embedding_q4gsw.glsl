@@ -8,7 +8,6 @@ ${define_required_extensions("buffer", SCALES_DTYPE)}
 #extension GL_EXT_control_flow_attributes : require
 
 #define PRECISION ${PRECISION}
-#define VECTOR ${texel_load_type(DTYPE, STORAGE)}
 #define SCALAR ${texel_load_component_type(DTYPE, STORAGE)}
 
 layout(std430) buffer;
@@ -60,13 +59,13 @@ void main() {
   const int row = load_index(y, z);
   [[unroll]] for (int x = first; x < first + 8; x++) {
     const float scale = float(t_scales[row * (out_sizes.x / group_size) + (x << 2) / group_size]);
-    const VECTOR v = VECTOR(vec4(load_weights(row, x)) * scale);
+    const vec4 v = vec4(load_weights(row, x)) * scale;
 $if STORAGE == "buffer":
     const int at = (z * out_sizes.y + y) * out_sizes.x + (x << 2);
-    t_out[at] = v.x;
-    t_out[at + 1] = v.y;
-    t_out[at + 2] = v.z;
-    t_out[at + 3] = v.w;
+    t_out[at] = SCALAR(v.x);
+    t_out[at + 1] = SCALAR(v.y);
+    t_out[at + 2] = SCALAR(v.z);
+    t_out[at + 3] = SCALAR(v.w);
 $else:
     imageStore(t_out, ivec3(x, y, z), v);
   }
