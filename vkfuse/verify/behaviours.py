@@ -1,0 +1,69 @@
+"""Where ExecuTorch's Vulkan runtime departs from what an operator's definition says; one constant each.
+
+The executor does the same, and a run reports which of them applied. Paths are relative to
+backends/vulkan/runtime/graph/ops in ExecuTorch 1.5. `wrong` says that results become something else;
+the others are other arithmetic for the same operator.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """A departure: stable `code`, what happens, and the `source` that does it."""
+
+    code: str
+    summary: str
+    source: str
+    wrong: bool = True
+
+
+INDICES_ONE_ROW: Final = Behaviour(
+    code="indices-one-texture-row",
+    summary="every index is fetched from the first row of the index texture; past its end they read as 0",
+    source="glsl/embedding_q4gsw.glsl: texelFetch(t_indices, ivec3(indices_idx >> 2, 0, 0), 0)",
+)
+SCALE_PER_VEC4: Final = Behaviour(
+    code="one-scale-per-four-values",
+    summary="one scale is loaded for four values; a group that ends between them gets its neighbour's",
+    source="glsl/embedding_q4gsw.glsl: dim / group_size once per four values",
+)
+FLAT_SCALES: Final = Behaviour(
+    code="scales-read-flat",
+    summary="the scales are a flat buffer of columns / group_size a row, whatever shape the file says",
+    source="glsl/embedding_q4gsw.glsl: t_scales[embedding_idx * groups_per_row + dim / group_size]",
+)
+NO_BOUNDS_CHECK: Final = Behaviour(
+    code="no-bounds-check",
+    summary="an index outside of the table reads whatever lies there",
+    source="glsl/embedding_q4gsw.glsl, glsl/embedding_buffer.glsl, glsl/embedding_texture.glsl",
+)
+FIRST_MATRIX_ONLY: Final = Behaviour(
+    code="first-matrix-only",
+    summary="of an input of more than two dimensions only the first matrix is multiplied",
+    source="impl/Q4gswLinear.cpp: a third extent of 1; glsl/q4gsw_linear_gemm__w_4x8.glsl",
+)
+GROUP_TAIL: Final = Behaviour(
+    code="group-rounded-to-four",
+    summary="the input is walked in fours, group_size / 4 a group; columns past the last group are unread",
+    source="glsl/q4gsw_linear_gemm__w_4x8.glsl: num_groups = K4 / K4_per_group",
+)
+ONE_ROW_UNQUANTIZED: Final = Behaviour(
+    code="one-row-unquantized",
+    summary="an 8-bit-dynamic linear with exactly one row uses the activation as it is",
+    source="impl/QuantizedLinear.cpp: pick_linear_dqa_qw_shader; glsl/linear_q4gsw_coop.glsl",
+    wrong=False,
+)
+QPARAMS_NUDGED: Final = Behaviour(
+    code="qparams-nudged",
+    summary="a row's zero point comes from the end of its range with the smaller error; scales are >= 6.1e-5",
+    source="glsl/choose_qparams_per_row.glsl: calculate_scale_and_zero_point",
+    wrong=False,
+)
+GELU_TANH: Final = Behaviour(
+    code="gelu-always-tanh",
+    summary="gelu is its tanh approximation whatever `approximate` says: off by up to 5e-4",
+    source="impl/UnaryOp.cpp: gelu; glsl/unary_op.yaml",
+    wrong=False,
+)

@@ -1,0 +1,35 @@
+"""How a run of a file ends short: not loadable, not verifiable, or failing on the way."""
+
+from vkfuse.errors import CheckFailedError
+from vkfuse.pte.findings import Finding
+
+
+class NotLoadableError(CheckFailedError):
+    """The runtime would refuse the file; `findings` say what and where."""
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        first, more = findings[0], len(findings) - 1
+        tail = f", and {more} more" if more else ""
+        super().__init__(
+            f"the runtime does not load this: {first.code}: {first.name} in {first.where}{tail}",
+            hint=first.hint,
+        )
+        self.findings = findings
+
+
+class CannotVerifyError(CheckFailedError):
+    """An operator that the executor does not know: neither a pass nor a failure of the file."""
+
+    def __init__(self, operator: str, where: str, reason: str = "no definition of it here") -> None:
+        super().__init__(f"cannot verify: {operator} in {where}: {reason}")
+        self.operator = operator
+        self.where = where
+
+
+class ExecutionError(CheckFailedError):
+    """An operator that cannot be computed on the values it was given; the device would fail there too."""
+
+    def __init__(self, operator: str, where: str, reason: str) -> None:
+        super().__init__(f"{operator} in {where} fails: {reason}")
+        self.operator = operator
+        self.where = where

@@ -1,0 +1,144 @@
+"""The values of a method while it runs. Planned tensors live in arenas, as on the device.
+
+The emitter leaves out views that change nothing but the shape: such a tensor has no instruction of its own
+and is read from the memory that it shares with another. Arenas show that, and any overlap of a bad plan.
+"""
+
+from typing import Any, Final
+
+import torch
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.model import BoxedIntList, Method, OptionalTensorList, Tensor, TensorList, Value
+from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
+from vkfuse.verify.tensors import scalar_dtype, tensor_of
+
+_MOST_BYTES: Final = 1 << 36  # of planned memory that a file may ask for
+
+
+class Memory:
+    """Values by index. A tensor keeps the shape that was written to it last."""
+
+    def __init__(self, method: Method) -> None:
+        self._values = method.values
+        self._where = method.name
+        self._arenas = _arenas(method)
+        self._state: dict[int, Any] = {}
+        self._sizes: dict[int, tuple[int, ...]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Set every value to what the file says."""
+        self._state, self._sizes = {}, {}
+        for index, value in enumerate(self._values):
+            initial = self._initial(index, value)
+            if isinstance(value, Tensor) and value.allocation is not None:
+                if initial is not None:
+                    self.write(index, initial)
+            else:
+                self._state[index] = initial
+
+    def read(self, index: int) -> Any:
+        """Return a value; lists are gathered from their members as they are now."""
+        value = self._values[index]
+        match value:
+            case BoxedIntList() | TensorList():
+                return [self.read(member) for member in value.ids]
+            case OptionalTensorList():
+                return [None if member < 0 else self.read(member) for member in value.ids]
+            case Tensor() if value.allocation is not None:
+                return self._planned(index, value, self._sizes.get(index, value.sizes))
+            case _:
+                return self._state.get(index)
+
+    def write(self, index: int, result: Any) -> None:
+        """Set a value; a planned tensor is copied into its place. FormatError where it does not fit."""
+        spec = self._values[index]
+        if not isinstance(spec, Tensor) or not isinstance(result, torch.Tensor):
+            self._state[index] = result
+            return
+        self.check_shape(index, tuple(result.shape))
+        if spec.allocation is None:
+            self._state[index] = result.to(self.dtype(index))
+            return
+        sizes = tuple(result.shape)
+        place = self._planned(index, spec, sizes)
+        if place.data_ptr() != result.data_ptr() or place.stride() != result.stride():
+            place.copy_(result)
+        self._sizes[index] = sizes
+
+    def check_shape(self, index: int, sizes: tuple[int, ...]) -> None:
+        """See that a shape fits into a tensor; FormatError where it does not."""
+        spec = self._values[index]
+        if isinstance(spec, Tensor) and not fits(sizes, spec.sizes):
+            raise FormatError(
+                f"shape {list(sizes)} does not fit into {list(spec.sizes)}", field=self._field(index)
+            )
+
+    def dtype(self, index: int) -> torch.dtype:
+        """Return the element type of a tensor; FormatError where the value is none."""
+        spec = self._values[index]
+        if not isinstance(spec, Tensor):
+            raise FormatError("a tensor is expected here", field=self._field(index))
+        return scalar_dtype(spec.scalar_type, self._field(index))
+
+    def spec(self, index: int) -> Value:
+        """Return what the file says of a value."""
+        return self._values[index]
+
+    def _planned(self, index: int, spec: Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+        """Return a view of the arena; FormatError where it leaves the arena."""
+        place = spec.allocation
+        if place is None or not 0 <= place.memory_id < len(self._arenas):
+            raise FormatError("no such memory", field=self._field(index))
+        arena, dtype = self._arenas[place.memory_id], self.dtype(index)
+        end = place.offset + spec.nbytes
+        if end > arena.numel() or place.offset % dtype.itemsize:
+            raise FormatError(
+                f"bytes {place.offset}..{end} of {arena.numel()} in memory {place.memory_id}",
+                field=self._field(index),
+            )
+        flat = arena[place.offset : end].view(dtype)
+        order = spec.dim_order
+        count = _product(sizes)
+        stored = flat[:count].reshape([sizes[axis] for axis in order])
+        return stored.permute([order.index(axis) for axis in range(len(sizes))])
+
+    def _initial(self, index: int, value: Value) -> Any:
+        match value:
+            case Tensor(data=memoryview() as data):
+                return tensor_of(data, self.dtype(index), value.sizes, value.dim_order)
+            case Int() | Bool() | Double() | String():
+                return value.value
+            case DoubleList() | BoolList():
+                return list(value.items)
+            case _:
+                return None
+
+    def _field(self, index: int) -> str:
+        return f"{self._where}.values[{index}]"
+
+
+def fits(sizes: tuple[int, ...], bound: tuple[int, ...]) -> bool:
+    """Whether a shape stays within the upper bound of a tensor."""
+    return len(sizes) == len(bound) and all(size <= most for size, most in zip(sizes, bound, strict=True))
+
+
+def _arenas(method: Method) -> tuple[torch.Tensor, ...]:
+    """Return zeroed memory by id; the operating system commits what is touched."""
+    sizes = method.non_const_buffer_sizes
+    if sum(sizes) > _MOST_BYTES or any(size < 0 for size in sizes):
+        raise FormatError(
+            f"{sum(sizes)} bytes of planned memory", field=f"{method.name}.non_const_buffer_sizes"
+        )
+    try:
+        return tuple(torch.zeros(size, dtype=torch.uint8) for size in sizes)
+    except RuntimeError as error:
+        raise FormatError(f"{sum(sizes)} bytes of planned memory: {error}", field=method.name) from error
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total

@@ -1,0 +1,206 @@
+"""A .pte, executed: instructions of a method, CPU kernels by torch, Vulkan delegates by their graphs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from vkfuse.errors import FormatError, InputError
+from vkfuse.operators import register_operators
+from vkfuse.pte.lint import faults, lint
+from vkfuse.pte.model import (
+    DelegateCall,
+    FreeCall,
+    Instruction,
+    JumpFalseCall,
+    KernelCall,
+    Method,
+    MoveCall,
+    PteFile,
+    Tensor,
+    TensorList,
+)
+from vkfuse.pte.reader import read_pte
+from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
+from vkfuse.verify.behaviours import Behaviour
+from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError
+from vkfuse.verify.kernels import CpuKernel, find_kernel
+from vkfuse.verify.memory import Memory, fits
+from vkfuse.verify.prims import PRIMS
+from vkfuse.verify.steps import Argument, Observer, Step, ignore
+from vkfuse.verify.vulkan.graph import GraphRun
+from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
+
+_MOST_STEPS: Final = 1_000_000  # instructions of one call; a file may jump in circles
+_COPY_INDEX: Final = "executorch_prim::et_copy_index.tensor"
+_TORCH_ERRORS: Final = (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError, NotImplementedError)
+Noted = Mapping[Behaviour, tuple[str, ...]]
+
+
+class Session:
+    """A method, loaded once and called often; mutable buffers keep their values until `reset`."""
+
+    def __init__(self, pte: PteFile, method: str, graphs: Mapping[tuple[str, int], VulkanGraph]) -> None:
+        register_operators()
+        self.method = _method(pte, method)
+        self._memory = Memory(self.method)
+        self._noted: dict[Behaviour, dict[str, None]] = {}
+        self._kernels: dict[int, CpuKernel] = {}
+        self._delegates = {
+            index: self._delegate(index, graphs) for index in range(len(self.method.delegates))
+        }
+
+    @property
+    def noted(self) -> Noted:
+        """The runtime's behaviours that applied so far, and where."""
+        return {behaviour: tuple(places) for behaviour, places in self._noted.items()}
+
+    def reset(self) -> None:
+        """Set every value to what the file says."""
+        self._memory.reset()
+
+    def __call__(self, inputs: Sequence[Argument], observe: Observer = ignore) -> tuple[Argument, ...]:
+        """Run on the flat inputs of the method; what comes back is the caller's.
+
+        Raises InputError, FormatError, NotLoadableError, CannotVerifyError and ExecutionError.
+        """
+        if len(inputs) != len(self.method.inputs):
+            raise InputError(
+                f"{len(inputs)} inputs for a method that takes {len(self.method.inputs)}",
+                hint="give the flat inputs of the exported program",
+            )
+        for number, (index, value) in enumerate(zip(self.method.inputs, inputs, strict=True)):
+            self._set_input(number, index, value)
+        self._execute(observe)
+        return tuple(_own(self._memory.read(index)) for index in self.method.outputs)
+
+    def _set_input(self, number: int, index: int, value: Argument) -> None:
+        """Store an input, its type and shape being what the file says."""
+        spec = self._memory.spec(index)
+        if not isinstance(spec, Tensor):
+            self._memory.write(index, value)
+            return
+        if not isinstance(value, torch.Tensor) or value.dtype is not self._memory.dtype(index):
+            found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+            raise InputError(f"input {number} is {found}, the file wants {spec.scalar_type.label}")
+        if not fits(tuple(value.shape), spec.sizes):
+            raise InputError(
+                f"input {number} of shape {list(value.shape)} does not fit into {list(spec.sizes)}"
+            )
+        self._memory.write(index, value)
+
+    def _execute(self, observe: Observer) -> None:
+        instructions = self.method.instructions
+        position = steps = 0
+        while position < len(instructions):
+            steps += 1
+            if steps > _MOST_STEPS:
+                raise ExecutionError("jump", self.method.name, f"more than {_MOST_STEPS} instructions")
+            position = self._step(instructions[position], position, observe)
+
+    def _step(self, instruction: Instruction, position: int, observe: Observer) -> int:
+        """Execute one instruction and return the next."""
+        match instruction:
+            case KernelCall():
+                self._call_kernel(instruction, position, observe)
+            case DelegateCall():
+                self._call_delegate(instruction, observe)
+            case MoveCall():
+                self._memory.write(instruction.move_to, self._memory.read(instruction.move_from))
+            case JumpFalseCall():
+                if not bool(self._memory.read(instruction.cond_value_index)):
+                    return instruction.destination_instruction
+            case FreeCall():
+                self._memory.write(instruction.value_index, None)
+        return position + 1
+
+    def _call_kernel(self, call: KernelCall, position: int, observe: Observer) -> None:
+        name = self.method.operators[call.op_index].full_name
+        where = f"{self.method.name}:{position}"
+        values = [self._memory.read(index) for index in call.args]
+        try:
+            outputs, targets = self._computed(name, call, values, where)
+            for index, value in zip(targets, outputs, strict=False):
+                self._memory.write(index, value)
+        except _TORCH_ERRORS as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ExecutionError(name, where, reason) from error
+        observe(Step(name=name, where=where, inputs=tuple(values), outputs=outputs))
+
+    def _computed(
+        self, name: str, call: KernelCall, values: list[Any], where: str
+    ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """Return the outputs of a kernel call, and the values that take them."""
+        if name == _COPY_INDEX:
+            return (torch.cat([values[0][: values[2]], values[1].unsqueeze(0)]),), call.args[:1]
+        if name in PRIMS:
+            return (PRIMS[name](*values[:-1]),), call.args[-1:]
+        kernel = self._kernels.get(call.op_index) or find_kernel(name, where)
+        self._kernels[call.op_index] = kernel
+        if len(values) < kernel.arity:
+            raise FormatError(f"{len(values)} arguments for {name}", field=where)
+        arguments = [
+            self._fresh(call.args[at]) if at in kernel.outputs else value
+            for at, value in enumerate(values[: kernel.arity])
+        ]
+        return kernel.run(arguments), call.args[kernel.arity :]
+
+    def _fresh(self, index: int) -> Any:
+        """Return an empty output of the type that the file gives it; torch sizes it."""
+        spec = self._memory.spec(index)
+        if isinstance(spec, TensorList):
+            return [self._fresh(member) for member in spec.ids]
+        return torch.empty(0, dtype=self._memory.dtype(index))
+
+    def _call_delegate(self, call: DelegateCall, observe: Observer) -> None:
+        run = self._delegates[call.delegate_index]
+        if run is None:
+            delegate = self.method.delegates[call.delegate_index]
+            raise CannotVerifyError(delegate.id, self.method.name, "a delegate of another backend")
+        inputs = call.args[: run.input_count]
+        targets = call.args[run.input_count :]
+        kinds = tuple(
+            self._memory.dtype(index) if isinstance(self._memory.spec(index), Tensor) else None
+            for index in targets
+        )
+        outputs = run(tuple(self._memory.read(index) for index in inputs), kinds, observe)
+        for index, value in zip(targets, outputs, strict=True):
+            self._memory.write(index, value)
+
+    def _delegate(self, index: int, graphs: Mapping[tuple[str, int], VulkanGraph]) -> GraphRun | None:
+        graph = graphs.get((self.method.name, index))
+        if graph is None:
+            return None
+        return GraphRun(graph, f"{self.method.name}/{index}", vulkan_kernels(), note=self._note)
+
+    def _note(self, behaviour: Behaviour, where: str) -> None:
+        self._noted.setdefault(behaviour, {})[where] = None
+
+
+def _own(value: Any) -> Any:
+    """Return a value that later calls do not overwrite."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def run_file(source: Path | str | PteFile, method: str = "forward", *, runtime: str | None = None) -> Session:
+    """Load a method of a .pte for execution.
+
+    Raises InputError and FormatError for the file, NotLoadableError where `runtime` (the default one if
+    None) would refuse it, CannotVerifyError for an operator that has no definition here.
+    """
+    pte = source if isinstance(source, PteFile) else read_pte(source)
+    graphs = vulkan_graphs(pte)
+    findings = lint(pte, graphs=graphs) if runtime is None else lint(pte, runtime, graphs=graphs)
+    fatal = tuple(finding for finding in faults(findings) if finding.effect == "fails")
+    if fatal:
+        raise NotLoadableError(fatal)
+    return Session(pte, method, graphs)
+
+
+def _method(pte: PteFile, name: str) -> Method:
+    for method in pte.methods:
+        if method.name == name:
+            return method
+    names = ", ".join(method.name for method in pte.methods)
+    raise InputError(f"no method {name!r} in {pte.path or 'the file'}", hint=f"there are: {names}")

@@ -1,0 +1,83 @@
+"""Bytes of a file as torch tensors."""
+
+import math
+import warnings
+from typing import Final
+
+import torch
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.enums import ScalarType, VkDataType
+
+TORCH_DTYPES: Final = {
+    ScalarType.BYTE: torch.uint8,
+    ScalarType.CHAR: torch.int8,
+    ScalarType.SHORT: torch.int16,
+    ScalarType.INT: torch.int32,
+    ScalarType.LONG: torch.int64,
+    ScalarType.HALF: torch.float16,
+    ScalarType.FLOAT: torch.float32,
+    ScalarType.DOUBLE: torch.float64,
+    ScalarType.BOOL: torch.bool,
+    ScalarType.BFLOAT16: torch.bfloat16,
+    ScalarType.UINT16: torch.uint16,
+    ScalarType.UINT32: torch.uint32,
+    ScalarType.UINT64: torch.uint64,
+}
+VULKAN_DTYPES: Final = {
+    VkDataType.BOOL: torch.bool,
+    VkDataType.UINT8: torch.uint8,
+    VkDataType.INT8: torch.int8,
+    VkDataType.INT32: torch.int32,
+    VkDataType.INT64: torch.int64,
+    VkDataType.FLOAT16: torch.float16,
+    VkDataType.FLOAT32: torch.float32,
+    VkDataType.FLOAT64: torch.float64,
+}
+
+
+def scalar_dtype(kind: ScalarType | int, where: str) -> torch.dtype:
+    """Return torch's type; FormatError where torch has none."""
+    try:
+        return TORCH_DTYPES[ScalarType(kind)]
+    except (KeyError, ValueError):
+        raise FormatError(f"element type {kind} cannot be executed", field=where) from None
+
+
+def vulkan_dtype(kind: VkDataType, where: str) -> torch.dtype:
+    """Return torch's type; FormatError for UNSET."""
+    try:
+        return VULKAN_DTYPES[kind]
+    except KeyError:
+        raise FormatError(f"element type {kind.name} cannot be executed", field=where) from None
+
+
+def tensor_of(
+    data: memoryview, dtype: torch.dtype, sizes: tuple[int, ...], dim_order: tuple[int, ...] | None = None
+) -> torch.Tensor:
+    """View bytes of the mapped file as a tensor, without a copy; it must not be written to.
+
+    The bytes lie in `dim_order`, outermost first; FormatError where they are too few.
+    """
+    count = math.prod(sizes)
+    if count * dtype.itemsize > len(data):
+        raise FormatError(f"{len(data)} bytes for {count} values of {dtype}")
+    if count == 0:
+        return torch.empty(sizes, dtype=dtype)
+    flat = _values(data, dtype, count)
+    order = dim_order or tuple(range(len(sizes)))
+    stored = flat.reshape([sizes[axis] for axis in order])
+    return stored.permute([order.index(axis) for axis in range(len(sizes))])
+
+
+def _values(data: memoryview, dtype: torch.dtype, count: int) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        return torch.frombuffer(data, dtype=dtype, count=count)
+
+
+def undefined(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """Values that the device leaves unwritten: NaN, or the least value of an integer type."""
+    if dtype.is_floating_point:
+        return torch.full(shape, math.nan, dtype=dtype)
+    return torch.full(shape, 0 if dtype is torch.bool else torch.iinfo(dtype).min, dtype=dtype)

@@ -1,0 +1,87 @@
+"""One call of a delegate's operator chain, as the operators see it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vkfuse.pte.enums import VkStorageType
+from vkfuse.pte.findings import Finding
+from vkfuse.pte.vulkan import ValueList, VkTensor, VkValue
+from vkfuse.verify.behaviours import Behaviour
+from vkfuse.verify.errors import ExecutionError, NotLoadableError
+from vkfuse.verify.steps import Argument
+from vkfuse.verify.tensors import vulkan_dtype
+
+Result = Argument | tuple[Argument, ...]
+Kernel = Callable[["Call"], Result]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An operator with its arguments: `args` are values, `operands` what the file says of all, outputs too.
+
+    The schema's arguments come first, in order, then one output: a tensor, a list of tensors or an integer.
+    """
+
+    name: str
+    where: str
+    args: tuple[Any, ...]
+    operands: tuple[VkValue, ...]
+    values: tuple[VkValue, ...]
+    note: Callable[[Behaviour], None]
+
+    @property
+    def outputs(self) -> tuple[VkValue, ...]:
+        """What the file says of the outputs, a list of tensors unfolded."""
+        last = self.operands[-1]
+        return tuple(self.values[index] for index in last.ids) if isinstance(last, ValueList) else (last,)
+
+    def tensor(self, position: int) -> torch.Tensor:
+        """Return a tensor argument; ExecutionError where it is something else."""
+        if position < len(self.args) and isinstance(self.args[position], torch.Tensor):
+            return self.args[position]  # type: ignore[no-any-return]
+        raise self.fails(f"argument {position} is no tensor")
+
+    def constant(self, position: int) -> torch.Tensor:
+        """Return a constant tensor argument; NotLoadableError where the graph computes it."""
+        value = self.tensor(position)
+        operand = self.operands[position]
+        if not isinstance(operand, VkTensor) or not operand.constant:
+            raise self.refused("not-constant", f"argument {position} must be a constant tensor")
+        return value
+
+    def optional_constant(self, position: int) -> torch.Tensor | None:
+        """Return a constant tensor argument, or None where the file has none."""
+        return None if self.args[position] is None else self.constant(position)
+
+    def integer(self, position: int) -> int:
+        """Return an integer argument."""
+        value = self.args[position]
+        if not isinstance(value, int):
+            raise self.fails(f"argument {position} is no integer")
+        return value
+
+    def storage(self, position: int) -> VkStorageType:
+        """Return the GPU resource of a tensor argument; the runtime's default is a 3-D texture."""
+        operand = self.operands[position]
+        if not isinstance(operand, VkTensor) or operand.storage is VkStorageType.DEFAULT_STORAGE:
+            return VkStorageType.TEXTURE_3D
+        return operand.storage
+
+    def dtype(self, output: int = 0) -> torch.dtype:
+        """Return the element type that the file gives an output."""
+        spec = self.outputs[output]
+        if not isinstance(spec, VkTensor):
+            raise self.fails(f"output {output} is no tensor")
+        return vulkan_dtype(spec.dtype, self.where)
+
+    def fails(self, reason: str) -> ExecutionError:
+        """Return the error of a call that cannot be computed."""
+        return ExecutionError(self.name, self.where, reason)
+
+    def refused(self, code: str, reason: str) -> NotLoadableError:
+        """Return the error of a call that the runtime does not build."""
+        finding = Finding(kind="operator", name=self.name, where=self.where, code=code, hint=reason)
+        return NotLoadableError((finding,))

@@ -1,0 +1,59 @@
+"""Elementwise and row operators whose shader is not torch's default of that name."""
+
+import torch
+from torch.nn import functional
+
+from vkfuse.verify.behaviours import GELU_TANH
+from vkfuse.verify.vulkan.call import Call
+
+
+def gelu(call: Call) -> torch.Tensor:
+    """`(input, approximate)`: always the tanh form."""
+    if call.args[1] != "tanh":
+        call.note(GELU_TANH)
+    return functional.gelu(call.tensor(0), approximate="tanh")
+
+
+def same(call: Call) -> torch.Tensor:
+    """`(input, ...)`: a copy, converted to the output's type."""
+    return call.tensor(0)
+
+
+def prepack(call: Call) -> torch.Tensor:
+    """`(constant)`: a constant copied to the GPU."""
+    return call.constant(0)
+
+
+def rms_norm(call: Call) -> torch.Tensor:
+    """`(input, weight, eps)`: impl/RmsNorm.cpp."""
+    x, weight = call.tensor(0).float(), call.tensor(1).float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + float(call.args[2])) * weight
+
+
+def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`(input, normalized_shape, weight, bias, eps)`: over the last dimension, both parameters present."""
+    x, shape = call.tensor(0), call.args[1]
+    if len(shape) != 1:
+        raise call.refused("layer-norm-shape", f"normalizes over {len(shape)} dimensions, not one")
+    if call.args[2] is None or call.args[3] is None:
+        raise call.refused("layer-norm-parameter", "weight and bias must both be there")
+    out, mean, rstd = torch.native_layer_norm(x, shape, call.tensor(2), call.tensor(3), float(call.args[4]))
+    return out, mean, rstd
+
+
+def conv_with_clamp(call: Call) -> torch.Tensor:
+    """`(*convolution, output_min, output_max)`: impl/Convolution.cpp."""
+    out: torch.Tensor = torch.ops.aten.convolution.default(*call.args[:9])
+    least, most = call.args[9], call.args[10]
+    return out if least is None and most is None else out.clamp(least, most)
+
+
+def quantize_per_tensor(call: Call) -> torch.Tensor:
+    """`(input, scale, zero_point, quant_min, quant_max, dtype)`: glsl/q8ta_quantize.glsl."""
+    scaled = (call.tensor(0).float() * (1.0 / float(call.args[1]))).round() + call.integer(2)
+    return scaled.clamp(call.integer(3), call.integer(4))
+
+
+def dequantize_per_tensor(call: Call) -> torch.Tensor:
+    """`(input, scale, zero_point, ...)`: glsl/q8ta_dequantize.glsl."""
+    return (call.tensor(0).float() - call.integer(2)) * float(call.args[1])

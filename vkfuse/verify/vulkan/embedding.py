@@ -1,0 +1,77 @@
+"""Lookups: the fused 4-bit one as its shader reads memory, and the float one without a bounds check."""
+
+import torch
+
+from vkfuse.pte.enums import VkStorageType
+from vkfuse.verify.behaviours import FLAT_SCALES, INDICES_ONE_ROW, NO_BOUNDS_CHECK, SCALE_PER_VEC4
+from vkfuse.verify.tensors import undefined
+from vkfuse.verify.vulkan.call import Call
+
+_LANES = 4  # values that one texel holds, and that one shader load covers
+
+
+def embedding_q4gsw(call: Call) -> torch.Tensor:
+    """`(weight [V, D/2], scales, group_size, indices, is_linear_weight)` -> [*indices, D].
+
+    Source: impl/EmbeddingQ4gsw.cpp and glsl/embedding_q4gsw.glsl.
+    """
+    weight, scales = call.constant(0), call.constant(1)
+    group_size, indices = call.integer(2), call.tensor(3)
+    columns = weight.shape[-1] * 2
+    if columns % 32:
+        raise call.refused("columns-not-multiple-of-32", f"{columns} columns")
+    rows = _indices_as_fetched(call, indices)
+    inside = (rows >= 0) & (rows < weight.shape[0])
+    safe = torch.where(inside, rows, 0)
+    values = unpack_nibbles(weight[safe], low_first=bool(call.args[4]))
+    out = values.to(torch.float32) * _scales_as_loaded(call, scales, safe, columns, group_size)
+    if not bool(inside.all()):
+        call.note(NO_BOUNDS_CHECK)
+        out[~inside] = undefined((), out.dtype)
+    return out.reshape(*indices.shape, columns)
+
+
+def embedding(call: Call) -> torch.Tensor:
+    """`(weight, indices, ...)`; an index outside of the table reads whatever lies there."""
+    weight, indices = call.tensor(0), call.tensor(1).long()
+    inside = (indices >= 0) & (indices < weight.shape[0])
+    out = weight[torch.where(inside, indices, 0)]
+    if not bool(inside.all()):
+        call.note(NO_BOUNDS_CHECK)
+        out[~inside] = undefined((), out.dtype)
+    return out
+
+
+def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
+    """[..., D/2] bytes -> int8 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
+    low, high = (packed & 0xF).to(torch.int8) - 8, (packed >> 4).to(torch.int8) - 8
+    pair = (low, high) if low_first else (high, low)
+    return torch.stack(pair, dim=-1).flatten(-2)
+
+
+def _indices_as_fetched(call: Call, indices: torch.Tensor) -> torch.Tensor:
+    """Return the flat list of row numbers that the shader sees."""
+    flat = indices.reshape(-1).long()
+    width = indices.shape[-1] if indices.dim() else 1
+    if call.storage(3) is VkStorageType.BUFFER or flat.numel() <= width:
+        return flat
+    call.note(INDICES_ONE_ROW)
+    fetched = torch.zeros_like(flat)  # padding of the last texel, and texels past the image
+    fetched[:width] = flat[:width]
+    return fetched
+
+
+def _scales_as_loaded(
+    call: Call, scales: torch.Tensor, rows: torch.Tensor, columns: int, group_size: int
+) -> torch.Tensor:
+    """Return float32 [rows, columns]: `t_scales[row * (columns / group) + column / group]`, by fours."""
+    groups = columns // max(1, group_size)
+    if group_size % _LANES:
+        call.note(SCALE_PER_VEC4)
+    if tuple(scales.shape) != (call.constant(0).shape[0], groups):
+        call.note(FLAT_SCALES)
+    column = torch.arange(columns) // _LANES * _LANES // max(1, group_size)
+    at = rows[:, None] * groups + column[None, :]
+    flat = scales.reshape(-1)
+    loaded = flat[at.clamp(max=flat.numel() - 1)].to(torch.float32)
+    return torch.where(at < flat.numel(), loaded, undefined((), torch.float32))

@@ -1,0 +1,200 @@
+"""A delegate's graph, executed: constants once, then the chain for every call."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+
+from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.findings import Finding
+from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
+from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
+from vkfuse.verify.behaviours import Behaviour
+from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError
+from vkfuse.verify.steps import Argument, Observer, Step
+from vkfuse.verify.tensors import tensor_of, vulkan_dtype
+from vkfuse.verify.vulkan.call import Call, Kernel, Result
+
+_SMALLER: Final = {  # what the runtime converts on the way into a delegate, and back (graph/ComputeGraph.cpp)
+    (torch.int64, torch.int32),
+    (torch.float64, torch.float32),
+    (torch.float16, torch.float32),
+}
+
+
+class GraphRun:
+    """Executes one delegate. `note` is told of each behaviour that applied, `observe` of each operator."""
+
+    def __init__(
+        self,
+        graph: VulkanGraph,
+        where: str,
+        kernels: Mapping[str, Kernel],
+        *,
+        note: Callable[[Behaviour, str], None],
+    ) -> None:
+        self._graph = graph
+        self._where = where
+        self._note = note
+        self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
+        self._dead = _last_uses(graph)
+        self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
+
+    @property
+    def input_count(self) -> int:
+        """How many inputs the graph declares."""
+        return len(self._graph.input_ids)
+
+    def __call__(
+        self, inputs: tuple[Argument, ...], outputs: tuple[torch.dtype | None, ...], observe: Observer
+    ) -> tuple[Argument, ...]:
+        """Run on the delegate's inputs; `outputs` are the types that the program wants, None for integers."""
+        graph = self._graph
+        if (len(inputs), len(outputs)) != (len(graph.input_ids), len(graph.output_ids)):
+            raise self._refused(
+                "argument-count",
+                f"the graph declares {len(graph.input_ids)} inputs and {len(graph.output_ids)} outputs, "
+                f"the call supplies {len(inputs) + len(outputs)} arguments",
+            )
+        state = dict(self._fixed)
+        for index, value in zip(graph.input_ids, inputs, strict=True):
+            state[index] = self._staged(index, value)
+        for number, (call, kernel) in enumerate(self._calls):
+            self._run(call, kernel, state, f"{self._where}:{number}", observe)
+            for index in self._dead.get(number, ()):
+                state.pop(index, None)
+        return tuple(
+            self._unstaged(state.get(index), dtype)
+            for index, dtype in zip(graph.output_ids, outputs, strict=True)
+        )
+
+    def _kernel(self, call: OperatorCall, kernels: Mapping[str, Kernel]) -> Kernel:
+        if call.name not in kernels:
+            raise CannotVerifyError(call.name, self._where)
+        if not call.args:
+            raise self._refused("no-output", f"{call.name} has no arguments")
+        return kernels[call.name]
+
+    def _constant(self, index: int, value: VkValue) -> Argument:
+        match value:
+            case VkTensor(constant=True):
+                return self._constant_tensor(index, value)
+            case Int() | Bool() | Double() | String() | SymInt():
+                return value.value
+            case IntList() | DoubleList() | BoolList():
+                return list(value.items)
+            case _:
+                return None
+
+    def _constant_tensor(self, index: int, value: VkTensor) -> Argument:
+        if value.data is None:
+            raise self._refused(
+                "missing-constant", f"no data for the constant of value {index}; is there a .ptd?"
+            )
+        return tensor_of(value.data, vulkan_dtype(value.dtype, f"{self._where}.values[{index}]"), value.dims)
+
+    def _staged(self, index: int, value: Argument) -> Argument:
+        """Copy an input into the delegate, narrowing what has no 64-bit type there."""
+        spec = self._graph.values[index]
+        if isinstance(spec, SymInt):
+            return int(value.item()) if isinstance(value, torch.Tensor) else value
+        if not isinstance(spec, VkTensor) or not isinstance(value, torch.Tensor):
+            raise self._refused("input-type", f"input value {index} is no tensor")
+        if value.dim() != len(spec.dims) or any(
+            size > most for size, most in zip(value.shape, spec.dims, strict=True)
+        ):
+            raise ExecutionError(
+                "input", self._where, f"{list(value.shape)} does not fit into {list(spec.dims)}"
+            )
+        staging = spec.dtype if spec.staging_dtype is VkDataType.UNSET else spec.staging_dtype
+        return self._narrowed(value, vulkan_dtype(staging, self._where)).to(
+            vulkan_dtype(spec.dtype, self._where)
+        )
+
+    def _narrowed(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if value.dtype is not dtype and (value.dtype, dtype) not in _SMALLER:
+            raise self._refused("input-type", f"no conversion of an input from {value.dtype} to {dtype}")
+        return value.to(dtype)
+
+    def _unstaged(self, value: Argument, dtype: torch.dtype | None) -> Argument:
+        """Copy an output back, as the type that the program's tensor has."""
+        if not isinstance(value, torch.Tensor) or dtype is None or value.dtype is dtype:
+            return value
+        if (dtype, value.dtype) not in _SMALLER:
+            raise self._refused("output-type", f"no conversion of an output from {value.dtype} to {dtype}")
+        return value.to(dtype)
+
+    def _run(
+        self, call: OperatorCall, kernel: Kernel, state: dict[int, Any], where: str, observe: Observer
+    ) -> None:
+        view = Call(
+            name=call.name,
+            where=where,
+            args=tuple(self._argument(index, state) for index in call.args[:-1]),
+            operands=tuple(self._graph.values[index] for index in call.args),
+            values=self._graph.values,
+            note=lambda behaviour: self._note(behaviour, where),
+        )
+        outputs = _as_file_says(view, _computed(view, kernel))
+        self._store(call.args[-1], outputs, state)
+        observe(Step(name=call.name, where=where, inputs=view.args, outputs=outputs))
+
+    def _argument(self, index: int, state: dict[int, Any]) -> Argument:
+        value = self._graph.values[index]
+        if isinstance(value, ValueList):
+            return [state.get(member) for member in value.ids]
+        return state.get(index)
+
+    def _store(self, index: int, outputs: tuple[Argument, ...], state: dict[int, Any]) -> None:
+        spec = self._graph.values[index]
+        targets = spec.ids if isinstance(spec, ValueList) else (index,)
+        state.update(zip(targets, outputs, strict=False))
+
+    def _refused(self, code: str, reason: str) -> NotLoadableError:
+        return NotLoadableError(
+            (Finding(kind="format", name=self._where, where=self._where, code=code, hint=reason),)
+        )
+
+
+def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
+    """Run a kernel; torch's own complaints become ExecutionError."""
+    try:
+        result: Result = kernel(call)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        raise call.fails(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _as_file_says(call: Call, results: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    """Cast results to the element types of the file's tensors and see that they fit there."""
+    cast: list[Argument] = []
+    for spec, value in zip(call.outputs, results, strict=False):
+        if isinstance(spec, VkTensor) and isinstance(value, torch.Tensor):
+            cast.append(_fitted(call, value, spec))
+        else:
+            cast.append(value)
+    return tuple(cast)
+
+
+def _fitted(call: Call, value: torch.Tensor, spec: VkTensor) -> torch.Tensor:
+    if value.dim() != len(spec.dims) or any(
+        size > most for size, most in zip(value.shape, spec.dims, strict=True)
+    ):
+        raise call.fails(f"a result of shape {list(value.shape)} does not fit into {list(spec.dims)}")
+    return value.to(vulkan_dtype(spec.dtype, call.where))
+
+
+def _last_uses(graph: VulkanGraph) -> Mapping[int, tuple[int, ...]]:
+    """Which activations nothing reads after each call."""
+    last: dict[int, int] = {}
+    for number, call in enumerate(graph.chain):
+        for index in call.args:
+            value = graph.values[index]
+            members = (index, *value.ids) if isinstance(value, ValueList) else (index,)
+            last.update(dict.fromkeys(members, number))
+    dead: dict[int, list[int]] = {}
+    for index, number in last.items():
+        value = graph.values[index]
+        if isinstance(value, VkTensor) and not value.constant and index not in graph.output_ids:
+            dead.setdefault(number, []).append(index)
+    return {number: tuple(indices) for number, indices in dead.items()}

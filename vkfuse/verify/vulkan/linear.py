@@ -1,0 +1,209 @@
+"""Quantized linears as their shaders compute them; weights are unpacked by blocks of rows to bound memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from vkfuse.verify.behaviours import (
+    FIRST_MATRIX_ONLY,
+    FLAT_SCALES,
+    GROUP_TAIL,
+    ONE_ROW_UNQUANTIZED,
+    QPARAMS_NUDGED,
+)
+from vkfuse.verify.tensors import undefined
+from vkfuse.verify.vulkan.call import Call
+from vkfuse.verify.vulkan.embedding import unpack_nibbles
+
+_BLOCK_VALUES = 1 << 24  # of an unpacked weight at a time: 64 MiB of float32
+_SMALLEST_SCALE = 6.1e-5
+
+
+def linear_q4gsw(call: Call) -> torch.Tensor:
+    """`(input, weight [N, K/2], scales [groups, N], group_size, bias)` -> [..., N].
+
+    Source: impl/Q4gswLinear.cpp; glsl/q4gsw_linear_gemm__w_4x8.glsl, for one row
+    q4gsw_linear_gemv_coop__w_4x8.glsl.
+    """
+    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    bias = call.optional_constant(4)
+    if weight.shape[0] % 4:
+        raise call.refused("rows-not-multiple-of-4", f"{weight.shape[0]} output features")
+    matrix = _first_matrix(call, x)
+    out = _grouped(call, matrix, weight, scales.reshape(-1), call.integer(3))
+    out = out if bias is None else out + bias.float()
+    return _batched(x, out)
+
+
+def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(input, mapping, block_size, target, quant_min, quant_max, ...)` -> scales and zero points, one a row.
+
+    Source: impl/ChooseQParams.cpp and glsl/choose_qparams_per_row.glsl.
+    """
+    x = call.tensor(0)
+    block = call.args[2]
+    if any(size != 1 for size in x.shape[:-2]) or x.dim() < 2:
+        raise call.refused("qparams-not-a-matrix", f"choose_qparams takes a matrix, not {list(x.shape)}")
+    if list(block) != [1] * (len(block) - 1) + [x.shape[-1]]:
+        raise call.refused("qparams-not-per-row", f"blocks of {block} are not rows")
+    call.note(QPARAMS_NUDGED)
+    low = -128 if call.args[4] is None else int(call.args[4])
+    high = 127 if call.args[4] is None else int(call.args[5])
+    rows = x.reshape(-1, x.shape[-1]).float()
+    scale, zero = nudged_qparams(rows.amin(-1), rows.amax(-1), low, high)
+    return scale.reshape(x.shape[:-1]), zero.reshape(x.shape[:-1])
+
+
+def nudged_qparams(
+    least: torch.Tensor, most: torch.Tensor, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return float32 scales and int32 zero points of ranges.
+
+    Source: glsl/choose_qparams_per_row.glsl, calculate_scale_and_zero_point.
+    """
+    least, most = least.clamp(max=0.0), most.clamp(min=0.0)
+    scale = (most - least) / float(high - low)
+    scale = torch.where((scale == 0) | torch.isinf(1.0 / scale), 0.1, scale)
+    small = scale < _SMALLEST_SCALE
+    amplifier = _SMALLEST_SCALE / scale
+    widened_most = torch.where(least == 0, _SMALLEST_SCALE * float(high - low), most * amplifier)
+    widened_most = torch.where((least != 0) & (most == 0), most, widened_most)
+    widened_least = torch.where(most == 0, -_SMALLEST_SCALE * float(high - low), least * amplifier)
+    widened_least = torch.where(least == 0, least, widened_least)
+    least, most = torch.where(small, widened_least, least), torch.where(small, widened_most, most)
+    scale = torch.where(small, _SMALLEST_SCALE, scale)
+    from_least, from_most = low - least / scale, high - most / scale
+    error_least = abs(float(low)) - (least / scale).abs()
+    error_most = abs(float(high)) - (most / scale).abs()
+    zero = torch.where(error_least < error_most, from_least, from_most)
+    return scale, zero.round().clamp(low, high).to(torch.int32)
+
+
+def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
+    """`(input, scale, zero, weight [N, K/2], sums, scales [groups, N], group_size, bias)` -> [..., N].
+
+    Source: impl/QuantizedLinear.cpp; glsl/linear_dq8ca_q4gsw_tiled.glsl with
+    quantize_and_pack_4h4w_with_group_sums.glsl, for one row linear_q4gsw_coop.glsl. Integer sums are
+    exact there as in float64 here.
+    """
+    x, weight, sums, scales = call.tensor(0), call.constant(3), call.constant(4), call.constant(5)
+    group_size, bias = call.integer(6), call.optional_constant(7)
+    if x.shape[-1] % 8:
+        raise call.refused("columns-not-multiple-of-8", f"{x.shape[-1]} input features")
+    matrix = _first_matrix(call, x)
+    if matrix.shape[0] == 1:
+        call.note(ONE_ROW_UNQUANTIZED)
+        out = _grouped(call, matrix, weight, scales.reshape(-1), group_size)
+    else:
+        out = _integer_grouped(call, matrix, weight, sums.reshape(-1), scales.reshape(-1), group_size)
+    out = out if bias is None else out + bias.float()
+    return _batched(x, out)
+
+
+def linear_q8csw(call: Call) -> torch.Tensor:
+    """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl."""
+    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    bias = call.optional_constant(3)
+    if x.shape[-1] % 4:
+        raise call.refused("columns-not-multiple-of-4", f"{x.shape[-1]} input features")
+    matrix = _first_matrix(call, x)
+    out = functional.linear(matrix, weight.float()) * scales.float().reshape(-1)
+    out = out if bias is None else out + bias.float()
+    return _batched(x, out)
+
+
+def _first_matrix(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """Return float32 [rows, K]: the matrix that the dispatch covers."""
+    batch = x.shape[:-2].numel()
+    if batch > 1:
+        call.note(FIRST_MATRIX_ONLY)
+    return x.reshape(batch, -1, x.shape[-1])[0].float()
+
+
+def _batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Return [..., N]: `out` as the first matrix, nothing defined in the others."""
+    shape = (*x.shape[:-1], out.shape[-1])
+    if x.shape[:-2].numel() == 1:
+        return out.reshape(shape)
+    whole = undefined(shape, out.dtype)
+    whole.reshape(-1, *out.shape)[0] = out
+    return whole
+
+
+def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (first row, int8 rows) of a packed weight, a bounded number of values at a time."""
+    step = max(1, _BLOCK_VALUES // max(1, weight.shape[1] * 2))
+    for start in range(0, weight.shape[0], step):
+        yield start, unpack_nibbles(weight[start : start + step], low_first=True)
+
+
+def _groups(call: Call, columns: int, group_size: int) -> tuple[int, int]:
+    """Return how many groups the shader walks, and columns a group, in steps of four."""
+    stride = group_size // 4 * 4
+    if stride == 0:
+        raise call.refused("group-under-four", f"groups of {group_size}")
+    groups = (columns + 3) // 4 * 4 // stride
+    if groups * stride != columns or stride != group_size:
+        call.note(GROUP_TAIL)
+    return groups, stride
+
+
+def _grouped(
+    call: Call, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, group_size: int
+) -> torch.Tensor:
+    """Multiply x float32 [M, K] with the weight's values by `scales[group * N + row]`."""
+    rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
+    groups, stride = _groups(call, columns, group_size)
+    by_group = _group_table(call, scales, groups, rows)
+    covered = min(groups * stride, columns)
+    parts = []
+    for start, values in _row_blocks(weight):
+        stop = start + values.shape[0]
+        factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :covered]
+        parts.append(functional.linear(x[:, :covered], values[:, :covered].float() * factors))
+    return torch.cat(parts, dim=1)
+
+
+def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torch.Tensor:
+    """Return [groups, rows] of a flat buffer with rows in fours; what lies past its end is undefined."""
+    pitch = (rows + 3) // 4 * 4
+    needed = groups * pitch
+    if flat.numel() != groups * rows or pitch != rows:
+        call.note(FLAT_SCALES)
+    if flat.numel() < needed:
+        flat = torch.cat([flat, undefined((needed - flat.numel(),), flat.dtype)])
+    return flat[:needed].reshape(groups, pitch)[:, :rows]
+
+
+def _integer_grouped(  # noqa: PLR0913, PLR0917 - the shader's operands
+    call: Call,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    sums: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+) -> torch.Tensor:
+    """Quantize x by rows, multiply integers group by group, correct for both zero points, scale."""
+    quantized, scale, zero = _quantized_rows(call, x)
+    rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
+    groups, stride = _groups(call, columns, group_size)
+    by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
+    covered = min(groups * stride, columns)
+    left = quantized[:, :covered].reshape(x.shape[0], groups, stride).transpose(0, 1).double()
+    parts = []
+    for start, values in _row_blocks(weight):
+        stop = start + values.shape[0]
+        right = values[:, :covered].reshape(-1, groups, stride).permute(1, 2, 0).double()
+        dots = torch.bmm(left, right) - sum_table[:, None, start:stop].double() * zero[None, :, None]
+        factors = scale[None, :, None] * by_group[:, None, start:stop].float()
+        parts.append((dots.float() * factors).sum(0))
+    return torch.cat(parts, dim=1)
+
+
+def _quantized_rows(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(quantized float32 [M, K], scale [M], zero point [M]) by the file's own parameters of the rows."""
+    scale = call.tensor(1).reshape(-1).float()
+    zero = call.tensor(2).reshape(-1).double()
+    quantized = (x * (1.0 / scale)[:, None]).round() + zero[:, None].float()
+    return quantized.clamp(-128, 127), scale, zero

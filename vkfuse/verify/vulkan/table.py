@@ -1,0 +1,45 @@
+"""Which function computes which operator of a Vulkan graph. To add one: a line here or in `definitions`."""
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+from vkfuse.verify.vulkan import attention, elementwise, embedding, linear, symbolic
+from vkfuse.verify.vulkan.call import Kernel
+from vkfuse.verify.vulkan.definitions import AS_DEFINED, PUBLISHED, kernel_of
+
+_AS_THE_SHADER: Final[dict[str, Kernel]] = {
+    "aten.embedding.default": embedding.embedding,
+    "aten.gelu.default": elementwise.gelu,
+    "aten.native_layer_norm.default": elementwise.native_layer_norm,
+    "dim_order_ops._to_dim_order_copy.default": elementwise.same,
+    "et_vk.apply_rotary_emb.default": attention.apply_rotary_emb,
+    "et_vk.apply_rotary_emb_hf.default": attention.apply_rotary_emb_hf,
+    "et_vk.apply_rotary_emb_interleaved.default": attention.apply_rotary_emb_interleaved,
+    "conv_with_clamp.default": elementwise.conv_with_clamp,
+    "et_vk.conv_with_clamp.default": elementwise.conv_with_clamp,
+    "et_vk.embedding_q4gsw.default": embedding.embedding_q4gsw,
+    "et_vk.linear_dq8ca_q4gsw.default": linear.linear_dq8ca_q4gsw,
+    "et_vk.linear_q4gsw.default": linear.linear_q4gsw,
+    "et_vk.q4gsw_linear.default": linear.linear_q4gsw,
+    "et_vk.linear_q8csw.default": linear.linear_q8csw,
+    "et_vk.prepack.default": elementwise.prepack,
+    "et_vk.rms_norm.default": elementwise.rms_norm,
+    "et_vk.sdpa.default": attention.sdpa,
+    "llama.custom_sdpa.default": attention.custom_sdpa,
+    "sdpa_with_kv_cache.default": attention.sdpa_with_kv_cache,
+    "update_cache.default": attention.update_cache,
+    "quantized_decomposed.quantize_per_tensor.default": elementwise.quantize_per_tensor,
+    "quantized_decomposed.dequantize_per_tensor.default": elementwise.dequantize_per_tensor,
+    "torchao.choose_qparams_affine.default": linear.choose_qparams_affine,
+    **symbolic.KERNELS,
+}
+
+
+@cache
+def kernels() -> Mapping[str, Kernel]:
+    """Return the functions by operator name; needs `register_operators` to have run."""
+    return MappingProxyType(
+        {**{name: kernel_of(name) for name in (*AS_DEFINED, *PUBLISHED)}, **_AS_THE_SHADER}
+    )
