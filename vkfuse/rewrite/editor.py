@@ -41,6 +41,13 @@ class GraphEditor:
             found = self._replaced[found]
         return found
 
+    def submodule(self, original: fx.Node) -> fx.GraphModule:
+        """The copy of the subgraph that a ``get_attr`` node names, to be changed in place: it is the editor's own."""
+        module = self._module.get_submodule(str(original.target))
+        if not isinstance(module, fx.GraphModule):
+            raise TypeError(f"{original.target} is no subgraph")
+        return module
+
     @contextmanager
     def before(self, original: fx.Node) -> Iterator[None]:
         """Insert new nodes before `original`'s copy."""

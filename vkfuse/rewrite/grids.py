@@ -50,7 +50,7 @@ class Grid:
         points = self.zero_points
         if points.is_floating_point() and not torch.equal(points, points.round()):
             return None
-        if points.abs().max() > torch.iinfo(torch.int16).max // 2:
+        if float(points.double().abs().max()) > torch.iinfo(torch.int16).max // 2:
             return None
         return values - points.to(torch.int16).repeat_interleave(self.group_size, dim=1)
 

@@ -1,32 +1,49 @@
 """Exact rewrites around what the runtime lacks; each keeps every value and reports what it did."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.repairs.affine import decompose_affine
+from vkfuse.rewrite.repairs.arithmetic import complete_layer_norms, scalars_as_tensors, write_out_rms_norm
+from vkfuse.rewrite.repairs.attention import write_out_attention
+from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
+
+# Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
+BEFORE_SURVEY: tuple[RepairRule, ...] = (hoist_branch_tables, renormalize_whole_tables)
+
+# After the tables: constants first, so that masks are values when attention is written out; decompositions before the
+# repairs that look at what they leave.
+AFTER_TABLES: tuple[RepairRule, ...] = (
+    fold_constants,
+    decompose_affine,
+    widen_integer_matmuls,
+    write_out_attention,
+    write_out_rms_norm,
+    scalars_as_tensors,
+    complete_layer_norms,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """A program after all repairs, and what they did."""
+    """A program after repairs, and what they did."""
 
     exported: ExportedProgram
     repairs: tuple[Repair, ...]
 
 
-REPAIRS: tuple[RepairRule, ...] = (fold_constants, decompose_affine)
-
-
-def repair(exported: ExportedProgram) -> Repaired:
-    """Apply each repair in order."""
+def repair(exported: ExportedProgram, rules: Sequence[RepairRule]) -> Repaired:
+    """Apply each rule in order."""
     done: list[Repair] = []
-    for rule in REPAIRS:
+    for rule in rules:
         exported, repairs = rule(exported)
         done.extend(repairs)
     return Repaired(exported=exported, repairs=tuple(done))

@@ -24,7 +24,8 @@ def flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
         raise ValueError("a gather without indices")
     indices: Any = editor.node(site.indices)
     if needs_wrapping(site):
-        indices = editor.once(("wrapped", indices, rows), lambda: editor.call(aten.remainder.Scalar, indices, rows))
+        unwrapped = indices
+        indices = editor.once(("wrapped", unwrapped, rows), lambda: _wrap(editor, unwrapped, rows))
     if site.indices.meta["val"].ndim == 1:
         return indices  # type: ignore[no-any-return]
     return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]
@@ -35,3 +36,9 @@ def restore_shape(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int
     if site.indices is None or site.indices.meta["val"].ndim == 1:
         return rows
     return editor.call(aten.reshape.default, rows, [*editor.sizes(site.indices), columns])  # type: ignore[no-any-return]
+
+
+def _wrap(editor: "GraphEditor", indices: fx.Node, rows: int) -> Any:
+    """Negative indices counted from the end. Not by remainder: ExecuTorch's kernel takes the sign of C on integers."""
+    negative = editor.call(aten.lt.Scalar, indices, 0)
+    return editor.call(aten.where.self, negative, editor.call(aten.add.Tensor, indices, rows), indices)

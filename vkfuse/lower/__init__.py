@@ -1,0 +1,1 @@
+"""Program -> .pte. Beside `vkfuse.operators`, the only importer of ExecuTorch."""

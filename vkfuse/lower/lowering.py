@@ -1,0 +1,92 @@
+"""Lower programs with ExecuTorch and write one .pte."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO, Any
+
+from executorch.backends.vulkan.serialization.vulkan_graph_schema import VkStorageType
+from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from torch.export import ExportedProgram
+
+from vkfuse.errors import LoweringError
+from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
+
+
+class Storage(StrEnum):
+    """How a delegate stores its tensors by default."""
+
+    TEXTURE = "texture"
+    BUFFER = "buffer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VulkanOptions:
+    """Choices of the Vulkan backend.
+
+    `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
+    every GPU has, in place of 16384.
+    """
+
+    fp16: bool = False
+    storage: Storage = Storage.TEXTURE
+    small_textures: bool = False
+
+    def compile_options(self) -> dict[str, Any]:
+        """The backend's compile options."""
+        options: dict[str, Any] = {}
+        if self.fp16:
+            options["force_fp16"] = True
+        if self.small_textures:
+            options["small_texture_limits"] = True
+        if self.storage is Storage.BUFFER:
+            options["storage_type_override"] = VkStorageType.BUFFER
+        return options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """An ExecuTorch program that is not written yet, and why each operator on the CPU is there."""
+
+    manager: Any
+    reasons: Mapping[str, Reason]
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the .pte."""
+        self.manager.write_to_file(stream)
+
+
+def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: VulkanOptions) -> Lowered:
+    """Lower each method within `limits`.
+
+    Raises LoweringError where ExecuTorch does.
+    """
+    partitioner = GuardedPartitioner(options.compile_options(), limits)
+    with adjusted_upstream(limits):
+        manager = _lower(dict(methods), partitioner)
+    return Lowered(manager=manager, reasons=partitioner.reasons)
+
+
+def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) -> Lowered:
+    """Lower each method as the installed ExecuTorch does by itself.
+
+    Raises LoweringError where ExecuTorch does.
+    """
+    from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner  # noqa: PLC0415 - baseline only
+
+    return Lowered(manager=_lower(dict(methods), VulkanPartitioner(options.compile_options())), reasons={})
+
+
+def _lower(methods: dict[str, ExportedProgram], partitioner: Any) -> Any:
+    try:
+        edge = to_edge_transform_and_lower(
+            methods, partitioner=[partitioner], compile_config=EdgeCompileConfig(_check_ir_validity=False)
+        )
+        return edge.to_executorch(ExecutorchBackendConfig())
+    except Exception as error:  # upstream asserts and raises anything
+        text = next(iter(str(error).strip().splitlines()), "")
+        raise LoweringError(
+            f"ExecuTorch could not lower the program: {type(error).__name__}: {text[:300]}",
+            hint="run again with -v for upstream's own messages",
+        ) from error

@@ -1,0 +1,138 @@
+"""A Vulkan partitioner that delegates only what the target's runtime has, and remembers why the rest stays."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import executorch.backends.vulkan.op_registry as vulkan_registry
+import executorch.backends.vulkan.patterns as vulkan_patterns
+import executorch.backends.vulkan.utils as vulkan_utils
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
+    VulkanSupportedOperators,
+    ops_not_to_decompose,
+    parse_compile_options,
+)
+from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
+from executorch.exir.backend.utils import tag_constant_data, tag_mutated_buffer
+from executorch.exir.dialects._ops import ops as edge_ops
+from torch import fx
+from torch.export import ExportedProgram
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+
+from vkfuse.lower.keep_off import Limits, Reason, operator_name, why_not
+
+# Upstream's fusions whose result is right where it fires, with the operator that the runtime must have. Tables are
+# placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator cannot do.
+_KEPT_FUSIONS = {
+    "rms_norm": "et_vk.rms_norm.default",
+    "causal_sdpa": "sdpa_with_kv_cache.default",
+    "select_as_symint": "et_vk.select_as_symint.default",
+}
+
+
+class GuardedPartitioner(Partitioner):  # type: ignore[misc]
+    """Partition for the Vulkan backend within `limits`; `reasons` tells for each node left out why."""
+
+    def __init__(self, options: Mapping[str, Any], limits: Limits) -> None:
+        self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
+        self._options = options
+        self._limits = limits
+        self.reasons: dict[str, dict[str, Reason]] = {}
+
+    def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
+        """Operators that Vulkan has as they are."""
+        del ep
+        return ops_not_to_decompose, lambda _node: True
+
+    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
+        """Tag the largest subgraphs that the runtime can load."""
+        module = exported_program.graph_module
+        supported = _Supported(self._options, self._limits, vulkan_patterns.get_all_fusable_subgraphs(module))
+        partitions = CapabilityBasedPartitioner(module, supported, allows_single_node_partition=True).propose_partitions()
+        tags = {}
+        for partition in partitions:
+            if not _does_work(partition.nodes):
+                continue
+            tag = f"tag{partition.id}"
+            for node in partition.nodes:
+                node.meta["delegation_tag"] = tag
+            tags[tag] = self.delegation_spec
+        for name, reason in supported.reasons.items():
+            self.reasons.setdefault(name, reason)
+        tag_constant_data(exported_program)
+        tag_mutated_buffer(exported_program)
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+
+def _does_work(nodes: Any) -> bool:
+    """Whether a partition computes something: sizes, views and result picking alone are not worth a delegate."""
+    idle = {"getitem", "sym_size", "aten.sym_size.int", "aten.view_copy.default"}
+    return any(operator_name(node) not in idle for node in nodes)
+
+
+class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
+    """Upstream's support checks, after vkfuse's own."""
+
+    def __init__(self, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
+        texture_limits = options.get("texture_limits") or (
+            vulkan_utils.SMALL_TEXTURE_LIMITS if options.get("small_texture_limits") else vulkan_utils.DEFAULT_TEXTURE_LIMITS
+        )
+        super().__init__(
+            texture_limits,
+            options.get("buffer_limit", vulkan_utils.DEFAULT_BUFFER_LIMIT),
+            fusable_subgraphs=fusable,
+            operator_blocklist=set(),
+        )
+        self._limits = limits
+        self.reasons: dict[str, Reason] = {}
+
+    def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
+        """Whether `node` may be delegated; the reason why not is kept."""
+        del submodules
+        self._skipped = ""
+        reason = None if node in self.fusable_nodes else why_not(node, self._limits)
+        if reason is None and not self._is_node_supported(node):
+            reason = Reason(code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner")
+        if reason is not None and node.op == "call_function":
+            self.reasons.setdefault(operator_name(node), reason)
+        return reason is None
+
+    _skipped = ""
+
+    def log_skip(self, node: fx.Node, reason: str) -> None:
+        """Keep upstream's reason instead of logging it."""
+        del node
+        self._skipped = reason
+
+
+@contextmanager
+def adjusted_upstream(limits: Limits) -> Iterator[None]:
+    """Upstream's registries as vkfuse needs them, put back afterwards.
+
+    The registry entries of the 4-bit matmuls list the dtypes of activations only and so reject their own packed
+    weights; the fusion patterns are cut down to `_KEPT_FUSIONS` that the runtime can run.
+    """
+    registry = vulkan_registry.vulkan_supported_ops
+    matmuls = [edge_ops.edge.et_vk.linear_q4gsw.default, edge_ops.edge.et_vk.linear_dq8ca_q4gsw.default]
+    entries = {op: registry[op] for op in matmuls}
+    patterns = dict(vulkan_patterns.fusable_patterns)
+    try:
+        for op, entry in entries.items():
+            registry[op] = _any_dtype(entry)
+        for name in patterns:
+            if _KEPT_FUSIONS.get(name) not in limits.operators or _KEPT_FUSIONS.get(name) in limits.kept_off:
+                del vulkan_patterns.fusable_patterns[name]
+        yield
+    finally:
+        registry.update(entries)
+        vulkan_patterns.fusable_patterns.clear()
+        vulkan_patterns.fusable_patterns.update(patterns)
+
+
+def _any_dtype(features: Any) -> Any:
+    """A copy of a registry entry that takes inputs of any dtype."""
+    wide = copy.copy(features)
+    wide.inputs_dtypes = vulkan_utils.DtypeSetList(vulkan_utils.ALL_T)
+    return wide

@@ -1,0 +1,160 @@
+"""``scaled_dot_product_attention`` as matmuls and a softmax in four dimensions.
+
+ExecuTorch decomposes it into ``_safe_softmax``, whose ``logical_not`` and ``any`` no Vulkan runtime has, and repeats
+grouped keys through a fifth dimension. Here grouped queries are viewed as more rows of their key head, masks become
+additive, and rows that a mask empties are multiplied by zero, as the operator defines it.
+Formula: softmax(q k^T * scale + mask) v, https://pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attention:
+    """The arguments of one call; shapes [batch, heads, rows, size], keys and values with fewer heads where grouped."""
+
+    node: fx.Node
+    query: fx.Node
+    key: fx.Node
+    value: fx.Node
+    mask: fx.Node | None
+    causal: bool
+    scale: float
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several query heads share a key head."""
+        return self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1]
+
+
+def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each attention operator that has four dimensions and no dropout."""
+    found = [a for n in exported.graph.nodes if (a := _attention(n)) is not None]
+    if not found:
+        return exported, ()
+    editor, constants = GraphEditor(exported), Constants(exported)
+    for attention in found:
+        with editor.before(attention.node):
+            editor.replace(attention.node, _write_out(editor, attention, constants))
+    names = tuple(a.node.name for a in found)
+    return editor.finish(), (Repair(code="attention-written-out", nodes=names, detail="matmuls and a plain softmax"),)
+
+
+def _attention(node: fx.Node) -> _Attention | None:
+    if node.target != aten.scaled_dot_product_attention.default:
+        return None
+    given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False)) | node.kwargs
+    query, key, value = (given[name] for name in ("query", "key", "value"))
+    if given.get("dropout_p", 0.0) != 0.0 or any(t.meta["val"].ndim != 4 for t in (query, key, value)):
+        return None
+    size = query.meta["val"].shape[-1]
+    scale = given.get("scale")
+    return _Attention(
+        node=node,
+        query=query,
+        key=key,
+        value=value,
+        mask=given.get("attn_mask"),
+        causal=bool(given.get("is_causal", False)),
+        scale=1.0 / math.sqrt(size) if scale is None else float(scale),
+    )
+
+
+def _write_out(editor: GraphEditor, attention: _Attention, constants: Constants) -> fx.Node:
+    query, key, value = (editor.node(n) for n in (attention.query, attention.key, attention.value))
+    heads = editor.sizes(attention.query)
+    query = editor.call(aten.mul.Tensor, query, attention.scale)
+    if attention.grouped:
+        query = editor.call(aten.reshape.default, query, [heads[0], key.meta["val"].shape[1], -1, heads[3]])
+    scores = editor.call(aten.matmul.default, query, editor.call(aten.transpose.int, key, -2, -1))
+    if attention.grouped:
+        scores = editor.call(aten.reshape.default, scores, [heads[0], heads[1], heads[2], editor.sizes(attention.key)[2]])
+    mask = _additive_mask(editor, attention, constants)
+    if mask is not None:
+        scores = editor.call(aten.add.Tensor, scores, mask.additive)
+    weights = editor.call(aten.softmax.int, scores, -1)
+    if mask is not None and mask.live is not None:
+        weights = editor.call(aten.mul.Tensor, weights, mask.live)
+    if attention.grouped:
+        shape = [heads[0], key.meta["val"].shape[1], -1, editor.sizes(attention.key)[2]]
+        weights = editor.call(aten.reshape.default, weights, shape)
+    out = editor.call(aten.matmul.default, weights, value)
+    if attention.grouped:
+        out = editor.call(aten.reshape.default, out, [*heads[:3], value.meta["val"].shape[-1]])
+    return out  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mask:
+    """What is added to the scores, and 0 or 1 for each row where a row may be empty."""
+
+    additive: fx.Node
+    live: fx.Node | None
+
+
+def _additive_mask(editor: GraphEditor, attention: _Attention, constants: Constants) -> _Mask | None:
+    dtype = attention.query.meta["val"].dtype
+    if attention.causal:
+        return _Mask(additive=_causal_mask(editor, attention, dtype), live=None)
+    if attention.mask is None:
+        return None
+    mask = attention.mask
+    if mask in constants:
+        return _constant_mask(editor, constants.value(mask), dtype)
+    node = editor.node(mask)
+    return editor.once(("mask", node, dtype), lambda: _computed_mask(editor, node, mask, dtype))  # type: ignore[no-any-return]
+
+
+def _constant_mask(editor: GraphEditor, mask: torch.Tensor, dtype: torch.dtype) -> _Mask:
+    allowed = mask if mask.dtype == torch.bool else mask != -torch.inf
+    lowest = torch.finfo(dtype).min
+    additive = torch.where(mask, 0.0, lowest) if mask.dtype == torch.bool else mask.clamp(min=lowest)
+    rows = allowed.any(dim=-1, keepdim=True)
+    live = None if bool(rows.all()) else editor.constant(rows.to(dtype), "attention.live")
+    return _Mask(additive=editor.constant(additive.to(dtype), "attention.mask"), live=live)
+
+
+def _computed_mask(editor: GraphEditor, node: fx.Node, mask: fx.Node, dtype: torch.dtype) -> _Mask:
+    lowest = torch.finfo(dtype).min
+    if mask.meta["val"].dtype == torch.bool:
+        allowed: Any = node
+        additive = _additive(editor, node, dtype)
+    else:
+        allowed = editor.call(aten.ne.Scalar, node, -math.inf)
+        additive = editor.call(aten.clamp.default, node, lowest)
+    rows = editor.call(aten.any.dim, allowed, -1, True)  # noqa: FBT003 - the operator's schema
+    return _Mask(additive=additive, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
+
+
+def _additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> Any:
+    """0 where allowed, the lowest number elsewhere: after the softmax's exponential exactly zero."""
+    zero = editor.constant(torch.zeros((), dtype=dtype), "attention.zero")
+    lowest = editor.constant(torch.full((), torch.finfo(dtype).min, dtype=dtype), "attention.lowest")
+    return editor.call(aten.where.self, allowed, zero, lowest)
+
+
+def _causal_mask(editor: GraphEditor, attention: _Attention, dtype: torch.dtype) -> Any:
+    """Row i may see columns 0..i. A constant where the sizes are static."""
+    rows, columns = editor.sizes(attention.query)[2], editor.sizes(attention.key)[2]
+    if isinstance(rows, int) and isinstance(columns, int):
+        allowed = torch.ones(rows, columns, dtype=torch.bool).tril()
+        return editor.constant(torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype), "attention.causal")
+
+    def make() -> Any:
+        row = editor.call(aten.unsqueeze.default, editor.call(aten.arange.default, rows), 1)
+        allowed = editor.call(aten.le.Tensor, editor.call(aten.arange.default, columns), row)
+        return _additive(editor, allowed, dtype)
+
+    return editor.once(("causal", rows, columns, dtype), make)
