@@ -52,10 +52,6 @@ class Site:
         """How shader names spell a tensor's storage."""
         return _STORAGES[self.storage(tensor)]
 
-    def finding(self, name: str, code: str, effect: Effect, hint: str) -> Finding:
-        """Return a finding about an operator of this delegate."""
-        return Finding(kind="operator", name=name, where=self.where, code=code, effect=effect, hint=hint)
-
 
 def site_of(delegate: Delegate, graph: VulkanGraph, where: str) -> Site:
     """Return the delegate as lint sees it; an option may override the runtime's default storage."""
@@ -119,7 +115,15 @@ class Call:
 
     def finding(self, code: str, effect: Effect, hint: str) -> Finding:
         """Return a finding about this operator."""
-        return self.site.finding(self.name, code, effect, hint)
+        return Finding(
+            kind="operator",
+            name=self.name,
+            where=self.site.where,
+            code=code,
+            hint=hint,
+            effect=effect,
+            operator=self.name,
+        )
 
 
 def rows(dims: tuple[int, ...]) -> int:

@@ -22,8 +22,9 @@ class LedgerEntry:
 class Finding:
     """One reason why a runtime fails on a file (`fails`), or computes something else (`wrong`).
 
-    `name` is the operator, shader or field; `where` the delegate or method; `code` the stable reason. A
-    `note` is what the runtime needs or does, and no fault.
+    `name` is the operator, shader or field; `where` the delegate or method; `code` the stable reason;
+    `operator` the Vulkan operator to keep off the delegate, if one is to blame. A `note` is what the runtime
+    needs or does, and no fault.
     """
 
     kind: FindingKind
@@ -32,3 +33,4 @@ class Finding:
     code: str
     hint: str
     effect: Effect = "fails"
+    operator: str = ""

@@ -115,7 +115,9 @@ def _shaders(names: Iterable[str], site: Site, target: Runtime, operator: str = 
     hint = f"asked for by {operator or 'the inputs and outputs'}; keep this type or storage off the delegate"
     for name in names:
         if name not in target.shaders:
-            yield Finding(kind="shader", name=name, where=site.where, code="no-shader", hint=hint)
+            yield Finding(
+                kind="shader", name=name, where=site.where, code="no-shader", hint=hint, operator=operator
+            )
 
 
 def _external_tensors(method: Method) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ the keys. Keys may be added within a schema version, none renamed. None means: n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vkfuse.pte.findings import Finding, LedgerEntry
@@ -36,20 +36,22 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuOperator:
-    """An operator that stays on the CPU: how often, and why."""
+    """An operator that stays on the CPU: how often, and why (`reason` is a code)."""
 
     count: int
     reason: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """Where the operators run. `crossings` counts tensors handed between CPU and delegates in one call."""
+    """Where operators run; `crossings`: tensors handed to and from delegates, `backends`: delegates of each."""
 
     subgraphs: int
     crossings: int
     vulkan: Mapping[str, int]
     cpu: Mapping[str, CpuOperator]
+    backends: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def dumps(report: Report) -> str:
     """Return the report as JSON text."""
-    return json.dumps(to_json(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,124 @@
+"""Parts of a report, measured in files."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from vkfuse.pte.delegation import placement
+from vkfuse.pte.findings import Finding
+from vkfuse.pte.lint import faults, lint
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.reader import read_pte
+from vkfuse.pte.runtimes import DEFAULT, find_runtime
+from vkfuse.pte.vulkan import Graphs
+from vkfuse.report.model import Baseline, BaselineKind, CpuOperator, Delegation, Loadable, OutputFile
+
+
+class Reason(Protocol):
+    """Why an operator is not delegated."""
+
+    @property
+    def code(self) -> str:
+        """The stable code."""
+
+    @property
+    def detail(self) -> str:
+        """The numbers and names."""
+
+
+_NO_REASONS: Final[Mapping[str, Reason]] = MappingProxyType({})
+
+
+def delegation_of(
+    pte: PteFile,
+    reasons: Mapping[str, Reason] = _NO_REASONS,
+    *,
+    runtime: str = DEFAULT,
+    graphs: Graphs | None = None,
+) -> Delegation:
+    """Return where operators run; `reasons` by functional name (`aten.add.Scalar`) say why on the CPU."""
+    placed = placement(pte, graphs=graphs)
+    registered = find_runtime(runtime).operators
+    return Delegation(
+        subgraphs=placed.subgraphs,
+        crossings=placed.crossings,
+        vulkan=placed.vulkan,
+        cpu={name: _on_cpu(name, count, reasons, registered) for name, count in placed.cpu.items()},
+        backends=placed.backends,
+    )
+
+
+def _on_cpu(kernel: str, count: int, reasons: Mapping[str, Reason], registered: Iterable[str]) -> CpuOperator:
+    """Return an operator on the CPU with the reason given, or the one that the runtime's list gives."""
+    reason = _matching(kernel, reasons)
+    if reason is not None:
+        return CpuOperator(count=count, reason=reason.code, detail=reason.detail)
+    packet = _packet(kernel)
+    known = any(name.startswith(packet) for name in registered)
+    return CpuOperator(count=count, reason="" if known or not packet else "no-vulkan-operator")
+
+
+def _matching(kernel: str, reasons: Mapping[str, Reason]) -> Reason | None:
+    """Return the reason of the operator whose out variant `kernel` is: of its overload, else of its name."""
+    packet, _, overload = kernel.partition(".")
+    functional = f"{packet.replace('::', '.')}.{overload.removesuffix('_out')}"
+    prefix = _packet(kernel)
+    named = [reason for name, reason in reasons.items() if prefix and name.startswith(prefix)]
+    return reasons.get(functional) or (named[0] if named else None)
+
+
+def _packet(kernel: str) -> str:
+    """`aten::add.Scalar_out` -> `aten.add.`; empty for the runtime's own primitives."""
+    packet = kernel.partition(".")[0].replace("::", ".") + "."
+    return "" if packet.startswith("executorch_prim.") else packet
+
+
+def loadable_of(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> Loadable:
+    """Return whether `runtime` loads the file and computes what it says. InputError, FormatError."""
+    return judged(lint(pte, runtime, graphs=graphs))
+
+
+def judged(findings: tuple[Finding, ...]) -> Loadable:
+    """Return the verdict that findings amount to."""
+    failing = faults(findings)
+    absent = (finding.name for finding in failing if finding.code in _ABSENT)
+    return Loadable(ok=not failing, missing=tuple(dict.fromkeys(absent)), findings=findings)
+
+
+_ABSENT: Final = ("not-registered", "no-shader", "no-kernel")
+
+
+def describe_output(path: Path, shown: Path | None = None, sha256: str = "") -> OutputFile:
+    """Return the size and hash of the file at `path`, named as `shown`."""
+    digest = sha256 or _sha256(path)
+    return OutputFile(path=str(shown or path), bytes=path.stat().st_size, sha256=digest)
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_baseline(
+    kind: BaselineKind, path: Path, runtime: str = DEFAULT, *, reasons: Mapping[str, Reason] = _NO_REASONS
+) -> Baseline:
+    """Measure the file before. InputError, FormatError."""
+    return baseline_of(kind, read_pte(path), runtime, reasons)
+
+
+def baseline_of(
+    kind: BaselineKind, pte: PteFile, runtime: str, reasons: Mapping[str, Reason] = _NO_REASONS
+) -> Baseline:
+    """Return what the report says of the file before."""
+    verdict = loadable_of(pte, runtime)
+    return Baseline(
+        kind=kind,
+        path=pte.path,
+        bytes=pte.size,
+        loadable=verdict.ok,
+        missing=verdict.missing,
+        delegation=delegation_of(pte, reasons, runtime=runtime),
+    )

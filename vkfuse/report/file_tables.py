@@ -1,0 +1,169 @@
+"""The tables that a file holds, as far as the bytes tell.
+
+No names of parameters are stored, so a table is named after its content: the first digits of its key in the
+named data, or the place where it stands.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
+from vkfuse.pte.values import Int
+from vkfuse.pte.vulkan import Graphs, OperatorCall, VkTensor, VulkanGraph
+from vkfuse.report.model import Rung, TableRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """An operator that reads a table: where its weight, scales and group size stand."""
+
+    consumer: str
+    weight: int
+    scales: tuple[int, ...] = ()
+    group: int | None = None
+    bits: int | None = None  # of a packed weight; None: as wide as its type
+
+
+_GATHER, _MATMUL = "gather", "matmul"
+_VULKAN: Final = {
+    "et_vk.embedding_q4gsw.default": Reader(consumer=_GATHER, weight=0, scales=(1,), group=2, bits=4),
+    "et_vk.linear_q4gsw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
+    "et_vk.q4gsw_linear.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
+    "et_vk.linear_dq8ca_q4gsw.default": Reader(consumer=_MATMUL, weight=3, scales=(4, 5), group=6, bits=4),
+    "et_vk.linear_q8csw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,)),
+    "aten.embedding.default": Reader(consumer=_GATHER, weight=0),
+    "aten.linear.default": Reader(consumer=_MATMUL, weight=1),
+}
+_CPU: Final = {
+    "aten::embedding": Reader(consumer=_GATHER, weight=0),
+    "quantized_decomposed::embedding_byte": Reader(consumer=_GATHER, weight=0, scales=(1, 2)),
+    "quantized_decomposed::embedding_2bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=2),
+    "quantized_decomposed::embedding_4bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=4),
+}
+_FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
+_INTEGERS: Final = ("int8", "uint8")
+
+
+def tables_of(pte: PteFile, graphs: Graphs) -> tuple[TableRow, ...]:
+    """Return a row for each constant matrix that a lookup or a linear reads, the largest first."""
+    rows: dict[str, TableRow] = {}
+    for row in (*_vulkan_rows(graphs), *(row for method in pte.methods for row in _cpu_rows(method))):
+        rows[row.name] = _together(rows.get(row.name), row)
+    return tuple(sorted(rows.values(), key=lambda row: (-row.bytes_after, row.name)))
+
+
+def _together(known: TableRow | None, row: TableRow) -> TableRow:
+    """Return one row for a table that two operators read."""
+    if known is None:
+        return row
+    consumers = tuple(dict.fromkeys((*known.consumers, *row.consumers)))
+    return replace(known, consumers=consumers, group_size=known.group_size or row.group_size)
+
+
+def _vulkan_rows(graphs: Graphs) -> Iterator[TableRow]:
+    """Yield a row for each read of a table in a Vulkan delegate."""
+    for (method, index), graph in graphs.items():
+        copies = {c.args[1]: c.args[0] for c in graph.chain if c.name == _PREPACK and len(c.args) > 1}
+        for call in graph.chain:
+            reader = _VULKAN.get(call.name)
+            if reader is not None:
+                yield from _vulkan_row(graph, call, reader, copies, f"{method}/{index}")
+
+
+_PREPACK: Final = "et_vk.prepack.default"
+
+
+def _vulkan_row(
+    graph: VulkanGraph, call: OperatorCall, reader: Reader, copies: dict[int, int], where: str
+) -> Iterator[TableRow]:
+    """Yield the row of one call, if its weight is a constant."""
+
+    def constant(position: int) -> VkTensor | None:
+        index = call.args[position] if position < len(call.args) else None
+        value = graph.values[copies.get(index, index)] if index is not None else None
+        return value if isinstance(value, VkTensor) and value.constant else None
+
+    weight = constant(reader.weight)
+    if weight is None:
+        return
+    scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
+    key = graph.constants[weight.constant_id].named_key
+    yield _row(
+        name=key[:12] if key else f"{where} constant {weight.constant_id}",
+        dims=weight.dims,
+        dtype=weight.dtype.label,
+        reader=reader,
+        group=_integer(graph, call, reader.group),
+        size=weight.nbytes + sum(tensor.nbytes for tensor in scales),
+        wide=weight.dtype.bytes * 8 if weight.dtype is not VkDataType.UNSET else 0,
+    )
+
+
+def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:
+    """Return an integer argument."""
+    if position is None or position >= len(call.args):
+        return None
+    value = graph.values[call.args[position]]
+    return value.value if isinstance(value, Int) else None
+
+
+def _cpu_rows(method: Method) -> Iterator[TableRow]:
+    """Yield a row for each read of a table by a CPU kernel."""
+    for call in method.instructions:
+        if not isinstance(call, KernelCall):
+            continue
+        reader = _CPU.get(method.operators[call.op_index].name)
+        if reader is not None:
+            yield from _cpu_row(method, call, reader)
+
+
+def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[TableRow]:
+    """Yield the row of one call, if its weight is a constant."""
+
+    def constant(position: int) -> Tensor | None:
+        value = method.values[call.args[position]] if position < len(call.args) else None
+        return value if isinstance(value, Tensor) and value.constant else None
+
+    weight = constant(reader.weight)
+    if weight is None:
+        return
+    scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
+    yield _row(
+        name=weight.name or f"{method.name} constant {weight.data_buffer_idx}",
+        dims=weight.sizes,
+        dtype=weight.scalar_type.label,
+        reader=reader,
+        group=None,
+        size=weight.nbytes + sum(tensor.nbytes for tensor in scales),
+        wide=weight.scalar_type.bytes * 8,
+    )
+
+
+def _row(  # noqa: PLR0913 - one value of each column
+    *, name: str, dims: tuple[int, ...], dtype: str, reader: Reader, group: int | None, size: int, wide: int
+) -> TableRow:
+    """Return a row; the last axis of a packed weight counts bytes of several values."""
+    bits = reader.bits or wide
+    values = 8 // reader.bits if reader.bits else 1
+    return TableRow(
+        name=name,
+        shape=(*dims[:-1], dims[-1] * values) if dims else (),
+        bits=bits,
+        group_size=group,
+        consumers=(reader.consumer,),
+        rung=_rung(bits, dtype, reader),
+        how=(),
+        reason="",
+        bytes_before=None,
+        bytes_after=size,
+        proof=None,
+    )
+
+
+def _rung(bits: int, dtype: str, reader: Reader) -> Rung:
+    """`q4` where Vulkan reads the pack, `gathered` where integer rows are read, else `untouched`."""
+    if bits == _FUSED and reader.group is not None:
+        return "q4"
+    return "gathered" if dtype in _INTEGERS else "untouched"

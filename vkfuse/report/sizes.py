@@ -1,0 +1,36 @@
+"""How sizes, changes and counts are written."""
+
+_MIB = 1 << 20
+
+
+def mebibytes(size: int | None) -> str:
+    """`348.2 MiB`, `2.44 MiB`, `0.016 MiB`; `512 B` below 0.01 MiB; `-` for None."""
+    if size is None:
+        return "-"
+    amount = size / _MIB
+    if 0 < abs(amount) < 0.01:
+        return f"{size:,} B"
+    digits = 1 if abs(amount) >= 10 else 2 if abs(amount) >= 1 else 3
+    return f"{amount:,.{digits}f} MiB"
+
+
+def signed(size: int) -> str:
+    """`+1.5 MiB`, `-12 B`, `0`."""
+    if size == 0:
+        return "0"
+    return ("+" if size > 0 else "-") + mebibytes(abs(size))
+
+
+def percent(value: float | None) -> str:
+    """`-16.7%`; `new` for None."""
+    return "new" if value is None else f"{value:+.1f}%"
+
+
+def share(part: int, whole: int) -> str:
+    """`12.3%` of the whole."""
+    return f"{100 * part / whole:.1f}%" if whole else "-"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 table`, `2 tables`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
