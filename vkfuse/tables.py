@@ -59,12 +59,9 @@ def _reason(decision: Decision) -> str:
     return f"{text}; {refusal.hint}" if refusal.hint else text
 
 
-def _proof(made: Iterable[Decision]) -> Proof | None:
-    """The weakest proof of a table's sites; a folded site is evaluated, so it has none and needs none."""
-    proofs = [d.proof for d in made if d.proposal is not None]
-    if not proofs:
-        return None
-    worst = max(proofs, key=lambda proof: proof.max_abs_error)
+def _proof(made: Iterable[Decision]) -> Proof:
+    """The weakest proof of a table's sites."""
+    worst = max((d.proof for d in made), key=lambda proof: proof.max_abs_error)
     return Proof(kind="exact" if worst.kind == "exact" else "rounded", max_abs_error=worst.max_abs_error)
 
 
@@ -86,10 +83,9 @@ def _identity(tensor: torch.Tensor) -> tuple[object, ...]:
 
 
 def _folded(decision: Decision) -> tuple[str, int]:
-    """The float constant of a folded site: its name, and its bytes."""
+    """The float constant that folding makes of a site's operand: its node's name, and its bytes."""
     operand = decision.site.operand
-    value = operand.meta["val"] if operand is not None else None
-    if value is not None:
-        return (operand.name if operand is not None else "", value.numel() * value.element_size())
-    grid = decision.site.grid
-    return (decision.site.node.name, 0 if grid is None else grid.values.numel() * grid.dtype.itemsize)
+    if operand is None:
+        return ("", 0)
+    value = operand.meta["val"]
+    return (operand.name, value.numel() * value.element_size())

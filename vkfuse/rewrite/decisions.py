@@ -39,7 +39,7 @@ class Refusal:
 class Proof:
     """The whole table rebuilt from what is written, compared with what the program computes.
 
-    `kind` is "exact" (every bit equal), "rounded" (largest absolute difference given) or "none" (nothing rebuilt).
+    `kind` is "exact" (every bit equal) or "rounded" (largest absolute difference given).
     """
 
     kind: str
@@ -70,7 +70,10 @@ class Proposal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is done with a site, its proof, and why nothing better was."""
+    """What is done with a site, its proof, and why nothing better was.
+
+    Without a proposal the site's operand is folded with all other constant expressions.
+    """
 
     site: Site
     rung: Rung

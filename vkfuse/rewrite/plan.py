@@ -1,42 +1,42 @@
 """Decide what becomes of each site, from an unmodified program."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proof, Proposal, Refusal, Rung, TablePlan
 from vkfuse.rewrite.prove import prove
-from vkfuse.rewrite.rules import RULES, Rule
+from vkfuse.rewrite.rules import RULES
+from vkfuse.rewrite.rules.folded_lookup import fold_lookup
 from vkfuse.rewrite.survey import Consumer, Site, Table, survey
 
-_NO_PROOF = Proof(kind="none", max_abs_error=0.0)
+_EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what the program computes, evaluated
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Which rules may be used: `fold_lookups` plans a file as ExecuTorch made it before it had a fused lookup."""
-
-    fold_lookups: bool = False
-
-    def rules(self, consumer: Consumer) -> tuple[Rule, ...]:
-        """The rules for a consumer, best first."""
-        return () if self.fold_lookups and consumer is Consumer.GATHER else RULES[consumer]
-
-
-def plan(exported: ExportedProgram, policy: Policy | None = None) -> tuple[TablePlan, ...]:
+def plan(exported: ExportedProgram) -> tuple[TablePlan, ...]:
     """A decision for each site of each table of `exported`, each with its proof."""
     constants = Constants(exported)
     return tuple(
-        TablePlan(table=table, decisions=tuple(decide(site, table, constants, policy or Policy()) for site in table.sites))
+        TablePlan(table=table, decisions=tuple(decide(site, table, constants) for site in table.sites))
         for table in survey(exported, constants)
     )
 
 
-def decide(site: Site, table: Table, constants: Constants, policy: Policy) -> Decision:
+def before_fused_lookups(exported: ExportedProgram, plans: Sequence[TablePlan]) -> tuple[TablePlan, ...]:
+    """`plans` of `exported` with every looked-up table folded: the file that ExecuTorch made before it had the lookup."""
+    constants = Constants(exported)
+
+    def folded(decision: Decision, table: Table) -> Decision:
+        return _fold(decision.site, table, constants, ()) if decision.site.consumer is Consumer.GATHER else decision
+
+    return tuple(TablePlan(table=p.table, decisions=tuple(folded(d, p.table) for d in p.decisions)) for p in plans)
+
+
+def decide(site: Site, table: Table, constants: Constants) -> Decision:
     """The first rule whose rebuilt table is exact, else fold the table to floats."""
     refusals: list[Refusal] = []
-    for rule in policy.rules(site.consumer):
+    for rule in RULES[site.consumer]:
         outcome = rule(site, table, constants)
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
@@ -47,7 +47,12 @@ def decide(site: Site, table: Table, constants: Constants, policy: Policy) -> De
         refusals.append(_not_exact(outcome, proof))
     if site.consumer is Consumer.OTHER:
         refusals.append(_unknown_consumer(site))
-    return Decision(site=site, rung=Rung.FOLDED, proposal=None, refusals=tuple(refusals), proof=_NO_PROOF)
+    return _fold(site, table, constants, tuple(refusals))
+
+
+def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:
+    proposal = fold_lookup(site, table, constants)
+    return Decision(site=site, rung=Rung.FOLDED, proposal=proposal, refusals=refusals, proof=_EVALUATED)
 
 
 def _not_exact(proposal: Proposal, proof: Proof) -> Refusal:

@@ -1,0 +1,195 @@
+"""The order of the stages: load, plan, rewrite, lower, read back, compare, report. Prints nothing."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from torch.export import ExportedProgram
+
+from vkfuse.cost import Meter
+from vkfuse.errors import LoweringError
+from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.lowering import Lowered, VulkanOptions, lower, lower_stock
+from vkfuse.lower.quiet import quiet
+from vkfuse.output import atomic_file, write
+from vkfuse.program import Program, from_exported, load
+from vkfuse.pte import read_pte
+from vkfuse.pte.ledger import ledger
+from vkfuse.pte.lint import faults, lint
+from vkfuse.pte.runtimes import DEFAULT, find_runtime
+from vkfuse.report.build import delegation_of, describe_baseline, describe_output, loadable_of
+from vkfuse.report.model import Baseline, BaselineKind, InputFile, RepairRow, Report
+from vkfuse.rewrite.apply import apply
+from vkfuse.rewrite.decisions import TablePlan
+from vkfuse.rewrite.plan import before_fused_lookups, plan
+from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
+from vkfuse.tables import table_rows
+
+MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
+
+Progress = Callable[[str], None]
+METHOD = "forward"
+_ON_CPU = {"aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")}
+
+
+class BaselineChoice(StrEnum):
+    """What "before" is, where it is no file."""
+
+    FOLDED = "folded"
+    STOCK = "stock"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte."""
+
+    runtime: str = DEFAULT
+    baseline: BaselineChoice | Path = BaselineChoice.FOLDED
+    vulkan: VulkanOptions = field(default_factory=VulkanOptions)
+    allow_pickle: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run made: the report and, of `optimize`, the path that was written."""
+
+    report: Report
+    output: Path | None
+
+
+def optimize(
+    source: Path | str | ExportedProgram,
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda _stage: None,
+) -> Result:
+    """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
+
+    Raises InputError, UnsafePickleError, OutputError and LoweringError; then `output` is what it was before.
+    """
+    chosen, meter, target = options or Options(), Meter(), Path(output)
+    find_runtime(chosen.runtime)
+    with atomic_file(target) as temporary:
+        program = _program(source, chosen, progress)
+        with quiet(verbose=chosen.verbose):
+            surveyed, plans = _plan(program, progress)
+            prepared = _prepare(surveyed, plans)
+            lowered = _write_loadable(prepared.exported, temporary, target, chosen, progress)
+            baseline, plans_before = _baseline(program, surveyed, plans, chosen, progress)
+        pte = read_pte(temporary)
+        report = Report(
+            runtime=find_runtime(chosen.runtime).version,
+            input=_input(program),
+            output=describe_output(temporary, target),
+            baseline=baseline,
+            delegation=delegation_of(pte, lowered.reasons, runtime=chosen.runtime),
+            loadable=loadable_of(pte, chosen.runtime),
+            tables=table_rows(plans, plans_before),
+            repairs=tuple(RepairRow(code=r.code, node=n, detail=r.detail) for r in (*surveyed.repairs, *prepared.repairs) for n in r.nodes),
+            ledger=ledger(pte),
+            cost=meter.cost(),
+        )
+    return Result(report=report, output=target)
+
+
+def inspect(
+    source: Path | str | ExportedProgram, options: Options | None = None, *, progress: Progress = lambda _stage: None
+) -> Result:
+    """The plan for a program without lowering it: each table, its verdict and what it would take."""
+    chosen, meter = options or Options(), Meter()
+    program = _program(source, chosen, progress)
+    with quiet(verbose=chosen.verbose):
+        surveyed, plans = _plan(program, progress)
+        before = before_fused_lookups(surveyed.exported, plans)
+    report = Report(
+        runtime=find_runtime(chosen.runtime).version,
+        input=_input(program),
+        tables=table_rows(plans, before),
+        cost=meter.cost(),
+    )
+    return Result(report=report, output=None)
+
+
+def _program(source: Path | str | ExportedProgram, options: Options, progress: Progress) -> Program:
+    progress("loading")
+    with quiet(verbose=options.verbose):
+        if isinstance(source, ExportedProgram):
+            return from_exported(source)
+        return load(Path(source), allow_pickle=options.allow_pickle)
+
+
+def _input(program: Program) -> InputFile | None:
+    return None if program.bytes is None else InputFile(path=program.name, bytes=program.bytes)
+
+
+def _plan(program: Program, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
+    """The program as the survey sees it, and the plan for its tables."""
+    progress("planning")
+    surveyed = repair(program.exported, BEFORE_SURVEY)
+    return surveyed, plan(surveyed.exported)
+
+
+def _prepare(surveyed: Repaired, plans: tuple[TablePlan, ...]) -> Repaired:
+    return repair(apply(surveyed.exported, plans), AFTER_TABLES)
+
+
+def _write_loadable(
+    exported: ExportedProgram, temporary: Path, target: Path, options: Options, progress: Progress
+) -> Lowered:
+    """Lower and read back until the runtime can load the file, each time with fewer operators on the delegate.
+
+    Raises LoweringError that names what is left.
+    """
+    operators = find_runtime(options.runtime).operators
+    kept_off: dict[str, Reason] = {}
+    for _ in range(MAX_ROUNDS):
+        progress("lowering" if not kept_off else f"lowering again with {', '.join(sorted(kept_off))} on the CPU")
+        lowered = lower({METHOD: exported}, Limits(operators=operators, kept_off=kept_off), options.vulkan)
+        write(temporary, lowered.write, target)
+        progress("reading back")
+        findings = faults(lint(read_pte(temporary), options.runtime))
+        if not findings:
+            return lowered
+        more = {f.operator: Reason(code=f.code, detail=f.hint) for f in findings if f.operator not in {"", *kept_off}}
+        if not more:
+            break
+        kept_off |= more
+    left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in findings[:5])
+    raise LoweringError(f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=findings[0].hint)
+
+
+def _baseline(
+    program: Program, surveyed: Repaired, plans: tuple[TablePlan, ...], options: Options, progress: Progress
+) -> tuple[Baseline, tuple[TablePlan, ...]]:
+    """The file before, measured, and the plan that it follows where there is one."""
+    choice = options.baseline
+    if choice is BaselineChoice.NONE:
+        return Baseline(kind="none", bytes=None, loadable=None), ()
+    if not isinstance(choice, BaselineChoice):
+        return describe_baseline("file", choice, options.runtime), ()
+    progress(f"lowering the {choice} baseline")
+    if choice is BaselineChoice.STOCK:
+        return _measured("stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), options), ()
+    before = before_fused_lookups(surveyed.exported, plans)
+    limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
+    exported = _prepare(surveyed, before).exported
+    return _measured("folded", lambda: lower({METHOD: exported}, limits, options.vulkan), options), before
+
+
+def _measured(kind: BaselineKind, make: Callable[[], Lowered], options: Options) -> Baseline:
+    """Write a baseline to a temporary file and read what came out, or why nothing did."""
+    with tempfile.TemporaryDirectory(prefix="vkfuse-") as folder:
+        path = Path(folder) / f"{kind}.pte"
+        try:
+            lowered = make()
+        except LoweringError as error:
+            return Baseline(kind=kind, bytes=None, loadable=False, note=error.message)
+        write(path, lowered.write, path)
+        measured = describe_baseline(kind, path, options.runtime, reasons=lowered.reasons)
+    return dataclasses.replace(measured, path="")

@@ -1,0 +1,50 @@
+"""The last resort for a lookup that dequantizes by itself: look up in the table dequantized to floats."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.decisions import Rung
+from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.survey import Site, Table
+
+if TYPE_CHECKING:
+    from vkfuse.rewrite.editor import GraphEditor
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedLookup:
+    """A float table [rows, columns], read by ``aten.embedding``."""
+
+    values: torch.Tensor
+    name: str
+    how: tuple[str, ...] = ()
+    rung: Rung = Rung.FOLDED
+
+    @property
+    def constants(self) -> tuple[torch.Tensor, ...]:
+        """The float table."""
+        return (self.values,)
+
+    def rebuild(self, low: int, high: int) -> torch.Tensor:
+        """Rows [low, high) of the table, [high - low, columns]."""
+        return self.values[low:high]
+
+    def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
+        """Rows for each index, in the shape of the site."""
+        if site.indices is None:
+            raise ValueError("a gather without indices")
+        table = editor.constant(self.values, f"{self.name}.float")
+        return editor.call(aten.embedding.default, table, editor.node(site.indices))  # type: ignore[no-any-return]
+
+
+def fold_lookup(site: Site, table: Table, constants: Constants) -> FoldedLookup | None:
+    """The folded table of a lookup that dequantizes by itself, None for all others: constant folding serves them."""
+    if site.operand is not None or site.grid is None:
+        return None
+    return FoldedLookup(values=original_rows(site, constants)(0, site.grid.rows), name=table.name)
