@@ -118,7 +118,7 @@ def test_promised_keys_exist():
         "repairs": "code node detail",
     }
     for key, members in rows.items():
-        assert set(members.split()) == set(written[key][0])
+        assert set(members.split()) <= set(written[key][0])
     assert written["tables"][0]["proof"] == {"kind": "exact", "max_abs_error": 0.0}
     on_cpu = written["delegation"]["cpu"]["aten::add.Scalar_out"]
     assert (on_cpu["count"], on_cpu["reason"]) == (1, "no-vulkan-kernel")

@@ -45,7 +45,7 @@ class CpuOperator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """Where operators run; `crossings`: tensors handed to and from delegates, `backends`: delegates of each."""
+    """Where operators run; `crossings`: tensors handed to and from delegates, `backends`: delegates by id."""
 
     subgraphs: int
     crossings: int

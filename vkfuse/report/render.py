@@ -1,0 +1,46 @@
+"""One report, each format."""
+
+from enum import StrEnum
+from typing import Protocol
+
+from rich.console import Console
+
+from vkfuse.report.markdown import render_markdown
+from vkfuse.report.model import Report
+from vkfuse.report.serial import dumps
+from vkfuse.report.text import render_text
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class Stream(Protocol):
+    """What text can be written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write `text`."""
+
+
+def render(report: Report, fmt: Format, console: Console) -> None:
+    """Write the report to the console; JSON and Markdown as they are, without wrapping or colour."""
+    if fmt is Format.TEXT:
+        render_text(report, console)
+    else:
+        console.file.write(rendered(report, fmt))
+
+
+def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
+    """Return the report as text, for a file: no colour, `width` columns."""
+    if fmt is Format.JSON:
+        return dumps(report)
+    if fmt is Format.MARKDOWN:
+        return render_markdown(report)
+    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        render_text(report, console)
+    return capture.get()

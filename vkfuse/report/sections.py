@@ -1,0 +1,237 @@
+"""A report as titled tables of text, in reading order; the renderers only lay them out."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.report.model import Report, SizeChange, TableRow
+from vkfuse.report.section import Column, Section
+from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
+from vkfuse.report.summary import summary
+
+T = TypeVar("T")
+
+_SHOWN: Final = 20  # rows of a long table; the rest is one line, and all of it is in the JSON
+
+
+def sections(report: Report) -> tuple[Section, ...]:
+    """Return what a release engineer reads, first things first; sections without rows are left out."""
+    made = (make(report) for make in _SECTIONS)
+    return tuple(section for section in made if section.rows)
+
+
+def _tables(report: Report) -> Section:
+    """Show what became of each table."""
+    shown = report.tables[:_SHOWN]
+    return Section(
+        title="Tables",
+        columns=(
+            Column("Table", fold=True),
+            Column("Shape"),
+            Column("Grid"),
+            Column("Read by"),
+            Column("Now", fold=True),
+            Column("Before", right=True),
+            Column("After", right=True),
+            Column("Proof"),
+        ),
+        rows=tuple(_table(row) for row in shown),
+        rest=_rest(report.tables[_SHOWN:], "table", lambda row: row.bytes_after),
+    )
+
+
+def _table(row: TableRow) -> tuple[str, ...]:
+    """One table as text."""
+    grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else "-"
+    steps = f" ({', '.join(row.how)})" if row.how else ""
+    return (
+        row.name,
+        " x ".join(map(str, row.shape)),
+        grid,
+        ", ".join(row.consumers),
+        f"{row.rung}{steps}",
+        mebibytes(row.bytes_before),
+        mebibytes(row.bytes_after),
+        _proof(row),
+    )
+
+
+def _proof(row: TableRow) -> str:
+    """`exact`, or the largest error."""
+    if row.proof is None:
+        return "-"
+    return "exact" if row.proof.kind == "exact" else f"within {row.proof.max_abs_error:.2g}"
+
+
+def _rest(left: tuple[T, ...], noun: str, size: Callable[[T], int]) -> str:
+    """`and 12 more tables, 3.1 MiB`."""
+    total = sum(size(item) for item in left)
+    return f"and {counted(len(left), f'more {noun}')}, {mebibytes(total)}" if left else ""
+
+
+def _refusals(report: Report) -> Section:
+    """Show why a table is not on a better rung."""
+    return Section(
+        title="Not done, and why",
+        columns=(Column("Table", fold=True), Column("Now"), Column("Reason", fold=True)),
+        rows=tuple((row.name, row.rung, row.reason) for row in report.tables if row.reason),
+    )
+
+
+def _findings(report: Report) -> Section:
+    """Show what the runtime fails on, gets wrong or needs; one row for each reason, with its places."""
+    findings = report.loadable.findings if report.loadable is not None else ()
+    places: dict[tuple[str, str, str, str], list[str]] = {}
+    for finding in sorted(findings, key=_severity):
+        key = (finding.effect, finding.name, finding.code, finding.hint)
+        places.setdefault(key, []).append(finding.where)
+    rows = [
+        (effect, name, f"{code}: {hint}", _some(where))
+        for (effect, name, code, hint), where in places.items()
+    ]
+    return Section(
+        title="Findings",
+        columns=(
+            Column("Effect"),
+            Column("Name", fold=True),
+            Column("Why", fold=True),
+            Column("Where", fold=True),
+        ),
+        rows=tuple(rows[:_SHOWN]),
+        rest=f"and {counted(len(rows) - _SHOWN, 'more finding')}" if len(rows) > _SHOWN else "",
+    )
+
+
+def _severity(finding: Finding) -> int:
+    """Failures first, notes last."""
+    return ("fails", "wrong", "note").index(finding.effect)
+
+
+def _some(places: list[str]) -> str:
+    """Name the first places, and how many more there are."""
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return ", ".join(places[:3]) + more
+
+
+def _cpu(report: Report) -> Section:
+    """Show what stays on the CPU, and why."""
+    operators = report.delegation.cpu.items() if report.delegation is not None else ()
+    return Section(
+        title="On the CPU",
+        columns=(Column("Operator", fold=True), Column("Calls", right=True), Column("Why", fold=True)),
+        rows=tuple(
+            (name, f"{operator.count:,}", ": ".join(filter(None, (operator.reason, operator.detail))) or "-")
+            for name, operator in operators
+        ),
+    )
+
+
+def _repairs(report: Report) -> Section:
+    """Show exact rewrites around what the runtime lacks, counted by code."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for row in report.repairs:
+        nodes.setdefault((row.code, row.detail), []).append(row.node)
+    return Section(
+        title="Repairs",
+        columns=(Column("Repair"), Column("Where", fold=True), Column("Why", fold=True)),
+        rows=tuple((code, _some(where), detail) for (code, detail), where in nodes.items()),
+    )
+
+
+def _changes(report: Report) -> Section:
+    """Show labels whose bytes differ from the file before."""
+    changes = report.diff.ledger if report.diff is not None else ()
+    return Section(
+        title="Changed bytes",
+        columns=(
+            Column("Label", fold=True),
+            Column("Before", right=True),
+            Column("After", right=True),
+            Column("Change", right=True),
+            Column("%", right=True),
+        ),
+        rows=tuple(_change(change) for change in changes[:_SHOWN]),
+        rest=_rest(changes[_SHOWN:], "label", lambda change: change.delta),
+    )
+
+
+def _change(change: SizeChange) -> tuple[str, ...]:
+    """One change of size as text."""
+    sizes = (mebibytes(change.before), mebibytes(change.after), signed(change.delta))
+    return (change.label, *sizes, "gone" if change.after is None else percent(change.percent))
+
+
+def _operator_changes(report: Report) -> Section:
+    """Show operators whose number of calls differs."""
+    changes = report.diff.operators if report.diff is not None else ()
+    return Section(
+        title="Changed operators",
+        columns=(
+            Column("Operator", fold=True),
+            Column("On"),
+            Column("Before", right=True),
+            Column("After", right=True),
+        ),
+        rows=tuple((c.operator, c.place, f"{c.before:,}", f"{c.after:,}") for c in changes[:_SHOWN]),
+        rest=f"and {counted(len(changes) - _SHOWN, 'more operator')}" if len(changes) > _SHOWN else "",
+    )
+
+
+def _table_changes(report: Report) -> Section:
+    """Show tables that differ from those of the file before."""
+    changes = report.diff.tables if report.diff is not None else ()
+    return Section(
+        title="Changed tables",
+        columns=(
+            Column("Table", fold=True),
+            Column("Before", fold=True),
+            Column("After", fold=True),
+            Column("Change", right=True),
+        ),
+        rows=tuple((c.name, c.before or "-", c.after or "-", signed(c.delta)) for c in changes[:_SHOWN]),
+        rest=_rest(changes[_SHOWN:], "table", lambda change: change.delta),
+    )
+
+
+def _ledger(report: Report) -> Section:
+    """Show where the bytes are."""
+    whole = sum(entry.bytes for entry in report.ledger)
+    return Section(
+        title="Bytes",
+        columns=(
+            Column("Label", fold=True),
+            Column("Count", right=True),
+            Column("Size", right=True),
+            Column("Share", right=True),
+        ),
+        rows=tuple(_entry(entry, whole) for entry in report.ledger[:_SHOWN]),
+        rest=_rest(report.ledger[_SHOWN:], "label", lambda entry: entry.bytes),
+    )
+
+
+def _entry(entry: LedgerEntry, whole: int) -> tuple[str, ...]:
+    """One label as text."""
+    return entry.label, f"{entry.count:,}", mebibytes(entry.bytes), share(entry.bytes, whole)
+
+
+def _notes(report: Report) -> Section:
+    """Show what else there is to say."""
+    notes: Iterable[str] = report.notes
+    if report.diff is not None and report.diff.identical:
+        notes = (*notes, "the two files are identical, byte for byte")
+    return Section(title="Notes", columns=(), rows=tuple(("-", note) for note in notes))
+
+
+_SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
+    summary,
+    _findings,
+    _tables,
+    _refusals,
+    _cpu,
+    _repairs,
+    _changes,
+    _operator_changes,
+    _table_changes,
+    _ledger,
+    _notes,
+)

@@ -1,0 +1,157 @@
+"""The first section of a report: sizes, verdict, delegation, verification, checks, cost."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from vkfuse.report.model import Baseline, Check, Delegation, Loadable, Report, Verify
+from vkfuse.report.section import Section
+from vkfuse.report.sizes import mebibytes, percent, signed
+
+
+def summary(report: Report) -> Section:
+    """Show sizes, verdict, delegation, verification, checks and cost."""
+    lines = (line for lines in _SUMMARY for line in lines(report))
+    return Section(title=_title(report), columns=(), rows=tuple(lines))
+
+
+def _title(report: Report) -> str:
+    """Say what the report is about."""
+    subject = report.output or report.input
+    name = f"{subject.path}: " if subject is not None else ""
+    return f"{name}Vulkan runtime of ExecuTorch {report.runtime}"
+
+
+def _size(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield before -> after, and what before is."""
+    if report.input is not None:
+        yield "Input", mebibytes(report.input.bytes)
+    if report.output is None:
+        return
+    after, baseline = report.output.bytes, report.baseline
+    if baseline is None or baseline.bytes is None:
+        yield "Size", mebibytes(after)
+    else:
+        delta = after - baseline.bytes
+        change = f"{signed(delta)}, {percent(100 * delta / baseline.bytes)}" if baseline.bytes else "new"
+        yield "Size", f"{mebibytes(baseline.bytes)} -> {mebibytes(after)} ({change})"
+    if baseline is not None and baseline.kind != "none":
+        yield "Before", _before(baseline)
+
+
+_BASELINES: Final = {
+    "folded": "lowered without vkfuse, as before the fused lookup: tables folded to float",
+    "stock": "lowered by the installed ExecuTorch alone",
+    "file": "another file",
+}
+
+
+def _before(baseline: Baseline) -> str:
+    """Say what the file before is."""
+    text = baseline.path if baseline.kind == "file" and baseline.path else _BASELINES[baseline.kind]
+    return f"{text}; {baseline.note}" if baseline.note else text
+
+
+def _loadable(report: Report) -> Iterator[tuple[str, str]]:
+    """Say whether the file loads, and whether the one before did."""
+    if report.loadable is None:
+        return
+    now = _verdict(report.loadable)
+    if report.baseline is None or report.baseline.loadable is None:
+        yield "Loadable", now
+    else:
+        was = "yes" if report.baseline.loadable else _not_loadable(report.baseline.missing)
+        yield "Loadable", f"{was} -> {now}"
+
+
+def _verdict(loadable: Loadable) -> str:
+    """`yes`, `no: ...`, or that it loads and is wrong."""
+    if loadable.ok:
+        return "yes"
+    if any(finding.effect == "fails" for finding in loadable.findings) or loadable.missing:
+        return _not_loadable(loadable.missing)
+    return "loads, but computes something else (see below)"
+
+
+def _not_loadable(missing: tuple[str, ...]) -> str:
+    """`no: missing a, b and 3 more`."""
+    if not missing:
+        return "no"
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"no: missing {', '.join(missing[:3])}{more}"
+
+
+def _delegation(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield where operators run, now and before."""
+    now = report.delegation
+    if now is None:
+        return
+    was = report.baseline.delegation if report.baseline is not None else None
+    for key, count in _COUNTS:
+        text = f"{count(now):,}" if was is None else f"{count(was):,} -> {count(now):,}"
+        yield key, text
+
+
+_COUNTS: Final[tuple[tuple[str, Callable[[Delegation], int]], ...]] = (
+    ("Delegates", lambda delegation: delegation.subgraphs),
+    ("On Vulkan", lambda delegation: sum(delegation.vulkan.values())),
+    ("On the CPU", lambda delegation: sum(operator.count for operator in delegation.cpu.values())),
+    ("Crossings", lambda delegation: delegation.crossings),
+)
+
+
+def _verified(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what running the file's bytes gave."""
+    if report.verify is None:
+        return
+    yield "Verified", _verification(report.verify)
+    yield from (("", f"not compared: {skipped}") for skipped in report.verify.skipped)
+
+
+def _verification(verify: Verify) -> str:
+    """`yes, largest error 0`."""
+    if not verify.ran:
+        return "not run"
+    errors = [
+        f"{name} {value:.3g}"
+        for name, value in (("absolute", verify.max_abs_error), ("relative", verify.max_rel_error))
+        if value is not None
+    ]
+    largest = f", largest error {', '.join(errors)}" if errors else ""
+    return f"{'yes' if verify.ok else 'FAILED'}{largest}"
+
+
+def _checks(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the user asked for."""
+    for check in report.checks:
+        yield "Check", f"{'passed' if check.passed else 'FAILED'}: {_check(check)}"
+
+
+def _check(check: Check) -> str:
+    """`max-size 348 (limit 350)`."""
+    value = "" if check.value is None else f" {_number(check.value)}"
+    limit = "" if check.limit is None else f" (limit {_number(check.limit)})"
+    return f"{check.name}{value}{limit}"
+
+
+def _number(value: float | str) -> str:
+    """Return a value or limit as text."""
+    return value if isinstance(value, str) else f"{value:,.15g}"
+
+
+def _cost(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield time and memory."""
+    if report.cost is not None:
+        yield (
+            "Took",
+            f"{report.cost.seconds:.1f} s, at most {mebibytes(report.cost.peak_rss_bytes)} of memory",
+        )
+
+
+_SUMMARY: Final[tuple[Callable[[Report], Iterator[tuple[str, str]]], ...]] = (
+    _size,
+    _loadable,
+    _delegation,
+    _verified,
+    _checks,
+    _cost,
+)
