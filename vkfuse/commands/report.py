@@ -4,13 +4,15 @@ import hashlib
 from pathlib import Path
 
 from vkfuse.errors import InputError
-from vkfuse.pte import Graphs, PteFile, read_pte, vulkan_graphs
-from vkfuse.pte.ledger import ledger
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.reader import read_pte
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
-from vkfuse.report.build import baseline_of, delegation_of, loadable_of
-from vkfuse.report.diff import diff_of, same_bytes
-from vkfuse.report.file_tables import tables_of
-from vkfuse.report.model import Diff, OutputFile, Report
+from vkfuse.report.build import baseline_of, measure
+from vkfuse.report.diff import diff_of
+from vkfuse.report.model import OutputFile, Report
+from vkfuse.report.render import Format, render, rendered
+
+__all__ = ["Format", "render", "rendered", "report_files"]
 
 
 def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) -> Report:
@@ -18,33 +20,21 @@ def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) ->
     if base is not None and str(new) == str(base) == "-":
         raise InputError("both files are stdin", hint="give one of them as a path")
     target = find_runtime(runtime)
-    pte = read_pte(new)
-    graphs = vulkan_graphs(pte)
-    before = None if base is None else read_pte(base)
+    after = measure(read_pte(new), runtime)
+    before = None if base is None else measure(read_pte(base), runtime)
     return Report(
         runtime=target.version,
-        output=OutputFile(path=pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest()),
-        baseline=None if before is None else baseline_of("file", before, runtime),
-        delegation=delegation_of(pte, runtime=runtime, graphs=graphs),
-        loadable=loadable_of(pte, runtime, graphs=graphs),
-        tables=tables_of(pte, graphs),
-        ledger=ledger(pte, graphs=graphs),
-        diff=None if before is None else compare(pte, before, graphs, runtime),
+        output=_output(after.pte),
+        baseline=None if before is None else baseline_of("file", before),
+        delegation=after.delegation,
+        loadable=after.loadable,
+        tables=after.tables,
+        ledger=after.ledger,
+        diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),
     )
 
 
-def compare(new: PteFile, base: PteFile, graphs: Graphs | None = None, runtime: str = DEFAULT) -> Diff:
-    """Return `new` against `base`. FormatError."""
-    sides = (vulkan_graphs(new) if graphs is None else graphs, vulkan_graphs(base))
-    new_graphs, base_graphs = sides
-    return diff_of(
-        (new.size, base.size),
-        (ledger(new, graphs=new_graphs), ledger(base, graphs=base_graphs)),
-        (
-            delegation_of(new, runtime=runtime, graphs=new_graphs),
-            delegation_of(base, runtime=runtime, graphs=base_graphs),
-        ),
-        (tables_of(new, new_graphs), tables_of(base, base_graphs)),
-        identical=same_bytes(new, base),
-    )
+def _output(pte: PteFile) -> OutputFile:
+    """Return the size and hash of what was read."""
+    return OutputFile(path=pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())

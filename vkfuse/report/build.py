@@ -2,18 +2,29 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from vkfuse.pte.delegation import placement
-from vkfuse.pte.findings import Finding
+from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.pte.ledger import ledger
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
-from vkfuse.pte.vulkan import Graphs
-from vkfuse.report.model import Baseline, BaselineKind, CpuOperator, Delegation, Loadable, OutputFile
+from vkfuse.pte.vulkan import Graphs, vulkan_graphs
+from vkfuse.report.file_tables import tables_of
+from vkfuse.report.model import (
+    Baseline,
+    BaselineKind,
+    CpuOperator,
+    Delegation,
+    Loadable,
+    OutputFile,
+    TableRow,
+)
 
 
 class Reason(Protocol):
@@ -102,23 +113,43 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything that a report says of one file, each delegate decoded once."""
+
+    pte: PteFile
+    delegation: Delegation
+    loadable: Loadable
+    tables: tuple[TableRow, ...]
+    ledger: tuple[LedgerEntry, ...]
+
+
+def measure(pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reason] = _NO_REASONS) -> Measured:
+    """Measure a file for a runtime. InputError, FormatError."""
+    graphs = vulkan_graphs(pte)
+    return Measured(
+        pte=pte,
+        delegation=delegation_of(pte, reasons, runtime=runtime, graphs=graphs),
+        loadable=loadable_of(pte, runtime, graphs=graphs),
+        tables=tables_of(pte, graphs),
+        ledger=ledger(pte, graphs=graphs),
+    )
+
+
 def describe_baseline(
     kind: BaselineKind, path: Path, runtime: str = DEFAULT, *, reasons: Mapping[str, Reason] = _NO_REASONS
 ) -> Baseline:
     """Measure the file before. InputError, FormatError."""
-    return baseline_of(kind, read_pte(path), runtime, reasons)
+    return baseline_of(kind, measure(read_pte(path), runtime, reasons=reasons))
 
 
-def baseline_of(
-    kind: BaselineKind, pte: PteFile, runtime: str, reasons: Mapping[str, Reason] = _NO_REASONS
-) -> Baseline:
+def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
     """Return what the report says of the file before."""
-    verdict = loadable_of(pte, runtime)
     return Baseline(
         kind=kind,
-        path=pte.path,
-        bytes=pte.size,
-        loadable=verdict.ok,
-        missing=verdict.missing,
-        delegation=delegation_of(pte, reasons, runtime=runtime),
+        path=before.pte.path,
+        bytes=before.pte.size,
+        loadable=before.loadable.ok,
+        missing=before.loadable.missing,
+        delegation=before.delegation,
     )

@@ -5,30 +5,23 @@ from typing import Literal
 
 from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile
+from vkfuse.report.build import Measured
 from vkfuse.report.model import CountChange, Delegation, Diff, SizeChange, TableChange, TableRow
 from vkfuse.report.sizes import mebibytes
 
 
-def diff_of(
-    sizes: tuple[int, int],
-    ledgers: tuple[Iterable[LedgerEntry], Iterable[LedgerEntry]],
-    delegations: tuple[Delegation, Delegation],
-    tables: tuple[Iterable[TableRow], Iterable[TableRow]],
-    *,
-    identical: bool,
-) -> Diff:
-    """Return what changed; each pair is (new, base)."""
-    new, base = sizes
+def diff_of(new: Measured, base: Measured) -> Diff:
+    """Return what changed from `base` to `new`."""
     return Diff(
-        total=_change("total", "file", base, new),
-        ledger=tuple(_ledger(*ledgers)),
-        operators=tuple(_operators(*delegations)),
-        tables=tuple(_tables(*tables)),
-        identical=identical,
+        total=_change("total", "file", base.pte.size, new.pte.size),
+        ledger=tuple(_ledger(new.ledger, base.ledger)),
+        operators=tuple(_operators(new.delegation, base.delegation)),
+        tables=tuple(_tables(new.tables, base.tables)),
+        identical=_same_bytes(new.pte, base.pte),
     )
 
 
-def same_bytes(new: PteFile, base: PteFile) -> bool:
+def _same_bytes(new: PteFile, base: PteFile) -> bool:
     """Whether two files hold the same bytes."""
     return new.size == base.size and new.data == base.data
 

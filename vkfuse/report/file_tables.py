@@ -24,6 +24,7 @@ class Reader:
     scales: tuple[int, ...] = ()
     group: int | None = None
     bits: int | None = None  # of a packed weight; None: as wide as its type
+    rung: Rung | None = None  # None: `q4` for a fused pack, `gathered` for integer rows, else `untouched`
 
 
 _GATHER, _MATMUL = "gather", "matmul"
@@ -35,6 +36,9 @@ _VULKAN: Final = {
     "et_vk.linear_q8csw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,)),
     "aten.embedding.default": Reader(consumer=_GATHER, weight=0),
     "aten.linear.default": Reader(consumer=_MATMUL, weight=1),
+    "torchao.dequantize_affine.default": Reader(
+        consumer="dequantize", weight=0, scales=(2, 3), rung="untouched"
+    ),
 }
 _CPU: Final = {
     "aten::embedding": Reader(consumer=_GATHER, weight=0),
@@ -163,7 +167,9 @@ def _row(  # noqa: PLR0913 - one value of each column
 
 
 def _rung(bits: int, dtype: str, reader: Reader) -> Rung:
-    """`q4` where Vulkan reads the pack, `gathered` where integer rows are read, else `untouched`."""
+    """Return the rung that the way of reading amounts to."""
+    if reader.rung is not None:
+        return reader.rung
     if bits == _FUSED and reader.group is not None:
         return "q4"
     return "gathered" if dtype in _INTEGERS else "untouched"

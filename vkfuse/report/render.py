@@ -1,7 +1,6 @@
 """One report, each format."""
 
 from enum import StrEnum
-from typing import Protocol
 
 from rich.console import Console
 
@@ -19,19 +18,12 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
-class Stream(Protocol):
-    """What text can be written to."""
-
-    def write(self, text: str, /) -> object:
-        """Write `text`."""
-
-
 def render(report: Report, fmt: Format, console: Console) -> None:
-    """Write the report to the console; JSON and Markdown as they are, without wrapping or colour."""
-    if fmt is Format.TEXT:
+    """Write the report to the console; anything but text on a terminal without wrapping or colour."""
+    if fmt is Format.TEXT and console.is_terminal:
         render_text(report, console)
     else:
-        console.file.write(rendered(report, fmt))
+        console.file.write(rendered(report, fmt, width=console.width))
 
 
 def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
@@ -43,4 +35,4 @@ def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
     console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:
         render_text(report, console)
-    return capture.get()
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

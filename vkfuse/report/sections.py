@@ -17,7 +17,7 @@ _SHOWN: Final = 20  # rows of a long table; the rest is one line, and all of it 
 def sections(report: Report) -> tuple[Section, ...]:
     """Return what a release engineer reads, first things first; sections without rows are left out."""
     made = (make(report) for make in _SECTIONS)
-    return tuple(section for section in made if section.rows)
+    return tuple(section.without_empty_columns() for section in made if section.rows)
 
 
 def _tables(report: Report) -> Section:
@@ -86,17 +86,12 @@ def _findings(report: Report) -> Section:
         key = (finding.effect, finding.name, finding.code, finding.hint)
         places.setdefault(key, []).append(finding.where)
     rows = [
-        (effect, name, f"{code}: {hint}", _some(where))
+        (effect, name, f"{code}: {hint} ({_some(where)})")
         for (effect, name, code, hint), where in places.items()
     ]
     return Section(
         title="Findings",
-        columns=(
-            Column("Effect"),
-            Column("Name", fold=True),
-            Column("Why", fold=True),
-            Column("Where", fold=True),
-        ),
+        columns=(Column("Effect"), Column("Name", fold=True), Column("Why and where", fold=True)),
         rows=tuple(rows[:_SHOWN]),
         rest=f"and {counted(len(rows) - _SHOWN, 'more finding')}" if len(rows) > _SHOWN else "",
     )

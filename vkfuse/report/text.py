@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 def _parts(section: Section) -> Iterator[RenderableType]:
     """Yield the title, the table, and the line that stands for the rest."""
     yield Text(visible(section.title), style="bold")
-    yield Padding(_table(section) if section.columns else _pairs(section), (0, 0, 0, 2))
+    yield Padding(_table(section) if section.columns else _pairs(section), (0, 0, 0, 2), expand=False)
     if section.rest:
         yield Text(f"  {section.rest}", style="dim")
 
