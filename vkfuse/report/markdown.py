@@ -38,4 +38,4 @@ def _escaped(text: str) -> str:
     shown = visible(text).replace("&", "&amp;").replace("<", "&lt;")
     for character in "\\`*_[]|#~":
         shown = shown.replace(character, f"\\{character}")
-    return shown
+    return shown.replace("\n", "<br>")

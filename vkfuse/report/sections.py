@@ -27,13 +27,11 @@ def _tables(report: Report) -> Section:
         title="Tables",
         columns=(
             Column("Table", fold=True),
-            Column("Shape"),
-            Column("Grid"),
+            Column("Shape, grid"),
             Column("Read by"),
-            Column("Now", fold=True),
+            Column("Now, proof"),
             Column("Before", right=True),
             Column("After", right=True),
-            Column("Proof"),
         ),
         rows=tuple(_table(row) for row in shown),
         rest=_rest(report.tables[_SHOWN:], "table", lambda row: row.bytes_after),
@@ -42,24 +40,26 @@ def _tables(report: Report) -> Section:
 
 def _table(row: TableRow) -> tuple[str, ...]:
     """One table as text."""
-    grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else "-"
-    steps = f" ({', '.join(row.how)})" if row.how else ""
+    grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else ""
     return (
         row.name,
-        " x ".join(map(str, row.shape)),
-        grid,
-        ", ".join(row.consumers),
-        f"{row.rung}{steps}",
+        _lines(" x ".join(map(str, row.shape)), grid),
+        _lines(*row.consumers),
+        _lines(row.rung, _proof(row)),
         mebibytes(row.bytes_before),
         mebibytes(row.bytes_after),
-        _proof(row),
     )
+
+
+def _lines(*parts: str) -> str:
+    """Join the parts that are not empty, one a line."""
+    return "\n".join(filter(None, parts))
 
 
 def _proof(row: TableRow) -> str:
     """`exact`, or the largest error."""
     if row.proof is None:
-        return "-"
+        return ""
     return "exact" if row.proof.kind == "exact" else f"within {row.proof.max_abs_error:.2g}"
 
 
@@ -70,11 +70,20 @@ def _rest(left: tuple[T, ...], noun: str, size: Callable[[T], int]) -> str:
 
 
 def _refusals(report: Report) -> Section:
-    """Show why a table is not on a better rung."""
+    """Show how a table came to its rung, and why not to a better one."""
     return Section(
-        title="Not done, and why",
-        columns=(Column("Table", fold=True), Column("Now"), Column("Reason", fold=True)),
-        rows=tuple((row.name, row.rung, row.reason) for row in report.tables if row.reason),
+        title="How, and why not better",
+        columns=(
+            Column("Table", fold=True),
+            Column("Now"),
+            Column("Done", fold=True),
+            Column("Why", fold=True),
+        ),
+        rows=tuple(
+            (row.name, row.rung, ", ".join(row.how), row.reason)
+            for row in report.tables
+            if row.how or row.reason
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from vkfuse.report.model import Report
 from vkfuse.report.section import Section
 from vkfuse.report.sections import sections
 
+_NARROWEST = 14  # columns that a folded name keeps
 _STYLES = {"FAILED": "bold red", "no": "bold red", "fails": "bold red", "wrong": "red", "loads,": "red"}
 
 
@@ -24,9 +25,10 @@ def render_text(report: Report, console: Console) -> None:
 
 
 def visible(text: str) -> str:
-    """Names come from the file: what would steer a terminal is shown as a replacement character."""
+    """Show what would steer a terminal as a replacement character: names come from the file."""
     return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
     )
 
 
@@ -57,6 +59,7 @@ def _table(section: Section) -> Table:
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
             overflow="fold",
+            min_width=_NARROWEST if column.fold else None,
         )
     for row in section.rows:
         table.add_row(*map(_cell, row))
