@@ -4,6 +4,7 @@ The emitter leaves out views that change nothing but the shape: such a tensor ha
 and is read from the memory that it shares with another. Arenas show that, and any overlap of a bad plan.
 """
 
+from collections.abc import Hashable
 from typing import Any, Final
 
 import torch
@@ -81,6 +82,20 @@ class Memory:
         if not isinstance(spec, Tensor):
             raise FormatError("a tensor is expected here", field=self._field(index))
         return scalar_dtype(spec.scalar_type, self._field(index))
+
+    def place(self, index: int) -> Hashable:
+        """Return the name of a value's place: planned tensors that share memory share it."""
+        spec = self._values[index]
+        if isinstance(spec, Tensor) and spec.allocation is not None:
+            return self._where, spec.allocation.memory_id, spec.allocation.offset
+        return self._where, index
+
+    def places(self, index: int) -> tuple[Hashable, ...]:
+        """Return the places of a value, or of a list's members."""
+        spec = self._values[index]
+        if isinstance(spec, BoxedIntList | TensorList | OptionalTensorList):
+            return tuple(self.place(member) for member in spec.ids if member >= 0)
+        return (self.place(index),)
 
     def spec(self, index: int) -> Value:
         """Return what the file says of a value."""

@@ -1,6 +1,6 @@
 """A .pte, executed: instructions of a method, CPU kernels by torch, Vulkan delegates by their graphs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableE
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
 from vkfuse.verify.prims import PRIMS
-from vkfuse.verify.steps import Argument, Observer, Step, ignore
+from vkfuse.verify.steps import COPY, Argument, Observer, Step, ignore
 from vkfuse.verify.vulkan.graph import GraphRun
 from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
 
@@ -55,6 +55,11 @@ class Session:
     def noted(self) -> Noted:
         """The runtime's behaviours that applied so far, and where."""
         return {behaviour: tuple(places) for behaviour, places in self._noted.items()}
+
+    @property
+    def input_places(self) -> tuple[Hashable, ...]:
+        """Names of the inputs' places."""
+        return self._places(self.method.inputs)
 
     def reset(self) -> None:
         """Set every value to what the file says."""
@@ -126,7 +131,19 @@ class Session:
         except _TORCH_ERRORS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ExecutionError(name, where, reason) from error
-        observe(Step(name=name, where=where, inputs=tuple(values), outputs=outputs))
+        observe(
+            Step(
+                name=name,
+                where=where,
+                inputs=tuple(values),
+                outputs=outputs,
+                reads=self._places(call.args),
+                writes=self._places(targets),
+            )
+        )
+
+    def _places(self, indices: Sequence[int]) -> tuple[Hashable, ...]:
+        return tuple(place for index in indices for place in self._memory.places(index))
 
     def _computed(
         self, name: str, call: KernelCall, values: list[Any], where: str
@@ -164,9 +181,13 @@ class Session:
             self._memory.dtype(index) if isinstance(self._memory.spec(index), Tensor) else None
             for index in targets
         )
-        outputs = run(tuple(self._memory.read(index) for index in inputs), kinds, observe)
+        values = tuple(self._memory.read(index) for index in inputs)
+        where = f"{self.method.name}/{call.delegate_index}"
+        observe(_copy(where, values, self._places(inputs), run.input_places))
+        outputs = run(values, kinds, observe)
         for index, value in zip(targets, outputs, strict=True):
             self._memory.write(index, value)
+        observe(_copy(where, outputs, run.output_places, self._places(targets)))
 
     def _delegate(self, index: int, graphs: Mapping[tuple[str, int], VulkanGraph]) -> GraphRun | None:
         graph = graphs.get((self.method.name, index))
@@ -176,6 +197,15 @@ class Session:
 
     def _note(self, behaviour: Behaviour, where: str) -> None:
         self._noted.setdefault(behaviour, {})[where] = None
+
+
+def _copy(
+    where: str, values: tuple[Argument, ...], reads: Sequence[Hashable], writes: Sequence[Hashable]
+) -> Step:
+    """Return the step that moves values between the program and a delegate."""
+    return Step(
+        name=COPY, where=where, inputs=values, outputs=values, reads=tuple(reads), writes=tuple(writes)
+    )
 
 
 def _own(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """What an executor tells those who watch: each operator with what it read and wrote."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -12,14 +12,20 @@ Argument = torch.Tensor | Scalar | list[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One executed operator: where (`forward/0:3`: the fourth call of delegate 0), values in and out."""
+    """One executed operator: where (`forward/0:3`: the fourth call of delegate 0), values in and out.
+
+    `reads` and `writes` name the places of the values, so that it is known who made what.
+    """
 
     name: str
     where: str
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
+    reads: tuple[Hashable, ...] = ()
+    writes: tuple[Hashable, ...] = ()
 
 
+COPY: Final = "copy"  # the name of a step that moves values into a delegate, or out of it
 Observer = Callable[[Step], None]
 
 

@@ -1,6 +1,6 @@
 """A delegate's graph, executed: constants once, then the chain for every call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -39,6 +39,16 @@ class GraphRun:
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
         self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
+
+    @property
+    def input_places(self) -> tuple[Hashable, ...]:
+        """Names of the inputs' places."""
+        return tuple(self._places(self._graph.input_ids))
+
+    @property
+    def output_places(self) -> tuple[Hashable, ...]:
+        """Names of the outputs' places."""
+        return tuple(self._places(self._graph.output_ids))
 
     @property
     def input_count(self) -> int:
@@ -137,7 +147,23 @@ class GraphRun:
         )
         outputs = _as_file_says(view, _computed(view, kernel))
         self._store(call.args[-1], outputs, state)
-        observe(Step(name=call.name, where=where, inputs=view.args, outputs=outputs))
+        observe(
+            Step(
+                name=call.name,
+                where=where,
+                inputs=view.args,
+                outputs=outputs,
+                reads=tuple(self._places(call.args[:-1])),
+                writes=tuple(self._places(call.args[-1:])),
+            )
+        )
+
+    def _places(self, indices: Iterable[int]) -> Iterator[Hashable]:
+        """Yield names of values, the members of lists."""
+        for index in indices:
+            value = self._graph.values[index]
+            for member in value.ids if isinstance(value, ValueList) else (index,):
+                yield self._where, member
 
     def _argument(self, index: int, state: dict[int, Any]) -> Argument:
         value = self._graph.values[index]

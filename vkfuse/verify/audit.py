@@ -1,0 +1,219 @@
+"""Every value of every quantized table in the file, read as its operator reads it, against the program's.
+
+Outputs show only the rows that some input reached; this reads all of them, in blocks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.survey import Consumer, Site, Table, survey
+from vkfuse.verify.steps import Step
+from vkfuse.verify.verdict import TableCheck
+from vkfuse.verify.vulkan.embedding import unpack_nibbles
+
+_BLOCK_VALUES: Final = 1 << 22
+_SIMILAR: Final = 0.9  # share of equal values from which two tables are meant to be one
+_SAMPLED_ROWS: Final = 64
+
+Rows = Callable[[int, int], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A table by blocks of rows: [rows, columns]; `address` tells two in memory apart."""
+
+    name: str
+    where: str
+    rows: int
+    columns: int
+    read: Rows
+    address: int = 0
+
+
+class TableReader:
+    """Watches a run and collects the tables that its operators read."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Candidate] = {}
+
+    def __call__(self, step: Step) -> None:
+        """Look at one operator."""
+        reader = _READERS.get(step.name)
+        candidate = reader(step) if reader else None
+        if candidate is not None:
+            table = next(
+                value for value in step.inputs if isinstance(value, torch.Tensor) and value.dim() == 2
+            )
+            self._found.setdefault((step.name, table.data_ptr(), candidate.rows), candidate)
+
+    @property
+    def tables(self) -> tuple[Candidate, ...]:
+        """The tables in the order of their first use."""
+        return tuple(self._found.values())
+
+
+def audit(tables: tuple[Candidate, ...], exported: ExportedProgram) -> Iterator[TableCheck]:
+    """Yield a check of each table of the file for which the program has one of at most its size."""
+    constants = Constants(exported)
+    wanted = [
+        candidate for table in survey(exported, constants) for candidate in _of_program(table, constants)
+    ]
+    for found in tables:
+        likely = [other for other in wanted if other.rows <= found.rows and other.columns <= found.columns]
+        if not likely:
+            continue
+        shares = {id(other): _equal_share(found, other) for other in likely}
+        best = max(likely, key=lambda other: (shares[id(other)], other.rows * other.columns))
+        yield _compared(found, best) if shares[id(best)] >= _SIMILAR else _unlike(found)
+
+
+def _of_program(table: Table, constants: Constants) -> Iterator[Candidate]:
+    """Yield the float rows of each site, and values and scales for those who gather them apart."""
+    for site in table.sites:
+        if site.grid is None or site.consumer is Consumer.OTHER:
+            continue
+        yield _candidate(table.name, site, original_rows(site, constants))
+    grid = table.sites[0].grid
+    if grid is not None:
+        scales, values = grid.scales, grid.values
+        yield Candidate(
+            name=table.name,
+            where="values",
+            rows=grid.rows,
+            columns=grid.columns,
+            read=lambda low, high: values[low:high],
+        )
+        yield Candidate(
+            name=table.name,
+            where="scales",
+            rows=grid.rows,
+            columns=scales.shape[1],
+            read=lambda low, high: scales[low:high],
+        )
+
+
+def _candidate(name: str, site: Site, read: Rows) -> Candidate:
+    rows, columns = (site.grid.rows, site.grid.columns) if site.grid else (0, 0)
+    return Candidate(name=name, where=site.node.name, rows=rows, columns=columns, read=read)
+
+
+def _equal_share(found: Candidate, other: Candidate) -> float:
+    """Share of equal values in some rows spread over the smaller table."""
+    step = max(1, other.rows // _SAMPLED_ROWS)
+    equal = total = 0
+    for row in range(0, other.rows, step):
+        a, b = found.read(row, row + 1)[:, : other.columns], other.read(row, row + 1)
+        equal += int((a.double() == b.double()).sum())
+        total += b.numel()
+    return equal / total if total else 0.0
+
+
+def _compared(found: Candidate, other: Candidate) -> TableCheck:
+    """Compare all rows; what the file has beyond the program's columns and rows is padding."""
+    differing, largest, first = 0, 0.0, None
+    step = max(1, _BLOCK_VALUES // max(1, found.columns))
+    for low in range(0, other.rows, step):
+        high = min(low + step, other.rows)
+        a, b = found.read(low, high)[:, : other.columns].double(), other.read(low, high).double()
+        unequal = a != b
+        count = int(unequal.sum())
+        if count and first is None:
+            first = low + int(unequal.any(dim=1).nonzero()[0])
+        differing += count
+        largest = max(largest, float((a - b).abs().max()) if count else 0.0)
+    return TableCheck(
+        operator=found.name,
+        where=found.where,
+        shape=(found.rows, found.columns),
+        matches=other.name,
+        values=other.rows * other.columns,
+        differing=differing,
+        max_abs=largest,
+        first_row=first,
+    )
+
+
+def _unlike(found: Candidate) -> TableCheck:
+    return TableCheck(
+        operator=found.name,
+        where=found.where,
+        shape=(found.rows, found.columns),
+        matches="",
+        values=0,
+        differing=0,
+        max_abs=0.0,
+        first_row=None,
+    )
+
+
+def _packed(
+    step: Step, weight: Any, group_size: Any, scales: Callable[[int, int], torch.Tensor], *, low_first: bool
+) -> Candidate | None:
+    """Return the float rows of a packed 4-bit table; `scales(low, high)` are [rows, groups]."""
+    if not isinstance(weight, torch.Tensor) or not isinstance(group_size, int) or group_size < 1:
+        return None
+    columns = weight.shape[1] * 2
+
+    def read(low: int, high: int) -> torch.Tensor:
+        values = unpack_nibbles(weight[low:high], low_first=low_first).float()
+        return values * scales(low, high).float().repeat_interleave(group_size, dim=1)[:, :columns]
+
+    return Candidate(
+        name=step.name,
+        where=step.where,
+        rows=weight.shape[0],
+        columns=columns,
+        read=read,
+        address=weight.data_ptr(),
+    )
+
+
+def _embedding_q4gsw(step: Step) -> Candidate | None:
+    weight, scales, group_size, _, linear = step.inputs[:5]
+    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
+        return None
+    return _packed(step, weight, group_size, lambda low, high: scales[low:high], low_first=bool(linear))
+
+
+def _linear_q4gsw(step: Step) -> Candidate | None:
+    _, weight, scales, group_size = step.inputs[:4]
+    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
+        return None
+    return _packed(step, weight, group_size, lambda low, high: scales[:, low:high].t(), low_first=True)
+
+
+def _linear_dq8ca_q4gsw(step: Step) -> Candidate | None:
+    weight, scales, group_size = step.inputs[3], step.inputs[5], step.inputs[6]
+    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
+        return None
+    return _packed(step, weight, group_size, lambda low, high: scales[:, low:high].t(), low_first=True)
+
+
+def _plain(step: Step) -> Candidate | None:
+    """Return the table of a lookup that stores it as it is."""
+    weight = step.inputs[0]
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+        return None
+    return Candidate(
+        name=step.name,
+        where=step.where,
+        rows=weight.shape[0],
+        columns=weight.shape[1],
+        read=lambda low, high: weight[low:high],
+        address=weight.data_ptr(),
+    )
+
+
+_READERS: Final[Mapping[str, Callable[[Step], Candidate | None]]] = {
+    "et_vk.embedding_q4gsw.default": _embedding_q4gsw,
+    "et_vk.linear_q4gsw.default": _linear_q4gsw,
+    "et_vk.linear_dq8ca_q4gsw.default": _linear_dq8ca_q4gsw,
+    "aten.embedding.default": _plain,
+    "aten::embedding.out": _plain,
+}

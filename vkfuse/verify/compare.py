@@ -1,0 +1,127 @@
+"""Numbers against numbers: errors, agreement, and how much error passes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from vkfuse.verify.verdict import OutputError
+
+# Share of an output's largest value, by its type: sums in another order (float32); each stored activation
+# rounded to 11 or 8 bits, and some accumulation (float16, bfloat16). Integers and booleans must agree.
+RELATIVE_LIMITS: Final = {
+    torch.float64: 1e-4,
+    torch.float32: 1e-4,
+    torch.float16: 1e-2,
+    torch.bfloat16: 4e-2,
+}
+_FLOOR: Final = 1e-7  # absolute: an output that should be zero
+_LOGITS_FROM: Final = 16  # entries in a row before its largest one is worth comparing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What passes: `atol + rtol * |expected|`; None is the type's limit in relation to the largest value."""
+
+    atol: float | None = None
+    rtol: float | None = None
+    noise: float = 0.0  # absolute, measured: what rounding of activations makes of tiny differences
+
+    @property
+    def given(self) -> bool:
+        """Whether the user chose it."""
+        return self.atol is not None or self.rtol is not None
+
+
+def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputError:
+    """Compare one output; anything but tensors must be equal."""
+    got, expected = _as_tensor(got), _as_tensor(expected)
+    if got.shape != expected.shape or got.dtype.is_floating_point != expected.dtype.is_floating_point:
+        return _unlike(index, got, expected)
+    limit = limits(expected, tolerance)
+    a, b = got.detach().reshape(-1).double(), expected.detach().reshape(-1).double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    error = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+    largest = float(b.abs().nan_to_num(0.0, 0.0, 0.0).max()) if b.numel() else 0.0
+    worst = float(error.max()) if error.numel() else 0.0
+    return OutputError(
+        index=index,
+        dtype=str(expected.dtype).removeprefix("torch."),
+        shape=tuple(expected.shape),
+        max_abs=worst,
+        max_rel=worst / largest if largest else (0.0 if worst == 0 else math.inf),
+        max_ulp=_ulps(got, expected, error),
+        cosine=_cosine(a, b),
+        sqnr_db=_sqnr(error, b),
+        top1=_top1(got, expected),
+        limit=float(limit.max()) if limit.numel() else 0.0,
+        passed=bool((error <= limit.reshape(-1)).all()),
+    )
+
+
+def limits(expected: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
+    """Return float64 of the shape of `expected`: the largest error of each value that passes."""
+    magnitude = expected.detach().double().abs().nan_to_num(0.0, 0.0, 0.0)
+    if tolerance.given:
+        return magnitude * (tolerance.rtol or 0.0) + (tolerance.atol or 0.0)
+    share = RELATIVE_LIMITS.get(expected.dtype, 0.0)
+    largest = magnitude.max() if magnitude.numel() else torch.zeros(())
+    floor = _FLOOR if share else 0.0
+    return torch.full_like(magnitude, max(float(share * largest), floor) + tolerance.noise)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value)
+
+
+def _unlike(index: int, got: torch.Tensor, expected: torch.Tensor) -> OutputError:
+    """Return the verdict on outputs of different shape or kind."""
+    return OutputError(
+        index=index,
+        dtype=f"{got.dtype}, not {expected.dtype}".replace("torch.", ""),
+        shape=tuple(got.shape),
+        max_abs=math.inf,
+        max_rel=math.inf,
+        max_ulp=math.inf,
+        cosine=0.0,
+        sqnr_db=-math.inf,
+        top1=None,
+        limit=0.0,
+        passed=False,
+    )
+
+
+def _ulps(got: torch.Tensor, expected: torch.Tensor, error: torch.Tensor) -> float:
+    """Largest error in units of the last place of the expected value's type."""
+    if not expected.dtype.is_floating_point or not error.numel():
+        return float(error.max()) if error.numel() else 0.0
+    del got
+    info = torch.finfo(expected.dtype)
+    magnitude = expected.detach().reshape(-1).double().abs().clamp(min=info.smallest_normal)
+    unit = torch.exp2(torch.floor(torch.log2(magnitude))) * info.eps
+    return float((error / unit).nan_to_num(nan=math.inf).max())
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the cosine of the angle between two vectors; 1 for two zero vectors."""
+    scale = float(a.norm() * b.norm())
+    if scale == 0:
+        return 1.0 if bool((a == b).all()) else 0.0
+    return float(torch.dot(a, b)) / scale
+
+
+def _sqnr(error: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the signal to noise ratio in decibels; infinite without noise."""
+    noise, signal = float(error.square().sum()), float(b.square().sum())
+    if noise == 0:
+        return math.inf
+    return -math.inf if signal == 0 or math.isinf(noise) else 10 * math.log10(signal / noise)
+
+
+def _top1(got: torch.Tensor, expected: torch.Tensor) -> float | None:
+    """Share of rows whose largest entry stands in the same place; None for what are no logits."""
+    if not expected.dtype.is_floating_point or expected.dim() == 0 or expected.shape[-1] < _LOGITS_FROM:
+        return None
+    agree = got.nan_to_num().argmax(-1) == expected.nan_to_num().argmax(-1)
+    return float(agree.double().mean())

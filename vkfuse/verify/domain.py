@@ -1,0 +1,154 @@
+"""What inputs a program takes: rows of the tables that they index, bounds of the dynamic dimensions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sympy  # type: ignore[import-untyped]
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.pte.model import Tensor, Value
+
+_KEEPS_VALUES: Final = frozenset(
+    {
+        "_to_copy", "to", "clone", "alias", "alias_copy", "contiguous", "detach", "lift_fresh_copy",
+        "view", "view_copy", "reshape", "_unsafe_view", "flatten", "unsqueeze", "unsqueeze_copy",
+        "squeeze", "squeeze_copy", "expand", "expand_copy", "permute", "permute_copy", "transpose",
+        "slice", "slice_copy", "select", "select_copy", "t", "narrow",
+    }
+)  # fmt: skip
+Shape = tuple[int | sympy.Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """`rows` of the smallest table that an input indexes, by the input's position; `shapes` of tensor inputs.
+
+    `bounds` of each symbol are what both the program and the file allow.
+    """
+
+    rows: Mapping[int, int]
+    shapes: Mapping[int, Shape]
+    bounds: Mapping[sympy.Symbol, tuple[int, int]]
+
+    def sizes(self, position: int, lengths: Mapping[sympy.Symbol, int]) -> tuple[int, ...] | None:
+        """Return the shape of an input for given lengths; None where the input is no tensor."""
+        shape = self.shapes.get(position)
+        if shape is None:
+            return None
+        return tuple(size if isinstance(size, int) else int(size.subs(lengths)) for size in shape)
+
+
+def domain_of(exported: ExportedProgram, file_inputs: Sequence[Value]) -> Domain:
+    """Read the domain from the graph, and the longest dimensions from the file's own inputs."""
+    placeholders = _user_placeholders(exported)
+    shapes = {
+        position: tuple(_size(size) for size in node.meta["val"].shape)
+        for position, node in enumerate(placeholders)
+        if node is not None and isinstance(node.meta.get("val"), torch.Tensor)
+    }
+    rows = {
+        position: least
+        for position, node in enumerate(placeholders)
+        if node is not None and (least := _least_rows(node)) is not None
+    }
+    return Domain(rows=rows, shapes=shapes, bounds=_bounds(exported, shapes, file_inputs))
+
+
+def _user_placeholders(exported: ExportedProgram) -> list[fx.Node | None]:
+    """Placeholders of the user's inputs in order; None for one that is a constant."""
+    by_name = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    return [by_name.get(str(name)) for name in exported.graph_signature.user_inputs]
+
+
+def _size(size: Any) -> int | sympy.Expr:
+    if isinstance(size, torch.SymInt):
+        expression = size.node.expr
+        return int(expression) if expression.is_number else expression
+    return int(size)
+
+
+def _least_rows(placeholder: fx.Node) -> int | None:
+    """Rows of the smallest table that the values of a placeholder index; None where they index none."""
+    value = placeholder.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dtype not in {torch.int32, torch.int64}:
+        return None
+    found: list[int] = []
+    waiting, seen = [placeholder], set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for user in node.users:
+            found.extend(_indexed(user, node))
+            if _packet(user) in _KEEPS_VALUES and user.args and user.args[0] is node:
+                waiting.append(user)
+    return min(found, default=None)
+
+
+def _packet(node: fx.Node) -> str:
+    target = node.target
+    return str(target).split(".")[1] if node.op == "call_function" and str(target).count(".") else ""
+
+
+def _indexed(user: fx.Node, index: fx.Node) -> list[int]:
+    """Sizes of the dimensions that `user` indexes with `index`."""
+    packet = _packet(user)
+    if packet.startswith("embedding"):
+        return _dim(user.args[0], 0) if index in user.args[1:] else []
+    if packet in {"index_select", "gather"} and len(user.args) > 2 and user.args[2] is index:
+        return _dim(user.args[0], user.args[1])
+    if packet == "index" and isinstance(user.args[1], list | tuple):
+        return [
+            size for at, other in enumerate(user.args[1]) if other is index for size in _dim(user.args[0], at)
+        ]
+    return []
+
+
+def _dim(node: Any, dim: Any) -> list[int]:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    if not isinstance(value, torch.Tensor) or not isinstance(dim, int):
+        return []
+    size = _size(value.shape[dim])
+    return [size] if isinstance(size, int) else []
+
+
+def _bounds(
+    exported: ExportedProgram, shapes: Mapping[int, Shape], file_inputs: Sequence[Value]
+) -> dict[sympy.Symbol, tuple[int, int]]:
+    """(least, largest) of each symbol in the shapes of inputs; the file's tensors are upper bounds."""
+    bounds: dict[sympy.Symbol, tuple[int, int]] = {}
+    for position, shape in shapes.items():
+        spec = file_inputs[position] if position < len(file_inputs) else None
+        for axis, size in enumerate(shape):
+            for symbol in () if isinstance(size, int) else sorted(size.free_symbols, key=str):
+                low, high = bounds.get(symbol) or _declared(exported, symbol)
+                if isinstance(spec, Tensor) and axis < len(spec.sizes):
+                    high = min(high, _largest(size, symbol, spec.sizes[axis], high))
+                bounds[symbol] = (low, max(low, high))
+    return bounds
+
+
+def _declared(exported: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, int]:
+    """Range of a symbol as the program declares it; no upper bound is a very large one."""
+    values = exported.range_constraints.get(symbol)
+    if values is None:
+        return 1, 1 << 31
+    high = int(values.upper) if values.upper.is_Integer else 1 << 31
+    return max(0, int(values.lower)), high
+
+
+def _largest(size: sympy.Expr, symbol: sympy.Symbol, most: int, high: int) -> int:
+    """Largest value of a symbol for which a size stays within `most`."""
+    if size == symbol:
+        return min(most, high)
+    if size.free_symbols != {symbol}:
+        return high
+    low, top = 0, min(high, most * 64 + 64)
+    while low < top:
+        middle = (low + top + 1) // 2
+        low, top = (middle, top) if int(size.subs({symbol: middle})) <= most else (low, middle - 1)
+    return low

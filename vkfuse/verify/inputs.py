@@ -1,0 +1,136 @@
+"""Inputs to compare on: the example, random ones like it, edge rows of tables, extreme lengths."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import sympy  # type: ignore[import-untyped]
+import torch
+
+from vkfuse.errors import InputError
+from vkfuse.verify.domain import Domain
+from vkfuse.verify.steps import Argument
+
+_USUAL_LENGTH: Final = 64
+Lengths = Mapping[sympy.Symbol, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Flat inputs and how they came about."""
+
+    label: str
+    values: tuple[Argument, ...]
+
+
+def samples(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterator[Sample]:
+    """Yield the example, `seeds` random ones, edge rows, extreme lengths. InputError for a bad example."""
+    lengths = _example_lengths(example, domain)
+    yield Sample(label="example", values=example)
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        yield Sample(
+            label=f"random {seed}",
+            values=_random(example, domain, _random_lengths(lengths, domain, seed, generator), generator),
+        )
+    if domain.rows:
+        yield Sample(label="first and last rows", values=_edge_rows(example, domain))
+    for label, pick in (("shortest", 0), ("longest", 1)):
+        extreme = {symbol: bounds[pick] for symbol, bounds in domain.bounds.items()}
+        if extreme and extreme != lengths:
+            generator = torch.Generator().manual_seed(seeds + pick)
+            yield Sample(label=label, values=_random(example, domain, extreme, generator))
+
+
+def synthetic(domain: Domain, dtypes: Mapping[int, torch.dtype]) -> tuple[Argument, ...]:
+    """Return an example for a program that stores none, of lengths about 8. InputError for non-tensors."""
+    lengths = {symbol: min(high, max(low, 8)) for symbol, (low, high) in domain.bounds.items()}
+    generator = torch.Generator().manual_seed(0)
+    values: list[Argument] = []
+    for position in range(len(dtypes)):
+        sizes = domain.sizes(position, lengths)
+        if sizes is None:
+            raise InputError(
+                f"input {position} is no tensor and the program stores no example", hint="pass --inputs"
+            )
+        values.append(_plain(sizes, dtypes[position], domain.rows.get(position), generator))
+    return tuple(values)
+
+
+def _plain(
+    sizes: tuple[int, ...], dtype: torch.dtype, rows: int | None, generator: torch.Generator
+) -> torch.Tensor:
+    if dtype is torch.bool:
+        return torch.ones(sizes, dtype=dtype)
+    if dtype.is_floating_point:
+        return torch.randn(sizes, generator=generator).to(dtype)
+    return torch.randint(0, rows or 2, sizes, generator=generator).to(dtype)
+
+
+def _example_lengths(example: tuple[Argument, ...], domain: Domain) -> dict[sympy.Symbol, int]:
+    """Return the symbols' values in the example, as far as a dimension is a symbol by itself."""
+    found: dict[sympy.Symbol, int] = {}
+    for position, shape in domain.shapes.items():
+        value = example[position] if position < len(example) else None
+        if not isinstance(value, torch.Tensor) or value.dim() != len(shape):
+            raise InputError(f"input {position} of the example is no tensor of {len(shape)} dimensions")
+        for size, actual in zip(shape, value.shape, strict=True):
+            if isinstance(size, sympy.Symbol):
+                found.setdefault(size, actual)
+    return {symbol: found.get(symbol, low) for symbol, (low, _) in domain.bounds.items()}
+
+
+def _random_lengths(lengths: Lengths, domain: Domain, seed: int, generator: torch.Generator) -> Lengths:
+    """Return the example's lengths for the first seed, any allowed and not very long ones for the others."""
+    if seed == 0:
+        return lengths
+    drawn: dict[sympy.Symbol, int] = {}
+    for symbol, (low, high) in domain.bounds.items():
+        most = min(high, max(_USUAL_LENGTH, 2 * lengths[symbol]))
+        drawn[symbol] = int(torch.randint(low, max(low, most) + 1, (), generator=generator))
+    return drawn
+
+
+def _random(
+    example: tuple[Argument, ...], domain: Domain, lengths: Lengths, generator: torch.Generator
+) -> tuple[Argument, ...]:
+    return tuple(
+        _like(value, domain.sizes(position, lengths), domain.rows.get(position), generator)
+        if isinstance(value, torch.Tensor)
+        else value
+        for position, value in enumerate(example)
+    )
+
+
+def _like(
+    value: torch.Tensor, sizes: tuple[int, ...] | None, rows: int | None, generator: torch.Generator
+) -> torch.Tensor:
+    """Return random values in the range of an example's; of a table's rows where `rows` is given."""
+    shape = tuple(value.shape) if sizes is None else sizes
+    if rows is not None:
+        return torch.randint(0, rows, shape, generator=generator).to(value.dtype)
+    if not value.numel():
+        return value.new_zeros(shape)
+    if value.dtype is torch.bool:
+        share = float(value.double().mean())
+        return torch.rand(shape, generator=generator) < share
+    low, high = value.min(), value.max()
+    if not value.dtype.is_floating_point:
+        return torch.randint(int(low), int(high) + 1, shape, generator=generator).to(value.dtype)
+    drawn = torch.randn(shape, generator=generator) * _spread(value) + float(value.double().mean())
+    return drawn.clamp(float(low), float(high)).to(value.dtype)
+
+
+def _spread(value: torch.Tensor) -> float:
+    return float(value.double().std()) if value.numel() > 1 else 0.0
+
+
+def _edge_rows(example: tuple[Argument, ...], domain: Domain) -> tuple[Argument, ...]:
+    """Return the example with first and last rows in turn as indices."""
+    values = list(example)
+    for position, rows in domain.rows.items():
+        value = values[position]
+        if isinstance(value, torch.Tensor):
+            turns = torch.arange(value.numel()).reshape(value.shape) % 2
+            values[position] = (turns * (rows - 1)).to(value.dtype)
+    return tuple(values)

@@ -1,0 +1,215 @@
+"""The original program, run eagerly node by node, also with the runtime's arithmetic in place of torch's."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from vkfuse.errors import InputError
+from vkfuse.program import constants_of
+from vkfuse.verify.rowwise import RowTable
+from vkfuse.verify.steps import Argument
+from vkfuse.verify.vulkan.linear import nudged_qparams
+
+_GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation makes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """Which of the runtime's deviations the reference takes over; `noise` is added before 8-bit rounding."""
+
+    dynamic_rows: bool = False
+    gelu_tanh: bool = False
+    noise: float = 0.0
+
+    @property
+    def eager(self) -> bool:
+        """Whether it is torch's own arithmetic."""
+        return not (self.dynamic_rows or self.gelu_tanh or self.noise)
+
+
+EAGER: Final = Arithmetic()
+NodeObserver = Callable[[fx.Node, Any], None]
+
+
+class Reference:
+    """An exported program as the thing to compare with; mutable buffers keep their values until `reset`."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self.exported = exported
+        self._module = exported.graph_module
+        self._fixed = _fixed_inputs(exported)
+        self._state: dict[str, Argument] = {}
+
+    def reset(self) -> None:
+        """Set the buffers to what the program says."""
+        self._state = {}
+
+    def __call__(
+        self,
+        inputs: tuple[Argument, ...],
+        observe: NodeObserver | None = None,
+        arithmetic: Arithmetic = EAGER,
+    ) -> tuple[Any, ...]:
+        """Run on the flat user inputs; return the flat user outputs. InputError for a wrong number."""
+        runner = _Runner(self._module, observe, arithmetic)
+        with torch.no_grad():
+            results = runner.run(*self._placeholders(inputs), enable_io_processing=False)
+        return tuple(self._user_outputs(results))
+
+    def _placeholders(self, inputs: tuple[Argument, ...]) -> Iterator[Argument]:
+        """Yield a value for each placeholder, in the order of the graph."""
+        remaining = iter(inputs)
+        for spec in self.exported.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                yield _next(remaining)
+            elif spec.target in self._state:
+                yield self._state[spec.target]
+            else:
+                yield _copied(self._fixed[spec.arg.name])
+        if next(remaining, None) is not None:
+            raise InputError("more inputs than the program takes")
+
+    def _user_outputs(self, results: Any) -> Iterator[Any]:
+        """Yield user outputs, and keep what the program writes to its buffers."""
+        for spec, value in zip(self.exported.graph_signature.output_specs, results, strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT:
+                yield value
+            elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
+                self._state[spec.target] = value
+
+
+def flat_inputs(
+    exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Argument, ...]:
+    """Flatten arguments as the program's inputs. InputError where their structure is not the program's."""
+    leaves, spec = torch.utils._pytree.tree_flatten((args, kwargs))  # noqa: SLF001 - torch.export's own structure
+    expected = exported.call_spec.in_spec
+    if expected is not None and spec != expected:
+        ordered = {name: kwargs[name] for name in _keyword_order(expected) if name in kwargs}
+        leaves, spec = torch.utils._pytree.tree_flatten((args, ordered))  # noqa: SLF001
+    if expected is not None and len(leaves) != expected.num_leaves:
+        raise InputError(f"{len(leaves)} inputs for a program that takes {expected.num_leaves}")
+    return tuple(leaves)
+
+
+def _keyword_order(spec: Any) -> list[str]:
+    children = spec.children()
+    return list(children[1].context) if len(children) > 1 and isinstance(children[1].context, list) else []
+
+
+def _fixed_inputs(exported: ExportedProgram) -> dict[str, Argument]:
+    """Values of the placeholders that are no inputs, by name."""
+    fixed: dict[str, Argument] = dict(constants_of(exported))
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT and spec.arg.name not in fixed and spec.target is not None:
+            fixed[spec.arg.name] = exported.constants.get(spec.target)
+    return fixed
+
+
+def _next(values: Iterator[Argument]) -> Argument:
+    try:
+        return next(values)
+    except StopIteration:
+        raise InputError("fewer inputs than the program takes") from None
+
+
+def _copied(value: Argument) -> Argument:
+    """Return constants as they are: the graph is functional and writes to none."""
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+class _Runner(fx.Interpreter):
+    """Runs a graph; large tables are dequantized by rows, the runtime's arithmetic may replace torch's."""
+
+    def __init__(self, module: fx.GraphModule, observe: NodeObserver | None, arithmetic: Arithmetic) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self._observe = observe
+        self._arithmetic = arithmetic
+        self._generator = torch.Generator().manual_seed(0)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node and tell who watches."""
+        result = super().run_node(n)
+        if self._observe is not None and n.op == "call_function":
+            self._observe(n, result)
+        return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator, or what stands in for it."""
+        name = str(target)
+        substitute = _SUBSTITUTES.get(name)
+        if substitute is not None and not self._arithmetic.eager:
+            result = substitute(self, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        lazy = RowTable.call(name, args, kwargs)
+        if lazy is not NotImplemented:
+            return lazy
+        args, kwargs = torch.utils._pytree.tree_map_only(  # noqa: SLF001
+            RowTable, lambda table: table.whole(), (args, kwargs)
+        )
+        return super().call_function(target, args, kwargs)
+
+    def noisy(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x with relative noise, where the arithmetic asks for it."""
+        if not self._arithmetic.noise:
+            return x
+        noise = torch.randn(x.shape, generator=self._generator, dtype=torch.float32)
+        return (x.float() * (1 + self._arithmetic.noise * noise)).to(x.dtype)
+
+    def gelu(self, x: torch.Tensor, approximate: str = "none") -> Any:
+        """Return gelu by tanh."""
+        del approximate
+        return (
+            torch.nn.functional.gelu(x, approximate="tanh") if self._arithmetic.gelu_tanh else NotImplemented
+        )
+
+    def qparams(self, x: torch.Tensor, mapping: str, block: list[int], *rest: Any, **named: Any) -> Any:
+        """Return parameters of rows by the runtime's formula."""
+        del mapping, rest, named
+        if not self._arithmetic.dynamic_rows or list(block) != [1] * (x.dim() - 1) + [x.shape[-1]]:
+            return NotImplemented
+        noisy = self.noisy(x).float()
+        scale, zero = nudged_qparams(noisy.amin(-1), noisy.amax(-1), -128, 127)
+        return scale, zero.to(torch.int8)
+
+    def quantize(self, x: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        """Return quantized activations; a single row stays as it is."""
+        if not self._arithmetic.dynamic_rows or not x.is_floating_point():
+            return NotImplemented
+        if math.prod(x.shape[:-1]) == 1:
+            return _Unquantized(x)
+        return torch.ops.torchao.quantize_affine.default(self.noisy(x), *rest, **named)
+
+    def dequantize(self, x: Any, *rest: Any, **named: Any) -> Any:
+        """Return what was never quantized."""
+        del self, rest, named
+        return x.value if isinstance(x, _Unquantized) else NotImplemented
+
+
+@dataclass(frozen=True, slots=True)
+class _Unquantized:
+    """A row that the runtime does not quantize."""
+
+    value: torch.Tensor
+
+
+_SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
+    "aten.gelu.default": _Runner.gelu,
+    "torchao.choose_qparams_affine.default": _Runner.qparams,
+    "torchao.quantize_affine.default": _Runner.quantize,
+    "torchao.dequantize_affine.default": _Runner.dequantize,
+}
+
+
+def noisy_runtime(arithmetic: Arithmetic) -> Arithmetic:
+    """Return the same arithmetic with gentle noise before each rounding of activations."""
+    return Arithmetic(
+        dynamic_rows=arithmetic.dynamic_rows, gelu_tanh=arithmetic.gelu_tanh, noise=_GENTLE_NOISE
+    )

@@ -1,0 +1,145 @@
+"""What a verification found. Plain data, without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vkfuse.pte.findings import Finding
+from vkfuse.report.model import Verify
+
+Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputError:
+    """One output against the program's. `max_rel` is the error in relation to the largest value.
+
+    `top1` is the share of rows with the same largest entry, None where that means nothing. `limit` is the
+    largest absolute error that passes.
+    """
+
+    index: int
+    dtype: str
+    shape: tuple[int, ...]
+    max_abs: float
+    max_rel: float
+    max_ulp: float
+    cosine: float
+    sqnr_db: float
+    top1: float | None
+    limit: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One set of inputs: how it was made, each output; `reason` says why the limit is not the usual."""
+
+    label: str
+    outputs: tuple[OutputError, ...]
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its limit."""
+        return all(output.passed for output in self.outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A behaviour of the runtime that the run met, and where."""
+
+    code: str
+    summary: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableCheck:
+    """A table of the file, read whole as its operator reads it, against the program's that it matches.
+
+    `differing` of `values` differ, the first in row `first_row`; `matches` is empty where none is similar.
+    """
+
+    operator: str
+    where: str
+    shape: tuple[int, ...]
+    matches: str
+    values: int
+    differing: int
+    max_abs: float
+    first_row: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the table is a table of the program, value for value, or unlike all of them."""
+        return self.differing == 0 or not self.matches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """The first operator of the file whose result is nowhere in the program, and the program's there."""
+
+    operator: str
+    where: str
+    node: str
+    source: str
+    behaviours: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCheck:
+    """A lookup of the file on a Vulkan driver: whether its shader's output is the executor's, bit for bit."""
+
+    where: str
+    shader: str
+    driver: str
+    values: int
+    differing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The verdict on a file."""
+
+    status: Status
+    message: str = ""
+    hint: str = ""
+    runs: tuple[Run, ...] = ()
+    tables: tuple[TableCheck, ...] = ()
+    device: tuple[DeviceCheck, ...] = ()
+    applied: tuple[Applied, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    departure: Departure | None = None
+    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file computes what the program does."""
+        return self.status == "same"
+
+    @property
+    def worst(self) -> OutputError | None:
+        """The output with the largest error in relation to its limit."""
+        outputs = [output for run in self.runs for output in run.outputs]
+        return max(outputs, key=_badness, default=None)
+
+    def summary(self) -> Verify:
+        """Return what a report says of it."""
+        worst = self.worst
+        return Verify(
+            ran=bool(self.runs),
+            ok=self.ok,
+            max_abs_error=worst.max_abs if worst else None,
+            max_rel_error=worst.max_rel if worst else None,
+            skipped=(*self.skipped, *((self.message,) if self.message and not self.runs else ())),
+        )
+
+
+def _badness(output: OutputError) -> float:
+    """Error in units of the limit; what is no number is worst."""
+    if output.max_abs != output.max_abs:
+        return float("inf")
+    if output.limit == 0:
+        return 0.0 if output.max_abs == 0 else float("inf")
+    return output.max_abs / output.limit

@@ -1,0 +1,214 @@
+"""Run a file and the program that it came from side by side, and judge."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.operators import register_operators
+from vkfuse.pte.model import PteFile, Tensor
+from vkfuse.pte.reader import read_pte
+from vkfuse.pte.runtimes import DEFAULT
+from vkfuse.verify.audit import TableReader, audit
+from vkfuse.verify.behaviours import GELU_TANH, ONE_ROW_UNQUANTIZED, QPARAMS_NUDGED
+from vkfuse.verify.compare import Tolerance, compare
+from vkfuse.verify.departure import find_departure
+from vkfuse.verify.domain import Domain, domain_of
+from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
+from vkfuse.verify.inputs import Sample, samples, synthetic
+from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
+from vkfuse.verify.session import Session, run_file
+from vkfuse.verify.steps import Argument
+from vkfuse.verify.tensors import scalar_dtype
+from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, TableCheck, Verification
+
+Inputs = tuple[tuple[object, ...], Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """Choices of a verification. `inputs` are (args, kwargs) in the place of the program's stored example."""
+
+    method: str = "forward"
+    runtime: str = DEFAULT
+    seeds: int = 3
+    inputs: Inputs | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    device: bool = False
+    external: Mapping[str, memoryview] = field(default_factory=dict)
+
+
+def verify_file(
+    pte: Path | str | PteFile, exported: ExportedProgram, options: VerifyOptions | None = None
+) -> Verification:
+    """Say whether a .pte computes what `exported` does.
+
+    What is wrong with the file is in the verdict; InputError and FormatError are about what was given.
+    """
+    chosen, start = options or VerifyOptions(), time.perf_counter()
+    register_operators()
+    source = pte if isinstance(pte, PteFile) else read_pte(pte, external=chosen.external)
+    try:
+        verdict = _judged(source, exported, chosen)
+    except NotLoadableError as error:
+        verdict = Verification(
+            status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
+        )
+    except CannotVerifyError as error:
+        verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
+    except CheckFailedError as error:
+        verdict = Verification(status="fails", message=error.message, hint=error.hint)
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
+    session = run_file(source, options.method, runtime=options.runtime)
+    reference = Reference(exported)
+    domain = domain_of(exported, [session.method.values[index] for index in session.method.inputs])
+    skipped: list[str] = []
+    example = _example(exported, options, session, domain, skipped)
+    reader = TableReader()
+    comparison = _Comparison(session, reference, options.tolerance, reader)
+    cases = list(samples(example, domain, options.seeds))
+    runs = tuple(comparison.run(sample) for sample in cases)
+    tables = tuple(audit(reader.tables, exported))
+    failed = next((at for at, run in enumerate(runs) if not run.passed), None)
+    departure = None if failed is None else comparison.blame(cases[failed])
+    wrong_table = next((table for table in tables if not table.passed), None)
+    return Verification(
+        status="same" if failed is None and wrong_table is None else "differs",
+        message=_message(runs, failed, wrong_table),
+        runs=runs,
+        tables=tables,
+        applied=tuple(_applied(session)),
+        departure=departure,
+        skipped=tuple(skipped),
+    )
+
+
+def _example(
+    exported: ExportedProgram, options: VerifyOptions, session: Session, domain: Domain, skipped: list[str]
+) -> tuple[Argument, ...]:
+    """Return the user's inputs, the stored example, or made-up ones."""
+    if options.inputs is not None:
+        args, kwargs = options.inputs
+        return flat_inputs(exported, tuple(args), dict(kwargs))
+    if exported.example_inputs is not None:
+        args, kwargs = exported.example_inputs
+        return flat_inputs(exported, tuple(args), dict(kwargs))
+    skipped.append("the program stores no example inputs; made-up ones were used")
+    dtypes = {}
+    for position, index in enumerate(session.method.inputs):
+        spec = session.method.values[index]
+        if not isinstance(spec, Tensor):
+            raise InputError(f"input {position} is no tensor and the program stores no example")
+        dtypes[position] = scalar_dtype(spec.scalar_type, f"inputs[{position}]")
+    return synthetic(domain, dtypes)
+
+
+class _Comparison:
+    """Both sides, and what the file's run has shown of the runtime's arithmetic so far."""
+
+    def __init__(
+        self, session: Session, reference: Reference, tolerance: Tolerance, reader: TableReader
+    ) -> None:
+        self._session, self._reference = session, reference
+        self._tolerance, self._reader = tolerance, reader
+
+    def run(self, sample: Sample) -> Run:
+        """Compare on one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
+        got = self._file(sample.values)
+        eager = self._outputs(got, sample, EAGER, self._tolerance)
+        arithmetic = self._arithmetic()
+        if all(output.passed for output in eager) or arithmetic.eager:
+            return Run(label=sample.label, outputs=eager)
+        noise = self._noise(sample, arithmetic)
+        allowed = replace(self._tolerance, noise=self._tolerance.noise + noise)
+        outputs = self._outputs(got, sample, arithmetic, allowed)
+        if not all(output.passed for output in outputs):
+            return Run(label=sample.label, outputs=eager)
+        return Run(label=sample.label, outputs=outputs, reason=_reason(arithmetic, eager, noise))
+
+    def blame(self, sample: Sample) -> Departure | None:
+        """Find the operator that departs."""
+        arithmetic = self._arithmetic()
+        noise = 0.0 if arithmetic.eager else self._noise(sample, arithmetic)
+        return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
+
+    def _file(self, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        self._session.reset()
+        return self._session(_accepted(self._session, values), self._reader)
+
+    def _expected(self, sample: Sample, arithmetic: Arithmetic) -> tuple[object, ...]:
+        self._reference.reset()
+        return self._reference(sample.values, arithmetic=arithmetic)
+
+    def _outputs(
+        self, got: tuple[Argument, ...], sample: Sample, arithmetic: Arithmetic, tolerance: Tolerance
+    ) -> tuple[OutputError, ...]:
+        expected = self._expected(sample, arithmetic)
+        return tuple(
+            compare(index, ours, theirs, tolerance)
+            for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
+        )
+
+    def _arithmetic(self) -> Arithmetic:
+        noted = self._session.noted
+        return Arithmetic(
+            dynamic_rows=QPARAMS_NUDGED in noted or ONE_ROW_UNQUANTIZED in noted,
+            gelu_tanh=GELU_TANH in noted,
+        )
+
+    def _noise(self, sample: Sample, arithmetic: Arithmetic) -> float:
+        """Four times the largest change of an output when activations change by 1e-6 before rounding."""
+        if not arithmetic.dynamic_rows:
+            return 0.0
+        clean, noisy = self._expected(sample, arithmetic), self._expected(sample, noisy_runtime(arithmetic))
+        changes = [
+            float((a.double() - b.double()).abs().max())
+            for a, b in zip(clean, noisy, strict=True)
+            if isinstance(a, torch.Tensor)
+            and isinstance(b, torch.Tensor)
+            and a.is_floating_point()
+            and a.numel()
+        ]
+        return 4 * max(changes, default=0.0)
+
+
+def _reason(arithmetic: Arithmetic, eager: tuple[OutputError, ...], noise: float) -> str:
+    """Say why outputs that are not torch's pass."""
+    parts = []
+    if arithmetic.dynamic_rows:
+        parts.append("the runtime rounds activations to 8 bits by its own rule, and a single row not at all")
+    if arithmetic.gelu_tanh:
+        parts.append("the runtime computes every gelu by tanh")
+    off = max(output.max_rel for output in eager)
+    return f"{'; '.join(parts)}: {off:.2g} off eager by design; compared with that (noise {noise:.2g})"
+
+
+def _message(runs: tuple[Run, ...], failed: int | None, table: TableCheck | None) -> str:
+    if failed is not None:
+        output = next(output for output in runs[failed].outputs if not output.passed)
+        return (
+            f"output {output.index} differs on {runs[failed].label}: {output.max_abs:.3g} absolute, "
+            f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
+        )
+    if table is not None:
+        return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
+    return ""
+
+
+def _applied(session: Session) -> Iterator[Applied]:
+    for behaviour, places in session.noted.items():
+        yield Applied(code=behaviour.code, summary=behaviour.summary, places=places)
+
+
+def _accepted(session: Session, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    """Return the inputs that the method takes: the emitter may leave out None."""
+    if len(values) == len(session.method.inputs):
+        return values
+    return tuple(value for value in values if value is not None)
