@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # bad usage, unreadable input, unwritable output
     LOWERING = 3  # the program could not be lowered to a loadable file
     INTERRUPTED = 130  # Ctrl-C, as shells count it
+    BROKEN_PIPE = 141  # the reader of stdout went away, likewise
 
 
 class VkfuseError(Exception):

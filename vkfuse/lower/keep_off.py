@@ -113,7 +113,51 @@ def _empty(node: fx.Node, limits: Limits) -> Reason | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_asked_for, _not_registered, _integer_arithmetic, _too_many_dimensions, _empty)
+def _changes_nothing(node: fx.Node) -> bool:
+    """An expansion to the size that the tensor has: the backend removes it."""
+    shapes = [tuple(t.shape) for t in tensors_of(node)]
+    return operator_name(node) == "aten.expand_copy.default" and len({str(s) for s in shapes}) == 1
+
+
+# Operators that keep their largest size: their dispatch has no resize function in runtime/graph/ops/impl.
+_FIXED_SIZE = frozenset(
+    {
+        "aten.expand_copy.default",
+        "aten.flip.default",
+        "aten.full.default",
+        "aten.full_like.default",
+        "aten.index_select.default",
+        "aten.native_group_norm.default",
+        "aten.ones.default",
+        "aten.ones_like.default",
+        "aten.repeat.default",
+        "aten.split_with_sizes_copy.default",
+        "aten.upsample_bilinear2d.vec",
+        "aten.upsample_nearest2d.vec",
+        "aten.zeros.default",
+        "aten.zeros_like.default",
+    }
+)
+
+
+def _keeps_its_size(node: fx.Node, limits: Limits) -> Reason | None:
+    """An operator that is not resized computes at the largest size of a dynamic dimension, whatever the input."""
+    del limits
+    if operator_name(node) not in _FIXED_SIZE or _changes_nothing(node):
+        return None
+    if any(not isinstance(size, int) for tensor in tensors_of(node) for size in tensor.shape):
+        return Reason(code="no-resize", detail=f"the runtime does not resize {operator_name(node)}")
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    _asked_for,
+    _not_registered,
+    _integer_arithmetic,
+    _too_many_dimensions,
+    _empty,
+    _keeps_its_size,
+)
 
 
 def why_not(node: fx.Node, limits: Limits) -> Reason | None:

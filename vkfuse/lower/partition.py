@@ -42,9 +42,9 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         self.reasons: dict[str, dict[str, Reason]] = {}
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
-        """Operators that Vulkan has as they are."""
+        """Operators that Vulkan has as they are; without a filter ExecuTorch traces the program once less."""
         del ep
-        return ops_not_to_decompose, lambda _node: True
+        return ops_not_to_decompose, None
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         """Tag the largest subgraphs that the runtime can load."""

@@ -13,6 +13,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
+from vkfuse.rewrite.repairs.splits import splits_as_slices
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
 
@@ -29,6 +30,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,
+    splits_as_slices,
 )
 
 

@@ -6,7 +6,7 @@
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram, default_decompositions
+from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.notes import Repair
@@ -19,17 +19,32 @@ _TENSOR_FORMS = {
     aten.mul.Scalar: aten.mul.Tensor,
     aten.div.Scalar: aten.div.Tensor,
 }
-_RMS_NORMS = (aten.rms_norm.default, aten._fused_rms_norm.default)  # noqa: SLF001 - the operator's name
-
 
 def write_out_rms_norm(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Decompose RMS norms here, so that the next repair sees their scalar addition."""
-    found = tuple(n.name for n in exported.graph.nodes if n.target in _RMS_NORMS)
+    """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 as torch does."""
+    found = [n for n in exported.graph.nodes if n.target == aten.rms_norm.default]
     if not found:
         return exported, ()
-    table = default_decompositions()
-    result = exported.run_decompositions({op: table[op] for op in _RMS_NORMS})
-    return result, (Repair(code="rms-norm-written-out", nodes=found, detail="mean of squares and rsqrt"),)
+    editor = GraphEditor(exported)
+    for node in found:
+        with editor.before(node):
+            editor.replace(node, _rms_norm(editor, node))
+    names = tuple(n.name for n in found)
+    return editor.finish(), (Repair(code="rms-norm-written-out", nodes=names, detail="mean of squares and rsqrt"),)
+
+
+def _rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    x, shape, weight, eps = (*node.args, None, None)[:4]
+    dtype = node.meta["val"].dtype
+    y = editor.node(x)  # type: ignore[arg-type]
+    wide = y if dtype == torch.float32 else editor.call(aten._to_copy.default, y, dtype=torch.float32)  # noqa: SLF001 - the operator's name
+    square = editor.call(aten.pow.Tensor_Scalar, wide, 2)
+    mean = editor.call(aten.mean.dim, square, list(range(-len(shape), 0)), True)  # type: ignore[arg-type]  # noqa: FBT003 - the operator's schema
+    floor = torch.finfo(dtype).eps if eps is None else eps
+    out = editor.call(aten.mul.Tensor, wide, editor.call(aten.rsqrt.default, editor.call(aten.add.Tensor, mean, floor)))
+    if weight is not None:
+        out = editor.call(aten.mul.Tensor, out, editor.node(weight))  # type: ignore[arg-type]
+    return out if dtype == torch.float32 else editor.call(aten._to_copy.default, out, dtype=dtype)  # type: ignore[no-any-return]  # noqa: SLF001 - the operator's name
 
 
 def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:

@@ -48,8 +48,17 @@ def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tup
     for attention in found:
         with editor.before(attention.node):
             editor.replace(attention.node, _write_out(editor, attention, constants))
+    _relax_views(editor, exported)
     names = tuple(a.node.name for a in found)
     return editor.finish(), (Repair(code="attention-written-out", nodes=names, detail="matmuls and a plain softmax"),)
+
+
+def _relax_views(editor: GraphEditor, exported: ExportedProgram) -> None:
+    """Let every view copy where it must: the fused operator's result has other strides than the matmul's."""
+    for node in exported.graph.find_nodes(op="call_function", target=aten.view.default):
+        with editor.before(node):
+            args = fx.node.map_arg(node.args, editor.node)
+            editor.replace(node, editor.call(aten.reshape.default, *args))
 
 
 def _attention(node: fx.Node) -> _Attention | None:

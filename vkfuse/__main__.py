@@ -1,0 +1,6 @@
+"""``python -m vkfuse``."""
+
+from vkfuse.cli import main
+
+if __name__ == "__main__":
+    main()

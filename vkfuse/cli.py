@@ -1,0 +1,250 @@
+"""The command line: parse, call one function, render, exit code. Heavy packages load inside the commands."""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from vkfuse import __version__
+from vkfuse.errors import ExitCode, MissingPackageError, VkfuseError
+from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
+from vkfuse.report.model import Report
+from vkfuse.report.render import Format, render, rendered
+
+app = typer.Typer(
+    name="vkfuse",
+    help="Turn torchao-quantized PyTorch programs into small, loadable, proven ExecuTorch Vulkan files.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+Progress = Callable[[str], None]
+
+
+class StorageChoice(StrEnum):
+    """How a delegate stores its tensors by default."""
+
+    TEXTURE = "texture"
+    BUFFER = "buffer"
+
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)]
+RuntimeOption = Annotated[str, typer.Option("--runtime", help="ExecuTorch version that will load the file.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the report.")]
+ReportOption = Annotated[
+    list[Path] | None,
+    typer.Option("--report", metavar="PATH", help="Also write the report here, as often as wanted: .json, .md or text."),
+]
+PickleOption = Annotated[
+    bool, typer.Option("--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
+) -> None:
+    if version:
+        typer.echo(f"vkfuse {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def optimize(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.pte", help="File to write; - writes stdout.")],
+    *,
+    runtime: RuntimeOption = DEFAULT_RUNTIME,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="folded|stock|none|FILE.pte",
+            help="What 'before' is: the table folded to float with its lookup on the CPU, what the installed ExecuTorch makes, a file.",
+        ),
+    ] = "folded",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")] = False,
+    storage: Annotated[StorageChoice, typer.Option(help="How delegates store tensors.")] = StorageChoice.TEXTURE,
+    small_textures: Annotated[bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")] = False,
+    report: ReportOption = None,
+    fmt: FormatOption = Format.TEXT,
+    allow_pickle: PickleOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed."""
+    with _progress(quiet=quiet) as progress:
+        engine = _torch_side()
+        options = engine.Options(
+            runtime=runtime,
+            baseline=_baseline(baseline, engine),
+            vulkan=engine.VulkanOptions(fp16=fp16, storage=engine.Storage(storage.value), small_textures=small_textures),
+            allow_pickle=allow_pickle,
+            verbose=verbose,
+        )
+        result = engine.optimize(model, output, options, progress=progress)
+    _show(result.report, fmt, report or [], quiet=quiet, to_stderr=str(output) == "-")
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    *,
+    runtime: RuntimeOption = DEFAULT_RUNTIME,
+    report: ReportOption = None,
+    fmt: FormatOption = Format.TEXT,
+    allow_pickle: PickleOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show each quantized table of MODEL.pt2, its verdict and what it would take, without lowering."""
+    with _progress(quiet=quiet) as progress:
+        engine = _torch_side()
+        options = engine.Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose)
+        result = engine.inspect(model, options, progress=progress)
+    _show(result.report, fmt, report or [], quiet=quiet)
+
+
+@app.command("report")
+def report_command(
+    new: Annotated[Path, typer.Argument(metavar="NEW.pte", help="File to describe; - reads stdin.", show_default=False)],
+    base: Annotated[Path | None, typer.Argument(metavar="[BASE.pte]", help="File to compare with.", show_default=False)] = None,
+    *,
+    runtime: RuntimeOption = DEFAULT_RUNTIME,
+    report: ReportOption = None,
+    fmt: FormatOption = Format.TEXT,
+    quiet: QuietOption = False,
+) -> None:
+    """Describe NEW.pte, and what changed against BASE.pte. Needs neither torch nor ExecuTorch."""
+    from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
+
+    _show(report_files(new, base, runtime), fmt, report or [], quiet=quiet)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to write model.pt2 and model.pte.")] = Path("demo"),
+    *,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a realistic quantized decoder as model.pt2 and optimize it."""
+    with _progress(quiet=quiet) as progress:
+        engine = _torch_side()
+        from vkfuse.demo import write_demo  # noqa: PLC0415 - imports torch
+
+        folder.mkdir(parents=True, exist_ok=True)
+        progress(f"writing {folder / 'model.pt2'}")
+        write_demo(folder / "model.pt2")
+        result = engine.optimize(folder / "model.pt2", folder / "model.pte", progress=progress)
+    _show(result.report, Format.TEXT, [], quiet=quiet)
+
+
+class _Engine:
+    """What the torch side offers to the commands; importing it takes seconds."""
+
+    def __init__(self) -> None:
+        from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
+
+        with quiet():
+            from vkfuse import optimize as stages  # noqa: PLC0415 - imports torch
+            from vkfuse.lower.lowering import Storage, VulkanOptions  # noqa: PLC0415 - imports torch
+        self.optimize, self.inspect = stages.optimize, stages.inspect
+        self.Options, self.BaselineChoice = stages.Options, stages.BaselineChoice
+        self.Storage, self.VulkanOptions = Storage, VulkanOptions
+
+
+def _torch_side() -> _Engine:
+    try:
+        return _Engine()
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"this command needs the package {error.name!r}", hint="pip install vkfuse, without --no-deps"
+        ) from error
+
+
+def _baseline(text: str, engine: _Engine) -> object:
+    choices = {choice.value: choice for choice in engine.BaselineChoice}
+    return choices.get(text, Path(text))
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    """Stages on stderr: a spinner on a terminal, a line each elsewhere, nothing when quiet."""
+    console = Console(file=sys.stderr, quiet=quiet)
+    if not console.is_terminal:
+        yield lambda stage: console.print(f"vkfuse: {stage}", highlight=False, soft_wrap=True)
+        return
+    with console.status("starting") as status:
+        yield status.update
+
+
+def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_stderr: bool = False) -> None:
+    """Print the report, and write it to each of `paths` in the format of its suffix."""
+    if not quiet:
+        render(report, fmt, Console(file=sys.stderr if to_stderr else sys.stdout))
+    for path in paths:
+        write_text(path, rendered(report, _FORMATS.get(path.suffix, Format.TEXT)))
+
+
+_FORMATS = {".json": Format.JSON, ".md": Format.MARKDOWN}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report atomically. Raises OutputError."""
+    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only when asked for
+
+    with atomic_file(path) as temporary:
+        write(temporary, lambda stream: stream.write(text.encode()), path)
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C or a cancelled job. No Exception: upstream swallows those."""
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise _Interrupted
+
+
+def main() -> NoReturn:
+    """Entry point: every error ends in one line, a remedy and an exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except VkfuseError as error:
+        code = _fail(error.message, error.hint, error.exit_code)
+    except _Interrupted:
+        code = _fail("interrupted", "nothing was written", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
+        code = ExitCode.BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a user never sees a traceback unless asked for
+        code = _unexpected(error)
+    sys.exit(code)
+
+
+def _fail(message: str, hint: str, code: ExitCode) -> ExitCode:
+    lines = [f"vkfuse: error: {message}"] + ([f"  hint: {hint}"] if hint else [])
+    sys.stderr.write("\n".join(lines) + "\n")
+    return code
+
+
+def _unexpected(error: Exception) -> ExitCode:
+    if {"-v", "--verbose"} & set(sys.argv):
+        traceback.print_exc()
+    text = next(iter(str(error).strip().splitlines()), "")
+    hint = "a fault in vkfuse: run again with -v and report the traceback"
+    return _fail(f"{type(error).__name__}: {text[:300]}", hint, ExitCode.LOWERING)
