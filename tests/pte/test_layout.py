@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vkfuse.pte import enums, layout
+from vkfuse.pte import enums, flatbuffer, layout
 
 EXECUTORCH = Path(find_spec("executorch").submodule_search_locations[0])
 PROGRAM = (EXECUTORCH / "exir/_serialize/program.fbs", EXECUTORCH / "exir/_serialize/scalar_type.fbs")
@@ -74,6 +74,12 @@ def test_tables_are_those_of_the_schema(ours, paths):
     assert set(ours) == set(schema.tables)
     for name, table in ours.items():
         assert list(declared(table)) == schema.fields(name), name
+
+
+def test_slots_that_are_read_suffice():
+    """The reader keeps 16 slots of a vtable, which is more than any table has."""
+    tables = (*layout.PROGRAM.values(), *layout.VULKAN.values(), *layout.FLAT_TENSOR.values())
+    assert max(field.slot for table in tables for field in table.values()) < flatbuffer._MOST_SLOTS
 
 
 def test_unions_are_those_of_the_schema():

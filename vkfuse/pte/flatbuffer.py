@@ -20,6 +20,7 @@ _U32: Final = Struct("<I")
 
 _TABLE_COST: Final = 16  # one decoded table, in elements: what a dataclass costs beside an int
 _CEILING: Final = 1 << 23  # elements in one file: half a million tables, some hundred MB decoded
+_MOST_SLOTS: Final = 16  # no table of the schemas has more fields; a newer writer's others are not read
 _LONGEST_NAME: Final = 512  # names are repeated in labels and messages
 _PER_BYTE: Final = 8  # no writer shares tables, so an honest file needs less than 2 elements a byte
 
@@ -43,15 +44,16 @@ class Budget:
 
 
 class Source:
-    """One flatbuffer in memory: the bytes, the schema, the budget, and each string decoded once."""
+    """One flatbuffer in memory: the bytes, the schema, the budget; each string and vtable decoded once."""
 
-    __slots__ = ("budget", "data", "layout", "strings")
+    __slots__ = ("budget", "data", "layout", "strings", "vtables")
 
     def __init__(self, data: memoryview, layout: Layout, budget: Budget) -> None:
         self.data = data
         self.layout = layout
         self.budget = budget
         self.strings: dict[int, str] = {}
+        self.vtables: dict[int, tuple[int, ...]] = {}
 
     def root(self, name: str, identifier: bytes) -> "Table":
         """Return the root table `name`; the bytes after the root offset must be `identifier`."""
@@ -102,10 +104,15 @@ class Table:
         if not 0 < self._at <= len(data) - 4:
             raise self.error(f"table at {self._at} is outside the {len(data)} bytes")
         vtable = self._at - _number(_I32, data, self._at, where)
+        known = self._source.vtables.get(vtable)
+        if known is not None:
+            return known
         size = _number(_U16, data, vtable, where) if 0 <= vtable <= len(data) - 4 else 0
         if size < 4 or size % 2 or vtable + size > len(data):
             raise self.error(f"bad vtable at {vtable}")
-        slots: tuple[int, ...] = Struct(f"<{size // 2 - 2}H").unpack_from(data, vtable + 4)
+        count = min(size // 2 - 2, _MOST_SLOTS)
+        slots: tuple[int, ...] = Struct(f"<{count}H").unpack_from(data, vtable + 4)
+        self._source.vtables[vtable] = slots
         return slots
 
     def _position(self, slot: int, size: int, name: str) -> int:

@@ -1,13 +1,17 @@
 """A file against the one before: sizes, labels, operators, tables; the largest change first."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured
 from vkfuse.report.model import CountChange, Delegation, Diff, SizeChange, TableChange, TableRow
 from vkfuse.report.sizes import mebibytes
+
+_DELEGATE: Final = re.compile(r"(\S:\S+)/\d+ ")
 
 
 def diff_of(new: Measured, base: Measured) -> Diff:
@@ -34,15 +38,22 @@ def _change(label: str, kind: str, before: int | None, after: int | None) -> Siz
 
 
 def _ledger(new: Iterable[LedgerEntry], base: Iterable[LedgerEntry]) -> list[SizeChange]:
-    """Labels whose bytes differ."""
-    after = {(entry.kind, entry.label): entry.bytes for entry in new}
-    before = {(entry.kind, entry.label): entry.bytes for entry in base}
+    """Return the labels whose bytes differ; delegates count together, since their numbers shift."""
+    after, before = _totals(new), _totals(base)
     changes = [
         _change(label, kind, before.get((kind, label)), after.get((kind, label)))
         for kind, label in {**after, **before}
     ]
     differing = [change for change in changes if change.before != change.after]
     return sorted(differing, key=lambda change: (-abs(change.delta), change.label))
+
+
+def _totals(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str], int]:
+    """Return bytes by kind and label, `vulkan:forward/2 graph` under `vulkan:forward graph`."""
+    totals: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        totals[entry.kind, _DELEGATE.sub(r"\1 ", entry.label)] += entry.bytes
+    return totals
 
 
 def _operators(new: Delegation, base: Delegation) -> list[CountChange]:

@@ -35,7 +35,6 @@ _VULKAN: Final = {
     "et_vk.linear_dq8ca_q4gsw.default": Reader(consumer=_MATMUL, weight=3, scales=(4, 5), group=6, bits=4),
     "et_vk.linear_q8csw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,)),
     "aten.embedding.default": Reader(consumer=_GATHER, weight=0),
-    "aten.linear.default": Reader(consumer=_MATMUL, weight=1),
     "torchao.dequantize_affine.default": Reader(
         consumer="dequantize", weight=0, scales=(2, 3), rung="untouched"
     ),
@@ -51,7 +50,7 @@ _INTEGERS: Final = ("int8", "uint8")
 
 
 def tables_of(pte: PteFile, graphs: Graphs) -> tuple[TableRow, ...]:
-    """Return a row for each constant matrix that a lookup or a linear reads, the largest first."""
+    """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
     rows: dict[str, TableRow] = {}
     for row in (*_vulkan_rows(graphs), *(row for method in pte.methods for row in _cpu_rows(method))):
         rows[row.name] = _together(rows.get(row.name), row)
