@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vkfuse.optimize import Result, optimize
+    from vkfuse.pipeline import Result, optimize
 
 __version__ = "0.1.0"
 __all__ = ["Result", "__version__", "optimize"]
@@ -17,5 +17,5 @@ def __getattr__(name: str) -> Any:
     if name in {"Result", "optimize"}:
         from importlib import import_module  # noqa: PLC0415 - torch must stay out of `import vkfuse`
 
-        return getattr(import_module("vkfuse.optimize"), name)
+        return getattr(import_module("vkfuse.pipeline"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -159,7 +159,7 @@ class _Engine:
         from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
 
         with quiet():
-            from vkfuse import optimize as stages  # noqa: PLC0415 - imports torch
+            from vkfuse import pipeline as stages  # noqa: PLC0415 - imports torch
             from vkfuse.lower.lowering import Storage, VulkanOptions  # noqa: PLC0415 - imports torch
         self.optimize, self.inspect = stages.optimize, stages.inspect
         self.Options, self.BaselineChoice = stages.Options, stages.BaselineChoice
