@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from vkfuse.errors import ExitCode, MissingPackageError, VkfuseError
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
+
+if TYPE_CHECKING:
+    from vkfuse.pipeline import BaselineChoice
 
 app = typer.Typer(
     name="vkfuse",
@@ -40,23 +43,35 @@ class StorageChoice(StrEnum):
     BUFFER = "buffer"
 
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)
+]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="ExecuTorch version that will load the file.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the report.")]
 ReportOption = Annotated[
     list[Path] | None,
-    typer.Option("--report", metavar="PATH", help="Also write the report here, as often as wanted: .json, .md or text."),
+    typer.Option(
+        "--report", metavar="PATH", help="Also write the report here, as often as wanted: .json, .md or text."
+    ),
 ]
 PickleOption = Annotated[
-    bool, typer.Option("--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust.")
+    bool,
+    typer.Option(
+        "--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust."
+    ),
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"vkfuse {__version__}")
@@ -66,19 +81,27 @@ def _root(
 @app.command()
 def optimize(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.pte", help="File to write; - writes stdout.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL.pte", help="File to write; - writes stdout.")
+    ],
     *,
     runtime: RuntimeOption = DEFAULT_RUNTIME,
     baseline: Annotated[
         str,
         typer.Option(
             metavar="folded|stock|none|FILE.pte",
-            help="What 'before' is: the table folded to float with its lookup on the CPU, what the installed ExecuTorch makes, a file.",
+            help="What 'before' is: tables folded to float, what the installed ExecuTorch makes, or a file.",
         ),
     ] = "folded",
-    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")] = False,
-    storage: Annotated[StorageChoice, typer.Option(help="How delegates store tensors.")] = StorageChoice.TEXTURE,
-    small_textures: Annotated[bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")
+    ] = False,
+    storage: Annotated[
+        StorageChoice, typer.Option(help="How delegates store tensors.")
+    ] = StorageChoice.TEXTURE,
+    small_textures: Annotated[
+        bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
+    ] = False,
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     allow_pickle: PickleOption = False,
@@ -91,7 +114,9 @@ def optimize(
         options = engine.Options(
             runtime=runtime,
             baseline=_baseline(baseline, engine),
-            vulkan=engine.VulkanOptions(fp16=fp16, storage=engine.Storage(storage.value), small_textures=small_textures),
+            vulkan=engine.VulkanOptions(
+                fp16=fp16, storage=engine.Storage(storage.value), small_textures=small_textures
+            ),
             allow_pickle=allow_pickle,
             verbose=verbose,
         )
@@ -120,8 +145,12 @@ def inspect(
 
 @app.command("report")
 def report_command(
-    new: Annotated[Path, typer.Argument(metavar="NEW.pte", help="File to describe; - reads stdin.", show_default=False)],
-    base: Annotated[Path | None, typer.Argument(metavar="[BASE.pte]", help="File to compare with.", show_default=False)] = None,
+    new: Annotated[
+        Path, typer.Argument(metavar="NEW.pte", help="File to describe; - reads stdin.", show_default=False)
+    ],
+    base: Annotated[
+        Path | None, typer.Argument(metavar="[BASE.pte]", help="File to compare with.", show_default=False)
+    ] = None,
     *,
     runtime: RuntimeOption = DEFAULT_RUNTIME,
     report: ReportOption = None,
@@ -175,7 +204,7 @@ def _torch_side() -> _Engine:
         ) from error
 
 
-def _baseline(text: str, engine: _Engine) -> object:
+def _baseline(text: str, engine: _Engine) -> "BaselineChoice | Path":
     choices = {choice.value: choice for choice in engine.BaselineChoice}
     return choices.get(text, Path(text))
 

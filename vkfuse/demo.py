@@ -53,7 +53,9 @@ class _Attention(nn.Module):
             return y.view(batch, length, -1, self.config.head_size).transpose(1, 2)
 
         query, key = (_rotate(heads(p(x)), cos, sin) for p in (self.query, self.key))
-        attended = F.scaled_dot_product_attention(query, key, heads(self.value(x)), is_causal=True, enable_gqa=True)
+        attended = F.scaled_dot_product_attention(
+            query, key, heads(self.value(x)), is_causal=True, enable_gqa=True
+        )
         return self.out(attended.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]
 
 
@@ -93,7 +95,8 @@ class Decoder(nn.Module):
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.head.weight = self.embedding.weight
         angles = torch.outer(
-            torch.arange(config.longest), 10000.0 ** (-torch.arange(0, config.head_size, 2) / config.head_size)
+            torch.arange(config.longest),
+            10000.0 ** (-torch.arange(0, config.head_size, 2) / config.head_size),
         )
         self.register_buffer("cos", torch.cat((angles, angles), dim=-1).cos())
         self.register_buffer("sin", torch.cat((angles, angles), dim=-1).sin())
@@ -115,9 +118,9 @@ def quantized_decoder(config: DecoderConfig) -> torch.export.ExportedProgram:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.02)
-    group = PerGroup(config.group_size)
-    lookup = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group)
-    linear = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=group)
+    group, int4 = PerGroup(config.group_size), torch.int4  # type: ignore[attr-defined]
+    lookup = IntxWeightOnlyConfig(weight_dtype=int4, granularity=group)
+    linear = Int8DynamicActivationIntxWeightConfig(weight_dtype=int4, weight_granularity=group)
     quantize_(model, lookup, lambda module, _name: isinstance(module, nn.Embedding))
     quantize_(model, linear, lambda module, _name: isinstance(module, nn.Linear))
     tokens = torch.randint(0, config.vocabulary, (config.batch, config.longest // 4))

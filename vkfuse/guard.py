@@ -65,21 +65,74 @@ _TORCHAO_NAMES = frozenset(
         "torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor.IntxUnpackedToInt8TensorActivationQuantization",
     }
 )
-_TORCH_DTYPE = re.compile(r"torch\.(u?int\d+|float\d+(_\w+)?|bfloat16|complex\d+|bool|half|double|long|short|\w+Storage)$")
-_STRING_OPS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"})
+_TORCH_DTYPE = re.compile(
+    r"torch\.(u?int\d+|float\d+(_\w+)?|bfloat16|complex\d+|bool|half|double|long|short|\w+Storage)$"
+)
+_STRING_OPS = frozenset(
+    {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
+)
 _PUT_OPS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _GET_OPS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 
-_TARGET = re.compile(r"torch\.ops\.(?!_)\w+\.(?!__)\w+(\.(?!__)\w+)?$|_?operator\.(?!__)\w+$|math\.\w+$|torch\.sym_\w+$|torch\._sym_\w+$")
+_TARGET = re.compile(
+    r"torch\.ops\.(?!_)\w+\.(?!__)\w+(\.(?!__)\w+)?$|_?operator\.(?!__)\w+$|math\.\w+$|torch\.sym_\w+$|torch\._sym_\w+$"
+)
 _DUNDER_TARGET = re.compile(r"torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__\.\w+$")
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),.<>=!&|~]*$")
 _ATTRIBUTE = re.compile(r"\.\s*[A-Za-z_]|__")
 _SYMBOL = re.compile(r"Symbol\('(\w+)'")
 _CALLABLE = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _SYMPY_FUNCTIONS = frozenset(
-    "Abs Add And CeilDiv CeilToInt CleanDiv Eq Equality FloatPow FloatTrueDiv FloorDiv FloorToInt Float Ge GreaterThan Gt Identity Integer "
-    "IntTrueDiv Le LessThan LShift Lt Max Min Mod ModularIndexing Mul Ne Not Or PowByNatural Pow PythonMod Rational RoundDecimal "
-    "RoundToInt RShift StrictGreaterThan StrictLessThan Symbol ToFloat TruncToFloat TruncToInt Unequality Where ceiling floor".split()
+    [
+        "Abs",
+        "Add",
+        "And",
+        "CeilDiv",
+        "CeilToInt",
+        "CleanDiv",
+        "Eq",
+        "Equality",
+        "FloatPow",
+        "FloatTrueDiv",
+        "FloorDiv",
+        "FloorToInt",
+        "Float",
+        "Ge",
+        "GreaterThan",
+        "Gt",
+        "Identity",
+        "Integer",
+        "IntTrueDiv",
+        "Le",
+        "LessThan",
+        "LShift",
+        "Lt",
+        "Max",
+        "Min",
+        "Mod",
+        "ModularIndexing",
+        "Mul",
+        "Ne",
+        "Not",
+        "Or",
+        "PowByNatural",
+        "Pow",
+        "PythonMod",
+        "Rational",
+        "RoundDecimal",
+        "RoundToInt",
+        "RShift",
+        "StrictGreaterThan",
+        "StrictLessThan",
+        "Symbol",
+        "ToFloat",
+        "TruncToFloat",
+        "TruncToInt",
+        "Unequality",
+        "Where",
+        "ceiling",
+        "floor",
+    ]
 )
 _MAX_JSON_BYTES = 1 << 30
 
@@ -110,9 +163,12 @@ def _open_archive(source: IO[bytes], name: str) -> zipfile.ZipFile:
     except zipfile.BadZipFile as error:
         source.seek(0)
         if source.read(2) == b"PK":
-            raise InputError(f"{name}: truncated archive: {error}", hint="copy or export the file again") from error
+            raise InputError(
+                f"{name}: truncated archive: {error}", hint="copy or export the file again"
+            ) from error
         raise InputError(
-            f"{name}: not a .pt2 file (no zip archive)", hint="write it with torch.export.save(program, 'model.pt2')"
+            f"{name}: not a .pt2 file (no zip archive)",
+            hint="write it with torch.export.save(program, 'model.pt2')",
         ) from error
 
 
@@ -138,7 +194,9 @@ def _read(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name}: {member} cannot be read: {error}", hint="copy or export the file again") from error
+        raise InputError(
+            f"{name}: {member} cannot be read: {error}", hint="copy or export the file again"
+        ) from error
 
 
 def _read_json(archive: zipfile.ZipFile, member: str, name: str) -> Any:
@@ -159,7 +217,9 @@ def _pickled_members(archive: zipfile.ZipFile, members: list[str], name: str) ->
         raw |= {f"{folder}/{e.get('path_name')}" for e in entries.values() if e.get("use_pickle") is False}
     for member in members:
         in_data = re.search(r"/data/(weights|constants|sample_inputs)/", member)
-        if (in_data and member not in raw and not member.endswith("_config.json")) or member.endswith((".pt", ".pkl", ".pth")):
+        if (in_data and member not in raw and not member.endswith("_config.json")) or member.endswith(
+            (".pt", ".pkl", ".pth")
+        ):
             yield member
 
 
@@ -187,23 +247,35 @@ def pickle_globals(data: bytes, where: str) -> set[str]:
     try:
         for opcode, arg, _ in pickletools.genops(data):
             if opcode.name in {"EXT1", "EXT2", "EXT4"}:
-                raise UnsafePickleError(f"{where}: the pickle uses the copyreg extension registry", hint=_PICKLE_HINT)
+                raise UnsafePickleError(
+                    f"{where}: the pickle uses the copyreg extension registry", hint=_PICKLE_HINT
+                )
             if opcode.name in {"GLOBAL", "INST"}:
                 found.add(str(arg).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
                 if None in strings:
-                    raise UnsafePickleError(f"{where}: the pickle computes the name that it imports", hint=_PICKLE_HINT)
+                    raise UnsafePickleError(
+                        f"{where}: the pickle computes the name that it imports", hint=_PICKLE_HINT
+                    )
                 found.add(".".join(str(s) for s in strings))
             if opcode.name in _PUT_OPS:
-                memo[int(arg)] = last
+                memo[int(str(arg))] = last
                 continue
             if opcode.name == "MEMOIZE":
                 memo[len(memo)] = last
                 continue
-            last = str(arg) if opcode.name in _STRING_OPS else memo.get(int(arg)) if opcode.name in _GET_OPS else None
+            last = (
+                str(arg)
+                if opcode.name in _STRING_OPS
+                else memo.get(int(str(arg)))
+                if opcode.name in _GET_OPS
+                else None
+            )
             strings = [strings[1], last]
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: not a readable pickle: {error}", hint="export the program again") from error
+        raise InputError(
+            f"{where}: not a readable pickle: {error}", hint="export the program again"
+        ) from error
     return found
 
 
@@ -213,7 +285,9 @@ _PICKLE_HINT = "load it with --allow-pickle only if you trust who made the file"
 def _judge(names: set[str], where: str) -> None:
     for name in sorted(names):
         if name not in _TORCH_NAMES and name not in _TORCHAO_NAMES and not _TORCH_DTYPE.match(name):
-            raise UnsafePickleError(f"{where}: a pickle inside wants to import {name!r}, which is not allowed", hint=_PICKLE_HINT)
+            raise UnsafePickleError(
+                f"{where}: a pickle inside wants to import {name!r}, which is not allowed", hint=_PICKLE_HINT
+            )
 
 
 def _check_model(model: Any, where: str) -> None:
@@ -235,13 +309,20 @@ def _check_model(model: Any, where: str) -> None:
 
 def _check_target(target: str, where: str) -> None:
     if not _TARGET.match(target) and not _DUNDER_TARGET.match(target):
-        raise UnsafePickleError(f"{where}: {target!r} is no operator", hint="export the program again from its source")
+        raise UnsafePickleError(
+            f"{where}: {target!r} is no operator", hint="export the program again from its source"
+        )
 
 
 def _check_expression(expression: str, where: str) -> None:
     without_numbers = re.sub(r"\d+\.\d*", "0", _SYMBOL.sub(r"Symbol(\1", expression))
     calls = set(_CALLABLE.findall(without_numbers))
-    if not _EXPRESSION.match(without_numbers) or _ATTRIBUTE.search(without_numbers) or not calls <= _SYMPY_FUNCTIONS:
+    if (
+        not _EXPRESSION.match(without_numbers)
+        or _ATTRIBUTE.search(without_numbers)
+        or not calls <= _SYMPY_FUNCTIONS
+    ):
         raise UnsafePickleError(
-            f"{where}: {expression[:80]!r} is no plain symbolic expression", hint="export the program again from its source"
+            f"{where}: {expression[:80]!r} is no plain symbolic expression",
+            hint="export the program again from its source",
         )

@@ -1,12 +1,13 @@
 """The operators that quantized programs and ExecuTorch's Vulkan backend name, registered with torch."""
 
 from functools import cache
+from typing import Any
 
 import torch
 
 
 @cache
-def register_operators() -> tuple[torch.library.Library, ...]:
+def register_operators() -> tuple[Any, ...]:
     """Import the packages that register operators, and give the fused 4-bit operators shapes for tracing.
 
     The installed executorch defines ``et_vk`` operators by Python code that unpacks the whole weight; with a bias and a
@@ -16,7 +17,7 @@ def register_operators() -> tuple[torch.library.Library, ...]:
     import executorch.exir  # noqa: F401, PLC0415 - registers quantized_decomposed
     import torchao.quantization  # noqa: F401, PLC0415 - registers torchao's operators and tensor classes
 
-    library = torch.library.Library("et_vk", "IMPL")
+    library: Any = torch.library.Library("et_vk", "IMPL")  # type: ignore[no-untyped-call]
     library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
@@ -24,7 +25,11 @@ def register_operators() -> tuple[torch.library.Library, ...]:
 
 
 def _linear_q4gsw(
-    x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, group_size: int, bias: torch.Tensor | None = None
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """[..., inputs] -> [..., outputs], the dtype of `x`."""
     del scales, group_size, bias
@@ -51,7 +56,7 @@ def _embedding_q4gsw(
     scales: torch.Tensor,
     group_size: int,
     indices: torch.Tensor,
-    is_linear_weight: bool = False,  # noqa: FBT002 - the operator's schema
+    is_linear_weight: bool = False,
 ) -> torch.Tensor:
     """[...] -> [..., 2 * packed columns], float32 whatever the dtype of the scales."""
     del scales, group_size, is_linear_weight

@@ -47,7 +47,7 @@ def _publish(temporary: Path, target: Path, *, to_stdout: bool) -> None:
     temporary.replace(target)
 
 
-def write(path: Path, fill: Callable[[IO[bytes]], None], target: Path) -> None:
+def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:
     """Let `fill` write `path`; errors name `target`. Raises OutputError."""
     with _reported(target), path.open("wb") as stream:
         fill(stream)

@@ -32,7 +32,9 @@ MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
 
 Progress = Callable[[str], None]
 METHOD = "forward"
-_ON_CPU = {"aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")}
+_ON_CPU = {
+    "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
+}
 
 
 class BaselineChoice(StrEnum):
@@ -91,7 +93,11 @@ def optimize(
             delegation=delegation_of(pte, lowered.reasons, runtime=chosen.runtime),
             loadable=loadable_of(pte, chosen.runtime),
             tables=table_rows(plans, plans_before),
-            repairs=tuple(RepairRow(code=r.code, node=n, detail=r.detail) for r in (*surveyed.repairs, *prepared.repairs) for n in r.nodes),
+            repairs=tuple(
+                RepairRow(code=r.code, node=n, detail=r.detail)
+                for r in (*surveyed.repairs, *prepared.repairs)
+                for n in r.nodes
+            ),
             ledger=ledger(pte),
             cost=meter.cost(),
         )
@@ -99,7 +105,10 @@ def optimize(
 
 
 def inspect(
-    source: Path | str | ExportedProgram, options: Options | None = None, *, progress: Progress = lambda _stage: None
+    source: Path | str | ExportedProgram,
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda _stage: None,
 ) -> Result:
     """The plan for a program without lowering it: each table, its verdict and what it would take."""
     chosen, meter = options or Options(), Meter()
@@ -149,19 +158,27 @@ def _write_loadable(
     operators = find_runtime(options.runtime).operators
     kept_off: dict[str, Reason] = {}
     for _ in range(MAX_ROUNDS):
-        progress("lowering" if not kept_off else f"lowering again with {', '.join(sorted(kept_off))} on the CPU")
+        progress(
+            "lowering" if not kept_off else f"lowering again with {', '.join(sorted(kept_off))} on the CPU"
+        )
         lowered = lower({METHOD: exported}, Limits(operators=operators, kept_off=kept_off), options.vulkan)
         write(temporary, lowered.write, target)
         progress("reading back")
         findings = faults(lint(read_pte(temporary), options.runtime))
         if not findings:
             return lowered
-        more = {f.operator: Reason(code=f.code, detail=f.hint) for f in findings if f.operator not in {"", *kept_off}}
+        more = {
+            f.operator: Reason(code=f.code, detail=f.hint)
+            for f in findings
+            if f.operator not in {"", *kept_off}
+        }
         if not more:
             break
         kept_off |= more
     left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in findings[:5])
-    raise LoweringError(f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=findings[0].hint)
+    raise LoweringError(
+        f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=findings[0].hint
+    )
 
 
 def _baseline(
@@ -175,7 +192,9 @@ def _baseline(
         return describe_baseline("file", choice, options.runtime), ()
     progress(f"lowering the {choice} baseline")
     if choice is BaselineChoice.STOCK:
-        return _measured("stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), options), ()
+        return _measured(
+            "stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), options
+        ), ()
     before = before_fused_lookups(surveyed.exported, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
     exported = _prepare(surveyed, before).exported

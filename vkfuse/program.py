@@ -29,7 +29,7 @@ class Program:
     @property
     def example_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """The stored example inputs as (args, kwargs), None where the archive has none."""
-        return self.exported.example_inputs
+        return self.exported.example_inputs  # type: ignore[no-any-return]
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> Program:
@@ -59,7 +59,9 @@ def _open(path: Path, name: str) -> tuple[IO[bytes], int]:
             return io.BytesIO(data), len(data)
         return path.open("rb"), path.stat().st_size
     except OSError as error:
-        raise InputError(f"{name}: {error.strerror or error}", hint="check the path and its permissions") from error
+        raise InputError(
+            f"{name}: {error.strerror or error}", hint="check the path and its permissions"
+        ) from error
 
 
 def _deserialize(source: IO[bytes], name: str) -> ExportedProgram:
@@ -93,16 +95,20 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
         for key, value in constants.items():
             if isinstance(value, torch.Tensor):
                 constants[key] = _own(value, own)
-    return unwrapped
+    return unwrapped  # type: ignore[no-any-return]
 
 
 def _own(tensor: torch.Tensor, seen: dict[tuple[object, ...], torch.Tensor]) -> torch.Tensor:
     """`tensor` as a contiguous tensor over a storage of just its size; the same view gives the same tensor."""
     key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    whole = (
+        tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    )
     if not whole:
         copy = seen.setdefault(key, tensor.detach().contiguous().clone())
-        return torch.nn.Parameter(copy, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else copy
+        return (
+            torch.nn.Parameter(copy, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else copy
+        )
     return tensor
 
 

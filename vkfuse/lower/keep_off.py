@@ -65,7 +65,12 @@ def _asked_for(node: fx.Node, limits: Limits) -> Reason | None:
 def _not_registered(node: fx.Node, limits: Limits) -> Reason | None:
     """backends/vulkan/runtime/graph/ops/OperatorRegistry.h: a missing operator aborts the load."""
     name = operator_name(node)
-    if name in limits.operators or not tensors_of(node) or name == "getitem" or name in _LOWERED_BEFORE_THE_RUNTIME:
+    if (
+        name in limits.operators
+        or not tensors_of(node)
+        or name == "getitem"
+        or name in _LOWERED_BEFORE_THE_RUNTIME
+    ):
         return None
     return Reason(code="not-in-runtime", detail=f"the runtime has no {name}")
 
@@ -93,7 +98,9 @@ def _integer_arithmetic(node: fx.Node, limits: Limits) -> Reason | None:
     kinds = {str(t.dtype).removeprefix("torch.") for t in tensors_of(node) if not t.dtype.is_floating_point}
     if not kinds:
         return None
-    return Reason(code="integer-arithmetic", detail=f"no shader for {operator_name(node)} on {', '.join(sorted(kinds))}")
+    return Reason(
+        code="integer-arithmetic", detail=f"no shader for {operator_name(node)} on {', '.join(sorted(kinds))}"
+    )
 
 
 def _too_many_dimensions(node: fx.Node, limits: Limits) -> Reason | None:

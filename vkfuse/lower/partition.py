@@ -39,7 +39,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
         self._limits = limits
-        self.reasons: dict[str, dict[str, Reason]] = {}
+        self.reasons: dict[str, Reason] = {}
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
         """Operators that Vulkan has as they are; without a filter ExecuTorch traces the program once less."""
@@ -50,7 +50,9 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
         supported = _Supported(self._options, self._limits, vulkan_patterns.get_all_fusable_subgraphs(module))
-        partitions = CapabilityBasedPartitioner(module, supported, allows_single_node_partition=True).propose_partitions()
+        partitions = CapabilityBasedPartitioner(
+            module, supported, allows_single_node_partition=True
+        ).propose_partitions()
         tags = {}
         for partition in partitions:
             if not _does_work(partition.nodes):
@@ -77,7 +79,9 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
 
     def __init__(self, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
         texture_limits = options.get("texture_limits") or (
-            vulkan_utils.SMALL_TEXTURE_LIMITS if options.get("small_texture_limits") else vulkan_utils.DEFAULT_TEXTURE_LIMITS
+            vulkan_utils.SMALL_TEXTURE_LIMITS
+            if options.get("small_texture_limits")
+            else vulkan_utils.DEFAULT_TEXTURE_LIMITS
         )
         super().__init__(
             texture_limits,
@@ -94,7 +98,9 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         self._skipped = ""
         reason = None if node in self.fusable_nodes else why_not(node, self._limits)
         if reason is None and not self._is_node_supported(node):
-            reason = Reason(code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner")
+            reason = Reason(
+                code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner"
+            )
         if reason is not None and node.op == "call_function":
             self.reasons.setdefault(operator_name(node), reason)
         return reason is None

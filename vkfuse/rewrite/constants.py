@@ -1,6 +1,7 @@
 """Evaluate what a program computes from its constants alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -8,7 +9,9 @@ from torch.export import ExportedProgram
 
 from vkfuse.program import constants_of
 
-_IMPURE_TAGS = frozenset({torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
+_IMPURE_TAGS = frozenset(
+    {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+)
 
 
 class Constants:
@@ -40,11 +43,14 @@ class Constants:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
             return not target._schema.is_mutable and not _IMPURE_TAGS & set(target.tags)  # noqa: SLF001
-        return target.__class__.__name__ == "builtin_function_or_method" and getattr(target, "__name__", "") == "getitem"
+        return (
+            target.__class__.__name__ == "builtin_function_or_method"
+            and getattr(target, "__name__", "") == "getitem"
+        )
 
     def value(self, node: fx.Node) -> torch.Tensor:
         """The tensor that `node` computes, any shape and dtype; nothing is kept. `node` must be in this set."""
-        env: dict[fx.Node, object] = {}
+        env: dict[fx.Node, Any] = {}
         for step in self.expression(node):
             if step.op == "placeholder":
                 env[step] = self._stored[step.name].detach()
@@ -82,7 +88,9 @@ class Constants:
 def _has_symbols(node: fx.Node) -> bool:
     value = node.meta.get("val")
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return any(isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool)) or _symbolic_shape(v) for v in values)
+    return any(
+        isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool)) or _symbolic_shape(v) for v in values
+    )
 
 
 def _symbolic_shape(value: object) -> bool:

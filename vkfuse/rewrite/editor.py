@@ -8,9 +8,15 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputKind, TensorArgument
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    TensorArgument,
+)
 
 aten = torch.ops.aten
 
@@ -36,7 +42,7 @@ class GraphEditor:
 
     def node(self, original: fx.Node) -> fx.Node:
         """The node that stands for `original` in the copy, after what has been replaced so far."""
-        found = self._nodes[original.name]
+        found: fx.Node = self._nodes[original.name]
         while found in self._replaced:
             found = self._replaced[found]
         return found
@@ -54,7 +60,7 @@ class GraphEditor:
         with self.graph.inserting_before(self._nodes[original.name]):
             yield
 
-    def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A new call at the point of insertion, with its value's shape and dtype worked out."""
         node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
@@ -115,14 +121,15 @@ class GraphEditor:
     def _input_with(self, symbol: torch.SymInt) -> tuple[fx.Node, int] | None:
         for node in self.graph.find_nodes(op="placeholder"):
             value = node.meta.get("val")
-            if isinstance(value, torch.Tensor):
-                for dim, size in enumerate(value.shape):
-                    if isinstance(size, torch.SymInt) and size.node.expr == symbol.node.expr:
-                        return node, dim
+            shape: tuple[Any, ...] = value.shape if isinstance(value, torch.Tensor) else ()
+            for dim, size in enumerate(shape):
+                if isinstance(size, torch.SymInt) and size.node.expr == symbol.node.expr:
+                    return node, dim
         return None
 
-    def _last_placeholder(self) -> fx.Node:
-        return list(self.graph.find_nodes(op="placeholder"))[-1]
+    def _last_placeholder(self) -> Any:
+        *_, last = self.graph.find_nodes(op="placeholder")
+        return last
 
     def replace(self, original: fx.Node, new: fx.Node) -> None:
         """Let every reader of `original` read `new`."""
@@ -178,7 +185,11 @@ class GraphEditor:
         renamed = []
         for spec, result in zip(self._exported.graph_signature.output_specs, results, strict=True):
             new = copy.copy(spec)
-            if isinstance(result, fx.Node) and isinstance(spec.arg, TensorArgument) and spec.kind in OutputKind:
+            if (
+                isinstance(result, fx.Node)
+                and isinstance(spec.arg, TensorArgument)
+                and spec.kind in OutputKind
+            ):
                 new.arg = TensorArgument(name=result.name)
             renamed.append(new)
         return renamed
@@ -197,13 +208,14 @@ _INPUT_ORDER = (
 def _content(value: torch.Tensor) -> tuple[object, ...]:
     digest = hashlib.sha256()
     if value.numel():
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return (digest.hexdigest(), value.dtype, tuple(value.shape))
 
 
 def _fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    """The mode in which the graph was traced."""
     for node in graph.nodes:
         value = node.meta.get("val")
-        if isinstance(value, torch.Tensor) and hasattr(value, "fake_mode"):
+        if isinstance(value, FakeTensor):
             return value.fake_mode
     return FakeTensorMode()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 
 
@@ -58,11 +59,6 @@ class Grid:
 GridReader = Callable[[fx.Node, Constants], Grid | None]
 
 
-def _argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """An operator's argument, by position or by name."""
-    return node.args[index] if index < len(node.args) else node.kwargs.get(name, default)
-
-
 def _tensor(node: object, constants: Constants) -> torch.Tensor | None:
     return constants.value(node) if isinstance(node, fx.Node) and node in constants else None
 
@@ -75,7 +71,9 @@ def _grouped(parameter: torch.Tensor, rows: int, groups: int) -> torch.Tensor | 
         return parameter.reshape(rows, 1)
     if parameter.ndim != 2 or rows % parameter.shape[0] or groups % parameter.shape[1]:
         return None
-    return parameter.repeat_interleave(rows // parameter.shape[0], 0).repeat_interleave(groups // parameter.shape[1], 1)
+    return parameter.repeat_interleave(rows // parameter.shape[0], 0).repeat_interleave(
+        groups // parameter.shape[1], 1
+    )
 
 
 def _range_of(dtype: torch.dtype, low: Any, high: Any) -> tuple[int, int]:
@@ -84,17 +82,17 @@ def _range_of(dtype: torch.dtype, low: Any, high: Any) -> tuple[int, int]:
 
 
 def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
-    """``torchao.dequantize_affine(input, block_size, scale, zero_point, input_dtype, quant_min, quant_max, output_dtype)``."""
+    """``torchao.dequantize_affine``, its arguments by position or by name."""
     values = _tensor(node.args[0], constants)
-    scales = _tensor(_argument(node, 2, "scale"), constants)
+    scales = _tensor(argument(node, 2, "scale"), constants)
     if values is None or scales is None or values.ndim != 2 or values.is_floating_point():
         return None
-    block = [int(b) if b != -1 else values.shape[i] for i, b in enumerate(_argument(node, 1, "block_size"))]
+    block = [int(b) if b != -1 else values.shape[i] for i, b in enumerate(argument(node, 1, "block_size"))]
     rows, columns = values.shape
     groups = columns // block[1]
-    points_node = _argument(node, 3, "zero_point")
+    points_node = argument(node, 3, "zero_point")
     points = _tensor(points_node, constants)
-    low, high = _range_of(values.dtype, _argument(node, 5, "quant_min"), _argument(node, 6, "quant_max"))
+    low, high = _range_of(values.dtype, argument(node, 5, "quant_min"), argument(node, 6, "quant_max"))
     scales = _grouped(scales, rows, groups)
     points = None if points is None else _grouped(points, rows, groups)
     if scales is None or (points is None and points_node is not None):
@@ -106,12 +104,12 @@ def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=block[1],
         quant_min=low,
         quant_max=high,
-        dtype=_argument(node, 7, "output_dtype", torch.float32),
+        dtype=argument(node, 7, "output_dtype", torch.float32),
     )
 
 
 def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.dequantize_per_channel(input, scales, zero_points, axis, quant_min, quant_max, dtype)``."""
+    """``quantized_decomposed.dequantize_per_channel``: input, scales, zero_points, axis, quant_min, quant_max, dtype."""
     values = _tensor(node.args[0], constants)
     scales = _tensor(node.args[1], constants)
     if values is None or scales is None or values.ndim != 2 or node.args[3] != 0:
@@ -129,13 +127,13 @@ def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
 
 
 def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.dequantize_per_channel_group(input, scales, zero_points, min, max, dtype, group_size, out)``."""
+    """``quantized_decomposed.dequantize_per_channel_group``: as above, with group_size in place of the axis."""
     values = _tensor(node.args[0], constants)
     scales = _tensor(node.args[1], constants)
     if values is None or scales is None or values.ndim != 2:
         return None
     points = _tensor(node.args[2], constants)
-    group = int(_argument(node, 6, "group_size", values.shape[1]))
+    group = int(argument(node, 6, "group_size", values.shape[1]))
     return Grid(
         values=values,
         scales=scales.reshape(values.shape[0], -1),
@@ -143,7 +141,7 @@ def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=group,
         quant_min=int(node.args[3]),  # type: ignore[arg-type]
         quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=_argument(node, 7, "output_dtype", torch.float32),
+        dtype=argument(node, 7, "output_dtype", torch.float32),
     )
 
 

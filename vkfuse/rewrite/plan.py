@@ -28,9 +28,15 @@ def before_fused_lookups(exported: ExportedProgram, plans: Sequence[TablePlan]) 
     constants = Constants(exported)
 
     def folded(decision: Decision, table: Table) -> Decision:
-        return _fold(decision.site, table, constants, ()) if decision.site.consumer is Consumer.GATHER else decision
+        return (
+            _fold(decision.site, table, constants, ())
+            if decision.site.consumer is Consumer.GATHER
+            else decision
+        )
 
-    return tuple(TablePlan(table=p.table, decisions=tuple(folded(d, p.table) for d in p.decisions)) for p in plans)
+    return tuple(
+        TablePlan(table=p.table, decisions=tuple(folded(d, p.table) for d in p.decisions)) for p in plans
+    )
 
 
 def decide(site: Site, table: Table, constants: Constants) -> Decision:
@@ -43,10 +49,16 @@ def decide(site: Site, table: Table, constants: Constants) -> Decision:
             continue
         proof = prove(site, outcome, constants)
         if proof.kind == "exact":
-            return Decision(site=site, rung=outcome.rung, proposal=outcome, refusals=tuple(refusals), proof=proof)
+            return Decision(
+                site=site, rung=outcome.rung, proposal=outcome, refusals=tuple(refusals), proof=proof
+            )
         refusals.append(_not_exact(outcome, proof))
     if site.consumer is Consumer.OTHER:
         refusals.append(_unknown_consumer(site))
+    if site.consumer is Consumer.CONSTANT_GATHER:
+        refusals.append(
+            Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")
+        )
     return _fold(site, table, constants, tuple(refusals))
 
 
@@ -65,4 +77,6 @@ def _not_exact(proposal: Proposal, proof: Proof) -> Refusal:
 
 def _unknown_consumer(site: Site) -> Refusal:
     target = getattr(site.node.target, "name", lambda: site.node.op)()
-    return Refusal(code="consumer-not-fused", detail=f"read by {target}", hint="read the table by a lookup or a linear")
+    return Refusal(
+        code="consumer-not-fused", detail=f"read by {target}", hint="read the table by a lookup or a linear"
+    )

@@ -65,7 +65,11 @@ def _affine_rows(node: fx.Node, constants: Constants) -> Rows | None:
     inputs = {i: constants.value(i) for i in node.all_input_nodes}
     count = node.meta["val"].shape[0]
     block = node.args[1]
-    if not isinstance(block, (list, tuple)) or block[0] != 1 or any(v.shape[:1] != (count,) for v in inputs.values()):
+    if (
+        not isinstance(block, (list, tuple))
+        or block[0] != 1
+        or any(v.shape[:1] != (count,) for v in inputs.values())
+    ):
         return None
 
     def rows(low: int, high: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.grids import Grid, lookup_readers, weight_readers
 
@@ -21,7 +22,11 @@ class Consumer(StrEnum):
 
     GATHER = "gather"
     MATMUL = "matmul"
+    CONSTANT_GATHER = "constant-gather"  # looked up with constant indices: what is read is itself a constant
     OTHER = "other"
+
+
+_READERS = frozenset({Consumer.GATHER, Consumer.MATMUL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,7 +91,10 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
             continue
         if node.target in lookups:
             grid = lookups[node.target](node, constants)
-            yield Site(node=node, consumer=Consumer.GATHER, operand=None, grid=grid, indices=node.args[5]), node
+            yield (
+                Site(node=node, consumer=Consumer.GATHER, operand=None, grid=grid, indices=node.args[5]),
+                node,
+            )
             continue
         for use in _uses(node, constants):
             sources = [n for n in constants.expression(use.operand) if n.target in weights]
@@ -94,7 +102,7 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
                 continue
             if sources[0] not in grids:
                 grids[sources[0]] = weights[sources[0].target](sources[0], constants)
-            grid = grids[sources[0]] if len(sources) == 1 and use.consumer is not Consumer.OTHER else None
+            grid = grids[sources[0]] if len(sources) == 1 and use.consumer in _READERS else None
             site = Site(
                 node=node,
                 consumer=use.consumer,
@@ -113,26 +121,39 @@ def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
         yield known
     for operand in node.all_input_nodes:
         if operand in constants and (known is None or operand is not known.operand):
-            yield _Use(consumer=Consumer.OTHER, operand=operand)
+            gathers = any(_known_gather(step) for step in constants.expression(operand))
+            yield _Use(consumer=Consumer.CONSTANT_GATHER if gathers else Consumer.OTHER, operand=operand)
+
+
+def _known_gather(node: fx.Node) -> bool:
+    use = _known_use(node)
+    return use is not None and use.consumer is Consumer.GATHER
+
+
+# Operators that look rows up: positions of the table and of the indices.
+_GATHERS = {aten.embedding.default: (0, 1), aten.index_select.default: (0, 2)}
+
+# Operators that multiply by a table: its position, and whether it stands transposed, [columns, rows].
+_MATMULS = {
+    aten.linear.default: (1, False),
+    aten.mm.default: (1, True),
+    aten.matmul.default: (1, True),
+    aten.addmm.default: (2, True),
+}
 
 
 def _known_use(node: fx.Node) -> _Use | None:
-    args = node.args
-    match node.target:
-        case aten.embedding.default:
-            return _gather(args[0], args[1])
-        case aten.index_select.default if args[1] == 0:
-            return _gather(args[0], args[2])
-        case aten.index.Tensor if isinstance(args[1], (list, tuple)) and len(args[1]) == 1:
-            return _gather(args[0], args[1][0])
-        case aten.linear.default:
-            return _matmul(args[1])
-        case aten.mm.default | aten.matmul.default:
-            return _matmul(args[1], transposed=True)
-        case aten.addmm.default if len(args) == 3 and not node.kwargs:
-            return _matmul(args[2], transposed=True)
-        case _:
-            return None
+    """How `node` reads a table, None where it does something else."""
+    if node.target in _MATMULS:
+        position, transposed = _MATMULS[node.target]
+        return _matmul(node.args[position], transposed=transposed) if not node.kwargs else None
+    if node.target == aten.index.Tensor:
+        indices = argument(node, 1, "indices")
+        return _gather(node.args[0], indices[0]) if len(indices) == 1 else None
+    if node.target not in _GATHERS or (node.target == aten.index_select.default and node.args[1] != 0):
+        return None
+    table, position = _GATHERS[node.target]
+    return _gather(node.args[table], node.args[position])
 
 
 def _gather(operand: object, indices: object) -> _Use | None:
@@ -158,7 +179,7 @@ def _digest(site: Site, source: fx.Node) -> str:
         return source.name
     values = site.grid.values.contiguous()
     digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.numpy())
+    digest.update(values.numpy().data)
     return digest.hexdigest()
 
 

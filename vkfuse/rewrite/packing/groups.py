@@ -40,4 +40,8 @@ def regroup(scales: torch.Tensor, old: int, new: int, padded: int) -> torch.Tens
 def pad(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """`matrix` with zero rows and columns appended up to [rows, columns]."""
     more_rows, more_columns = rows - matrix.shape[0], columns - matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, more_columns, 0, more_rows)) if more_rows or more_columns else matrix
+    return (
+        torch.nn.functional.pad(matrix, (0, more_columns, 0, more_rows))
+        if more_rows or more_columns
+        else matrix
+    )

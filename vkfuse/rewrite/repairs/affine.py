@@ -28,7 +28,11 @@ def decompose_affine(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[
 def _affine_operators() -> frozenset[object]:
     torchao = torch.ops.torchao
     return frozenset(
-        {torchao.quantize_affine.default, torchao.dequantize_affine.default, torchao.choose_qparams_affine.default}
+        {
+            torchao.quantize_affine.default,
+            torchao.dequantize_affine.default,
+            torchao.choose_qparams_affine.default,
+        }
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.notes import Repair
 
@@ -20,6 +21,7 @@ _TENSOR_FORMS = {
     aten.div.Scalar: aten.div.Tensor,
 }
 
+
 def write_out_rms_norm(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 as torch does."""
     found = [n for n in exported.graph.nodes if n.target == aten.rms_norm.default]
@@ -30,21 +32,28 @@ def write_out_rms_norm(exported: ExportedProgram) -> tuple[ExportedProgram, tupl
         with editor.before(node):
             editor.replace(node, _rms_norm(editor, node))
     names = tuple(n.name for n in found)
-    return editor.finish(), (Repair(code="rms-norm-written-out", nodes=names, detail="mean of squares and rsqrt"),)
+    return editor.finish(), (
+        Repair(code="rms-norm-written-out", nodes=names, detail="mean of squares and rsqrt"),
+    )
 
 
 def _rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    x, shape, weight, eps = (*node.args, None, None)[:4]
+    dimensions = list(range(-len(argument(node, 1, "normalized_shape")), 0))
+    weight, eps = argument(node, 2, "weight"), argument(node, 3, "eps")
     dtype = node.meta["val"].dtype
-    y = editor.node(x)  # type: ignore[arg-type]
-    wide = y if dtype == torch.float32 else editor.call(aten._to_copy.default, y, dtype=torch.float32)  # noqa: SLF001 - the operator's name
-    square = editor.call(aten.pow.Tensor_Scalar, wide, 2)
-    mean = editor.call(aten.mean.dim, square, list(range(-len(shape), 0)), True)  # type: ignore[arg-type]  # noqa: FBT003 - the operator's schema
+    x = _cast(editor, editor.node(argument(node, 0, "input")), dtype, torch.float32)
+    mean = editor.call(aten.mean.dim, editor.call(aten.pow.Tensor_Scalar, x, 2), dimensions, True)
     floor = torch.finfo(dtype).eps if eps is None else eps
-    out = editor.call(aten.mul.Tensor, wide, editor.call(aten.rsqrt.default, editor.call(aten.add.Tensor, mean, floor)))
+    out = editor.call(
+        aten.mul.Tensor, x, editor.call(aten.rsqrt.default, editor.call(aten.add.Tensor, mean, floor))
+    )
     if weight is not None:
-        out = editor.call(aten.mul.Tensor, out, editor.node(weight))  # type: ignore[arg-type]
-    return out if dtype == torch.float32 else editor.call(aten._to_copy.default, out, dtype=dtype)  # type: ignore[no-any-return]  # noqa: SLF001 - the operator's name
+        out = editor.call(aten.mul.Tensor, out, editor.node(weight))
+    return _cast(editor, out, torch.float32, dtype)
+
+
+def _cast(editor: GraphEditor, node: fx.Node, old: torch.dtype, new: torch.dtype) -> fx.Node:
+    return node if old == new else editor.call(aten._to_copy.default, node, dtype=new)  # noqa: SLF001 - the operator's name
 
 
 def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -58,7 +67,9 @@ def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tupl
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
             editor.replace(node, editor.call(_TENSOR_FORMS[node.target], *args, **kwargs))
     names = tuple(n.name for n in found)
-    return editor.finish(), (Repair(code="scalars-as-tensors", nodes=names, detail="the runtime has the tensor form only"),)
+    return editor.finish(), (
+        Repair(code="scalars-as-tensors", nodes=names, detail="the runtime has the tensor form only"),
+    )
 
 
 def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -68,21 +79,26 @@ def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tu
         return exported, ()
     editor = GraphEditor(exported)
     for node in found:
-        shape, dtype = list(node.args[1]), node.meta["val"].dtype
+        shape, dtype = list(argument(node, 1, "normalized_shape")), node.meta["val"].dtype
         weight, bias = (None if p is None else editor.node(p) for p in _affine(node))
-        weight = editor.constant(torch.ones(shape, dtype=dtype), "layer_norm.ones") if weight is None else weight
+        weight = (
+            editor.constant(torch.ones(shape, dtype=dtype), "layer_norm.ones") if weight is None else weight
+        )
         bias = editor.constant(torch.zeros(shape, dtype=dtype), "layer_norm.zeros") if bias is None else bias
         with editor.before(node):
-            new = editor.call(node.target, editor.node(node.args[0]), shape, weight, bias, *node.args[4:])
+            new = editor.call(
+                node.target, editor.node(argument(node, 0, "input")), shape, weight, bias, *node.args[4:]
+            )
             editor.replace(node, new)
     names = tuple(n.name for n in found)
-    return editor.finish(), (Repair(code="layer-norm-completed", nodes=names, detail="the runtime wants weight and bias"),)
+    return editor.finish(), (
+        Repair(code="layer-norm-completed", nodes=names, detail="the runtime wants weight and bias"),
+    )
 
 
 def _affine(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
-    weight = node.args[2] if len(node.args) > 2 else node.kwargs.get("weight")
-    bias = node.args[3] if len(node.args) > 3 else node.kwargs.get("bias")
-    return weight, bias  # type: ignore[return-value]
+    """Weight and bias of a layer norm."""
+    return argument(node, 2, "weight"), argument(node, 3, "bias")
 
 
 def _is_float(node: fx.Node) -> bool:

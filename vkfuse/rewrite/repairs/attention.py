@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.notes import Repair
@@ -36,7 +37,7 @@ class _Attention:
     @property
     def grouped(self) -> bool:
         """Whether several query heads share a key head."""
-        return self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1]
+        return bool(self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1])
 
 
 def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -50,7 +51,9 @@ def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tup
             editor.replace(attention.node, _write_out(editor, attention, constants))
     _relax_views(editor, exported)
     names = tuple(a.node.name for a in found)
-    return editor.finish(), (Repair(code="attention-written-out", nodes=names, detail="matmuls and a plain softmax"),)
+    return editor.finish(), (
+        Repair(code="attention-written-out", nodes=names, detail="matmuls and a plain softmax"),
+    )
 
 
 def _relax_views(editor: GraphEditor, exported: ExportedProgram) -> None:
@@ -64,20 +67,20 @@ def _relax_views(editor: GraphEditor, exported: ExportedProgram) -> None:
 def _attention(node: fx.Node) -> _Attention | None:
     if node.target != aten.scaled_dot_product_attention.default:
         return None
-    given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False)) | node.kwargs
-    query, key, value = (given[name] for name in ("query", "key", "value"))
-    if given.get("dropout_p", 0.0) != 0.0 or any(t.meta["val"].ndim != 4 for t in (query, key, value)):
+    query, key, value = (argument(node, i, name) for i, name in enumerate(("query", "key", "value")))
+    if argument(node, 4, "dropout_p", 0.0) != 0.0 or any(
+        t.meta["val"].ndim != 4 for t in (query, key, value)
+    ):
         return None
-    size = query.meta["val"].shape[-1]
-    scale = given.get("scale")
+    scale = argument(node, 6, "scale")
     return _Attention(
         node=node,
         query=query,
         key=key,
         value=value,
-        mask=given.get("attn_mask"),
-        causal=bool(given.get("is_causal", False)),
-        scale=1.0 / math.sqrt(size) if scale is None else float(scale),
+        mask=argument(node, 3, "attn_mask"),
+        causal=bool(argument(node, 5, "is_causal", default=False)),
+        scale=1.0 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale),
     )
 
 
@@ -89,7 +92,9 @@ def _write_out(editor: GraphEditor, attention: _Attention, constants: Constants)
         query = editor.call(aten.reshape.default, query, [heads[0], key.meta["val"].shape[1], -1, heads[3]])
     scores = editor.call(aten.matmul.default, query, editor.call(aten.transpose.int, key, -2, -1))
     if attention.grouped:
-        scores = editor.call(aten.reshape.default, scores, [heads[0], heads[1], heads[2], editor.sizes(attention.key)[2]])
+        scores = editor.call(
+            aten.reshape.default, scores, [heads[0], heads[1], heads[2], editor.sizes(attention.key)[2]]
+        )
     mask = _additive_mask(editor, attention, constants)
     if mask is not None:
         scores = editor.call(aten.add.Tensor, scores, mask.additive)
@@ -102,7 +107,7 @@ def _write_out(editor: GraphEditor, attention: _Attention, constants: Constants)
     out = editor.call(aten.matmul.default, weights, value)
     if attention.grouped:
         out = editor.call(aten.reshape.default, out, [*heads[:3], value.meta["val"].shape[-1]])
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +148,7 @@ def _computed_mask(editor: GraphEditor, node: fx.Node, mask: fx.Node, dtype: tor
     else:
         allowed = editor.call(aten.ne.Scalar, node, -math.inf)
         additive = editor.call(aten.clamp.default, node, lowest)
-    rows = editor.call(aten.any.dim, allowed, -1, True)  # noqa: FBT003 - the operator's schema
+    rows = editor.call(aten.any.dim, allowed, -1, True)
     return _Mask(additive=additive, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
 
 
@@ -159,7 +164,9 @@ def _causal_mask(editor: GraphEditor, attention: _Attention, dtype: torch.dtype)
     rows, columns = editor.sizes(attention.query)[2], editor.sizes(attention.key)[2]
     if isinstance(rows, int) and isinstance(columns, int):
         allowed = torch.ones(rows, columns, dtype=torch.bool).tril()
-        return editor.constant(torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype), "attention.causal")
+        return editor.constant(
+            torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype), "attention.causal"
+        )
 
     def make() -> Any:
         row = editor.call(aten.unsqueeze.default, editor.call(aten.arange.default, rows), 1)

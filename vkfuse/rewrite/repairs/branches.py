@@ -37,11 +37,15 @@ def _branches(node: fx.Node, editor: GraphEditor) -> list[fx.GraphModule]:
     return [editor.submodule(branch) for branch in node.args[1:3]]  # type: ignore[arg-type]
 
 
-def _hoistable(branch: fx.GraphModule, node: fx.Node, constants: Constants) -> Iterator[tuple[fx.GraphModule, fx.Node]]:
+def _hoistable(
+    branch: fx.GraphModule, node: fx.Node, constants: Constants
+) -> Iterator[tuple[fx.GraphModule, fx.Node]]:
     """Dequantizations in `branch` that read operands which are constants outside."""
     operands = dict(zip(branch.graph.find_nodes(op="placeholder"), node.args[3], strict=True))  # type: ignore[arg-type]
     for inner in branch.graph.nodes:
-        if inner.target in weight_readers() and all(operands.get(i) in constants for i in inner.all_input_nodes):
+        if inner.target in weight_readers() and all(
+            operands.get(i) in constants for i in inner.all_input_nodes
+        ):
             yield branch, inner
 
 
@@ -73,7 +77,9 @@ def _outer(branch: fx.GraphModule, operands: list[Any]) -> dict[fx.Node, Any]:
     return dict(zip(branch.graph.find_nodes(op="placeholder"), operands, strict=True))
 
 
-def _equal(hoisted: list[tuple[fx.GraphModule, fx.Node]], operands: list[Any]) -> list[list[tuple[fx.GraphModule, fx.Node]]]:
+def _equal(
+    hoisted: list[tuple[fx.GraphModule, fx.Node]], operands: list[Any]
+) -> list[list[tuple[fx.GraphModule, fx.Node]]]:
     """Group what computes the same outside: handed in twice it would alias, which ``torch.cond`` forbids."""
     groups: dict[str, list[tuple[fx.GraphModule, fx.Node]]] = {}
     for branch, inner in hoisted:

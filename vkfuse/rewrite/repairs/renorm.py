@@ -29,11 +29,16 @@ def renormalize_whole_tables(exported: ExportedProgram) -> tuple[ExportedProgram
             new = editor.call(node.target, editor.node(node.args[0]), every_row, *node.args[2:])
         editor.replace(node, new)
     names = tuple(n.name for n in found)
-    return editor.finish(), (Repair(code="renormalized", nodes=names, detail="max_norm applied to every row"),)
+    return editor.finish(), (
+        Repair(code="renormalized", nodes=names, detail="max_norm applied to every row"),
+    )
 
 
 def _renormalizes(node: fx.Node, constants: Constants) -> bool:
     """A renormalization that only lookups with the same indices read."""
     if node.target != aten.embedding_renorm.default or node.args[0] not in constants:
         return False
-    return all(u.target == aten.embedding.default and u.args[0] is node and u.args[1] is node.args[1] for u in node.users)
+    return all(
+        u.target == aten.embedding.default and u.args[0] is node and u.args[1] is node.args[1]
+        for u in node.users
+    )

@@ -5,12 +5,12 @@ function): at a shorter sequence its results have rows that are not there. Slice
 """
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.notes import Repair
 
@@ -27,7 +27,9 @@ def splits_as_slices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[
     for node in found:
         _slice(editor, node)
     names = tuple(n.name for n in found)
-    return editor.finish(), (Repair(code="splits-as-slices", nodes=names, detail="a split is not resized by the runtime"),)
+    return editor.finish(), (
+        Repair(code="splits-as-slices", nodes=names, detail="a split is not resized by the runtime"),
+    )
 
 
 def _is_dynamic(node: fx.Node) -> bool:
@@ -38,16 +40,17 @@ def _is_dynamic(node: fx.Node) -> bool:
 
 
 def _dimension(node: fx.Node) -> int:
-    dimension: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    return int(dimension)
+    return int(argument(node, 2, "dim", 0))
 
 
 def _slice(editor: GraphEditor, node: fx.Node) -> None:
     dimension = _dimension(node)
     lengths = [part.shape[dimension] for part in node.meta["val"]]
     for item in node.users:
-        start = sum(lengths[: item.args[1]])  # type: ignore[misc]
+        position = argument(item, 1, "index")
+        start = sum(lengths[:position])
         with editor.before(item):
-            whole = editor.node(node.args[0])  # type: ignore[arg-type]
-            end = start + lengths[item.args[1]]  # type: ignore[index]
-            editor.replace(item, editor.call(aten.slice.Tensor, whole, dimension, start, end))
+            whole = editor.node(argument(node, 0, "self"))
+            editor.replace(
+                item, editor.call(aten.slice.Tensor, whole, dimension, start, start + lengths[position])
+            )

@@ -53,7 +53,9 @@ class Dq8caLinear:
         if x is None:
             raise ValueError("no dynamically quantized activation")
         rows = rows_of(editor, x, self.pack)
-        scale, point = editor.once(("qparams", rows), lambda: _choose_qparams(editor, rows, self.pack.padded_columns))
+        scale, point = editor.once(
+            ("qparams", rows), lambda: _choose_qparams(editor, rows, self.pack.padded_columns)
+        )
         out = editor.call(
             torch.ops.et_vk.linear_dq8ca_q4gsw.default,
             rows,
@@ -72,7 +74,9 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Dq8c
     """A fused matmul with int8 activations, or why the operator cannot express this one."""
     x = _quantized_activation(input_of(site))
     if x is None:
-        return Refusal(code="activations-not-dynamic", detail="activations are not quantized to int8 a row at a time")
+        return Refusal(
+            code="activations-not-dynamic", detail="activations are not quantized to int8 a row at a time"
+        )
     pack = linear_pack(site, table)
     if isinstance(pack, Refusal):
         return pack
@@ -104,7 +108,16 @@ def group_sums(pack: Q4Pack) -> torch.Tensor:
 
 def _choose_qparams(editor: "GraphEditor", rows: fx.Node, columns: int) -> tuple[Any, Any]:
     chosen = editor.call(
-        torchao.choose_qparams_affine.default, rows, "ASYMMETRIC", [1, columns], torch.int8, -128, 127, None, None, torch.int8
+        torchao.choose_qparams_affine.default,
+        rows,
+        "ASYMMETRIC",
+        [1, columns],
+        torch.int8,
+        -128,
+        127,
+        None,
+        None,
+        torch.int8,
     )
     return editor.call(operator.getitem, chosen, 0), editor.call(operator.getitem, chosen, 1)
 
@@ -131,7 +144,11 @@ def _quantized_activation(node: fx.Node) -> fx.Node | None:
 def _same_choice(scale: object, point: object) -> fx.Node | None:
     """The choose_qparams node whose two results are `scale` and `point`."""
     nodes = [n for n in (scale, point) if isinstance(n, fx.Node) and n.target == operator.getitem]
-    if len(nodes) != 2 or nodes[0].args[0] is not nodes[1].args[0] or (nodes[0].args[1], nodes[1].args[1]) != (0, 1):
+    if (
+        len(nodes) != 2
+        or nodes[0].args[0] is not nodes[1].args[0]
+        or (nodes[0].args[1], nodes[1].args[1]) != (0, 1)
+    ):
         return None
     chosen = nodes[0].args[0]
     known = isinstance(chosen, fx.Node) and chosen.target == torchao.choose_qparams_affine.default

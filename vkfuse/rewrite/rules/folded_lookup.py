@@ -40,7 +40,7 @@ class FoldedLookup:
         if site.indices is None:
             raise ValueError("a gather without indices")
         table = editor.constant(self.values, f"{self.name}.float")
-        return editor.call(aten.embedding.default, table, editor.node(site.indices))  # type: ignore[no-any-return]
+        return editor.call(aten.embedding.default, table, editor.node(site.indices))
 
 
 def fold_lookup(site: Site, table: Table, constants: Constants) -> FoldedLookup | None:

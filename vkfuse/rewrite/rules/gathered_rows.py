@@ -52,13 +52,17 @@ class GatheredRows:
         indices = flat_indices(editor, site, self.values.shape[0])
 
         def gathered(value: torch.Tensor, suffix: str) -> Any:
-            return editor.call(aten.embedding.default, editor.constant(value, f"{self.name}.{suffix}"), indices)
+            return editor.call(
+                aten.embedding.default, editor.constant(value, f"{self.name}.{suffix}"), indices
+            )
 
         rows = gathered(self.values, "int8")
         rows = editor.call(aten._to_copy.default, rows, dtype=torch.float32)  # noqa: SLF001 - the operator's name
         rows = editor.call(aten.reshape.default, rows, [-1, self.scales.shape[1], self.group_size])
         if self.zero_points is not None:
-            rows = editor.call(aten.sub.Tensor, rows, self._last_dim(editor, gathered(self.zero_points, "zero_points")))
+            rows = editor.call(
+                aten.sub.Tensor, rows, self._last_dim(editor, gathered(self.zero_points, "zero_points"))
+            )
         rows = editor.call(aten.mul.Tensor, rows, self._last_dim(editor, gathered(self.scales, "scales")))
         rows = editor.call(aten.reshape.default, rows, [-1, columns])
         if self.dtype != torch.float32:
@@ -67,7 +71,7 @@ class GatheredRows:
 
     @staticmethod
     def _last_dim(editor: "GraphEditor", node: fx.Node) -> fx.Node:
-        return editor.call(aten.unsqueeze.default, node, -1)  # type: ignore[no-any-return]
+        return editor.call(aten.unsqueeze.default, node, -1)
 
 
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> GatheredRows | Refusal:
@@ -75,7 +79,9 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Gat
     del constants
     grid, indices = site.grid, site.indices
     if grid is None or indices is None:
-        return Refusal(code="table-not-readable", detail="the numbers of the table cannot be read from the graph")
+        return Refusal(
+            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
+        )
     if grid.values.dtype not in {torch.int8, torch.uint8}:
         return Refusal(code="values-wider-than-a-byte", detail=f"values are {grid.values.dtype}")
     points = grid.zero_points if grid.zero_points is not None and bool(grid.zero_points.any()) else None

@@ -35,7 +35,7 @@ def restore_shape(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int
     """Rows [n, columns] in the shape of the site: its indices' shape and the columns."""
     if site.indices is None or site.indices.meta["val"].ndim == 1:
         return rows
-    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.indices), columns])  # type: ignore[no-any-return]
+    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.indices), columns])
 
 
 def _wrap(editor: "GraphEditor", indices: fx.Node, rows: int) -> Any:

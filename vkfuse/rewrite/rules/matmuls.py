@@ -43,7 +43,9 @@ def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Re
         return None
     value = constants.value(bias) if isinstance(bias, fx.Node) and bias in constants else None
     if value is None or value.shape != (pack.rows,):
-        return Refusal(code="bias-not-constant", detail="the bias is no constant vector", hint="add it after the layer")
+        return Refusal(
+            code="bias-not-constant", detail="the bias is no constant vector", hint="add it after the layer"
+        )
     return pad(value.detach().reshape(1, -1), 1, pack.padded_rows).reshape(-1)
 
 
@@ -53,7 +55,9 @@ def rows_of(editor: "GraphEditor", x: fx.Node, pack: Q4Pack) -> fx.Node:
     columns = pack.padded_columns
 
     def make() -> Any:
-        flat = node if x.meta["val"].ndim == 2 else editor.call(aten.reshape.default, node, [-1, pack.columns])
+        flat = (
+            node if x.meta["val"].ndim == 2 else editor.call(aten.reshape.default, node, [-1, pack.columns])
+        )
         if columns == pack.columns:
             return flat
         return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
@@ -67,4 +71,4 @@ def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Q4Pack) 
         out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
     if x.meta["val"].ndim == 2:
         return out
-    return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])  # type: ignore[no-any-return]
+    return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])

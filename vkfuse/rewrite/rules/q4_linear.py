@@ -45,7 +45,9 @@ class Q4Linear:
         weight = editor.constant(self.pack.packed, f"{self.name}.q4")
         scales = editor.constant(self.scales, f"{self.name}.scales_t")
         bias = None if self.bias is None else editor.constant(self.bias, f"{self.name}.bias")
-        out = editor.call(torch.ops.et_vk.linear_q4gsw.default, rows, weight, scales, self.pack.group_size, bias)
+        out = editor.call(
+            torch.ops.et_vk.linear_q4gsw.default, rows, weight, scales, self.pack.group_size, bias
+        )
         return restore_rows(editor, x, out, self.pack)
 
 
@@ -71,17 +73,25 @@ def linear_pack(site: Site, table: Table) -> Q4Pack | Refusal:
     """The pack for a matmul, of the tied lookup's shape where there is one, so that both store the same bytes."""
     grid = site.grid
     if grid is None:
-        return Refusal(code="table-not-readable", detail="the numbers of the table cannot be read from the graph")
+        return Refusal(
+            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
+        )
     x = input_of(site).meta["val"]
     if x.dtype not in {torch.float32, torch.float16}:
-        return Refusal(code="activation-dtype", detail=f"activations are {x.dtype}, which Vulkan has not", hint="export in float32 or float16")
+        return Refusal(
+            code="activation-dtype",
+            detail=f"activations are {x.dtype}, which Vulkan has not",
+            hint="export in float32 or float16",
+        )
     if grid.columns % SHADER_VECTOR:
         return Refusal(
             code="inputs-not-multiple-of-4",
             detail=f"{grid.columns} input features: the runtime reads four at a time",
             hint="pad the layer's in_features to a multiple of 4",
         )
-    if grid.scales.dtype != x.dtype and not torch.equal(grid.scales.to(x.dtype).to(grid.scales.dtype), grid.scales):
+    if grid.scales.dtype != x.dtype and not torch.equal(
+        grid.scales.to(x.dtype).to(grid.scales.dtype), grid.scales
+    ):
         return Refusal(
             code="scale-dtype",
             detail=f"{grid.scales.dtype} scales with {x.dtype} activations: the runtime has no such shader",
@@ -93,5 +103,3 @@ def linear_pack(site: Site, table: Table) -> Q4Pack | Refusal:
 
 def _flattened(site: Site) -> tuple[str, ...]:
     return ("input-flattened",) if input_of(site).meta["val"].ndim != 2 else ()
-
-

@@ -43,7 +43,9 @@ class Q4Lookup:
         weight = editor.constant(pack.packed, f"{self.name}.q4")
         scales = editor.constant(pack.scales, f"{self.name}.scales")
         indices = flat_indices(editor, site, pack.rows)
-        rows = editor.call(torch.ops.et_vk.embedding_q4gsw.default, weight, scales, pack.group_size, indices, True)  # noqa: FBT003 - the operator's schema
+        rows = editor.call(
+            torch.ops.et_vk.embedding_q4gsw.default, weight, scales, pack.group_size, indices, True
+        )
         if pack.columns != pack.padded_columns:
             rows = editor.call(aten.slice.Tensor, rows, 1, 0, pack.columns)
         if pack.dtype != torch.float32:
@@ -56,7 +58,9 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Q4Looku
     del constants
     grid, indices = site.grid, site.indices
     if grid is None or indices is None:
-        return Refusal(code="table-not-readable", detail="the numbers of the table cannot be read from the graph")
+        return Refusal(
+            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
+        )
     if indices.meta["val"].numel() == 0:
         return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
     pack = q4_pack(grid, table, columns_multiple=LOOKUP_COLUMNS)

@@ -49,10 +49,16 @@ class Q4Pack:
 def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refusal:
     """The pack of `grid`, with rows padded where a linear reads the same table, or why there is none."""
     if grid.scales.dtype.itemsize > torch.float32.itemsize:
-        return Refusal(code="scales-wider-than-float32", detail=f"scales are {grid.scales.dtype}", hint="quantize with float32 scales")
+        return Refusal(
+            code="scales-wider-than-float32",
+            detail=f"scales are {grid.scales.dtype}",
+            hint="quantize with float32 scales",
+        )
     values = grid.centred()
     if values is None:
-        return Refusal(code="zero-point-not-integer", detail="a zero point is no integer", hint="quantize symmetrically")
+        return Refusal(
+            code="zero-point-not-integer", detail="a zero point is no integer", hint="quantize symmetrically"
+        )
     if not nibbles.fits(values):
         return _does_not_fit(grid, values)
     grouping = groups.padded_group(grid.group_size, grid.columns, columns_multiple)
@@ -67,7 +73,9 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
     how = _how(grid, group, columns, rows)
     return Q4Pack(
         packed=nibbles.pack(groups.pad(values, rows, columns)),
-        scales=groups.pad(groups.regroup(_stored(grid.scales), grid.group_size, group, columns), rows, columns // group),
+        scales=groups.pad(
+            groups.regroup(_stored(grid.scales), grid.group_size, group, columns), rows, columns // group
+        ),
         group_size=group,
         rows=grid.rows,
         columns=grid.columns,
@@ -78,7 +86,7 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
 
 def _does_not_fit(grid: Grid, values: torch.Tensor) -> Refusal:
     low, high = (int(v) for v in torch.aminmax(values))
-    if grid.bits <= 4:  # noqa: PLR2004 - four bits
+    if grid.bits <= 4:
         return Refusal(
             code="asymmetric",
             detail=f"{grid.bits} bits with zero points: values less zero point reach {low}..{high}, outside -8..7",
