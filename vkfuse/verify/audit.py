@@ -19,7 +19,8 @@ from vkfuse.verify.vulkan.embedding import unpack_nibbles
 
 _BLOCK_VALUES: Final = 1 << 22
 _SIMILAR: Final = 0.9  # share of equal values from which two tables are meant to be one
-_SAMPLED_ROWS: Final = 64
+_SAMPLES: Final = 4  # blocks of rows that are compared first
+_SAMPLED_ROWS: Final = 16
 
 Rows = Callable[[int, int], torch.Tensor]
 
@@ -47,10 +48,7 @@ class TableReader:
         reader = _READERS.get(step.name)
         candidate = reader(step) if reader else None
         if candidate is not None:
-            table = next(
-                value for value in step.inputs if isinstance(value, torch.Tensor) and value.dim() == 2
-            )
-            self._found.setdefault((step.name, table.data_ptr(), candidate.rows), candidate)
+            self._found.setdefault((step.name, candidate.address), candidate)
 
     @property
     def tables(self) -> tuple[Candidate, ...]:
@@ -104,11 +102,13 @@ def _candidate(name: str, site: Site, read: Rows) -> Candidate:
 
 
 def _equal_share(found: Candidate, other: Candidate) -> float:
-    """Share of equal values in some rows spread over the smaller table."""
-    step = max(1, other.rows // _SAMPLED_ROWS)
+    """Share of equal values in some blocks of rows of the smaller table."""
     equal = total = 0
-    for row in range(0, other.rows, step):
-        a, b = found.read(row, row + 1)[:, : other.columns], other.read(row, row + 1)
+    for place in range(_SAMPLES):
+        low = (other.rows - _SAMPLED_ROWS) * place // (_SAMPLES - 1)
+        low = max(0, low)
+        a = found.read(low, low + _SAMPLED_ROWS)[: other.rows - low, : other.columns]
+        b = other.read(low, low + _SAMPLED_ROWS)
         equal += int((a.double() == b.double()).sum())
         total += b.numel()
     return equal / total if total else 0.0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -26,6 +26,7 @@ class Arithmetic:
     dynamic_rows: bool = False
     gelu_tanh: bool = False
     noise: float = 0.0
+    seed: int = 0
 
     @property
     def eager(self) -> bool:
@@ -131,7 +132,7 @@ class _Runner(fx.Interpreter):
         super().__init__(module, garbage_collect_values=True)
         self._observe = observe
         self._arithmetic = arithmetic
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = torch.Generator().manual_seed(arithmetic.seed)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and tell who watches."""
@@ -151,9 +152,8 @@ class _Runner(fx.Interpreter):
         lazy = RowTable.call(name, args, kwargs)
         if lazy is not NotImplemented:
             return lazy
-        args, kwargs = torch.utils._pytree.tree_map_only(  # noqa: SLF001
-            RowTable, lambda table: table.whole(), (args, kwargs)
-        )
+        if any(isinstance(argument, RowTable) for argument in args):
+            args = tuple(value.whole() if isinstance(value, RowTable) else value for value in args)
         return super().call_function(target, args, kwargs)
 
     def noisy(self, x: torch.Tensor) -> torch.Tensor:
@@ -208,8 +208,6 @@ _SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
-def noisy_runtime(arithmetic: Arithmetic) -> Arithmetic:
+def noisy_runtime(arithmetic: Arithmetic, seed: int) -> Arithmetic:
     """Return the same arithmetic with gentle noise before each rounding of activations."""
-    return Arithmetic(
-        dynamic_rows=arithmetic.dynamic_rows, gelu_tanh=arithmetic.gelu_tanh, noise=_GENTLE_NOISE
-    )
+    return replace(arithmetic, noise=_GENTLE_NOISE, seed=seed)

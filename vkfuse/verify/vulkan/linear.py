@@ -16,8 +16,10 @@ from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
 
-_BLOCK_VALUES = 1 << 24  # of an unpacked weight at a time: 64 MiB of float32
+_BLOCK_VALUES = 1 << 22  # of an unpacked weight at a time: 16 MiB of float32
 _SMALLEST_SCALE = 6.1e-5
+_LARGEST_PRODUCT = 128 * 8 * 2  # of a quantized activation and a 4-bit value, with the zero point's share
+_EXACT_IN_FLOAT32 = 1 << 24
 
 
 def linear_q4gsw(call: Call) -> torch.Tensor:
@@ -85,7 +87,7 @@ def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
 
     Source: impl/QuantizedLinear.cpp; glsl/linear_dq8ca_q4gsw_tiled.glsl with
     quantize_and_pack_4h4w_with_group_sums.glsl, for one row linear_q4gsw_coop.glsl. Integer sums are
-    exact there as in float64 here.
+    exact there as in floats here.
     """
     x, weight, sums, scales = call.tensor(0), call.constant(3), call.constant(4), call.constant(5)
     group_size, bias = call.integer(6), call.optional_constant(7)
@@ -176,7 +178,7 @@ def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torc
     return flat[:needed].reshape(groups, pitch)[:, :rows]
 
 
-def _integer_grouped(  # noqa: PLR0913, PLR0917 - the shader's operands
+def _integer_grouped(
     call: Call,
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -184,20 +186,22 @@ def _integer_grouped(  # noqa: PLR0913, PLR0917 - the shader's operands
     scales: torch.Tensor,
     group_size: int,
 ) -> torch.Tensor:
-    """Quantize x by rows, multiply integers group by group, correct for both zero points, scale."""
+    """Quantize x by rows, multiply integers group by group, correct for the zero point, scale, add up."""
     quantized, scale, zero = _quantized_rows(call, x)
     rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
     groups, stride = _groups(call, columns, group_size)
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
-    covered = min(groups * stride, columns)
-    left = quantized[:, :covered].reshape(x.shape[0], groups, stride).transpose(0, 1).double()
+    exact = torch.float32 if stride * _LARGEST_PRODUCT < _EXACT_IN_FLOAT32 else torch.float64
     parts = []
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        right = values[:, :covered].reshape(-1, groups, stride).permute(1, 2, 0).double()
-        dots = torch.bmm(left, right) - sum_table[:, None, start:stop].double() * zero[None, :, None]
-        factors = scale[None, :, None] * by_group[:, None, start:stop].float()
-        parts.append((dots.float() * factors).sum(0))
+        out = torch.zeros(x.shape[0], values.shape[0])
+        for group in range(groups):
+            span = slice(group * stride, min((group + 1) * stride, columns))
+            dots = quantized[:, span].to(exact) @ values[:, span].t().to(exact)
+            dots -= sum_table[group, start:stop].to(exact) * zero.to(exact)[:, None]
+            out += dots.float() * (scale[:, None] * by_group[group, start:stop].float())
+        parts.append(out)
     return torch.cat(parts, dim=1)
 
 
