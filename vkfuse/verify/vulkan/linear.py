@@ -32,10 +32,10 @@ def linear_q4gsw(call: Call) -> torch.Tensor:
     bias = call.optional_constant(4)
     if weight.shape[0] % 4:
         raise call.refused("rows-not-multiple-of-4", f"{weight.shape[0]} output features")
-    matrix = _first_matrix(call, x)
+    matrix = first_matrix(call, x)
     out = _grouped(call, matrix, weight, scales.reshape(-1), call.integer(3))
     out = out if bias is None else out + bias.float()
-    return _batched(x, out)
+    return batched(x, out)
 
 
 def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,29 +93,31 @@ def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
     group_size, bias = call.integer(6), call.optional_constant(7)
     if x.shape[-1] % 8:
         raise call.refused("columns-not-multiple-of-8", f"{x.shape[-1]} input features")
-    matrix = _first_matrix(call, x)
+    matrix = first_matrix(call, x)
     if matrix.shape[0] == 1:
         call.note(ONE_ROW_UNQUANTIZED)
         out = _grouped(call, matrix, weight, scales.reshape(-1), group_size)
     else:
         out = _integer_grouped(call, matrix, weight, sums.reshape(-1), scales.reshape(-1), group_size)
     out = out if bias is None else out + bias.float()
-    return _batched(x, out)
+    return batched(x, out)
 
 
-def linear_q8csw(call: Call) -> torch.Tensor:
-    """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl."""
-    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
-    bias = call.optional_constant(3)
-    if x.shape[-1] % 4:
-        raise call.refused("columns-not-multiple-of-4", f"{x.shape[-1]} input features")
-    matrix = _first_matrix(call, x)
-    out = functional.linear(matrix, weight.float()) * scales.float().reshape(-1)
-    out = out if bias is None else out + bias.float()
-    return _batched(x, out)
+def linear_q4gsw_backward(call: Call) -> torch.Tensor:
+    """`(d_out [..., N], weight [N, K/2], scales [groups, N], group_size)` -> [..., K]: glsl/q4gsw_backward.glsl."""
+    grad, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    rows, columns = weight.shape[0], weight.shape[1] * 2
+    groups, stride = _groups(call, columns, call.integer(3))
+    by_group = _group_table(call, scales.reshape(-1), groups, rows)
+    out = torch.zeros(*grad.shape[:-1], columns)
+    for start, values in _row_blocks(weight):
+        stop = start + values.shape[0]
+        factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :columns]
+        out += grad[..., start:stop].float() @ (values.float() * factors)
+    return out
 
 
-def _first_matrix(call: Call, x: torch.Tensor) -> torch.Tensor:
+def first_matrix(call: Call, x: torch.Tensor) -> torch.Tensor:
     """Return float32 [rows, K]: the matrix that the dispatch covers."""
     batch = x.shape[:-2].numel()
     if batch > 1:
@@ -123,7 +125,7 @@ def _first_matrix(call: Call, x: torch.Tensor) -> torch.Tensor:
     return x.reshape(batch, -1, x.shape[-1])[0].float()
 
 
-def _batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Return [..., N]: `out` as the first matrix, nothing defined in the others."""
     shape = (*x.shape[:-1], out.shape[-1])
     if x.shape[:-2].numel() == 1:

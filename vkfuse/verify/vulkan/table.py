@@ -5,7 +5,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from vkfuse.verify.vulkan import attention, elementwise, embedding, linear, symbolic
+from vkfuse.verify.vulkan import attention, elementwise, embedding, linear, linear_8bit, symbolic
 from vkfuse.verify.vulkan.call import Kernel
 from vkfuse.verify.vulkan.definitions import AS_DEFINED, PUBLISHED, kernel_of
 
@@ -23,7 +23,11 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.linear_dq8ca_q4gsw.default": linear.linear_dq8ca_q4gsw,
     "et_vk.linear_q4gsw.default": linear.linear_q4gsw,
     "et_vk.q4gsw_linear.default": linear.linear_q4gsw,
-    "et_vk.linear_q8csw.default": linear.linear_q8csw,
+    "et_vk.linear_q4gsw_backward.default": linear.linear_q4gsw_backward,
+    "et_vk.linear_q8csw.default": linear_8bit.linear_q8csw,
+    "et_vk.linear_q8ta_q8csw.default": linear_8bit.linear_q8ta_q8csw,
+    "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
+    "aten._weight_int8pack_mm.default": linear_8bit.weight_int8pack_mm,
     "et_vk.prepack.default": elementwise.prepack,
     "et_vk.rms_norm.default": elementwise.rms_norm,
     "et_vk.sdpa.default": attention.sdpa,

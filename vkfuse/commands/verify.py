@@ -1,0 +1,87 @@
+"""`vkfuse verify MODEL.pte --against MODEL.pt2`: run the file's own bytes, and say whether they are the program."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from vkfuse.errors import InputError
+from vkfuse.lower.quiet import quiet
+from vkfuse.operators import register_operators
+from vkfuse.program import load
+from vkfuse.pte.ptd import read_ptd
+from vkfuse.verify.render import dumps, render_text
+from vkfuse.verify.verdict import Verification
+from vkfuse.verify.verify import VerifyOptions, verify_file
+
+__all__ = ["Format", "render", "verify"]
+
+
+class Format(StrEnum):
+    """How a verification is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def verify(
+    model: Path,
+    against: Path,
+    *,
+    inputs: Path | None = None,
+    external: tuple[Path, ...] = (),
+    options: VerifyOptions | None = None,
+    allow_pickle: bool = False,
+    verbose: bool = False,
+) -> Verification:
+    """Compare `model` with the program `against`; `external` are its .ptd files. InputError, FormatError."""
+    chosen = options or VerifyOptions()
+    with quiet(verbose=verbose):
+        register_operators()
+        program = load(against, allow_pickle=allow_pickle)
+        given = None if inputs is None else (read_inputs(inputs), MappingProxyType[str, object]({}))
+        data = {key: blob for path in external for key, blob in read_ptd(path).items()}
+        return verify_file(
+            model, program.exported, replace(chosen, inputs=given or chosen.inputs, external=data)
+        )
+
+
+def render(verification: Verification, fmt: Format, console: Console) -> None:
+    """Write the verification to the console."""
+    if fmt is Format.JSON:
+        console.file.write(dumps(verification))
+    else:
+        render_text(verification, console)
+
+
+def read_inputs(path: Path) -> tuple[Any, ...]:
+    """Read positional inputs: a .pt of a tuple, list or mapping of tensors, or an .npz in the order of its arrays.
+
+    Nothing in the file can run code. InputError for anything else.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return tuple(torch.from_numpy(arrays[name]) for name in arrays.files)
+        stored = torch.load(path, weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read inputs from {path}: {error}") from error
+    except Exception as error:  # torch.load raises pickle's errors, whatever they are
+        raise InputError(
+            f"cannot read inputs from {path}: {type(error).__name__}",
+            hint="save a tuple of tensors with torch.save, or use an .npz",
+        ) from error
+    if isinstance(stored, torch.Tensor):
+        return (stored,)
+    if isinstance(stored, Mapping):
+        return tuple(stored.values())
+    if isinstance(stored, list | tuple):
+        return tuple(stored)
+    raise InputError(f"{path} holds {type(stored).__name__}", hint="save a tuple of tensors with torch.save")

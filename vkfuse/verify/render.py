@@ -1,0 +1,142 @@
+"""A verification as text for a terminal or log, and as JSON for scripts (`vkfuse.verify/1`)."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Final
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vkfuse import __version__
+from vkfuse.verify.verdict import Applied, OutputError, Run, Status, TableCheck, Verification
+
+SCHEMA: Final = "vkfuse.verify/1"
+_HEADLINES: Final[Mapping[Status, str]] = {
+    "same": "same: the file computes what the program does",
+    "differs": "DIFFERS: the file does not compute what the program does",
+    "not-loadable": "NOT LOADABLE: the runtime refuses the file",
+    "cannot-verify": "CANNOT VERIFY: an operator has no definition here",
+    "fails": "FAILS: an operator cannot run on its inputs",
+}
+_FEW: Final = 8  # rows of a long list that text shows
+
+
+def dumps(verification: Verification) -> str:
+    """Return the verification as JSON text; a number that JSON lacks as its name."""
+    return json.dumps(to_json(verification), indent=2, allow_nan=False) + "\n"
+
+
+def to_json(verification: Verification) -> dict[str, Any]:
+    """Return the verification as plain JSON types."""
+    plain: dict[str, Any] = _plain(verification)
+    return {"schema": SCHEMA, "vkfuse": __version__, "ok": verification.ok, **plain}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def render_text(verification: Verification, console: Console) -> None:
+    """Print the verification; the console decides on width and colour."""
+    style = "bold green" if verification.ok else "bold red"
+    console.print(Text(_HEADLINES[verification.status], style=style))
+    for part in _parts(verification):
+        console.print(Padding(part, (0, 0, 0, 2), expand=False))
+
+
+def _parts(verification: Verification) -> Iterator[RenderableType]:
+    for line in (verification.message, verification.hint):
+        if line:
+            yield Text(_visible(line))
+    if verification.departure is not None:
+        yield from _departure(verification)
+    if verification.runs:
+        yield _runs(verification.runs)
+        yield from (Text(line) for line in dict.fromkeys(run.reason for run in verification.runs) if line)
+    yield from _tables(verification.tables)
+    for check in verification.device:
+        agreed = "bit for bit" if check.differing == 0 else f"{check.differing} values differ"
+        yield Text(
+            _visible(f"{check.shader} on {check.driver}, {check.where}: {check.values} values, {agreed}")
+        )
+    yield from _applied(verification.applied)
+    for finding in verification.findings[:_FEW]:
+        yield Text(_visible(f"{finding.code}: {finding.name} in {finding.where}: {finding.hint}"))
+    for reason in verification.skipped:
+        yield Text(_visible(f"skipped: {reason}"), style="dim")
+
+
+def _departure(verification: Verification) -> Iterator[RenderableType]:
+    found = verification.departure
+    if found is not None:
+        program = f"; the program has {found.node} {found.source}" if found.node else ""
+        yield Text(_visible(f"first operator that departs: {found.operator} in {found.where}{program}"))
+        if found.behaviours:
+            yield Text(f"the runtime there: {', '.join(found.behaviours)}")
+
+
+def _runs(runs: tuple[Run, ...]) -> Table:
+    """Lay out each output of each run."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for title in ("inputs", "output", "shape"):
+        table.add_column(title, overflow="fold")
+    for title in ("abs", "rel", "ulp", "SQNR dB", "cosine", "top-1", "limit", ""):
+        table.add_column(title, justify="right", no_wrap=True)
+    for run in runs:
+        for output in run.outputs:
+            table.add_row(run.label, *_cells(output), style="" if output.passed else "red")
+    return table
+
+
+def _cells(output: OutputError) -> Iterator[str]:
+    yield str(output.index)
+    yield f"{output.dtype}{list(output.shape)}"
+    yield from (f"{number:.2g}" for number in (output.max_abs, output.max_rel, output.max_ulp))
+    yield f"{output.sqnr_db:.0f}"
+    yield f"{output.cosine:.6f}"
+    yield "" if output.top1 is None else f"{output.top1:.1%}"
+    yield f"{output.limit:.2g}"
+    yield "" if output.passed else "DIFFERS"
+
+
+def _tables(tables: tuple[TableCheck, ...]) -> Iterator[RenderableType]:
+    equal = [table for table in tables if table.matches and not table.differing]
+    if equal:
+        values = sum(table.values for table in equal)
+        yield Text(f"tables: {len(equal)} read whole, all {values} values are the program's")
+    for table in tables:
+        if table.differing and table.matches:
+            yield Text(
+                _visible(
+                    f"table {table.matches} in {table.operator} ({table.where}): {table.differing} of "
+                    f"{table.values} values differ by up to {table.max_abs:.3g}, the first in row {table.first_row}"
+                ),
+                style="red",
+            )
+        elif not table.matches:
+            yield Text(
+                _visible(f"table of {table.operator} ({table.where}) is like none of the program"),
+                style="dim",
+            )
+
+
+def _applied(applied: tuple[Applied, ...]) -> Iterator[RenderableType]:
+    for behaviour in applied:
+        places = behaviour.places
+        where = ", ".join(places[:_FEW]) + (f" and {len(places) - _FEW} more" if len(places) > _FEW else "")
+        yield Text(_visible(f"{behaviour.code}: {behaviour.summary} ({where})"), style="dim")
+
+
+def _visible(text: str) -> str:
+    """Show what would steer a terminal as a replacement character: names come from the file."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
