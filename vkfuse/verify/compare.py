@@ -17,6 +17,7 @@ RELATIVE_LIMITS: Final = {
     torch.bfloat16: 4e-2,
 }
 _FLOOR: Final = 1e-7  # absolute: an output that should be zero
+_SMALL: Final = 1e-3  # share of the largest value under which units of the last place mean nothing
 _LOGITS_FROM: Final = 16  # entries in a row before its largest one is worth comparing
 
 
@@ -51,7 +52,7 @@ def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> Output
         shape=tuple(expected.shape),
         max_abs=worst,
         max_rel=worst / largest if largest else (0.0 if worst == 0 else math.inf),
-        max_ulp=_ulps(got, expected, error),
+        max_ulp=_ulps(expected, error, largest),
         cosine=_cosine(a, b),
         sqnr_db=_sqnr(error, b),
         top1=_top1(got, expected),
@@ -92,15 +93,15 @@ def _unlike(index: int, got: torch.Tensor, expected: torch.Tensor) -> OutputErro
     )
 
 
-def _ulps(got: torch.Tensor, expected: torch.Tensor, error: torch.Tensor) -> float:
-    """Largest error in units of the last place of the expected value's type."""
+def _ulps(expected: torch.Tensor, error: torch.Tensor, largest: float) -> float:
+    """Largest error in units of the last place, of values that are at least a thousandth of the largest."""
     if not expected.dtype.is_floating_point or not error.numel():
         return float(error.max()) if error.numel() else 0.0
-    del got
     info = torch.finfo(expected.dtype)
-    magnitude = expected.detach().reshape(-1).double().abs().clamp(min=info.smallest_normal)
-    unit = torch.exp2(torch.floor(torch.log2(magnitude))) * info.eps
-    return float((error / unit).nan_to_num(nan=math.inf).max())
+    least = max(largest * _SMALL, info.smallest_normal)
+    magnitude = expected.detach().reshape(-1).double().abs()
+    unit = torch.exp2(torch.floor(torch.log2(magnitude.clamp(min=least)))) * info.eps
+    return float(torch.where(magnitude >= least, error / unit, 0.0).max())
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -62,7 +62,7 @@ def _parts(verification: Verification) -> Iterator[RenderableType]:
         yield from _departure(verification)
     if verification.runs:
         yield _runs(verification.runs)
-        yield from (Text(line) for line in dict.fromkeys(run.reason for run in verification.runs) if line)
+        yield from _reasons(verification.runs)
     yield from _tables(verification.tables)
     for check in verification.device:
         agreed = "bit for bit" if check.differing == 0 else f"{check.differing} values differ"
@@ -96,6 +96,19 @@ def _runs(runs: tuple[Run, ...]) -> Table:
         for output in run.outputs:
             table.add_row(run.label, *_cells(output), style="" if output.passed else "red")
     return table
+
+
+def _reasons(runs: tuple[Run, ...]) -> Iterator[RenderableType]:
+    """Say once how the runtime's arithmetic differs, and how much that made."""
+    for reason in dict.fromkeys(run.reason for run in runs if run.reason):
+        with_it = [run for run in runs if run.reason == reason]
+        off = max(run.eager_rel or 0.0 for run in with_it)
+        noise = max(run.noise for run in with_it)
+        added = f", limits raised by up to {noise:.2g} of noise that this makes of 1e-6" if noise else ""
+        yield Text(
+            f"by design up to {off:.2g} off eager on {len(with_it)} of {len(runs)} inputs: {reason}; compared with "
+            f"the program in that arithmetic{added}"
+        )
 
 
 def _cells(output: OutputError) -> Iterator[str]:

@@ -13,8 +13,9 @@ Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]
 class OutputError:
     """One output against the program's. `max_rel` is the error in relation to the largest value.
 
-    `top1` is the share of rows with the same largest entry, None where that means nothing. `limit` is the
-    largest absolute error that passes.
+    `max_ulp` is in units of the last place, of values that are at least a thousandth of the largest. `top1` is
+    the share of rows with the same largest entry, None where that means nothing. `limit` is the largest
+    absolute error that passes.
     """
 
     index: int
@@ -32,11 +33,17 @@ class OutputError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One set of inputs: how it was made, each output; `reason` says why the limit is not the usual."""
+    """One set of inputs: how it was made, and each output.
+
+    Where the runtime's arithmetic is not torch's, `reason` says how, the outputs are compared with the program in
+    that arithmetic, `eager_rel` is how far the file is off torch's, and `noise` what was added to the limit.
+    """
 
     label: str
     outputs: tuple[OutputError, ...]
     reason: str = ""
+    eager_rel: float | None = None
+    noise: float = 0.0
 
     @property
     def passed(self) -> bool:
