@@ -14,6 +14,7 @@ MAX_DIMENSIONS = 4  # runtime/api/containers/Tensor.cpp: at most four dimensions
 # Operators that have shaders for integer and bool tensors, or only carry them to an operator that does.
 _INTEGER_OPERATORS = frozenset(
     {
+        "aten.sym_size.int",
         "aten.view_copy.default",
         "aten.unsqueeze_copy.default",
         "aten.squeeze_copy.dims",
@@ -52,7 +53,9 @@ Rule = Callable[[fx.Node, Limits], Reason | None]
 
 def operator_name(node: fx.Node) -> str:
     """The name that the runtime registers, ``aten.add.Tensor``; symbolic arithmetic by its Python name."""
-    target = getattr(node.target, "_op", node.target)  # an edge operator wraps its ATen operator
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
+        target = getattr(target, "_op", target)  # an edge operator wraps its ATen operator
     if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
         return str(target)
     return getattr(target, "__name__", str(target))
@@ -78,6 +81,7 @@ def _not_registered(node: fx.Node, limits: Limits) -> Reason | None:
 # Renamed or fused by the backend's own passes before the runtime sees them.
 _LOWERED_BEFORE_THE_RUNTIME = frozenset(
     {
+        "aten.sym_size.int",
         "aten.t_copy.default",
         "aten.clone.default",
         "dim_order_ops._clone_dim_order.default",

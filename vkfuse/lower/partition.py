@@ -70,8 +70,18 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
 
 def _does_work(nodes: Any) -> bool:
     """Whether a partition computes something: sizes, views and result picking alone are not worth a delegate."""
-    idle = {"getitem", "sym_size", "aten.sym_size.int", "aten.view_copy.default"}
-    return any(operator_name(node) not in idle for node in nodes)
+    return any(operator_name(node) not in _IDLE for node in nodes)
+
+
+_IDLE = frozenset(
+    {
+        "getitem",
+        "aten.sym_size.int",
+        "aten.view_copy.default",
+        "aten.unsqueeze_copy.default",
+        "aten.squeeze_copy.dims",
+    }
+)
 
 
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]

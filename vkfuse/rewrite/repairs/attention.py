@@ -152,11 +152,13 @@ def _computed_mask(editor: GraphEditor, node: fx.Node, mask: fx.Node, dtype: tor
     return _Mask(additive=additive, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
 
 
-def _additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> Any:
-    """0 where allowed, the lowest number elsewhere: after the softmax's exponential exactly zero."""
-    zero = editor.constant(torch.zeros((), dtype=dtype), "attention.zero")
-    lowest = editor.constant(torch.full((), torch.finfo(dtype).min, dtype=dtype), "attention.lowest")
-    return editor.call(aten.where.self, allowed, zero, lowest)
+def _additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """0 where allowed, the lowest number elsewhere: after the softmax's exponential exactly zero.
+
+    As arithmetic on floats, ``(allowed - 1) * highest``, it needs no shader on bools.
+    """
+    ones = editor.call(aten._to_copy.default, allowed, dtype=dtype)  # noqa: SLF001 - the operator's name
+    return editor.call(aten.mul.Tensor, editor.call(aten.sub.Tensor, ones, 1.0), torch.finfo(dtype).max)
 
 
 def _causal_mask(editor: GraphEditor, attention: _Attention, dtype: torch.dtype) -> Any:
