@@ -99,6 +99,7 @@ def optimize(
     storage: Annotated[
         StorageChoice, typer.Option(help="How delegates store tensors.")
     ] = StorageChoice.TEXTURE,
+    verify: Annotated[bool, typer.Option(help="Run the written file's bytes against the program.")] = True,
     small_textures: Annotated[
         bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
     ] = False,
@@ -117,6 +118,7 @@ def optimize(
             vulkan=engine.VulkanOptions(
                 fp16=fp16, storage=engine.Storage(storage.value), small_textures=small_textures
             ),
+            verify=verify,
             allow_pickle=allow_pickle,
             verbose=verbose,
         )

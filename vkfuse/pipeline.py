@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
-from vkfuse.errors import LoweringError
+from vkfuse.errors import CheckFailedError, LoweringError
 from vkfuse.lower.keep_off import Limits, Reason
 from vkfuse.lower.lowering import Lowered, VulkanOptions, lower, lower_stock
 from vkfuse.lower.quiet import quiet
@@ -21,12 +21,13 @@ from vkfuse.pte.ledger import ledger
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.report.build import delegation_of, describe_baseline, describe_output, loadable_of
-from vkfuse.report.model import Baseline, BaselineKind, InputFile, RepairRow, Report
+from vkfuse.report.model import Baseline, BaselineKind, InputFile, RepairRow, Report, Verify
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.decisions import TablePlan
 from vkfuse.rewrite.plan import before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
 from vkfuse.tables import table_rows
+from vkfuse.verify.verify import VerifyOptions, verify_file
 
 MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
 
@@ -47,11 +48,12 @@ class BaselineChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte."""
+    """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes."""
 
     runtime: str = DEFAULT
     baseline: BaselineChoice | Path = BaselineChoice.FOLDED
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
+    verify: bool = True
     allow_pickle: bool = False
     verbose: bool = False
 
@@ -73,7 +75,8 @@ def optimize(
 ) -> Result:
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
 
-    Raises InputError, UnsafePickleError, OutputError and LoweringError; then `output` is what it was before.
+    Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
+    compute something else than the program; then `output` is what it was before.
     """
     chosen, meter, target = options or Options(), Meter(), Path(output)
     find_runtime(chosen.runtime)
@@ -83,6 +86,7 @@ def optimize(
             surveyed, plans = _plan(program, progress)
             prepared = _prepare(surveyed, plans)
             lowered = _write_loadable(prepared.exported, temporary, target, chosen, progress)
+            verified = _verified(program, temporary, chosen, progress)
             baseline, plans_before = _baseline(program, surveyed, plans, chosen, progress)
         pte = read_pte(temporary)
         report = Report(
@@ -93,6 +97,7 @@ def optimize(
             delegation=delegation_of(pte, lowered.reasons, runtime=chosen.runtime),
             loadable=loadable_of(pte, chosen.runtime),
             tables=table_rows(plans, plans_before),
+            verify=verified,
             repairs=tuple(
                 RepairRow(code=r.code, node=n, detail=r.detail)
                 for r in (*surveyed.repairs, *prepared.repairs)
@@ -179,6 +184,24 @@ def _write_loadable(
     raise LoweringError(
         f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=findings[0].hint
     )
+
+
+def _verified(program: Program, written: Path, options: Options, progress: Progress) -> Verify:
+    """Run the written bytes against the program. Raises CheckFailedError where they differ."""
+    if not options.verify or program.example_inputs is None:
+        why = "not asked for" if not options.verify else "the program stores no example inputs"
+        return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(why,))
+    progress("verifying")
+    verification = verify_file(written, program.exported, VerifyOptions(runtime=options.runtime, seeds=1))
+    if verification.status == "cannot-verify":
+        skipped = (verification.message,)
+        return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=skipped)
+    if not verification.ok:
+        raise CheckFailedError(
+            f"the lowered file does not compute what the program does: {verification.message}",
+            hint=verification.hint or "--no-verify writes it all the same",
+        )
+    return verification.summary()
 
 
 def _baseline(

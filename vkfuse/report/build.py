@@ -68,7 +68,10 @@ def _on_cpu(kernel: str, count: int, reasons: Mapping[str, Reason], registered: 
         return CpuOperator(count=count, reason=reason.code, detail=reason.detail)
     packet = _packet(kernel)
     known = any(name.startswith(packet) for name in registered)
-    return CpuOperator(count=count, reason="" if known or not packet else "no-vulkan-operator")
+    if not packet:
+        return CpuOperator(count=count, reason="runtime-primitive")
+    unknown = "not-partitioned" if reasons else ""  # inside a branch, or added after partitioning
+    return CpuOperator(count=count, reason=unknown if known else "no-vulkan-operator")
 
 
 def _matching(kernel: str, reasons: Mapping[str, Reason]) -> Reason | None:

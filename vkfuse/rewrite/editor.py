@@ -1,6 +1,7 @@
 """The only way to change a graph: an editor over a copy, which the original never sees."""
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
     InputSpec,
-    OutputKind,
     TensorArgument,
 )
 
@@ -31,8 +31,12 @@ class GraphEditor:
         self._exported = exported
         self._module = copy.deepcopy(exported.graph_module)
         self.graph: fx.Graph = self._module.graph
-        self._nodes = {node.name: node for node in self.graph.nodes}
-        self._specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+        copies = zip(exported.graph.nodes, self.graph.nodes, strict=True)  # a copy may get another name
+        self._nodes = {original.name: node for original, node in copies}
+        self._specs = {
+            self._nodes[spec.arg.name].name: _renamed(spec, self._nodes[spec.arg.name].name)
+            for spec in exported.graph_signature.input_specs
+        }
         self._added: dict[str, torch.Tensor] = {}
         self._by_content: dict[tuple[object, ...], fx.Node] = {}
         self._sizes: dict[tuple[str, int], fx.Node] = {}
@@ -184,15 +188,13 @@ class GraphEditor:
         results = next(iter(self.graph.find_nodes(op="output"))).args[0]
         renamed = []
         for spec, result in zip(self._exported.graph_signature.output_specs, results, strict=True):
-            new = copy.copy(spec)
-            if (
-                isinstance(result, fx.Node)
-                and isinstance(spec.arg, TensorArgument)
-                and spec.kind in OutputKind
-            ):
-                new.arg = TensorArgument(name=result.name)
-            renamed.append(new)
+            renamed.append(_renamed(spec, result.name) if isinstance(result, fx.Node) else spec)
         return renamed
+
+
+def _renamed(spec: Any, name: str) -> Any:
+    """A copy of an input or output spec whose argument is called `name`."""
+    return dataclasses.replace(spec, arg=dataclasses.replace(spec.arg, name=name))
 
 
 _INPUT_ORDER = (

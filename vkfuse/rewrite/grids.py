@@ -9,6 +9,7 @@ from torch import fx
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.packing import nibbles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,6 +168,51 @@ def _read_embedding_4bit(node: fx.Node, constants: Constants) -> Grid | None:
         quant_max=int(node.args[4]),  # type: ignore[arg-type]
         dtype=node.kwargs.get("dtype") or scales.dtype,  # type: ignore[arg-type]
     )
+
+
+def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
+    """The grid of a table whose dequantization was decomposed: integers of its shape and one tensor of scales.
+
+    Which constants they are is a guess from shapes; whoever uses the grid proves it against what `operand` computes.
+    """
+    stored = [n for n in constants.expression(operand) if n.op == "placeholder"]
+    values = weights_behind(operand, constants)
+    if len(values) != 1:
+        return None
+    integers = constants.value(values[0])
+    rows, columns = integers.shape
+    others = [constants.value(n) for n in stored if n is not values[0]]
+    scales = [
+        t
+        for t in others
+        if t.is_floating_point() and t.numel() % rows == 0 and columns % max(1, t.numel() // rows) == 0
+    ]
+    points = [t for t in others if not t.is_floating_point() and scales and t.shape == scales[0].shape]
+    if len(scales) != 1 or len(points) > 1:
+        return None
+    groups = max(1, scales[0].numel() // rows)
+    low, high = (-8, 7) if nibbles.fits(integers) else _range_of(integers.dtype, None, None)
+    return Grid(
+        values=integers,
+        scales=scales[0].reshape(rows, groups),
+        zero_points=points[0].reshape(rows, groups) if points else None,
+        group_size=columns // groups,
+        quant_min=low,
+        quant_max=high,
+        dtype=operand.meta["val"].dtype,
+    )
+
+
+def weights_behind(operand: fx.Node, constants: Constants) -> list[fx.Node]:
+    """Stored integer matrices of the shape of `operand`, or of its transpose, that it is computed from."""
+    shape = tuple(operand.meta["val"].shape)
+    return [n for n in constants.expression(operand) if n.op == "placeholder" and _is_weight(n, shape)]
+
+
+def _is_weight(node: fx.Node, shape: tuple[int, ...]) -> bool:
+    value = node.meta["val"]
+    fits = tuple(value.shape) in {shape, shape[::-1]}
+    return fits and value.ndim == 2 and value.dtype in {torch.int8, torch.uint8}
 
 
 def weight_readers() -> dict[object, GridReader]:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.grids import Grid, lookup_readers, weight_readers
+from vkfuse.rewrite.grids import Grid, lookup_readers, read_arithmetic, weight_readers, weights_behind
 
 aten = torch.ops.aten
 
@@ -84,7 +84,7 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
 
 def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Site, fx.Node]]:
     """Each site with the node that dequantizes its table."""
-    lookups, weights = lookup_readers(), weight_readers()
+    lookups = lookup_readers()
     grids: dict[fx.Node, Grid | None] = {}
     for node in exported.graph.nodes:
         if node in constants or node.op not in {"call_function", "output"}:
@@ -97,21 +97,34 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
             )
             continue
         for use in _uses(node, constants):
-            sources = [n for n in constants.expression(use.operand) if n.target in weights]
+            sources = _sources(use, constants)
             if not sources:
                 continue
             if sources[0] not in grids:
-                grids[sources[0]] = weights[sources[0].target](sources[0], constants)
-            grid = grids[sources[0]] if len(sources) == 1 and use.consumer in _READERS else None
+                grids[sources[0]] = _read_grid(sources[0], use, constants)
             site = Site(
                 node=node,
                 consumer=use.consumer,
                 operand=use.operand,
-                grid=grid,
+                grid=grids[sources[0]] if len(sources) == 1 and use.consumer in _READERS else None,
                 transposed=use.transposed,
                 indices=use.indices,
             )
             yield site, sources[0]
+
+
+def _sources(use: _Use, constants: Constants) -> list[fx.Node]:
+    """What dequantizes the operand: operators, or where these were decomposed the one stored integer matrix."""
+    steps = constants.expression(use.operand)
+    operators = [n for n in steps if n.target in weight_readers()]
+    if operators or len(steps) == 1 or not use.operand.meta["val"].is_floating_point():
+        return operators
+    return weights_behind(use.operand, constants)
+
+
+def _read_grid(source: fx.Node, use: _Use, constants: Constants) -> Grid | None:
+    reader = weight_readers().get(source.target)
+    return reader(source, constants) if reader is not None else read_arithmetic(use.operand, constants)
 
 
 def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
@@ -194,7 +207,7 @@ def _stored_names(exported: ExportedProgram) -> dict[str, str]:
 
 def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) -> str:
     """The module path of the weight that `source` reads, without what unwrapping a subclass added."""
-    first = source.args[0]
+    first = source if source.op == "placeholder" else source.args[0]
     steps = constants.expression(first) if isinstance(first, fx.Node) else []
     stored = [names[n.name] for n in steps if n.name in names]
     return re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", stored[0]) if stored else source.name
@@ -202,5 +215,6 @@ def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) ->
 
 def _stored_bytes(source: fx.Node, constants: Constants) -> int:
     """Bytes of the constants that `source` reads."""
-    values = [i.meta["val"] for i in source.all_input_nodes if i in constants]
+    read = [source] if source.op == "placeholder" else source.all_input_nodes
+    values = [i.meta["val"] for i in read if i in constants]
     return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
