@@ -1,0 +1,15 @@
+"""What the tests of several folders share. Torch is imported where it is asked for, so that light tests stay light."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """A written .pt2 of a 4-bit embedding [100, 64] looked up with indices [2, 7]."""
+    import torch  # noqa: PLC0415 - seconds
+    from programs import lookup  # noqa: PLC0415 - imports torchao
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("program") / "model.pt2"
+    torch.export.save(lookup(2, 7)(), path)
+    return path
