@@ -159,6 +159,8 @@ def _packed(
     if not isinstance(weight, torch.Tensor) or not isinstance(group_size, int) or group_size < 1:
         return None
     columns = weight.shape[1] * 2
+    if scales(0, 1).shape[1] * group_size < columns:
+        return None
 
     def read(low: int, high: int) -> torch.Tensor:
         values = unpack_nibbles(weight[low:high], low_first=low_first).float()

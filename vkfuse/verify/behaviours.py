@@ -67,3 +67,34 @@ GELU_TANH: Final = Behaviour(
     source="impl/UnaryOp.cpp: gelu; glsl/unary_op.yaml",
     wrong=False,
 )
+ROWS_CLAMPED: Final = Behaviour(
+    code="row-reduction-clamped",
+    summary="a sum, mean, amax or amin along the rows of a buffer is clamped to +-65504, float32 too",
+    source="glsl/reduce_per_row_buffer.glsl; glsl/convert.glslh: `#if T == float16_t` holds for every T",
+)
+POW_BY_LOGARITHM: Final = Behaviour(
+    code="pow-of-negative",
+    summary="a tensor to the power of a tensor is undefined where the base is negative, or zero and the power not positive",
+    source="glsl/binary_op_texture.yaml, binary_op_buffer.yaml: pow(X, Y)",
+)
+POW_BY_MAGNITUDE: Final = Behaviour(
+    code="pow-by-magnitude",
+    summary="zero to any power but zero is zero; a negative base counts as positive unless the power is odd",
+    source="glsl/binary_op_defs.glslh: power_of",
+)
+EQUAL_WITHIN: Final = Behaviour(
+    code="equal-within-1e-5",
+    summary="floats are equal when they differ by less than 1e-5; infinities are not equal to themselves",
+    source="glsl/binary_op_texture.yaml, binary_op_buffer.yaml: lessThan(abs(X - Y), 1e-5)",
+)
+ALWAYS_FLOORED: Final = Behaviour(
+    code="division-always-floored",
+    summary="a division with a rounding mode rounds down, whichever mode it asks for",
+    source="impl/BinaryOp.cpp: aten.div.Tensor_mode is floor_divide",
+)
+MASKED_ROW_ZERO: Final = Behaviour(
+    code="masked-row-zero",
+    summary="softmax of nothing but minus infinity is zero, not NaN",
+    source="glsl/softmax.glsl: the largest value is at least -3.4e38, the denominator at least 1e-37",
+    wrong=False,
+)

@@ -21,6 +21,7 @@ from vkfuse.verify.verdict import Departure
 _LEAST_VALUES: Final = 4  # smaller results match by chance
 _MOST_VALUES: Final = 1 << 26
 _PREPACK: Final = "et_vk.prepack.default"
+Order = Callable[[torch.Tensor], torch.Tensor]
 _SOURCE_LINE: Final = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -46,11 +47,15 @@ def find_departure(
     reference.reset()
     expected = _program_values(reference, inputs, arithmetic)
     got = _file_values(session, inputs)
-    known_file = _known(got, expected, noise)
-    culprit = _first(got, known_file)
-    if culprit is None:
-        return None
-    node = _first(expected, _known(expected, got, noise))
+    for orders in _ORDERS:
+        culprit = _first(got, _known(got, expected, noise, orders))
+        if culprit is not None:
+            node = _first(expected, _known(expected, got, noise, orders))
+            return _departure(session, got, culprit, node)
+    return None
+
+
+def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Made | None) -> Departure:
     step = culprit.label if node is None else _namesake(got, culprit, node.label)
     return Departure(
         operator=step.name,
@@ -163,7 +168,9 @@ def _tensors(result: Any) -> tuple[torch.Tensor, ...]:
     )
 
 
-def _known(made: Sequence[_Made], others: Sequence[_Made], noise: float) -> list[bool]:
+def _known(
+    made: Sequence[_Made], others: Sequence[_Made], noise: float, orders: Sequence[Order]
+) -> list[bool]:
     """Whether each result is right: found among the others, or used for one that is."""
     by_size: dict[int, list[torch.Tensor]] = {}
     for other in others:
@@ -171,7 +178,7 @@ def _known(made: Sequence[_Made], others: Sequence[_Made], noise: float) -> list
             by_size.setdefault(value.numel(), []).append(value)
     right = [
         bool(entry.values)
-        and all(_found(value, by_size.get(value.numel(), ()), noise) for value in entry.values[:1])
+        and all(_found(value, by_size.get(value.numel(), ()), noise, orders) for value in entry.values[:1])
         for entry in made
     ]
     for number in range(len(made) - 1, -1, -1):
@@ -181,10 +188,10 @@ def _known(made: Sequence[_Made], others: Sequence[_Made], noise: float) -> list
     return right
 
 
-def _found(value: torch.Tensor, candidates: Sequence[torch.Tensor], noise: float) -> bool:
-    return any(_alike(value, candidate, noise, _flat) for candidate in candidates) or any(
-        _alike(value, candidate, noise, _sorted) for candidate in candidates
-    )
+def _found(
+    value: torch.Tensor, candidates: Sequence[torch.Tensor], noise: float, orders: Sequence[Order]
+) -> bool:
+    return any(_alike(value, candidate, noise, order) for order in orders for candidate in candidates)
 
 
 def _flat(value: torch.Tensor) -> torch.Tensor:
@@ -195,9 +202,12 @@ def _sorted(value: torch.Tensor) -> torch.Tensor:
     return _flat(value).sort().values
 
 
-def _alike(
-    value: torch.Tensor, other: torch.Tensor, noise: float, order: Callable[[torch.Tensor], torch.Tensor]
-) -> bool:
+# Numbers in another order count as known at first: the file transposes where the program does not. Where all are
+# known by that, order must be what is wrong.
+_ORDERS: Final[tuple[tuple[Order, ...], ...]] = ((_flat, _sorted), (_flat,))
+
+
+def _alike(value: torch.Tensor, other: torch.Tensor, noise: float, order: Order) -> bool:
     """Whether two tensors hold the same numbers, within what passes for their types."""
     if value.is_floating_point() != other.is_floating_point():
         return False

@@ -9,21 +9,18 @@ from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 # The runtime's names (VK_REGISTER_OP in backends/vulkan/runtime/graph/ops/impl) that are ATen operators.
 _ATEN: Final = """
-_log_softmax.default _native_batch_norm_legit_no_training.default _softmax.default _to_copy.default
-abs.default add.Tensor addmm.default amax.default amin.default arange.start_step argmax.default
-argmin.default avg_pool2d.default bitwise_and.Tensor bitwise_not.default bitwise_or.Tensor bmm.default
-cat.default clamp.default clone.default constant_pad_nd.default convolution.default cos.default div.Tensor
-div.Tensor_mode eq.Scalar eq.Tensor exp.default expand_copy.default flip.default full.default
-full_like.default gather.default ge.Scalar ge.Tensor grid_sampler_2d.default gt.Scalar gt.Tensor
-hardshrink.default hardsigmoid.default hardswish.default hardtanh.default index.Tensor
-index_select.default le.Scalar le.Tensor leaky_relu.default linear.default log10.default
-logical_and.default logical_or.default lt.Scalar lt.Tensor max_pool2d.default
-max_pool2d_with_indices.default mean.dim minimum.default mm.default mul.Tensor native_group_norm.default
-ne.Scalar neg.default ones.default ones_like.default permute.default permute_copy.default
-pixel_shuffle.default pow.Tensor_Scalar pow.Tensor_Tensor relu.default relu6.default repeat.default
-repeat_interleave.self_int round.default rsqrt.default scalar_tensor.default select.int select_copy.int
-sigmoid.default sin.default slice.Tensor slice_copy.Tensor split_with_sizes_copy.default sqrt.default
-squeeze_copy.dims sub.Tensor sum.dim_IntList tan.default tanh.default unfold_copy.default
+_native_batch_norm_legit_no_training.default _to_copy.default abs.default add.Tensor addmm.default
+arange.start_step bitwise_and.Tensor bitwise_not.default bitwise_or.Tensor bmm.default cat.default
+clamp.default clone.default constant_pad_nd.default convolution.default cos.default div.Tensor eq.Scalar
+exp.default expand_copy.default flip.default full.default full_like.default gather.default ge.Scalar
+ge.Tensor grid_sampler_2d.default gt.Scalar gt.Tensor hardshrink.default hardsigmoid.default
+hardswish.default hardtanh.default index.Tensor index_select.default le.Scalar le.Tensor
+leaky_relu.default linear.default log10.default logical_and.default logical_or.default lt.Scalar lt.Tensor
+minimum.default mm.default mul.Tensor native_group_norm.default ne.Scalar neg.default ones.default
+ones_like.default permute.default permute_copy.default pixel_shuffle.default relu.default relu6.default
+repeat.default repeat_interleave.self_int round.default rsqrt.default scalar_tensor.default select.int
+select_copy.int sigmoid.default sin.default slice.Tensor slice_copy.Tensor split_with_sizes_copy.default
+sqrt.default squeeze_copy.dims sub.Tensor tan.default tanh.default unfold_copy.default
 unsqueeze_copy.default upsample_bilinear2d.vec upsample_nearest2d.vec var.dim view_copy.default where.self
 zeros.default zeros_like.default
 """

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from vkfuse.verify.behaviours import GELU_TANH
-from vkfuse.verify.vulkan.call import Call
+from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 
 def gelu(call: Call) -> torch.Tensor:
@@ -44,7 +44,7 @@ def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 def conv_with_clamp(call: Call) -> torch.Tensor:
     """`(*convolution, output_min, output_max)`: impl/Convolution.cpp."""
     out: torch.Tensor = torch.ops.aten.convolution.default(*call.args[:9])
-    least, most = call.args[9], call.args[10]
+    least, most = (None if bound is None else float(torch.tensor(bound)) for bound in call.args[9:11])
     return out if least is None and most is None else out.clamp(least, most)
 
 
@@ -57,3 +57,17 @@ def quantize_per_tensor(call: Call) -> torch.Tensor:
 def dequantize_per_tensor(call: Call) -> torch.Tensor:
     """`(input, scale, zero_point, ...)`: glsl/q8ta_dequantize.glsl."""
     return (call.tensor(0).float() - call.integer(2)) * float(call.args[1])
+
+
+def pool(kernel: Kernel, sizes: tuple[int, ...]) -> Kernel:
+    """Return a 2-D pooling that needs two numbers in each of its `sizes` arguments (impl/Pool.cpp)."""
+
+    def run(call: Call) -> Result:
+        for position in sizes:
+            if len(call.args[position]) != 2:
+                raise call.refused(
+                    "pool-arguments", f"argument {position} is {call.args[position]}, not two numbers"
+                )
+        return kernel(call)
+
+    return run

@@ -1,0 +1,60 @@
+"""Operators on two operands whose shader is not torch's definition."""
+
+import torch
+
+from vkfuse.verify.behaviours import ALWAYS_FLOORED, EQUAL_WITHIN, POW_BY_LOGARITHM, POW_BY_MAGNITUDE
+from vkfuse.verify.vulkan.call import Call, Kernel, Result
+
+_EQUAL = 1e-5
+
+
+def broadcast(kernel: Kernel) -> Kernel:
+    """Return the kernel for two tensors, of which one must have a dimension (impl/utils/TensorUtils.cpp)."""
+
+    def run(call: Call) -> Result:
+        if not call.tensor(0).dim() and not call.tensor(1).dim():
+            raise call.refused("two-scalars", "both operands have no dimensions")
+        return kernel(call)
+
+    return run
+
+
+def power(call: Call) -> torch.Tensor:
+    """`(base, exponent)`: GLSL's pow, undefined for negative bases (NaN here) and for zero to no positive power (zero)."""
+    base, exponent = call.tensor(0), call.tensor(1)
+    out = torch.pow(base.abs().float(), exponent.float())
+    if not bool(((base < 0) | ((base == 0) & (exponent <= 0))).any()):
+        return out
+    call.note(POW_BY_LOGARITHM)
+    return torch.where(base < 0, torch.nan, torch.where(base == 0, 0.0, out))
+
+
+def power_of_scalar(call: Call) -> torch.Tensor:
+    """`(base, exponent)`: glsl/binary_op_defs.glslh, power_of."""
+    base, exponent = call.tensor(0).float(), float(call.args[1])
+    out = base.abs().pow(exponent)
+    odd = abs(exponent - round(exponent)) < _EQUAL and round(exponent) % 2 == 1
+    out = torch.where(base < 0, -out if odd else out, out)
+    out = torch.where(base == 0, 1.0 if exponent == 0 else 0.0, out)
+    if not torch.equal(out.nan_to_num(), base.pow(exponent).nan_to_num()):
+        call.note(POW_BY_MAGNITUDE)
+    return out
+
+
+def equal(call: Call) -> torch.Tensor:
+    """`(self, other)`: floats within 1e-5 of each other, integers exactly."""
+    a, b = call.tensor(0), call.tensor(1)
+    if not a.is_floating_point():
+        return a == b
+    near = (a - b).abs() < _EQUAL
+    if not torch.equal(near, a == b):
+        call.note(EQUAL_WITHIN)
+    return near
+
+
+def divide_rounded(call: Call) -> torch.Tensor:
+    """`(self, other, rounding_mode)`: floor."""
+    a, b = call.tensor(0), call.tensor(1)
+    if call.args[2] != "floor":
+        call.note(ALWAYS_FLOORED)
+    return torch.floor(a.float() / b.float())

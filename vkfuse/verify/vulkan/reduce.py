@@ -1,0 +1,81 @@
+"""Reductions and softmax as the shaders compute them."""
+
+from collections.abc import Callable
+
+import torch
+
+from vkfuse.pte.enums import VkStorageType
+from vkfuse.verify.behaviours import MASKED_ROW_ZERO, ROWS_CLAMPED
+from vkfuse.verify.vulkan.call import Call, Kernel
+
+_HALF_MAX = 65504.0
+_LOWEST = -3.402823e38
+_SMALLEST_SUM = 1e-37
+
+Reduction = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
+
+
+def reduction(operation: Reduction) -> Kernel:
+    """Return the kernel of `(input, dims, keepdim)`; one or two dimensions (impl/Reduce.cpp)."""
+
+    def run(call: Call) -> torch.Tensor:
+        x = call.tensor(0)
+        dims = _dims(call, x)
+        out = operation(x.float() if x.is_floating_point() else x, dims, bool(call.args[2]))
+        in_rows = dims in ([-1], [x.dim() - 1]) and call.storage(0) is VkStorageType.BUFFER
+        if in_rows and x.is_floating_point() and bool((out.abs() > _HALF_MAX).any()):
+            call.note(ROWS_CLAMPED)
+            return out.clamp(-_HALF_MAX, _HALF_MAX)
+        return out
+
+    return run
+
+
+def _dims(call: Call, x: torch.Tensor) -> list[int]:
+    dims = call.args[1]
+    if dims is None:
+        if x.dim() != 1:
+            raise call.refused("reduce-dims", "no dimensions given for more than one")
+        return [-1]
+    if len(dims) not in {1, 2}:
+        raise call.refused("reduce-dims", f"reduces {len(dims)} dimensions, not one or two")
+    return list(dims)
+
+
+def arg_reduction(operation: Callable[[torch.Tensor, int, bool], torch.Tensor]) -> Kernel:
+    """Return the kernel of `(input, dim, keepdim)`; the last dimension of a buffer (impl/ArgReduce.cpp)."""
+
+    def run(call: Call) -> torch.Tensor:
+        x = call.tensor(0)
+        dim = 0 if call.args[1] is None else call.integer(1)
+        if dim % max(1, x.dim()) != x.dim() - 1 or call.storage(0) is not VkStorageType.BUFFER:
+            raise call.refused(
+                "arg-reduce", f"dimension {dim} of {x.dim()} in {call.storage(0).name.lower()}"
+            )
+        return operation(x, -1, bool(call.args[2]))
+
+    return run
+
+
+def softmax(call: Call) -> torch.Tensor:
+    """`(input, dim, half_to_float)`: glsl/softmax.glsl."""
+    shifted, total = _softmax_parts(call)
+    return shifted.exp() / total
+
+
+def log_softmax(call: Call) -> torch.Tensor:
+    """`(input, dim, half_to_float)`: glsl/softmax.glsl."""
+    shifted, total = _softmax_parts(call)
+    return shifted - total.log()
+
+
+def _softmax_parts(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the shifted input and the sum of its exponentials."""
+    x, dim = call.tensor(0).float(), call.integer(1)
+    if not x.dim():
+        return x - x, torch.ones(())
+    largest = x.amax(dim, keepdim=True)
+    if bool((largest == -torch.inf).any()):
+        call.note(MASKED_ROW_ZERO)
+    shifted = x - largest.clamp(min=_LOWEST)
+    return shifted, shifted.exp().sum(dim, keepdim=True).clamp(min=_SMALLEST_SUM)
