@@ -43,6 +43,13 @@ class StorageChoice(StrEnum):
     BUFFER = "buffer"
 
 
+class VerifyFormat(StrEnum):
+    """How a verification is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)
 ]
@@ -163,6 +170,60 @@ def report_command(
     from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
 
     _show(report_files(new, base, runtime), fmt, report or [], quiet=quiet)
+
+
+@app.command()
+def verify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.pte", help="File to run.", show_default=False)],
+    against: Annotated[
+        Path, typer.Option("--against", metavar="MODEL.pt2", help="Program that it should compute.")
+    ],
+    *,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Inputs in place of the stored example: .pt or .npz.")
+    ] = None,
+    ptd: Annotated[
+        list[Path] | None, typer.Option("--ptd", metavar="FILE", help="External data of the file.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=0, help="How many random inputs to try.")] = 3,
+    atol: Annotated[float | None, typer.Option(help="Absolute tolerance, in place of the dtype's.")] = None,
+    rtol: Annotated[float | None, typer.Option(help="Relative tolerance, in place of the dtype's.")] = None,
+    method: Annotated[str, typer.Option(help="Method of the file.")] = "forward",
+    device: Annotated[
+        bool, typer.Option("--device", help="Also run the lookups' shader on a Vulkan driver.")
+    ] = False,
+    runtime: RuntimeOption = DEFAULT_RUNTIME,
+    fmt: Annotated[
+        VerifyFormat, typer.Option("--format", help="How to print the verdict.")
+    ] = VerifyFormat.TEXT,
+    allow_pickle: PickleOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2 does."""
+    with _progress(quiet=False) as progress:
+        progress("loading")
+        _torch_side()
+        from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch
+        from vkfuse.verify.compare import Tolerance  # noqa: PLC0415 - imports torch
+
+        verification = command.verify(
+            model,
+            against,
+            inputs=inputs,
+            external=tuple(ptd or ()),
+            options=command.VerifyOptions(
+                method=method,
+                runtime=runtime,
+                seeds=seeds,
+                tolerance=Tolerance(atol=atol, rtol=rtol),
+                device=device,
+            ),
+            allow_pickle=allow_pickle,
+            verbose=verbose,
+        )
+    command.render(verification, command.Format(fmt.value), Console(file=sys.stdout))
+    if not verification.ok:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 @app.command()
