@@ -29,56 +29,60 @@ layout(push_constant) uniform PushConstants {
 
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
-const uint VECTORS_PER_BLOCK = 8;
+const int VECTORS = 8;  // of four columns, in the 32 columns that the runtime sends one invocation for
 
-// out_sizes is WHCN: columns, then the indices' width, height and depth.
+// at / size for at < 2^20, quicker than with integers; the half keeps the product off the borders of quotients.
+int quotient(const int at, const int size) {
+  return int((float(at) + 0.5) * (1.0 / float(size)));
+}
+
+int groups_of_row() {
+  return quotient(out_sizes.x, group_size);
+}
+
+// Vectors of a row, rows, planes.
+ivec3 output_size() {
+  return ivec3(out_sizes.x >> 2, out_sizes.y, out_sizes.z * out_sizes.w);
+}
+
+// The indices have the shape of the output without its columns.
 int load_index(const int y, const int z) {
 $if STORAGE == "buffer":
   return t_indices[z * out_sizes.y + y];
 $else:
-  const int outer = z < out_sizes.z ? 0 : z / out_sizes.z;
+  const int outer = quotient(z, out_sizes.z);
   return texelFetch(t_indices, ivec3(y >> 2, z - outer * out_sizes.z, outer), 0)[y & 3];
 }
 
-// The 16 bits of columns 4x..4x+3 of a row as four integers; `rows` counts the rows that the weight holds.
+// load_word() has the bits of columns 4x..4x+3 of a row in its low half or spread over its bytes; unpack() knows where.
 $if WEIGHT_LAYOUT == "flat":
   int rows_of_weight() {
     return t_weight.length() / (out_sizes.x >> 3);
   }
-  ivec4 load_weights(const int row, const int x) {
-    const uint word = uint(t_weight[row * (out_sizes.x >> 3) + (x >> 1)]) >> ((x & 1) << 4);
-    return ivec4((uvec4(word) >> uvec4(4, 0, 12, 8)) & 15u) - 8;
+  uint load_word(const int row, const int x) {
+    return uint(t_weight[row * (out_sizes.x >> 3) + (x >> 1)]) >> ((x & 1) << 4);
+  }
+  vec4 unpack(const uint word) {
+    return vec4((uvec4(word) >> uvec4(4, 0, 12, 8)) & 15u) - 8.0;
   }
 $else:
-  int rows_of_weight() {
-    $if WEIGHT_LAYOUT == "texture2d":
-      return textureSize(t_weight, 0).y << 3;
-    $else:
+  $if WEIGHT_LAYOUT == "buffer":
+    int rows_of_weight() {
       return t_weight.length() / out_sizes.x << 3;
-  }
-  ivec4 load_weights(const int row, const int x) {
-    $if WEIGHT_LAYOUT == "texture2d":
-      const uint word = uint(texelFetch(t_weight, ivec2(x, row >> 3), 0)[row & 3]) >> (row & 4);
-    $else:
-      const uint word = uint(t_weight[(row >> 3) * out_sizes.x + (x << 2) + (row & 3)]) >> (row & 4);
-    return ivec4((uvec4(word) >> uvec4(0, 8, 16, 24)) & 15u) - 8;
-  }
-
-// One load for the vector, unless it spans groups: then one for each group.
-vec4 load_scales(const int first, const int x) {
-  int group = (x << 2) / group_size;
-  int next = (group + 1) * group_size - (x << 2);
-  vec4 scales = vec4(t_scales[first + group]);
-  for (int i = next; i < 4; i++) {
-    if (i == next) {
-      group++;
-      next += group_size;
-      scales.w = float(t_scales[first + group]);
     }
-    scales[i] = scales.w;
+    uint load_word(const int row, const int x) {
+      return uint(t_weight[(row >> 3) * out_sizes.x + (x << 2) + (row & 3)]) >> (row & 4);
+    }
+  $else:
+    int rows_of_weight() {
+      return textureSize(t_weight, 0).y << 3;
+    }
+    uint load_word(const int row, const int x) {
+      return uint(texelFetch(t_weight, ivec2(x, row >> 3), 0)[row & 3]) >> (row & 4);
+    }
+  vec4 unpack(const uint word) {
+    return vec4((uvec4(word) >> uvec4(0, 8, 16, 24)) & 15u) - 8.0;
   }
-  return scales;
-}
 
 $if DTYPE == "half":
   // The nearest half, ties to even, still as floats: Vulkan leaves open how a conversion or an image store rounds.
@@ -91,33 +95,93 @@ $if DTYPE == "half":
 $else:
   #define round_to_output(v) (v)
 
-void write_vector(const ivec3 pos, const int rows, const int groups) {
-  const int row = load_index(pos.y, pos.z);
-  vec4 v = vec4(0);
-  if (row >= 0 && row < rows) {
-    v = round_to_output(vec4(load_weights(row, pos.x)) * load_scales(row * groups, pos.x));
-  }
-$if STORAGE == "buffer":
-  t_out[(pos.z * out_sizes.y + pos.y) * (out_sizes.x >> 2) + pos.x] = VECTOR(v);
-$else:
-  imageStore(t_out, pos, v);
+// One vector of the output, and what its values are made of.
+struct Vector {
+  ivec3 pos;
+  int row;  // of the table, or -1
+  uint word;
+  float scale;  // of the first column
+};
+
+// The row that an index asks for, or -1: the runtime checks no index, and does not tell the size of the table.
+int row_at(const ivec3 pos, const int rows) {
+  const int row = load_index(min(pos.y, output_size().y - 1), min(pos.z, output_size().z - 1));
+  return row >= 0 && row < rows ? row : -1;
 }
 
-// The runtime sends one invocation for a block of 32 columns. Were each to write its own, neighbours would store 128
-// bytes apart and a memory transaction would carry a quarter of what it could. So the vectors of a work group's blocks
-// are dealt out in order: neighbouring invocations write neighbouring vectors, whatever the local size.
-void main() {
-  const int groups = out_sizes.x / group_size;
-  const int rows = min(rows_of_weight(), t_scales.length() / groups);
+Vector load(const ivec3 pos, const int row) {
+  const int x = min(pos.x, output_size().x - 1);
+  const int group = max(row, 0) * groups_of_row() + quotient(x << 2, group_size);
+  return Vector(pos, row, load_word(max(row, 0), x), float(t_scales[group]));
+}
+
+void store(const Vector v, const vec4 scales) {
+  const ivec3 size = output_size();
+  const vec4 values = v.row < 0 ? vec4(0) : round_to_output(unpack(v.word) * scales);
+  if (all(lessThan(v.pos, size))) {
+$if STORAGE == "buffer":
+    t_out[(v.pos.z * size.y + v.pos.y) * size.x + v.pos.x] = VECTOR(values);
+$else:
+    imageStore(t_out, v.pos, values);
+  }
+}
+
+// The scales of a vector that may span groups, each loaded once.
+vec4 load_scales(const Vector v) {
+  const int column = min(v.pos.x, output_size().x - 1) << 2;
+  vec4 scales = vec4(v.scale);
+  int group = quotient(column, group_size);
+  for (int i = 1; i < 4; i++) {
+    const int last = group;
+    group = quotient(column + i, group_size);
+    scales[i] = group == last ? scales[i - 1] : float(t_scales[max(v.row, 0) * groups_of_row() + group]);
+  }
+  return scales;
+}
+
+// Where the vectors of an invocation lie. Were they the 32 columns that it was sent for, neighbours would store 128 bytes
+// apart, and a memory transaction would carry a quarter of what it could. So neighbours along x share their columns and
+// write them side by side. Each stays in its row: one index to load, and in a texture, whose tiles are a few texels wide
+// and a few high, whole tiles to write. A work group of a buffer that is too narrow to fill a transaction deals its
+// vectors out in order instead, from row to row.
+$if STORAGE == "buffer":
+  const bool DEALT = gl_WorkGroupSize.x < 4;
+$else:
+  const bool DEALT = false;
+
+ivec3 position(const int turn) {
   const uvec3 size = gl_WorkGroupSize;
-  for (uint turn = 0; turn < VECTORS_PER_BLOCK; turn++) {
-    const uint vector = turn * size.x * size.y * size.z + gl_LocalInvocationIndex;
-    const uint block = vector / VECTORS_PER_BLOCK;
-    const uvec3 owner = uvec3(block % size.x, block / size.x % size.y, block / (size.x * size.y));
-    const uvec3 id = gl_WorkGroupID * size + owner;
-    const ivec3 pos = ivec3(id.x * VECTORS_PER_BLOCK + vector % VECTORS_PER_BLOCK, id.yz);
-    if (pos.x < out_sizes.x >> 2 && pos.y < out_sizes.y && pos.z < out_sizes.z * out_sizes.w) {
-      write_vector(pos, rows, groups);
+  if (!DEALT) {
+    const uint x = (gl_WorkGroupID.x * VECTORS + turn) * size.x + gl_LocalInvocationID.x;
+    return ivec3(x, gl_GlobalInvocationID.yz);
+  }
+  const uint dealt = turn * size.x * size.y * size.z + gl_LocalInvocationIndex;
+  const uint owner = dealt / VECTORS;
+  const uvec3 id = gl_WorkGroupID * size + uvec3(owner % size.x, owner / size.x % size.y, owner / (size.x * size.y));
+  return ivec3(id.x * VECTORS + dealt % VECTORS, id.yz);
+}
+
+void main() {
+  const int rows = min(rows_of_weight(), t_scales.length() / groups_of_row());
+  // The local index decides nothing, but on a branch that hangs on constants alone lavapipe compiles at each dispatch.
+  const bool spans_groups = min(group_size & 3, int(gl_LocalInvocationIndex) + 1) > 0;
+  if (spans_groups) {
+    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      const Vector v = load(position(turn), row_at(position(turn), rows));
+      store(v, load_scales(v));
     }
+    return;
+  }
+  // Loads before stores, and without branches, so that they wait for memory together.
+  Vector vectors[VECTORS];
+  int row;
+  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    if (turn == 0 || DEALT) {
+      row = row_at(position(turn), rows);
+    }
+    vectors[turn] = load(position(turn), row);
+  }
+  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    store(vectors[turn], vec4(vectors[turn].scale));
   }
 }

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from vkfuse.errors import VkfuseError
 from vkfuse.glsl.vulkan.instance import Instance, no_device, open_instance
 from vkfuse.glsl.vulkan.loader import NoVulkanError, VulkanCallError, vulkan
+
+Recorder: TypeAlias = Callable[[Any], None]
 
 _DEVICE_KINDS = ("other", "integrated", "discrete", "virtual", "cpu")
 
@@ -43,26 +45,36 @@ class Device:
     queue: Any
     pool: Any
 
-    def submit(self, record: Callable[[Any], None]) -> None:
-        """Record one command buffer with `record(commands)`, run it and wait for its end."""
+    @contextmanager
+    def recorded(self, record: Recorder) -> Iterator[Any]:
+        """A command buffer with what `record(commands)` records, to be run as often as wanted."""
         vk = vulkan()
         allocate = vk.VkCommandBufferAllocateInfo(
             commandPool=self.pool, level=vk.VK_COMMAND_BUFFER_LEVEL_PRIMARY, commandBufferCount=1
         )
         buffers = vk.vkAllocateCommandBuffers(self.handle, allocate)
-        commands = buffers[0]
-        flags = vk.VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT
         try:
-            vk.vkBeginCommandBuffer(commands, vk.VkCommandBufferBeginInfo(flags=flags))
-            record(commands)
-            vk.vkEndCommandBuffer(commands)
-            submit = vk.VkSubmitInfo(commandBufferCount=1, pCommandBuffers=[commands])
+            vk.vkBeginCommandBuffer(buffers[0], vk.VkCommandBufferBeginInfo())
+            record(buffers[0])
+            vk.vkEndCommandBuffer(buffers[0])
+            yield buffers[0]
+        finally:
+            vk.vkFreeCommandBuffers(self.handle, self.pool, 1, buffers)
+
+    def run(self, commands: Any) -> None:
+        """Run a command buffer and wait for its end."""
+        vk = vulkan()
+        submit = vk.VkSubmitInfo(commandBufferCount=1, pCommandBuffers=[commands])
+        try:
             vk.vkQueueSubmit(self.queue, 1, [submit], vk.VK_NULL_HANDLE)
             vk.vkQueueWaitIdle(self.queue)
         except vk.VkError as error:
             raise VulkanCallError(f"the device failed while running commands: {type(error).__name__}") from error
-        finally:
-            vk.vkFreeCommandBuffers(self.handle, self.pool, 1, buffers)
+
+    def submit(self, record: Recorder) -> None:
+        """Record commands with `record(commands)`, run them once and wait for their end."""
+        with self.recorded(record) as commands:
+            self.run(commands)
 
 
 def list_devices() -> tuple[DeviceInfo, ...]:

@@ -57,7 +57,8 @@ void main() {
     return;
   }
   const int row = load_index(y, z);
-  [[unroll]] for (int x = first; x < first + 8; x++) {
+  [[unroll]] for (int i = 0; i < 8; i++) {
+    const int x = first + i;
     const float scale = float(t_scales[row * (out_sizes.x / group_size) + (x << 2) / group_size]);
     const vec4 v = vec4(load_weights(row, x)) * scale;
 $if STORAGE == "buffer":
