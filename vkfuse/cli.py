@@ -205,13 +205,14 @@ def verify(
         _torch_side()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch
         from vkfuse.verify.compare import Tolerance  # noqa: PLC0415 - imports torch
+        from vkfuse.verify.verify import VerifyOptions  # noqa: PLC0415 - imports torch
 
         verification = command.verify(
             model,
             against,
             inputs=inputs,
             external=tuple(ptd or ()),
-            options=command.VerifyOptions(
+            options=VerifyOptions(
                 method=method,
                 runtime=runtime,
                 seeds=seeds,

@@ -140,21 +140,30 @@ _MAX_JSON_BYTES = 1 << 30
 def check_archive(source: IO[bytes], name: str, *, allow_pickle: bool) -> None:
     """Refuse an archive that is no exported program or that could run code when loaded.
 
-    With `allow_pickle` pickles are not judged; operators and expressions still are.
+    With `allow_pickle` the archive is trusted: only its kind is checked.
 
     Raises InputError (no zip, truncated, TorchScript, no program) and UnsafePickleError (the name that it wanted).
     """
     with _open_archive(source, name) as archive:
-        members = archive.namelist()
-        _check_kind(members, name)
-        pickled: set[str] = set()
-        for model in _models(members):
-            _check_model(_read_json(archive, model, name), f"{name}: {model}")
+        _check_kind(archive.namelist(), name)
         if allow_pickle:
             return
+        members = _known_members(archive.namelist(), name)
+        _check_model(_read_json(archive, members["models/model.json"], name), f"{name}: models/model.json")
+        wanted: set[str] = set()
         for member in _pickled_members(archive, members, name):
-            pickled |= _globals_of_member(_read(archive, member, name), f"{name}: {member}")
-    _judge(pickled, name)
+            wanted |= _globals_of_member(_read(archive, member, name), f"{name}: {member}")
+    for qualified in sorted(wanted):
+        if not is_allowed(qualified):
+            raise UnsafePickleError(
+                f"{name}: a pickle inside wants to import {qualified!r}, which is not allowed",
+                hint=_PICKLE_HINT,
+            )
+
+
+def is_allowed(qualified: str) -> bool:
+    """Whether a pickle may import `qualified` (module.name): tensors, torchao's tensor classes and enums, containers."""
+    return qualified in _TORCH_NAMES or qualified in _TORCHAO_NAMES or bool(_TORCH_DTYPE.match(qualified))
 
 
 def _open_archive(source: IO[bytes], name: str) -> zipfile.ZipFile:
@@ -173,7 +182,7 @@ def _open_archive(source: IO[bytes], name: str) -> zipfile.ZipFile:
 
 
 def _check_kind(members: list[str], name: str) -> None:
-    if _models(members):
+    if any(re.search(r"(^|/)models/[^/]+\.json$", m) for m in members):
         return
     if any(m.endswith("/constants.pkl") or "/code/" in m for m in members):
         raise InputError(
@@ -181,13 +190,37 @@ def _check_kind(members: list[str], name: str) -> None:
             hint="export the original module with torch.export.export and torch.export.save",
         )
     raise InputError(
-        f"{name}: the archive holds no exported program (no models/*.json)",
+        f"{name}: the archive holds no exported program (no models/model.json)",
         hint="write it with torch.export.save(program, 'model.pt2') of torch 2.8 or later",
     )
 
 
-def _models(members: list[str]) -> list[str]:
-    return [m for m in members if re.search(r"(^|/)models/[^/]+\.json$", m)]
+# What torch.export.save of torch 2.13 writes. A reader that finds a member by another name, in another case or twice would
+# read something else than was checked here.
+_MEMBER = re.compile(
+    r"models/model\.json|data/weights/(model_weights_config\.json|weight_\d+)"
+    r"|data/constants/(model_constants_config\.json|tensor_\d+)|data/sample_inputs/model\.pt"
+    r"|archive_format|archive_version|byteorder|version|\.data/\w+|\.format_version|\.storage_alignment|extra/.*"
+)
+
+
+def _known_members(names: list[str], where: str) -> dict[str, str]:
+    """The members by their names inside the archive's one folder.
+
+    Raises UnsafePickleError for a member that torch.export.save does not write.
+    """
+    folders = {n.split("/", 1)[0] for n in names}
+    if len(folders) != 1 or len({n.casefold() for n in names}) != len(names):
+        raise UnsafePickleError(f"{where}: the archive's members are ambiguous", hint=_PICKLE_HINT)
+    inside = {n.split("/", 1)[-1]: n for n in names}
+    for member in inside:
+        if not _MEMBER.fullmatch(member):
+            raise UnsafePickleError(
+                f"{where}: torch.export.save writes no member {member!r}", hint=_PICKLE_HINT
+            )
+    if "models/model.json" not in inside:
+        raise UnsafePickleError(f"{where}: the program is not models/model.json", hint=_PICKLE_HINT)
+    return inside
 
 
 def _read(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
@@ -208,31 +241,44 @@ def _read_json(archive: zipfile.ZipFile, member: str, name: str) -> Any:
         raise InputError(f"{name}: {member} is not JSON: {error}", hint="export the program again") from error
 
 
-def _pickled_members(archive: zipfile.ZipFile, members: list[str], name: str) -> Iterator[str]:
+def _pickled_members(archive: zipfile.ZipFile, members: dict[str, str], name: str) -> Iterator[str]:
     """Members that ``torch.export.load`` unpickles: what its configuration files do not declare as raw bytes."""
-    raw = set()
-    for config in (m for m in members if re.search(r"/data/(weights|constants)/\w+_config\.json$", m)):
-        folder = config.rsplit("/", 1)[0]
-        entries = _read_json(archive, config, name).get("config", {})
-        raw |= {f"{folder}/{e.get('path_name')}" for e in entries.values() if e.get("use_pickle") is False}
-    for member in members:
-        in_data = re.search(r"/data/(weights|constants|sample_inputs)/", member)
-        if (in_data and member not in raw and not member.endswith("_config.json")) or member.endswith(
-            (".pt", ".pkl", ".pth")
-        ):
-            yield member
+    for kind in ("weights", "constants"):
+        config = members.get(f"data/{kind}/model_{kind}_config.json")
+        pickled = _declared(_read_json(archive, config, name), f"{name}: {config}") if config else {}
+        for inside, member in members.items():
+            if (
+                inside.startswith(f"data/{kind}/")
+                and member != config
+                and pickled.get(inside.rsplit("/", 1)[-1], True)
+            ):
+                yield member
+    if "data/sample_inputs/model.pt" in members:
+        yield members["data/sample_inputs/model.pt"]
+
+
+def _declared(config: Any, where: str) -> dict[str, bool]:
+    """Whether any entry of a configuration file has each member unpickled."""
+    try:
+        entries = [(e["path_name"], e["use_pickle"] is not False) for e in config["config"].values()]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: no path_name or use_pickle", hint="export the program again") from error
+    return {path: any(pickled for other, pickled in entries if other == path) for path, _ in entries}
 
 
 def _globals_of_member(data: bytes, where: str) -> set[str]:
-    """Qualified names that a torch.save file or a bare pickle would import."""
-    if data[:4] != b"PK\x03\x04":
-        return pickle_globals(data, where)
+    """Qualified names that a torch.save file would import."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as nested:
-            pickles = [m for m in nested.namelist() if m.endswith(".pkl")]
-            return {g for m in pickles for g in pickle_globals(nested.read(m), f"{where}/{m}")}
+            names = nested.namelist()
+            pickles = [m for m in names if m.lower().endswith(".pkl")]
+            if len(pickles) != 1 or len({n.casefold() for n in names}) != len(names):
+                raise UnsafePickleError(f"{where}: the member's pickles are ambiguous", hint=_PICKLE_HINT)
+            return pickle_globals(nested.read(pickles[0]), f"{where}/{pickles[0]}")
     except zipfile.BadZipFile as error:
-        raise InputError(f"{where}: damaged: {error}", hint="copy or export the file again") from error
+        raise UnsafePickleError(
+            f"{where}: no zip file as torch.save has written since 1.6", hint="export the program again"
+        ) from error
 
 
 def pickle_globals(data: bytes, where: str) -> set[str]:
@@ -282,14 +328,6 @@ def pickle_globals(data: bytes, where: str) -> set[str]:
 _PICKLE_HINT = "load it with --allow-pickle only if you trust who made the file"
 
 
-def _judge(names: set[str], where: str) -> None:
-    for name in sorted(names):
-        if name not in _TORCH_NAMES and name not in _TORCHAO_NAMES and not _TORCH_DTYPE.match(name):
-            raise UnsafePickleError(
-                f"{where}: a pickle inside wants to import {name!r}, which is not allowed", hint=_PICKLE_HINT
-            )
-
-
 def _check_model(model: Any, where: str) -> None:
     """Check every operator target and symbolic expression of a serialized graph."""
     stack: list[Any] = [model]
@@ -300,11 +338,21 @@ def _check_model(model: Any, where: str) -> None:
                 _check_expression(item["expr_str"], where)
             for symbol in item.get("range_constraints") or ():
                 _check_expression(symbol, where)
+            for spec in (item.get("in_spec"), item.get("out_spec")):
+                _check_treespec(spec, where)
             if isinstance(item.get("target"), str) and "inputs" in item and "outputs" in item:
                 _check_target(item["target"], where)
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
+
+
+def _check_treespec(spec: Any, where: str) -> None:
+    """Contexts of a pytree import modules by name: those of enums and default dicts (torch/utils/_pytree.py)."""
+    if isinstance(spec, str) and any(word in spec for word in ("__enum__", "defaultdict")):
+        raise UnsafePickleError(
+            f"{where}: inputs or outputs name classes to import", hint="pass and return tensors"
+        )
 
 
 def _check_target(target: str, where: str) -> None:

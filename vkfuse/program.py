@@ -1,8 +1,10 @@
 """A .pt2, or a program in memory, as a `Program`: functional, every weight a plain constant with a name."""
 
+import contextlib
 import io
+import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,8 +12,8 @@ from typing import IO, Any
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.errors import InputError, LoweringError
-from vkfuse.guard import check_archive
+from vkfuse.errors import InputError, LoweringError, UnsafePickleError
+from vkfuse.guard import check_archive, is_allowed
 from vkfuse.operators import register_operators
 
 
@@ -42,7 +44,8 @@ def load(path: Path, *, allow_pickle: bool = False) -> Program:
     with source:
         check_archive(source, name, allow_pickle=allow_pickle)
         source.seek(0)
-        exported = _deserialize(source, name)
+        with contextlib.nullcontext() if allow_pickle else _guarded_unpickling():
+            exported = _deserialize(source, name)
     return Program(exported=plain(exported, name), name=name, bytes=size)
 
 
@@ -64,11 +67,47 @@ def _open(path: Path, name: str) -> tuple[IO[bytes], int]:
         ) from error
 
 
+class _GuardedUnpickler(pickle.Unpickler):
+    """Imports only what the guard allows: a second line, for what the guard might have read differently."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class or function `module.name`. Raises UnsafePickleError where it is not allowed."""
+        if not is_allowed(f"{module}.{name}"):
+            raise UnsafePickleError(f"a pickle wants to import {module}.{name!r}, which is not allowed")
+        return super().find_class(module, name)
+
+
+class _GuardedPickle:
+    """The part of the pickle module that torch.load uses."""
+
+    Unpickler = _GuardedUnpickler
+    load = staticmethod(lambda stream, **options: _GuardedUnpickler(stream, **options).load())
+
+
+@contextlib.contextmanager
+def _guarded_unpickling() -> Iterator[None]:
+    """Let every torch.load within that is not restricted to weights use the guarded unpickler."""
+    unguarded = torch.load
+
+    def guarded(*args: Any, weights_only: bool | None = None, **options: Any) -> Any:
+        if weights_only is False:
+            options["pickle_module"] = _GuardedPickle
+        return unguarded(*args, weights_only=weights_only, **options)
+
+    torch.load = guarded
+    try:
+        yield
+    finally:
+        torch.load = unguarded
+
+
 def _deserialize(source: IO[bytes], name: str) -> ExportedProgram:
     """``torch.export.load`` with torchao and ExecuTorch's operators registered."""
     register_operators()
     try:
         exported = torch.export.load(source)
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{name}: {error.message}", hint=error.hint) from error
     except Exception as error:  # upstream raises anything on a damaged archive
         raise InputError(
             f"{name}: torch.export.load failed: {_first_line(error)}",
