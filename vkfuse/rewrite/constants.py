@@ -9,10 +9,6 @@ from torch.export import ExportedProgram
 
 from vkfuse.program import constants_of
 
-_IMPURE_TAGS = frozenset(
-    {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-)
-
 
 class Constants:
     """Which nodes of a graph no input reaches, and what they compute.
@@ -42,7 +38,7 @@ class Constants:
             return False
         target = node.target
         if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
-            return not target._schema.is_mutable and not _IMPURE_TAGS & set(target.tags)  # noqa: SLF001
+            return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags  # noqa: SLF001
         return (
             target.__class__.__name__ == "builtin_function_or_method"
             and getattr(target, "__name__", "") == "getitem"

@@ -13,6 +13,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
+from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
 from vkfuse.rewrite.repairs.splits import splits_as_slices
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
@@ -26,6 +27,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     fold_constants,
     decompose_affine,
     widen_integer_matmuls,
+    repeats_as_concatenation,
     write_out_attention,
     write_out_rms_norm,
     scalars_as_tensors,

@@ -1,0 +1,79 @@
+"""Grouped keys repeated by concatenation, in four dimensions.
+
+transformers repeats the key heads of grouped-query attention through a fifth dimension, ``x[:, :, None].expand(...)``,
+which Vulkan tensors have not: each layer would leave the delegate. Copies side by side are the same tensor:
+[batch, heads, rows, size] -> [batch * heads, 1, rows, size], n of them concatenated along the second dimension.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+
+aten = torch.ops.aten
+
+_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  # noqa: SLF001 - the operator's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Repeat:
+    """``source`` [batch, heads, rows, size] repeated `count` times along its heads, as `result` sees it."""
+
+    source: fx.Node
+    count: int
+    result: fx.Node
+
+
+def repeats_as_concatenation(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each repetition of heads through a fifth dimension."""
+    found = [r for n in exported.graph.nodes if (r := _repeat(n)) is not None]
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for repeat in found:
+        with editor.before(repeat.result):
+            rows, size = editor.sizes(repeat.source)[2:]
+            flat = editor.call(aten.reshape.default, editor.node(repeat.source), [-1, 1, rows, size])
+            copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
+            shape = [
+                editor.sizes(repeat.source)[0],
+                repeat.source.meta["val"].shape[1] * repeat.count,
+                rows,
+                size,
+            ]
+            editor.replace(repeat.result, editor.call(aten.reshape.default, copies, shape))
+    names = tuple(r.result.name for r in found)
+    return editor.finish(), (
+        Repair(code="repeats-concatenated", nodes=names, detail="four dimensions in place of five"),
+    )
+
+
+def _repeat(node: fx.Node) -> _Repeat | None:
+    """A view to four dimensions of an expansion along a new third one, with whatever copies stand between."""
+    if node.target not in _VIEWS or node.meta["val"].ndim != 4:
+        return None
+    expand = argument(node, 0, "self")
+    while expand.target in {aten.clone.default, aten.slice.Tensor} and _same_shape(expand):
+        expand = argument(expand, 0, "self")
+    if expand.target != aten.expand.default or expand.meta["val"].ndim != 5:
+        return None
+    unsqueeze = argument(expand, 0, "self")
+    while unsqueeze.target == aten.slice.Tensor and _same_shape(unsqueeze):
+        unsqueeze = argument(unsqueeze, 0, "self")
+    if unsqueeze.target != aten.unsqueeze.default or argument(unsqueeze, 1, "dim") != 2:
+        return None
+    source, count = argument(unsqueeze, 0, "self"), expand.meta["val"].shape[2]
+    heads = source.meta["val"].shape[1]
+    if not (isinstance(heads, int) and isinstance(count, int) and node.meta["val"].shape[1] == heads * count):
+        return None
+    return _Repeat(source=source, count=count, result=node)
+
+
+def _same_shape(node: fx.Node) -> bool:
+    """Whether a slice or copy keeps the shape of its input."""
+    return str(tuple(node.meta["val"].shape)) == str(tuple(argument(node, 0, "self").meta["val"].shape))
