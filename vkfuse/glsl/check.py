@@ -1,0 +1,134 @@
+"""Run variants of the shader over the cases on a Vulkan device, and compare with the reference, bit for bit."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from vkfuse.glsl.cases import CASES, Case, lookup_of
+from vkfuse.glsl.geometry import Size3, global_size, work_groups
+from vkfuse.glsl.layouts import Array, numpy_type
+from vkfuse.glsl.manifest import shipped_spirv
+from vkfuse.glsl.operands import Lookup, operands, read_output
+from vkfuse.glsl.reference import embedding
+from vkfuse.glsl.variants import VARIANTS, Variant
+from vkfuse.glsl.vulkan.device import Device
+from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
+
+SpirvOf: TypeAlias = Callable[[Variant], bytes]
+MAX_CASES = 64  # descriptor sets of a pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a variant made of a case; `problem` is empty when all is right."""
+
+    variant: str
+    case: str
+    problem: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the output is what it should be, and nothing else was touched."""
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """All outcomes on a device. `messages` are the validation layer's; `validated` says whether it was there."""
+
+    device: dict[str, object]
+    outcomes: tuple[Outcome, ...]
+    validated: bool
+    messages: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every outcome is right and the validation layer said nothing."""
+        return not self.messages and all(outcome.ok for outcome in self.outcomes)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return {"schema": "vkfuse.shader-check/1", "ok": self.ok, **asdict(self)}
+
+
+def check(
+    device: Device,
+    variants: Sequence[Variant] = VARIANTS,
+    cases: Sequence[Case] = CASES,
+    *,
+    spirv_of: SpirvOf = shipped_spirv,
+    progress: Callable[[str], None] = lambda _: None,
+) -> CheckReport:
+    """Run every variant over every case; `progress` hears each variant's name."""
+    lookups = [(case, lookup_of(case)) for case in cases]
+    outcomes: list[Outcome] = []
+    for variant in variants:
+        progress(variant.name)
+        outcomes += check_variant(device, variant, lookups, spirv_of(variant))
+    return CheckReport(
+        device=device.info.as_dict(),
+        outcomes=tuple(outcomes),
+        validated=device.instance.validated,
+        messages=tuple(device.instance.messages),
+    )
+
+
+def check_variant(
+    device: Device, variant: Variant, lookups: Iterable[tuple[Case, Lookup]], spirv: bytes
+) -> Iterator[Outcome]:
+    """Run one variant over cases; a pipeline is compiled once for a local size."""
+    with ExitStack() as stack:
+        pipelines: dict[Size3, Pipeline] = {}
+        for case, lookup in lookups:
+            problem = unfit(device, variant, case, lookup)
+            if not problem:
+                local = case.local_size
+                if local not in pipelines:
+                    opened = open_pipeline(device, spirv, variant.bindings, local, sets=MAX_CASES)
+                    pipelines[local] = stack.enter_context(opened)
+                problem = compare(pipelines[local], variant, case, lookup)
+            yield Outcome(variant=variant.name, case=str(case), problem=problem)
+
+
+def unfit(device: Device, variant: Variant, case: Case, lookup: Lookup) -> str:
+    """Why a device cannot run a case at all, or nothing."""
+    if variant.needs_16bit_storage and not device.info.storage_16bit:
+        return "the device has no storageBuffer16BitAccess"
+    if np.prod(case.local_size) > device.info.max_work_group_invocations:
+        return f"the device allows {device.info.max_work_group_invocations} invocations a work group"
+    if max(lookup.sizes[0] // 4, lookup.sizes[1]) > device.info.max_image_3d:
+        return f"the device allows textures of {device.info.max_image_3d} texels a side"
+    return ""
+
+
+def compare(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> str:
+    """Run a case and describe the first difference, or nothing."""
+    output, intact = run(pipeline, variant, case, lookup)
+    if not intact:
+        return "wrote behind the end of the output"
+    scales = lookup.scales.astype(numpy_type(variant.scales))
+    expected = embedding(lookup.values, scales, lookup.group_size, lookup.indices, variant.dtype)
+    return first_difference(output, expected)
+
+
+def run(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> tuple[Array, bool]:
+    """The output of one dispatch as the runtime would make it, and whether the bytes behind it are untouched."""
+    groups = work_groups(global_size(lookup.sizes), case.local_size)
+    push = lookup.push_constants(variant)
+    with operands(pipeline.device, variant, lookup) as resources:
+        descriptors = pipeline.bind(resources)
+        pipeline.device.submit(lambda commands: pipeline.record(commands, descriptors, push, groups))
+        return read_output(resources[0], variant, lookup)
+
+
+def first_difference(output: Array, expected: Array) -> str:
+    """The first element whose bits differ, or nothing."""
+    bits = np.dtype(f"u{expected.dtype.itemsize}")
+    different = np.argwhere(output.view(bits) != expected.view(bits))
+    if not len(different):
+        return ""
+    at = tuple(int(i) for i in different[0])
+    return f"{len(different)} of {expected.size} differ, first at {list(at)}: {output[at]!r} for {expected[at]!r}"

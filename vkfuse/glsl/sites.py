@@ -1,0 +1,47 @@
+"""What a lookup in a program will dispatch: shader names, when each is chosen, and on which runtimes it exists."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from vkfuse.glsl.layouts import ROWS_PER_BLOCK
+from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
+
+OPERATOR = "et_vk.embedding_q4gsw.default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """A shader that a lookup may dispatch. `when` is empty, or the devices on which it is chosen."""
+
+    name: str
+    when: str
+    runtimes: tuple[str, ...]
+
+
+@cache
+def runtimes() -> tuple[str, ...]:
+    """Runtime versions with the operator; they have all variants, under the same names."""
+    text = (resources.files("vkfuse.data") / "vulkan_runtime_ops.json").read_text(encoding="utf-8")
+    return tuple(version for version, names in json.loads(text)["ops"].items() if OPERATOR in names)
+
+
+def dispatches(
+    *, vocab: int, embed_dim: int, scales: DType, dtype: DType, storage: Storage, is_linear_weight: bool
+) -> tuple[Dispatch, ...]:
+    """The shaders for a lookup in a table [vocab, embed_dim]; two where the device's limits decide.
+
+    `dtype` and `storage` are those of the output. Source of the limit: `prepack_quantized_linear_weight`.
+    """
+    def dispatch(weight: WeightLayout, when: str = "") -> Dispatch:
+        variant = Variant(scales=scales, weight=weight, storage=storage, dtype=dtype)
+        return Dispatch(name=variant.name, when=when, runtimes=runtimes())
+
+    if not is_linear_weight:
+        return (dispatch(WeightLayout.FLAT),)
+    texels = max(embed_dim // VECTOR, -(-vocab // ROWS_PER_BLOCK))
+    return (
+        dispatch(WeightLayout.LINEAR_TEXTURE2D, f"maxImageDimension2D >= {texels}"),
+        dispatch(WeightLayout.LINEAR_BUFFER, f"maxImageDimension2D < {texels}"),
+    )
