@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -222,7 +222,7 @@ def verify(
             allow_pickle=allow_pickle,
             verbose=verbose,
         )
-    command.render(verification, command.Format(fmt.value), Console(file=sys.stdout))
+    command.render(verification, command.Format(fmt.value), _console(sys.stdout))
     if not verification.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -287,9 +287,20 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
 def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_stderr: bool = False) -> None:
     """Print the report, and write it to each of `paths` in the format of its suffix."""
     if not quiet:
-        render(report, fmt, Console(file=sys.stderr if to_stderr else sys.stdout))
+        render(report, fmt, _console(sys.stderr if to_stderr else sys.stdout))
     for path in paths:
         write_text(path, rendered(report, _FORMATS.get(path.suffix, Format.TEXT)))
+
+
+LOG_WIDTH = 110  # columns where there is no terminal to ask
+
+
+def _console(stream: TextIO) -> Console:
+    """A console on `stream`, as wide as the terminal, or as a log."""
+    console = Console(file=stream)
+    return (
+        console if console.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
+    )
 
 
 _FORMATS = {".json": Format.JSON, ".md": Format.MARKDOWN}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,16 +17,17 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load
 from vkfuse.pte import read_pte
-from vkfuse.pte.ledger import ledger
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
-from vkfuse.report.build import delegation_of, describe_baseline, describe_output, loadable_of
-from vkfuse.report.model import Baseline, BaselineKind, InputFile, RepairRow, Report, Verify
+from vkfuse.report.build import Measured, baseline_of, describe_output, measure
+from vkfuse.report.diff import diff_of
+from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, RepairRow, Report, Verify
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.decisions import TablePlan
 from vkfuse.rewrite.plan import before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
 from vkfuse.tables import table_rows
+from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
@@ -79,32 +80,30 @@ def optimize(
     compute something else than the program; then `output` is what it was before.
     """
     chosen, meter, target = options or Options(), Meter(), Path(output)
-    find_runtime(chosen.runtime)
+    runtime = find_runtime(chosen.runtime)
     with atomic_file(target) as temporary:
         program = _program(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
             surveyed, plans = _plan(program, progress)
             prepared = _prepare(surveyed, plans)
             lowered = _write_loadable(prepared.exported, temporary, target, chosen, progress)
-            verified = _verified(program, temporary, chosen, progress)
-            baseline, plans_before = _baseline(program, surveyed, plans, chosen, progress)
-        pte = read_pte(temporary)
+            after = measure(read_pte(temporary), chosen.runtime, reasons=lowered.reasons)
+            verification = _verify(program, temporary, chosen, progress)
+            before = _before(program, surveyed, plans, chosen, progress)
         report = Report(
-            runtime=find_runtime(chosen.runtime).version,
+            runtime=runtime.version,
             input=_input(program),
             output=describe_output(temporary, target),
-            baseline=baseline,
-            delegation=delegation_of(pte, lowered.reasons, runtime=chosen.runtime),
-            loadable=loadable_of(pte, chosen.runtime),
-            tables=table_rows(plans, plans_before),
-            verify=verified,
-            repairs=tuple(
-                RepairRow(code=r.code, node=n, detail=r.detail)
-                for r in (*surveyed.repairs, *prepared.repairs)
-                for n in r.nodes
-            ),
-            ledger=ledger(pte),
+            baseline=before.baseline,
+            delegation=after.delegation,
+            loadable=after.loadable,
+            tables=table_rows(plans, before.plans),
+            repairs=_repair_rows(surveyed, prepared),
+            verify=_not_verified(program, chosen) if verification is None else verification.summary(),
             cost=meter.cost(),
+            ledger=after.ledger,
+            diff=None if before.measured is None else _diff(after, before.measured),
+            notes=(*((runtime.note,) if runtime.note else ()), *_deviations(verification)),
         )
     return Result(report=report, output=target)
 
@@ -186,52 +185,90 @@ def _write_loadable(
     )
 
 
-def _verified(program: Program, written: Path, options: Options, progress: Progress) -> Verify:
-    """Run the written bytes against the program. Raises CheckFailedError where they differ."""
+def _diff(after: Measured, before: Measured) -> Diff:
+    """What changed in the files; tables have rows of their own, by name."""
+    return dataclasses.replace(diff_of(after, before), tables=())
+
+
+def _repair_rows(*stages: Repaired) -> tuple[RepairRow, ...]:
+    """A row for each node that a repair changed."""
+    repairs = [repair for stage in stages for repair in stage.repairs]
+    return tuple(RepairRow(code=r.code, node=node, detail=r.detail) for r in repairs for node in r.nodes)
+
+
+def _verify(program: Program, written: Path, options: Options, progress: Progress) -> Verification | None:
+    """Run the written bytes against the program, None where not wanted or not possible.
+
+    Raises CheckFailedError where they differ.
+    """
     if not options.verify or program.example_inputs is None:
-        why = "not asked for" if not options.verify else "the program stores no example inputs"
-        return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(why,))
+        return None
     progress("verifying")
     verification = verify_file(written, program.exported, VerifyOptions(runtime=options.runtime, seeds=1))
-    if verification.status == "cannot-verify":
-        skipped = (verification.message,)
-        return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=skipped)
-    if not verification.ok:
-        raise CheckFailedError(
-            f"the lowered file does not compute what the program does: {verification.message}",
-            hint=verification.hint or "--no-verify writes it all the same",
-        )
-    return verification.summary()
+    if verification.ok or verification.status == "cannot-verify":
+        return verification
+    raise CheckFailedError(
+        f"the lowered file does not compute what the program does: {verification.message}",
+        hint=verification.hint or "--no-verify writes it all the same",
+    )
 
 
-def _baseline(
+def _not_verified(program: Program, options: Options) -> Verify:
+    why = (
+        "the program stores no example inputs"
+        if options.verify and program.example_inputs is None
+        else "not asked for"
+    )
+    return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(why,))
+
+
+def _deviations(verification: Verification | None) -> Iterator[str]:
+    """What the runtime computes differently from torch by its own design, with the largest measured deviation."""
+    runs = verification.runs if verification is not None else ()
+    reasons = dict.fromkeys(run.reason for run in runs if run.reason)
+    for reason in reasons:
+        worst = max(run.eager_rel or 0.0 for run in runs if run.reason == reason)
+        yield f"up to {worst:.2g} of the largest value off torch by the runtime's design: {reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Before:
+    """The file before: what the report says of it, its measures, and the plan that it follows where there is one."""
+
+    baseline: Baseline
+    measured: Measured | None = None
+    plans: tuple[TablePlan, ...] = ()
+
+
+def _before(
     program: Program, surveyed: Repaired, plans: tuple[TablePlan, ...], options: Options, progress: Progress
-) -> tuple[Baseline, tuple[TablePlan, ...]]:
-    """The file before, measured, and the plan that it follows where there is one."""
+) -> _Before:
     choice = options.baseline
     if choice is BaselineChoice.NONE:
-        return Baseline(kind="none", bytes=None, loadable=None), ()
+        return _Before(baseline=Baseline(kind="none", bytes=None, loadable=None))
     if not isinstance(choice, BaselineChoice):
-        return describe_baseline("file", choice, options.runtime), ()
+        measured = measure(read_pte(choice), options.runtime)
+        return _Before(baseline=baseline_of("file", measured), measured=measured)
     progress(f"lowering the {choice} baseline")
     if choice is BaselineChoice.STOCK:
-        return _measured(
-            "stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), options
-        ), ()
-    before = before_fused_lookups(surveyed.exported, plans)
+        return _written("stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), (), options)
+    folded = before_fused_lookups(surveyed.exported, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
-    exported = _prepare(surveyed, before).exported
-    return _measured("folded", lambda: lower({METHOD: exported}, limits, options.vulkan), options), before
+    exported = _prepare(surveyed, folded).exported
+    return _written("folded", lambda: lower({METHOD: exported}, limits, options.vulkan), folded, options)
 
 
-def _measured(kind: BaselineKind, make: Callable[[], Lowered], options: Options) -> Baseline:
-    """Write a baseline to a temporary file and read what came out, or why nothing did."""
+def _written(
+    kind: BaselineKind, make: Callable[[], Lowered], plans: tuple[TablePlan, ...], options: Options
+) -> _Before:
+    """Write a baseline to a temporary file and measure what came out, or say why nothing did."""
     with tempfile.TemporaryDirectory(prefix="vkfuse-") as folder:
         path = Path(folder) / f"{kind}.pte"
         try:
             lowered = make()
         except LoweringError as error:
-            return Baseline(kind=kind, bytes=None, loadable=False, note=error.message)
+            return _Before(baseline=Baseline(kind=kind, bytes=None, loadable=False, note=error.message))
         write(path, lowered.write, path)
-        measured = describe_baseline(kind, path, options.runtime, reasons=lowered.reasons)
-    return dataclasses.replace(measured, path="")
+        measured = measure(read_pte(path), options.runtime, reasons=lowered.reasons)
+    baseline = dataclasses.replace(baseline_of(kind, measured), path="")
+    return _Before(baseline=baseline, measured=measured, plans=plans)

@@ -12,7 +12,6 @@ from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.pte.ledger import ledger
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.reader import read_pte
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.report.file_tables import tables_of
@@ -137,13 +136,6 @@ def measure(pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reaso
         tables=tables_of(pte, graphs),
         ledger=ledger(pte, graphs=graphs),
     )
-
-
-def describe_baseline(
-    kind: BaselineKind, path: Path, runtime: str = DEFAULT, *, reasons: Mapping[str, Reason] = _NO_REASONS
-) -> Baseline:
-    """Measure the file before. InputError, FormatError."""
-    return baseline_of(kind, measure(read_pte(path), runtime, reasons=reasons))
 
 
 def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:

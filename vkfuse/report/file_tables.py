@@ -144,7 +144,7 @@ def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[Table
     )
 
 
-def _row(  # noqa: PLR0913 - one value of each column
+def _row(
     *, name: str, dims: tuple[int, ...], dtype: str, reader: Reader, group: int | None, size: int, wide: int
 ) -> TableRow:
     """Return a row; the last axis of a packed weight counts bytes of several values."""
