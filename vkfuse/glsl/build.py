@@ -63,6 +63,15 @@ def validate(path: Path) -> None:
     _run([tool("spirv-val", "spirv-tools"), "--target-env", TARGET, str(path)])
 
 
+def validate_shipped() -> bool:
+    """Check the package's SPIR-V with spirv-val; whether that is installed. ShaderBuildError with its message."""
+    if shutil.which("spirv-val") is None:
+        return False
+    for path in Path(str(shipped_folder())).rglob(f"*{SPIRV}"):
+        validate(path)
+    return True
+
+
 def compiler() -> tuple[str, ...]:
     """What compiles here: the lines of `glslc --version` up to the empty one, and the generator's package."""
     text = subprocess.run(  # noqa: S603 - a compiler found on the PATH
@@ -73,7 +82,9 @@ def compiler() -> tuple[str, ...]:
 
 def differences(built: Build) -> list[str]:
     """How a build differs from what the package ships, a line for each shader."""
-    shipped = {path.name.removesuffix(SPIRV) for path in shipped_folder().iterdir() if path.name.endswith(SPIRV)}
+    shipped = {
+        path.name.removesuffix(SPIRV) for path in shipped_folder().iterdir() if path.name.endswith(SPIRV)
+    }
     lines = [f"{name}: not built any more" for name in sorted(shipped - built.shaders.keys())]
     for name, spirv in built.shaders.items():
         if name not in shipped:
@@ -90,8 +101,12 @@ def check_shipped(built: Build, shipped: Manifest) -> None:
     if not lines:
         return
     same = built.manifest.compiler == shipped.compiler
-    hint = "run `vkfuse shader build --write`" if same else f"it was compiled with {', '.join(shipped.compiler)}"
-    raise CheckFailedError(f"{len(lines)} shaders differ from the package's: {'; '.join(lines[:3])}", hint=hint)
+    hint = (
+        "run `vkfuse shader build --write`" if same else f"it was compiled with {', '.join(shipped.compiler)}"
+    )
+    raise CheckFailedError(
+        f"{len(lines)} shaders differ from the package's: {'; '.join(lines[:3])}", hint=hint
+    )
 
 
 def tool(name: str, package: str) -> str:

@@ -75,11 +75,13 @@ CASES: tuple[Case, ...] = (
 
 
 def lookup_of(case: Case, seed: int = 0) -> Lookup:
-    """Random operands of a case: the scales are halves, so that both scale types hold them; first and last row asked for."""
+    """Random operands of a case, first and last row asked for; the scales are halves, which both types hold."""
     rng = np.random.default_rng([seed, *case.index_shape, case.vocab, case.embed_dim, case.group_size])
     shape = (case.vocab, case.embed_dim // case.group_size)
     if case.scales is Scales.WIDE:
-        bits = rng.integers(0, 0x7000, shape, np.uint16)  # the exponents up to 2**12: times -8, still no infinity
+        bits = rng.integers(
+            0, 0x7000, shape, np.uint16
+        )  # the exponents up to 2**12: times -8, still no infinity
         scales = bits.view(np.float16)
     else:
         scales = (rng.standard_normal(shape) / 64).astype(np.float16)

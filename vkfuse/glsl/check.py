@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from vkfuse.glsl.build import validate_shipped
 from vkfuse.glsl.cases import CASES, Case, lookup_of
 from vkfuse.glsl.geometry import Size3, global_size, work_groups
 from vkfuse.glsl.layouts import Array, numpy_type
@@ -37,11 +38,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """All outcomes on a device. `messages` are the validation layer's; `validated` says whether it was there."""
+    """All outcomes on a device.
+
+    `spirv_val` and `validation_layer` say whether the validators were there; `messages` are the layer's.
+    """
 
     device: dict[str, object]
     outcomes: tuple[Outcome, ...]
-    validated: bool
+    spirv_val: bool
+    validation_layer: bool
     messages: tuple[str, ...]
 
     @property
@@ -71,7 +76,8 @@ def check(
     return CheckReport(
         device=device.info.as_dict(),
         outcomes=tuple(outcomes),
-        validated=device.instance.validated,
+        spirv_val=validate_shipped(),
+        validation_layer=device.instance.validated,
         messages=tuple(device.instance.messages),
     )
 
@@ -117,7 +123,7 @@ def compare(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) ->
 def run(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> tuple[Array, bool]:
     """The output of one dispatch as the runtime would make it, and whether the bytes behind it are untouched."""
     groups = work_groups(global_size(lookup.sizes), case.local_size)
-    push = lookup.push_constants(variant)
+    push = variant.push_constants(lookup.group_size)
     with operands(pipeline.device, variant, lookup) as resources:
         descriptors = pipeline.bind(resources)
         pipeline.device.submit(lambda commands: pipeline.record(commands, descriptors, push, groups))

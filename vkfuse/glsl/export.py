@@ -24,7 +24,9 @@ def export(folder: Path) -> tuple[Path, ...]:
 
     In an ExecuTorch tree (a folder that has its shaders), only its template and variants are replaced.
     """
-    templates = {name: (template_folder() / name).read_bytes() for name in (f"{SHADER}.glsl", f"{SHADER}.yaml")}
+    templates = {
+        name: (template_folder() / name).read_bytes() for name in (f"{SHADER}.glsl", f"{SHADER}.yaml")
+    }
     if (folder / TREE_FOLDER).is_dir():
         return _write(folder / TREE_FOLDER, templates)
     compiled = {f"{variant.name}{SPIRV}": shipped_spirv(variant) for variant in VARIANTS}
@@ -54,7 +56,9 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}", hint="choose another folder") from error
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another folder"
+        ) from error
     for name, data in files.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(data)

@@ -20,7 +20,7 @@ BUFFER_ALIGNMENT = 16  # the runtime rounds allocations up to a texel
 
 
 def numpy_type(dtype: DType) -> type[np.float16] | type[np.float32]:
-    """numpy's type for a dtype of the runtime."""
+    """Type in numpy for a dtype of the runtime."""
     return np.float16 if dtype is DType.HALF else np.float32
 
 

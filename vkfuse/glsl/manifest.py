@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any, cast
 
 from vkfuse.errors import InputError
 from vkfuse.glsl.spirv import reflect
@@ -48,7 +49,7 @@ class Manifest:
         """Parse what `dumps` wrote. InputError for anything else."""
         try:
             data = json.loads(text)
-            shaders = tuple(Shader(**{k: _frozen(v) for k, v in entry.items()}) for entry in data["shaders"])
+            shaders = tuple(_shader(entry) for entry in data["shaders"])
             return cls(compiler=tuple(data["compiler"]), shaders=shaders, schema=data["schema"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a shader manifest: {error}") from error
@@ -101,5 +102,6 @@ def template_folder() -> Traversable:
     return resources.files("vkfuse.glsl") / "shaders"
 
 
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _shader(entry: Mapping[str, Any]) -> Shader:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return Shader(**cast("Any", fields))

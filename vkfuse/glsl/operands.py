@@ -1,6 +1,5 @@
 """The operands of one lookup on a device: upload, dispatch by the runtime's rules, read back."""
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,16 @@ from vkfuse.glsl.layouts import (
 )
 from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device
-from vkfuse.glsl.vulkan.memory import Array, Resource, Texel, create_buffer, create_image, download, upload
+from vkfuse.glsl.vulkan.memory import (
+    Array,
+    Buffer,
+    Resource,
+    Texel,
+    create_buffer,
+    create_image,
+    download,
+    upload,
+)
 
 GUARD_BYTES = 256  # behind a buffer output, not bound: a store past the end lands here
 POISON = 0xFD  # fills outputs before a run; no result of a lookup has these bytes
@@ -40,17 +48,14 @@ class Lookup:
         """Sizes of the output in WHCN order."""
         return output_sizes(self.indices.shape, self.values.shape[1])
 
-    def push_constants(self, variant: Variant) -> bytes:
-        """`int group_size; int is_linear_weight;`."""
-        return struct.pack("<2i", self.group_size, variant.weight.is_linear)
-
 
 @contextmanager
 def operands(device: Device, variant: Variant, lookup: Lookup) -> Iterator[tuple[Resource, ...]]:
     """Out, indices, weight, scales and sizes on the device, in binding order; the output is poisoned."""
     resources: list[Resource] = []
     try:
-        resources.append(output_of(device, variant, lookup.sizes))
+        resources.append(output_of(device, variant, lookup.sizes, guard=GUARD_BYTES))
+        poison(resources[0])
         resources.append(indices_of(device, variant, lookup.indices))
         resources.append(weight_of(device, variant.weight, pack_weight(lookup.values, variant.weight)))
         resources.append(filled_buffer(device, lookup.scales.astype(numpy_type(variant.scales))))
@@ -61,20 +66,21 @@ def operands(device: Device, variant: Variant, lookup: Lookup) -> Iterator[tuple
             resource.free()
 
 
-def output_of(device: Device, variant: Variant, sizes: Size4) -> Resource:
-    """A poisoned output for `sizes`, in the variant's storage."""
+def output_of(device: Device, variant: Variant, sizes: Size4, *, guard: int = 0) -> Resource:
+    """An output for `sizes` in the variant's storage; a buffer has `guard` bytes behind it, which are not bound."""
     width, height, depth = sizes[0] // VECTOR, max(1, sizes[1]), max(1, sizes[2] * sizes[3])
     texel = Texel.FLOAT16 if variant.dtype is DType.HALF else Texel.FLOAT32
-    nbytes = width * height * depth * texel.nbytes
-    output: Resource
     if variant.storage is Storage.TEXTURE3D:
-        output = create_image(device, (width, height, depth), texel, dimensions=3, storage=True)
-        upload(output, np.full(nbytes, POISON, np.uint8))
-    else:
-        output = create_buffer(device, nbytes + GUARD_BYTES)
-        upload(output, np.full(nbytes + GUARD_BYTES, POISON, np.uint8))
-        output.nbytes = nbytes
-    return output
+        return create_image(device, (width, height, depth), texel, dimensions=3, storage=True)
+    buffer = create_buffer(device, width * height * depth * texel.nbytes + guard)
+    buffer.nbytes -= guard
+    return buffer
+
+
+def poison(output: Resource) -> None:
+    """Fill an output, and the guard behind a buffer, with bytes that no lookup gives."""
+    guard = GUARD_BYTES if isinstance(output, Buffer) else 0
+    upload(output, np.full(output.nbytes + guard, POISON, np.uint8))
 
 
 def weight_of(device: Device, layout: WeightLayout, words: npt.NDArray[np.uint32]) -> Resource:
@@ -116,5 +122,3 @@ def read_output(output: Resource, variant: Variant, lookup: Lookup) -> tuple[npt
         raw = download(output, output.nbytes + GUARD_BYTES)
         intact = bool(np.all(raw[output.nbytes :] == POISON))
     return raw[:count].view(numpy_type(variant.dtype)).reshape(shape), intact
-
-

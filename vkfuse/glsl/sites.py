@@ -34,6 +34,7 @@ def dispatches(
 
     `dtype` and `storage` are those of the output. Source of the limit: `prepack_quantized_linear_weight`.
     """
+
     def dispatch(weight: WeightLayout, when: str = "") -> Dispatch:
         variant = Variant(scales=scales, weight=weight, storage=storage, dtype=dtype)
         return Dispatch(name=variant.name, when=when, runtimes=runtimes())

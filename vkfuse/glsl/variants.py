@@ -1,5 +1,6 @@
 """The 24 variants of `embedding_q4gsw`: what tells them apart, their names and their bindings."""
 
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
@@ -84,6 +85,10 @@ class Variant:
         """Whether a buffer of halves is bound (feature `storageBuffer16BitAccess`)."""
         half_output = self.dtype is DType.HALF and self.storage is Storage.BUFFER
         return half_output or self.scales is DType.HALF
+
+    def push_constants(self, group_size: int) -> bytes:
+        """`int group_size; int is_linear_weight;`."""
+        return struct.pack("<2i", group_size, self.weight.is_linear)
 
 
 VARIANTS: tuple[Variant, ...] = tuple(

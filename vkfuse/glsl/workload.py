@@ -1,16 +1,15 @@
 """What the benchmark looks up: random tables that take turns, an output and indices for each dispatch, bytes touched."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from vkfuse.glsl.geometry import Size3, Size4, global_size, local_size, output_sizes, work_groups
-from vkfuse.glsl.layouts import ROWS_PER_BLOCK, Int32, numpy_type
+from vkfuse.glsl.layouts import ROWS_PER_BLOCK, Int32, Words, numpy_type
 from vkfuse.glsl.operands import filled_buffer, indices_of, output_of, weight_of
-from vkfuse.glsl.variants import VECTOR, Variant, WeightLayout
+from vkfuse.glsl.variants import VECTOR, DType, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device
 from vkfuse.glsl.vulkan.memory import Resource
 
@@ -56,58 +55,73 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A packed weight and its scales on the device."""
+
+    weight: Resource
+    scales: Resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Resources of each dispatch in binding order, and the mean traffic of one."""
 
-    shape: Shape
     dispatches: tuple[tuple[Resource, ...], ...]
     traffic: Traffic
 
 
 @contextmanager
-def workload(device: Device, variant: Variant, shape: Shape, dispatches: int, seed: int = 0) -> Iterator[Workload]:
-    """Random operands for `dispatches` lookups, each with indices and an output of its own, over TABLES tables."""
-    rng = np.random.default_rng(seed)
+def random_tables(
+    device: Device, layout: WeightLayout, scales: DType, shape: Shape, count: int = TABLES
+) -> Iterator[tuple[Table, ...]]:
+    """Tables of random bits, which in any layout are random values."""
+    rng = np.random.default_rng(0)
+    with ExitStack() as stack:
+        tables = []
+        for _ in range(count):
+            weight = weight_of(device, layout, _random_words(layout, shape, rng))
+            stack.callback(weight.free)
+            drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
+            held = filled_buffer(device, drawn.astype(numpy_type(scales)))
+            stack.callback(held.free)
+            tables.append(Table(weight=weight, scales=held))
+        yield tuple(tables)
+
+
+@contextmanager
+def workload(
+    device: Device, variant: Variant, shape: Shape, tables: Sequence[Table], dispatches: int
+) -> Iterator[Workload]:
+    """Operands of `dispatches` lookups, each with indices and an output of its own; the tables take turns."""
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(0, shape.vocab, shape.tokens, np.int32) for _ in range(dispatches)]
     with ExitStack() as stack:
 
-        def keep(resource: Resource) -> Resource:
+        def kept(resource: Resource) -> Resource:
             stack.callback(resource.free)
             return resource
 
-        sizes = keep(filled_buffer(device, np.array(shape.sizes, np.int32)))
-        tables = [
-            (keep(_weight(device, variant.weight, shape, rng)), keep(_scales(device, variant, shape, rng)))
-            for _ in range(min(TABLES, dispatches))
-        ]
-        indices = [rng.integers(0, shape.vocab, shape.tokens).astype(np.int32) for _ in range(dispatches)]
-        resources = tuple(
-            (
-                keep(output_of(device, variant, shape.sizes)),
-                keep(indices_of(device, variant, rows)),
-                *tables[turn % len(tables)],
-                sizes,
-            )
-            for turn, rows in enumerate(indices)
-        )
-        mean = np.mean([_bytes_read(variant, shape, rows) for rows in indices])
-        written = shape.tokens * shape.embed_dim * variant.dtype.nbytes
-        traffic = Traffic(read=int(mean), written=written)
-        yield Workload(shape=shape, dispatches=resources, traffic=traffic)
+        sizes = kept(filled_buffer(device, np.array(shape.sizes, np.int32)))
+        resources = []
+        for turn, indices in enumerate(rows):
+            output = kept(output_of(device, variant, shape.sizes))
+            table = tables[turn % len(tables)]
+            asked = kept(indices_of(device, variant, indices))
+            resources.append((output, asked, table.weight, table.scales, sizes))
+        yield Workload(dispatches=tuple(resources), traffic=_mean_traffic(variant, shape, rows))
 
 
-def _weight(device: Device, layout: WeightLayout, shape: Shape, rng: np.random.Generator) -> Resource:
-    """A table of random bits, which is a table of random values in any layout."""
+def _random_words(layout: WeightLayout, shape: Shape, rng: np.random.Generator) -> Words:
     if layout.is_linear:
         words = (-(-shape.vocab // ROWS_PER_BLOCK), shape.embed_dim // VECTOR, 4)
     else:
         words = (shape.vocab, shape.embed_dim // 8, 1)
-    return weight_of(device, layout, rng.integers(0, 1 << 32, words, np.uint32))
+    return rng.integers(0, 1 << 32, words, np.uint32)
 
 
-def _scales(device: Device, variant: Variant, shape: Shape, rng: np.random.Generator) -> Resource:
-    groups = (shape.vocab, shape.embed_dim // shape.group_size)
-    scales: npt.NDArray[np.float32] = rng.random(groups, np.float32) / 64
-    return filled_buffer(device, scales.astype(numpy_type(variant.scales)))
+def _mean_traffic(variant: Variant, shape: Shape, rows: list[Int32]) -> Traffic:
+    read = np.mean([_bytes_read(variant, shape, indices) for indices in rows])
+    return Traffic(read=int(read), written=shape.tokens * shape.embed_dim * variant.dtype.nbytes)
 
 
 def _bytes_read(variant: Variant, shape: Shape, rows: Int32) -> int:

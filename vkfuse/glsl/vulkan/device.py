@@ -69,7 +69,9 @@ class Device:
             vk.vkQueueSubmit(self.queue, 1, [submit], vk.VK_NULL_HANDLE)
             vk.vkQueueWaitIdle(self.queue)
         except vk.VkError as error:
-            raise VulkanCallError(f"the device failed while running commands: {type(error).__name__}") from error
+            raise VulkanCallError(
+                f"the device failed while running commands: {type(error).__name__}"
+            ) from error
 
     def submit(self, record: Recorder) -> None:
         """Record commands with `record(commands)`, run them once and wait for their end."""

@@ -34,10 +34,7 @@ class Pipeline:
             descriptorPool=self.pool, descriptorSetCount=1, pSetLayouts=[self.set_layout]
         )
         descriptors = vk.vkAllocateDescriptorSets(self.device.handle, allocate)[0]
-        writes = [
-            self._write(descriptors, binding, resource)
-            for binding, resource in enumerate(resources)
-        ]
+        writes = [self._write(descriptors, binding, resource) for binding, resource in enumerate(resources)]
         vk.vkUpdateDescriptorSets(self.device.handle, len(writes), writes, 0, None)
         return descriptors
 
@@ -45,7 +42,9 @@ class Pipeline:
         vk = vulkan()
         target: dict[str, Any]
         if isinstance(resource, Buffer):
-            target = {"pBufferInfo": [vk.VkDescriptorBufferInfo(buffer=resource.handle, range=resource.nbytes)]}
+            target = {
+                "pBufferInfo": [vk.VkDescriptorBufferInfo(buffer=resource.handle, range=resource.nbytes)]
+            }
         else:
             image = vk.VkDescriptorImageInfo(
                 sampler=self.sampler, imageView=resource.view, imageLayout=vk.VK_IMAGE_LAYOUT_GENERAL
@@ -78,15 +77,23 @@ def open_pipeline(
     vk = vulkan()
     set_layout = _create_set_layout(device, kinds)
     constants = vk.VkPushConstantRange(stageFlags=vk.VK_SHADER_STAGE_COMPUTE_BIT, size=PUSH_CONSTANT_BYTES)
-    layout_info = vk.VkPipelineLayoutCreateInfo(pSetLayouts=[set_layout], setLayoutCount=1,
-        pushConstantRangeCount=1, pPushConstantRanges=[constants])
+    layout_info = vk.VkPipelineLayoutCreateInfo(
+        pSetLayouts=[set_layout], setLayoutCount=1, pushConstantRangeCount=1, pPushConstantRanges=[constants]
+    )
     layout = vk.vkCreatePipelineLayout(device.handle, layout_info, None)
     sampler = vk.vkCreateSampler(device.handle, vk.VkSamplerCreateInfo(), None)
     pool = _create_pool(device, kinds, sets)
     handle = _compile(device, spirv, layout, local)
     try:
-        yield Pipeline(device=device, kinds=kinds, handle=handle, layout=layout, set_layout=set_layout,
-            pool=pool, sampler=sampler)
+        yield Pipeline(
+            device=device,
+            kinds=kinds,
+            handle=handle,
+            layout=layout,
+            set_layout=set_layout,
+            pool=pool,
+            sampler=sampler,
+        )
     finally:
         vk.vkDestroyPipeline(device.handle, handle, None)
         vk.vkDestroyDescriptorPool(device.handle, pool, None)

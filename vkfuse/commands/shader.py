@@ -1,0 +1,179 @@
+"""`vkfuse shader`: the embedding shader, listed, built, exported, checked and timed. Imports no torch."""
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vkfuse.errors import ExitCode, VkfuseError
+from vkfuse.glsl.variants import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from vkfuse.glsl.bench import BenchOptions
+    from vkfuse.glsl.vulkan.device import DeviceInfo
+
+app = typer.Typer(
+    help="The embedding shader: list, build, export, check and time it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+DeviceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--device", min=0, help="Vulkan device by number; the first GPU unless given.", show_default=False
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@app.command("list")
+def list_shaders(*, fmt: FormatOption = Format.TEXT) -> None:
+    """List the compiled variants that ship in the package."""
+    from vkfuse.glsl.manifest import shipped_manifest  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.render import manifest_text  # noqa: PLC0415
+
+    manifest = shipped_manifest()
+    typer.echo(manifest.dumps() if fmt is Format.JSON else manifest_text(manifest), nl=False)
+
+
+@app.command()
+def build(
+    *,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Replace the package's SPIR-V and manifest; for a source checkout."),
+    ] = False,
+) -> None:
+    """Compile the template with ExecuTorch's generator and glslc, and compare with what the package ships."""
+    from vkfuse.glsl.build import build as build_shaders  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.build import check_shipped  # noqa: PLC0415
+    from vkfuse.glsl.export import ship  # noqa: PLC0415
+    from vkfuse.glsl.manifest import shipped_manifest  # noqa: PLC0415
+
+    built = build_shaders()
+    if write:
+        ship(built)
+        typer.echo(f"{len(built.shaders)} shaders compiled, validated and written")
+        return
+    check_shipped(built, shipped_manifest())
+    typer.echo(f"{len(built.shaders)} shaders compiled, validated and equal to the package's")
+
+
+@app.command()
+def export(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="An ExecuTorch tree, or any folder.", show_default=False),
+    ],
+) -> None:
+    """Write template, variants, SPIR-V and manifest to DIR; in an ExecuTorch tree, replace its template."""
+    from vkfuse.glsl.export import export as export_shaders  # noqa: PLC0415 - the command's own module
+
+    for path in export_shaders(folder):
+        typer.echo(str(path))
+
+
+@app.command()
+def check(
+    *,
+    device: DeviceOption = None,
+    variant: Annotated[
+        str, typer.Option("--variant", metavar="GLOB", help="Only variants whose names match.")
+    ] = "*",
+    validate: Annotated[
+        bool,
+        typer.Option("--validate/--no-validate", help="Use the Khronos validation layer, where installed."),
+    ] = True,
+    fmt: FormatOption = Format.TEXT,
+    quiet: QuietOption = False,
+) -> None:
+    """Run every variant on a Vulkan driver and compare with a reference, bit for bit. Exit code 1 when one is wrong."""
+    from vkfuse.glsl.check import check as check_variants  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.render import check_text  # noqa: PLC0415
+    from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
+
+    chosen = variants_matching(variant)
+    with open_device(device, validate=validate) as opened:
+        report = check_variants(opened, chosen, progress=progress(quiet=quiet))
+    typer.echo(dumps(report.as_dict()) if fmt is Format.JSON else check_text(report), nl=False)
+    if not report.ok:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+@app.command()
+def bench(
+    *,
+    device: DeviceOption = None,
+    tokens: Annotated[
+        list[int] | None, typer.Option("--tokens", min=1, help="Rows to look up; as often as wanted.")
+    ] = None,
+    embed_dim: Annotated[
+        list[int] | None,
+        typer.Option("--embed-dim", min=32, help="Columns of the table; as often as wanted."),
+    ] = None,
+    fmt: FormatOption = Format.TEXT,
+    quiet: QuietOption = False,
+) -> None:
+    """Time the shader beside the runtime's mapping and a plain copy, by GPU timestamps."""
+    from vkfuse.glsl.bench import bench as bench_variants  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.render import bench_text  # noqa: PLC0415
+    from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
+
+    with open_device(device) as opened:
+        options = bench_options(opened.info, tokens, embed_dim)
+        report = bench_variants(opened, options, progress=progress(quiet=quiet))
+    typer.echo(dumps(report.as_dict()) if fmt is Format.JSON else bench_text(report), nl=False)
+
+
+def bench_options(
+    info: "DeviceInfo", tokens: list[int] | None, embed_dims: list[int] | None
+) -> "BenchOptions":
+    """The device's default options, with the user's shapes. VkfuseError for columns that no variant takes."""
+    from dataclasses import replace  # noqa: PLC0415 - with the command's modules
+
+    from vkfuse.glsl.bench import default_options  # noqa: PLC0415
+
+    options = default_options(info)
+    odd = [columns for columns in embed_dims or [] if columns % options.group_size]
+    if odd:
+        raise VkfuseError(
+            f"{odd[0]} columns are no multiple of {options.group_size}", hint="the runtime refuses them"
+        )
+    return replace(
+        options,
+        tokens=tuple(tokens or options.tokens),
+        embed_dims=tuple(embed_dims or options.embed_dims),
+    )
+
+
+def variants_matching(pattern: str) -> tuple[Variant, ...]:
+    """The variants whose names match a glob. VkfuseError when none does."""
+    chosen = tuple(variant for variant in VARIANTS if fnmatch(variant.name, pattern))
+    if not chosen:
+        raise VkfuseError(f"no variant matches {pattern!r}", hint="vkfuse shader list names them")
+    return chosen
+
+
+def dumps(data: dict[str, object]) -> str:
+    """JSON with a newline at the end."""
+    return json.dumps(data, indent=2) + "\n"
+
+
+def progress(*, quiet: bool) -> Callable[[str], None]:
+    """A function that writes stages as lines on stderr, or nowhere."""
+    return (lambda _: None) if quiet else (lambda stage: typer.echo(f"vkfuse: {stage}", err=True))

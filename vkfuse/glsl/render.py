@@ -1,0 +1,111 @@
+"""Reports of the shader commands as text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from statistics import geometric_mean
+
+from vkfuse.glsl.bench import BenchReport, Row
+from vkfuse.glsl.check import CheckReport
+from vkfuse.glsl.manifest import Manifest
+from vkfuse.glsl.variants import Storage, variant_named
+
+GIGA = 1e9
+MICRO = 1e-6
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A line for each shader: name, size, hash, features."""
+    rows = [
+        (shader.name, f"{shader.bytes}", shader.sha256[:12], ", ".join(shader.features) or "-")
+        for shader in manifest.shaders
+    ]
+    return "\n".join((*_table(("shader", "bytes", "sha256", "features"), rows), f"{len(rows)} shaders", ""))
+
+
+def check_text(report: CheckReport) -> str:
+    """A line for each variant, one for each problem, and the verdict."""
+    return "\n".join((*_check_lines(report), ""))
+
+
+def _check_lines(report: CheckReport) -> Iterator[str]:
+    yield f"device {report.device['index']}: {report.device['name']} (Vulkan {report.device['api_version']})"
+    for variant, group in groupby(report.outcomes, key=lambda outcome: outcome.variant):
+        outcomes = list(group)
+        yield f"  {variant}: {sum(outcome.ok for outcome in outcomes)}/{len(outcomes)}"
+        yield from (f"    {outcome.case}: {outcome.problem}" for outcome in outcomes if not outcome.ok)
+    yield from (f"  validation: {message}" for message in report.messages)
+    yield f"spirv-val: {_presence(present=report.spirv_val)}"
+    yield f"Khronos validation layer: {_presence(present=report.validation_layer, found=len(report.messages))}"
+    right = sum(outcome.ok for outcome in report.outcomes)
+    yield f"{right} of {len(report.outcomes)} lookups right, bit for bit"
+
+
+def _presence(*, present: bool, found: int = 0) -> str:
+    if not present:
+        return "not installed"
+    return f"{found} messages" if found else "no message"
+
+
+def bench_text(report: BenchReport) -> str:
+    """A table for each storage of the output, and the summary."""
+    return "\n".join((*_bench_lines(report), ""))
+
+
+def _bench_lines(report: BenchReport) -> Iterator[str]:
+    options = report.options
+    yield f"device {report.device['index']}: {report.device['name']} (Vulkan {report.device['api_version']})"
+    yield (
+        f"copy of {options.copy_bytes >> 20} MiB: {report.copy_shader / GIGA:.0f} GB/s by a shader, "
+        f"{report.copy_command / GIGA:.0f} GB/s by vkCmdCopyBuffer (read and written)"
+    )
+    yield f"tables of {options.vocab} rows, groups of {options.group_size}; best of {options.rounds} rounds"
+    for storage in Storage:
+        rows = [row for row in report.rows if variant_named(row.variant).storage is storage]
+        yield ""
+        yield from _table(_BENCH_HEAD, [_cells(row, report.copy) for row in rows])
+        yield summary(storage, rows)
+
+
+_BENCH_HEAD = (
+    *("output", "weight", "tokens", "columns", "us", "GB/s", "of copy", "stock us", "faster"),
+    *("alone us", "stock us", "faster"),
+)
+
+
+def _cells(row: Row, copy: float) -> tuple[str, ...]:
+    variant = variant_named(row.variant)
+    return (
+        f"{variant.storage} {variant.dtype}",
+        variant.weight,
+        f"{row.tokens}",
+        f"{row.embed_dim}",
+        f"{row.stream / MICRO:.2f}",
+        f"{row.bandwidth / GIGA:.0f}",
+        f"{row.bandwidth / copy:.0%}",
+        f"{row.stream_stock / MICRO:.2f}",
+        f"{row.speedup:.2f}x",
+        f"{row.alone / MICRO:.2f}",
+        f"{row.alone_stock / MICRO:.2f}",
+        f"{row.speedup_alone:.2f}x",
+    )
+
+
+def summary(storage: Storage, rows: Sequence[Row]) -> str:
+    """Geometric mean and smallest speed-up over the runtime's mapping."""
+    stream, alone = [row.speedup for row in rows], [row.speedup_alone for row in rows]
+    return (
+        f"{storage} outputs against the runtime's mapping: {geometric_mean(stream):.2f}x in a stream "
+        f"(at least {min(stream):.2f}x), {geometric_mean(alone):.2f}x alone (at least {min(alone):.2f}x)"
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Aligned columns: text to the left, figures to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if cell[:1].isdigit() or lines[-1][at][:1].isdigit() else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        yield "  ".join(cells).rstrip()
