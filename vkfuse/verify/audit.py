@@ -152,49 +152,44 @@ def _unlike(found: Candidate) -> TableCheck:
     )
 
 
-def _packed(
-    step: Step, weight: Any, group_size: Any, scales: Callable[[int, int], torch.Tensor], *, low_first: bool
-) -> Candidate | None:
-    """Return the float rows of a packed 4-bit table; `scales(low, high)` are [rows, groups]."""
-    if not isinstance(weight, torch.Tensor) or not isinstance(group_size, int) or group_size < 1:
+def _packed(step: Step, weight: Any, scales: Any, group_size: Any, *, low_first: bool) -> Candidate | None:
+    """Return the float rows of a packed 4-bit table; `scales` are [rows, groups]."""
+    if not isinstance(weight, torch.Tensor) or not isinstance(scales, torch.Tensor) or weight.dim() != 2:
         return None
-    columns = weight.shape[1] * 2
-    if scales(0, 1).shape[1] * group_size < columns:
+    rows, columns = weight.shape[0], weight.shape[1] * 2
+    if not isinstance(group_size, int) or group_size < 1 or scales.dim() != 2 or scales.shape[0] < rows:
+        return None
+    groups = torch.arange(columns) // group_size
+    if columns == 0 or scales.shape[1] <= int(groups[-1]):
         return None
 
     def read(low: int, high: int) -> torch.Tensor:
         values = unpack_nibbles(weight[low:high], low_first=low_first).float()
-        return values * scales(low, high).float().repeat_interleave(group_size, dim=1)[:, :columns]
+        return values * scales[low : min(high, rows), groups].float()
 
     return Candidate(
-        name=step.name,
-        where=step.where,
-        rows=weight.shape[0],
-        columns=columns,
-        read=read,
-        address=weight.data_ptr(),
+        name=step.name, where=step.where, rows=rows, columns=columns, read=read, address=weight.data_ptr()
     )
 
 
 def _embedding_q4gsw(step: Step) -> Candidate | None:
     weight, scales, group_size, _, linear = step.inputs[:5]
-    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
-        return None
-    return _packed(step, weight, group_size, lambda low, high: scales[low:high], low_first=bool(linear))
+    return _packed(step, weight, scales, group_size, low_first=bool(linear))
 
 
 def _linear_q4gsw(step: Step) -> Candidate | None:
     _, weight, scales, group_size = step.inputs[:4]
-    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
-        return None
-    return _packed(step, weight, group_size, lambda low, high: scales[:, low:high].t(), low_first=True)
+    return _packed(step, weight, _turned(scales), group_size, low_first=True)
 
 
 def _linear_dq8ca_q4gsw(step: Step) -> Candidate | None:
     weight, scales, group_size = step.inputs[3], step.inputs[5], step.inputs[6]
-    if not isinstance(scales, torch.Tensor) or scales.dim() != 2:
-        return None
-    return _packed(step, weight, group_size, lambda low, high: scales[:, low:high].t(), low_first=True)
+    return _packed(step, weight, _turned(scales), group_size, low_first=True)
+
+
+def _turned(scales: Any) -> Any:
+    """Return [groups, rows] as [rows, groups]."""
+    return scales.t() if isinstance(scales, torch.Tensor) and scales.dim() == 2 else None
 
 
 def _plain(step: Step) -> Candidate | None:

@@ -33,3 +33,8 @@ class ExecutionError(CheckFailedError):
         super().__init__(f"{operator} in {where} fails: {reason}")
         self.operator = operator
         self.where = where
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says first, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -7,6 +7,7 @@ and is read from the memory that it shares with another. Arenas show that, and a
 from collections.abc import Hashable
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from vkfuse.errors import FormatError
@@ -29,8 +30,10 @@ class Memory:
         self.reset()
 
     def reset(self) -> None:
-        """Set every value to what the file says."""
+        """Set every value to what the file says, and the memory that it says nothing of to zero."""
         self._state, self._sizes = {}, {}
+        for arena in self._arenas:
+            arena.zero_()
         for index, value in enumerate(self._values):
             initial = self._initial(index, value)
             if isinstance(value, Tensor) and value.allocation is not None:
@@ -140,15 +143,15 @@ def fits(sizes: tuple[int, ...], bound: tuple[int, ...]) -> bool:
 
 
 def _arenas(method: Method) -> tuple[torch.Tensor, ...]:
-    """Return zeroed memory by id; the operating system commits what is touched."""
+    """Return zeroed memory by id; numpy leaves it to the operating system to commit what is touched."""
     sizes = method.non_const_buffer_sizes
     if sum(sizes) > _MOST_BYTES or any(size < 0 for size in sizes):
         raise FormatError(
             f"{sum(sizes)} bytes of planned memory", field=f"{method.name}.non_const_buffer_sizes"
         )
     try:
-        return tuple(torch.zeros(size, dtype=torch.uint8) for size in sizes)
-    except RuntimeError as error:
+        return tuple(torch.from_numpy(np.zeros(size, np.uint8)) for size in sizes)
+    except MemoryError as error:
         raise FormatError(f"{sum(sizes)} bytes of planned memory: {error}", field=method.name) from error
 
 

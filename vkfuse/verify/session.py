@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from vkfuse.errors import FormatError, InputError
+from vkfuse.errors import FormatError, InputError, VkfuseError
 from vkfuse.operators import register_operators
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import (
@@ -23,8 +23,9 @@ from vkfuse.pte.model import (
 )
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
+from vkfuse.verify import foreign
 from vkfuse.verify.behaviours import Behaviour
-from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError
+from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
 from vkfuse.verify.prims import PRIMS
@@ -32,9 +33,8 @@ from vkfuse.verify.steps import COPY, Argument, Observer, Step, ignore
 from vkfuse.verify.vulkan.graph import GraphRun
 from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
 
-_MOST_STEPS: Final = 1_000_000  # instructions of one call; a file may jump in circles
+_MOST_STEPS: Final = 200_000  # instructions of one call; a file may jump in circles
 _COPY_INDEX: Final = "executorch_prim::et_copy_index.tensor"
-_TORCH_ERRORS: Final = (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError, NotImplementedError)
 Noted = Mapping[Behaviour, tuple[str, ...]]
 
 
@@ -45,6 +45,14 @@ class Session:
         register_operators()
         self.method = _method(pte, method)
         self._memory = Memory(self.method)
+        self._named = pte.named_data
+        self._foreign: dict[int, foreign.ForeignRun] = {}
+        self._constants = {
+            index
+            for index, value in enumerate(self.method.values)
+            if not isinstance(value, Tensor) or value.data is not None
+        }
+        self._written = set(self._constants)
         self._noted: dict[Behaviour, dict[str, None]] = {}
         self._kernels: dict[int, CpuKernel] = {}
         self._delegates = {
@@ -75,6 +83,7 @@ class Session:
                 f"{len(inputs)} inputs for a method that takes {len(self.method.inputs)}",
                 hint="give the flat inputs of the exported program",
             )
+        self._written = set(self._constants)
         for number, (index, value) in enumerate(zip(self.method.inputs, inputs, strict=True)):
             self._set_input(number, index, value)
         self._execute(observe)
@@ -82,6 +91,7 @@ class Session:
 
     def _set_input(self, number: int, index: int, value: Argument) -> None:
         """Store an input, its type and shape being what the file says."""
+        self._written.add(index)
         spec = self._memory.spec(index)
         if not isinstance(spec, Tensor):
             self._memory.write(index, value)
@@ -102,7 +112,13 @@ class Session:
             steps += 1
             if steps > _MOST_STEPS:
                 raise ExecutionError("jump", self.method.name, f"more than {_MOST_STEPS} instructions")
-            position = self._step(instructions[position], position, observe)
+            try:
+                position = self._step(instructions[position], position, observe)
+            except VkfuseError:
+                raise
+            except Exception as error:  # torch raises anything
+                where = f"{self.method.name}:{position}"
+                raise ExecutionError("instruction", where, first_line(error)) from error
 
     def _step(self, instruction: Instruction, position: int, observe: Observer) -> int:
         """Execute one instruction and return the next."""
@@ -126,11 +142,11 @@ class Session:
         values = [self._memory.read(index) for index in call.args]
         try:
             outputs, targets = self._computed(name, call, values, where)
-            for index, value in zip(targets, outputs, strict=False):
-                self._memory.write(index, value)
-        except _TORCH_ERRORS as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ExecutionError(name, where, reason) from error
+            self._write(targets, outputs)
+        except VkfuseError:
+            raise
+        except Exception as error:  # torch's operators raise anything
+            raise ExecutionError(name, where, first_line(error)) from error
         observe(
             Step(
                 name=name,
@@ -161,7 +177,18 @@ class Session:
             self._fresh(call.args[at]) if at in kernel.outputs else value
             for at, value in enumerate(values[: kernel.arity])
         ]
-        return kernel.run(arguments), call.args[kernel.arity :]
+        outputs = _flat(kernel.run(arguments) or tuple(arguments[at] for at in kernel.outputs))
+        return outputs, self._members(
+            call.args[kernel.arity :] or tuple(call.args[at] for at in kernel.outputs)
+        )
+
+    def _members(self, indices: Sequence[int]) -> tuple[int, ...]:
+        """Return the indices with those of lists in the place of the lists."""
+        members: list[int] = []
+        for index in indices:
+            spec = self._memory.spec(index)
+            members.extend(spec.ids if isinstance(spec, TensorList) else (index,))
+        return tuple(members)
 
     def _fresh(self, index: int) -> Any:
         """Return an empty output of the type that the file gives it; torch sizes it."""
@@ -173,8 +200,8 @@ class Session:
     def _call_delegate(self, call: DelegateCall, observe: Observer) -> None:
         run = self._delegates[call.delegate_index]
         if run is None:
-            delegate = self.method.delegates[call.delegate_index]
-            raise CannotVerifyError(delegate.id, self.method.name, "a delegate of another backend")
+            self._call_foreign(call, observe)
+            return
         inputs = call.args[: run.input_count]
         targets = call.args[run.input_count :]
         kinds = tuple(
@@ -185,9 +212,47 @@ class Session:
         where = f"{self.method.name}/{call.delegate_index}"
         observe(_copy(where, values, self._places(inputs), run.input_places))
         outputs = run(values, kinds, observe)
-        for index, value in zip(targets, outputs, strict=True):
-            self._memory.write(index, value)
+        self._write(targets, outputs)
         observe(_copy(where, outputs, run.output_places, self._places(targets)))
+
+    def _call_foreign(self, call: DelegateCall, observe: Observer) -> None:
+        """Run a delegate of another backend. CannotVerifyError where the installed runtime does not."""
+        delegate = self.method.delegates[call.delegate_index]
+        where = f"{self.method.name}/{call.delegate_index}"
+        inputs, targets = self._sides(call)
+        specs = [self._memory.spec(index) for index in call.args]
+        tensors = [spec for spec in specs if isinstance(spec, Tensor)]
+        if not foreign.available(delegate.id) or len(tensors) != len(specs):
+            raise CannotVerifyError(delegate.id, where, "a delegate of another backend")
+        if call.delegate_index not in self._foreign:
+            self._foreign[call.delegate_index] = foreign.foreign_run(
+                delegate, tensors[: len(inputs)], tensors[len(inputs) :], self._named
+            )
+        values = tuple(self._memory.read(index) for index in inputs)
+        outputs = self._foreign[call.delegate_index](values)
+        self._write(targets, outputs)
+        observe(
+            Step(
+                name=delegate.id,
+                where=where,
+                inputs=values,
+                outputs=outputs,
+                reads=self._places(inputs),
+                writes=self._places(targets),
+            )
+        )
+
+    def _sides(self, call: DelegateCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Split the arguments of a call, which stores no count: outputs are the last ones that nothing has written."""
+        count = len(call.args)
+        while count and call.args[count - 1] not in self._written:
+            count -= 1
+        return call.args[:count], call.args[count:]
+
+    def _write(self, targets: Sequence[int], outputs: Sequence[Any]) -> None:
+        for index, value in zip(targets, outputs, strict=False):
+            self._memory.write(index, value)
+            self._written.add(index)
 
     def _delegate(self, index: int, graphs: Mapping[tuple[str, int], VulkanGraph]) -> GraphRun | None:
         graph = graphs.get((self.method.name, index))
@@ -205,6 +270,13 @@ def _copy(
     """Return the step that moves values between the program and a delegate."""
     return Step(
         name=COPY, where=where, inputs=values, outputs=values, reads=tuple(reads), writes=tuple(writes)
+    )
+
+
+def _flat(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values with the members of lists in the place of the lists."""
+    return tuple(
+        member for value in values for member in (value if isinstance(value, list | tuple) else (value,))
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
+from vkfuse.verify.bounds import check_result
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 # The runtime's names (VK_REGISTER_OP in backends/vulkan/runtime/graph/ops/impl) that are ATen operators.
@@ -43,6 +44,7 @@ def kernel_of(name: str) -> Kernel:
     def run(call: Call) -> Result:
         values = [value.long() if at in wide else value for at, value in enumerate(call.args)]
         positional, keywords = bind(operator, values)
+        check_result(operator, positional, keywords)
         result: Result = operator(*positional, **keywords)
         return tuple(result) if isinstance(result, list) else result
 

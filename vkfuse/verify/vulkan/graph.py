@@ -5,12 +5,13 @@ from typing import Any, Final
 
 import torch
 
+from vkfuse.errors import VkfuseError
 from vkfuse.pte.enums import VkDataType
 from vkfuse.pte.findings import Finding
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.verify.behaviours import Behaviour
-from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError
+from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.steps import Argument, Observer, Step
 from vkfuse.verify.tensors import tensor_of, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
@@ -186,8 +187,10 @@ def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
     """Run a kernel; torch's own complaints become ExecutionError."""
     try:
         result: Result = kernel(call)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-        raise call.fails(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except VkfuseError:
+        raise
+    except Exception as error:  # torch's operators raise anything
+        raise call.fails(first_line(error)) from error
     return result if isinstance(result, tuple) else (result,)
 
 
