@@ -1,0 +1,130 @@
+"""Which inputs a file is compared on."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim, export
+
+from vkfuse.commands.verify import read_inputs
+from vkfuse.errors import InputError
+from vkfuse.verify.domain import domain_of
+from vkfuse.verify.inputs import samples, synthetic
+from vkfuse.verify.reference import flat_inputs
+
+
+class _Model(nn.Module):
+    """Two tables of different size behind one index, a mask, a float and a position that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.marks = nn.Embedding(50, 4), nn.Embedding(20, 4)
+
+    def forward(self, tokens, mask, x, *, flags):
+        y = self.words(tokens) + self.marks(tokens.to(torch.int64).view(tokens.shape))
+        return y * mask.unsqueeze(-1) + x, flags
+
+
+def _exported(*, dynamic=True):
+    tokens, mask, x = torch.tensor([[3, 7, 5, 3]]), torch.tensor([[1, 1, 1, 0]]), torch.rand(4, 1) * 2 + 3
+    length = Dim("length", min=2, max=40)
+    shapes = (
+        {"tokens": {1: length}, "mask": {1: length}, "x": {0: length}, "flags": None} if dynamic else None
+    )
+    flags = torch.tensor([True, False])
+    return export(_Model(), (tokens, mask, x), {"flags": flags}, dynamic_shapes=shapes)
+
+
+def _example(exported):
+    args, kwargs = exported.example_inputs
+    return flat_inputs(exported, args, kwargs)
+
+
+def test_tables_and_lengths_are_found():
+    """The smallest table behind an index, through casts and views, and the bounds of a dynamic dimension."""
+    domain = domain_of(_exported(), [])
+    assert dict(domain.rows) == {0: 20}
+    assert list(domain.bounds.values()) == [(2, 40)]
+    (symbol,) = domain.bounds
+    assert [domain.sizes(at, {symbol: 9}) for at in range(4)] == [(1, 9), (1, 9), (9, 1), (2,)]
+
+
+def test_samples_cover_edges_and_stay_in_range():
+    """Example, random ones, first and last rows, shortest and longest; all within what the example shows."""
+    exported = _exported()
+    made = {sample.label: sample.values for sample in samples(_example(exported), domain_of(exported, []), 3)}
+    assert list(made) == [
+        "example",
+        "random 0",
+        "random 1",
+        "random 2",
+        "first and last rows",
+        "shortest",
+        "longest",
+    ]
+    assert made["shortest"][0].shape == (1, 2)
+    assert made["longest"][2].shape == (40, 1)
+    assert set(made["first and last rows"][0].unique().tolist()) == {0, 19}
+    for tokens, mask, x, flags in made.values():
+        assert tokens.dtype is torch.int64
+        assert 0 <= int(tokens.min()) <= int(tokens.max()) < 20
+        assert set(mask.unique().tolist()) <= {0, 1}
+        assert 3 <= float(x.min()) <= float(x.max()) <= 5
+        assert flags.dtype is torch.bool
+    assert not torch.equal(made["random 0"][0], made["example"][0])
+
+
+def test_samples_are_the_same_each_time():
+    """Random inputs do not depend on what ran before."""
+    exported = _exported(dynamic=False)
+    domain = domain_of(exported, [])
+    first, second = ([s.values for s in samples(_example(exported), domain, 2)] for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_an_example_is_made_up_where_there_is_none():
+    """Without a stored example inputs are made of the program's shapes, indices within their table."""
+    dtypes = {0: torch.int64, 1: torch.int64, 2: torch.float32, 3: torch.bool}
+    tokens, mask, x, flags = synthetic(domain_of(_exported(), []), dtypes)
+    assert tokens.shape == mask.shape == (1, 8)
+    assert int(tokens.max()) < 20
+    assert x.shape == (8, 1)
+    assert flags.dtype is torch.bool
+
+
+def test_a_bad_example_is_an_input_error():
+    """Inputs of another structure or rank than the program's are refused by position."""
+    exported = _exported()
+    with pytest.raises(InputError, match="4"):
+        flat_inputs(exported, (torch.zeros(1),), {})
+    bad = (torch.zeros(4), *_example(exported)[1:])
+    with pytest.raises(InputError, match="input 0"):
+        list(samples(bad, domain_of(exported, []), 1))
+
+
+def test_inputs_are_read_from_files(tmp_path):
+    """A tuple of tensors by torch.save, a mapping, or the arrays of an .npz, in order."""
+    a, b = torch.arange(3), torch.rand(2)
+    torch.save((a, b), tmp_path / "tuple.pt")
+    torch.save({"x": a, "y": b}, tmp_path / "mapping.pt")
+    np.savez(tmp_path / "arrays.npz", x=a.numpy(), y=b.numpy())
+    for name in ("tuple.pt", "mapping.pt", "arrays.npz"):
+        first, second = read_inputs(tmp_path / name)
+        assert torch.equal(first, a)
+        assert torch.equal(second, b)
+
+
+class _Evil:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def test_inputs_run_no_code(tmp_path, capsys):
+    """A pickle that would call something, and what is no file of inputs, are input errors."""
+    torch.save(_Evil(), tmp_path / "evil.pt")
+    (tmp_path / "text.npz").write_text("no arrays")
+    for name in ("evil.pt", "text.npz", "missing.pt"):
+        with pytest.raises(InputError, match=name):
+            read_inputs(tmp_path / name)
+    assert "ran" not in capsys.readouterr().out
