@@ -1,0 +1,335 @@
+"""Quantized linears, and heads tied to an embedding in every way."""
+
+import torch
+from programs import (
+    ASYMMETRIC,
+    BOTH,
+    Build,
+    HeadFirst,
+    LanguageModel,
+    dequantized,
+    dynamic_linear,
+    export,
+    indices,
+    linear,
+    quantize,
+    quantize_dynamic,
+)
+from torch import nn
+from torch.export import ExportedProgram
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+from torchao.utils import unwrap_tensor_subclass
+from upstream_row import Row, Table
+
+FLAT = ("input-flattened",)
+SUMS = 1e-5  # products summed in another order
+ROUNDED = 2e-2  # an activation that rounds to its neighbour, of 256 steps
+DYNAMIC = ((1, 1, 128), (1, 16, 128), (4, 16, 128), (3, 5, 128))
+NO_4 = "inputs-not-multiple-of-4"
+
+
+def _fused(*how: str) -> tuple[Table, ...]:
+    return (Table(how=how),)
+
+
+def _folded(reason: str) -> tuple[Table, ...]:
+    return (Table(rung="folded", reason=reason),)
+
+
+LINEARS = (
+    *(
+        Row(
+            name=f"linear on {list(shape)}",
+            build=linear(*shape),
+            tables=_fused(*(() if len(shape) == 2 else FLAT)),
+            bound=SUMS,
+        )
+        for shape in ((32, 128), (1, 16, 128), (2, 16, 128), (2, 3, 16, 128), (1, 128), (128,))
+    ),
+    Row(
+        name="linear, dynamic",
+        build=linear(2, 16, 128, dynamic=BOTH),
+        tables=_fused(*FLAT),
+        bound=SUMS,
+        lengths=DYNAMIC,
+    ),
+    Row(
+        name="1003 outputs",
+        build=linear(2, 5, 128, outputs=1003),
+        tables=_fused("rows-padded", *FLAT),
+        bound=SUMS,
+    ),
+    Row(
+        name="127 outputs",
+        build=linear(2, 5, 128, outputs=127),
+        tables=_fused("rows-padded", *FLAT),
+        bound=SUMS,
+    ),
+    Row(
+        name="300 inputs in groups of 100",
+        build=linear(2, 5, 300, group=100),
+        tables=_fused("columns-padded", *FLAT),
+        bound=SUMS,
+    ),
+    Row(
+        name="36 inputs in groups of 12",
+        build=linear(2, 5, 36, group=12),
+        tables=_fused("columns-padded", *FLAT),
+        bound=SUMS,
+    ),
+    Row(
+        name="96 inputs in groups of 6",
+        build=linear(2, 5, 96, group=6),
+        tables=_folded("group-not-multiple-of-4"),
+        bound=SUMS,
+    ),
+    Row(name="62 inputs", build=linear(2, 5, 62, group=31), tables=_folded(NO_4), bound=SUMS),
+    Row(
+        name="asymmetric linear",
+        build=linear(2, 5, 128, mapping_type=ASYMMETRIC),
+        tables=_folded("asymmetric"),
+        bound=SUMS,
+    ),
+    Row(
+        name="8-bit linear",
+        build=linear(2, 5, 128, weight_dtype=torch.int8),
+        tables=_folded("more-than-4-bits"),
+        bound=SUMS,
+    ),
+    Row(
+        name="zero points that fold into the values",
+        build=dequantized(
+            lambda m, x: x @ m.floats(values=torch.clamp(m.values, -5, 7), points=m.points + 1).t(),
+            lambda: torch.randn(5, 64),
+        ),
+        tables=_fused("zero-points-folded"),
+        bound=SUMS,
+    ),
+    Row(
+        name="x @ W, square",
+        build=dequantized(lambda m, x: x @ m.floats(), lambda: torch.randn(5, 64)),
+        tables=_folded("not-exact"),
+        bound=SUMS,
+    ),
+    Row(
+        name="x @ W, wider than high",
+        build=dequantized(lambda m, x: x @ m.floats()[:40], lambda: torch.randn(5, 40)),
+        tables=_folded("not-exact"),
+        bound=SUMS,
+    ),
+    Row(
+        name="x @ W transposed",
+        build=dequantized(lambda m, x: x @ m.floats().t(), lambda: torch.randn(5, 64)),
+        bound=SUMS,
+    ),
+    Row(
+        name="addmm",
+        build=dequantized(
+            lambda m, x: torch.addmm(torch.ones(64), x, m.floats().t()), lambda: torch.randn(5, 64)
+        ),
+        bound=SUMS,
+    ),
+)
+
+DYNAMIC_ACTIVATIONS = (
+    *(
+        Row(
+            name=f"8da4w on {list(shape)}",
+            build=dynamic_linear(*shape),
+            tables=_fused(*(() if len(shape) == 2 else FLAT)),
+            bound=ROUNDED,
+        )
+        for shape in ((32, 128), (1, 16, 128), (2, 16, 128), (2, 3, 16, 128), (1, 128), (128,))
+    ),
+    Row(
+        name="8da4w, dynamic",
+        build=dynamic_linear(2, 16, 128, dynamic=BOTH),
+        tables=_fused(*FLAT),
+        bound=ROUNDED,
+        lengths=DYNAMIC,
+    ),
+)
+
+
+def _int8_linear():
+    module = nn.Sequential(nn.Linear(128, 64))
+    quantize_(module, Int8DynamicActivationInt8WeightConfig())
+    return export(module, torch.randn(2, 5, 128))
+
+
+class _PerChannel(nn.Module):
+    """A linear as PT2E's convert leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randint(-8, 8, (64, 128), dtype=torch.int8))
+        self.register_buffer("scales", torch.rand(64) + 0.1)
+        self.register_buffer("points", torch.zeros(64, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = torch.ops.quantized_decomposed.dequantize_per_channel(
+            self.values, self.scales, self.points, 0, -8, 7, torch.int8
+        )
+        return nn.functional.linear(x, weight)
+
+
+OTHER_FLOWS = (
+    Row(
+        name="an input that is called input",
+        build=lambda: export(quantize(nn.Sequential(nn.Linear(128, 64)), nn.Linear), torch.randn(2, 5, 128)),
+        tables=_fused(*FLAT),
+        bound=SUMS,
+    ),
+    Row(
+        name="int8 weights on dynamic int8 activations",
+        build=_int8_linear,
+        tables=(),
+        bound=SUMS,
+        repairs=("int-mm-widened",),
+    ),
+    Row(
+        name="PT2E dequantize_per_channel",
+        build=lambda: export(_PerChannel(), torch.randn(2, 5, 128)),
+        tables=_fused(*FLAT),
+        bound=SUMS,
+    ),
+)
+
+
+def _tied(
+    rows: int, *kinds: str, columns: int = 64, group: int = 32, again: bool = False, first: bool = False
+) -> Build:
+    """A model whose head is tied to the embedding before quantization, and `again` after it.
+
+    `kinds` of table, layer and head: "w" weight-only, "a" with dynamic activations, "" float.
+    """
+
+    def build():
+        module = HeadFirst(rows, columns) if first else LanguageModel(rows, columns)
+        module.head.weight = module.table.weight
+        for part, kind in zip(("table", "layer", "head"), kinds, strict=True):
+            _quantize_part(module, part, kind, group)
+        if again:
+            module.head.weight = module.table.weight
+        return _exported(module, rows, columns)
+
+    return build
+
+
+def _exported(module: nn.Module, rows: int, columns: int) -> ExportedProgram:
+    tokens = indices(2, 7, rows=rows)
+    if isinstance(module, HeadFirst):
+        return export(module, torch.randn(2, 5, columns), tokens)
+    return export(module, tokens)
+
+
+def _unwrapped(rows: int) -> Build:
+    """Tied again after quantization, then without tensor subclasses."""
+
+    def build():
+        module = LanguageModel(rows)
+        quantize(quantize(module, nn.Embedding), nn.Linear)
+        module.head.weight = module.table.weight
+        return _exported(unwrap_tensor_subclass(module), rows, 64)
+
+    return build
+
+
+def _copied() -> Build:
+    """Two tables of the same values in storages of their own."""
+
+    def build():
+        module = LanguageModel(128)
+        module.head.weight = nn.Parameter(module.table.weight.detach().clone())
+        return _exported(quantize(quantize(module, nn.Embedding), nn.Linear), 128, 64)
+
+    return build
+
+
+def _quantize_part(module: nn.Module, part: str, kind: str, group: int) -> None:
+    holder = nn.ModuleDict({part: getattr(module, part, None)})
+    if kind == "a":
+        quantize_dynamic(holder, group=group)
+    elif kind:
+        quantize(holder, type(holder[part]), group=group)
+
+
+LAYER = Table(how=FLAT)
+BOTH_WAYS = ("indices-flattened", "input-flattened")
+PADDED = ("rows-padded", *BOTH_WAYS)
+TIED = (
+    Row(
+        name="tied after quantize_",
+        build=_tied(128, "w", "w", "", again=True),
+        tables=(Table(how=BOTH_WAYS), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied after quantize_, 100 rows",
+        build=_tied(100, "w", "w", "", again=True),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied after quantize_, 1003 rows",
+        build=_tied(1003, "w", "w", "", again=True),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied after quantize_, 127 rows",
+        build=_tied(127, "w", "w", "", again=True),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied before quantize_, own scales",
+        build=_tied(100, "w", "w", "w"),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied before quantize_, own scales, 127 rows",
+        build=_tied(127, "w", "w", "w"),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied after quantize_, then unwrapped",
+        build=_unwrapped(100),
+        tables=(Table(how=PADDED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied, 48 columns",
+        build=_tied(100, "w", "", "", columns=48, group=16, again=True),
+        tables=(Table(how=("columns-padded", *PADDED)),),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied, head with dynamic activations",
+        build=_tied(100, "w", "a", "a"),
+        tables=(Table(how=PADDED), LAYER),
+        bound=ROUNDED,
+    ),
+    Row(
+        name="tied, head with dynamic activations, 1003 rows",
+        build=_tied(1003, "w", "a", "a"),
+        tables=(Table(how=PADDED), LAYER),
+        bound=ROUNDED,
+    ),
+    Row(
+        name="tied, linear first, as many rows as groups",
+        build=_tied(64, "w", "", "", columns=2048, again=True, first=True),
+        tables=(Table(how=("input-flattened", "indices-flattened")),),
+        bound=SUMS,
+    ),
+)
+FLOAT_HEAD = Row(
+    name="tied, head left float",
+    build=_tied(100, "w", "", ""),
+    tables=(Table(how=("indices-flattened",)),),
+    bound=SUMS,
+)
+
+ROWS = (*LINEARS, *DYNAMIC_ACTIVATIONS, *OTHER_FLOWS, *TIED, FLOAT_HEAD)

@@ -1,0 +1,255 @@
+"""Lookups in quantized tables: what the installed ExecuTorch makes wrong, unloadable or not at all."""
+
+import torch
+from programs import ASYMMETRIC, BOTH, Lookup, dequantized, export, indices, lookup, quantize
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from upstream_row import Row, Table
+
+FLAT = ("indices-flattened",)
+WIDE = Table(rung="gathered", how=FLAT, reason="more-than-4-bits")
+OFFSET = Table(rung="gathered", how=FLAT, reason="asymmetric")
+NO_GROUP = Table(rung="gathered", how=FLAT, reason="group-not-multiple-of-4")
+DYNAMIC = ((1, 1), (1, 16), (4, 16), (3, 5))
+
+SHAPES = (
+    Row(name="one row of indices", build=lookup(7)),
+    Row(name="indices [1, 7]", build=lookup(1, 7), tables=(Table(how=FLAT),)),
+    Row(name="indices [2, 7]", build=lookup(2, 7), tables=(Table(how=FLAT),)),
+    Row(name="indices [2, 3, 4]", build=lookup(2, 3, 4), tables=(Table(how=FLAT),)),
+    Row(name="indices [2, 2, 2, 3]", build=lookup(2, 2, 2, 3), tables=(Table(how=FLAT),)),
+    Row(name="an index of no dimension", build=lookup(), tables=(Table(how=FLAT),)),
+    Row(name="no indices", build=lookup(0), tables=(Table(rung="gathered", reason="no-indices"),)),
+    Row(name="int32 indices", build=lookup(2, 7, dtype=torch.int32), tables=(Table(how=FLAT),)),
+    Row(
+        name="dynamic batch and length",
+        build=lambda: export(quantize(Lookup(), nn.Embedding), indices(2, 7), dynamic=BOTH),
+        tables=(Table(how=FLAT),),
+        lengths=DYNAMIC,
+    ),
+)
+
+GRIDS = (
+    *(
+        Row(
+            name=f"D {columns} group {group}",
+            build=lookup(2, 7, columns=columns, group=group),
+            tables=(table,),
+        )
+        for columns, group, table in (
+            (64, 4, Table(how=FLAT)),
+            (64, 64, Table(how=FLAT)),
+            (64, None, Table(how=FLAT)),
+            (48, 16, Table(how=("columns-padded", *FLAT))),
+            (100, 20, Table(how=("columns-padded", *FLAT))),
+            (96, 12, Table(how=FLAT)),
+            (40, 8, Table(rung="gathered", how=FLAT, reason="padding-outgrows-int8")),
+            (300, 100, Table(how=("columns-padded", "groups-split", *FLAT))),
+            (30, 10, Table(rung="gathered", how=FLAT, reason="group-not-multiple-of-4")),
+            (33, None, Table(how=("columns-padded", *FLAT))),
+            (64, 2, NO_GROUP),
+            (63, 3, NO_GROUP),
+            (66, 6, NO_GROUP),
+        )
+    ),
+    *(
+        Row(
+            name=f"{bits} bits",
+            build=lookup(2, 7, weight_dtype=getattr(torch, f"int{bits}")),
+            tables=(table,),
+        )
+        for bits, table in (
+            (1, Table(how=FLAT)),
+            (2, Table(how=FLAT)),
+            (3, Table(how=FLAT)),
+            (5, WIDE),
+            (6, WIDE),
+            (7, WIDE),
+            (8, WIDE),
+        )
+    ),
+    Row(
+        name="8 bits per row",
+        build=lookup(2, 7, weight_dtype=torch.int8, group=None),
+        tables=(WIDE,),
+    ),
+    Row(name="asymmetric groups", build=lookup(2, 7, mapping_type=ASYMMETRIC), tables=(OFFSET,)),
+    Row(name="asymmetric rows", build=lookup(2, 7, mapping_type=ASYMMETRIC, group=None), tables=(OFFSET,)),
+    Row(name="float16 scales", build=lookup(2, 7, scale_dtype=torch.float16), tables=(Table(how=FLAT),)),
+    Row(name="bfloat16 scales", build=lookup(2, 7, scale_dtype=torch.bfloat16), tables=(Table(how=FLAT),)),
+    Row(
+        name="float16 model",
+        build=lambda: export(quantize(Lookup().half(), nn.Embedding), indices(2, 7)),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="bfloat16 model",
+        build=lambda: export(quantize(Lookup().bfloat16(), nn.Embedding), indices(2, 7)),
+        tables=(Table(how=FLAT),),
+    ),
+)
+
+
+class _Given(nn.Module):
+    """A table whose scales are an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randint(-8, 8, (64, 64), dtype=torch.int8))
+
+    def forward(self, tokens: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        table = torch.ops.torchao.dequantize_affine(self.values, [1, 32], scales, None, torch.int8, -8, 7)
+        return F.embedding(tokens, table)
+
+
+class _Lifted(Lookup):
+    """Scales that are a plain attribute, lifted to a constant by the export, and values in a non-persistent buffer."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.register_buffer("values", torch.randint(-8, 8, (64, 64), dtype=torch.int8), persistent=False)
+        self.scales = torch.rand(64, 2)
+
+    def table(self, tokens: torch.Tensor) -> torch.Tensor:
+        table = torch.ops.torchao.dequantize_affine(
+            self.values, [1, 32], self.scales, None, torch.int8, -8, 7
+        )
+        return F.embedding(tokens, table)
+
+
+class _Packed(nn.Module):
+    """The older flow: nibbles, and an operator that dequantizes what it looks up."""
+
+    def __init__(self, scales: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randint(0, 256, (64, 32), dtype=torch.uint8))
+        self.register_buffer("scales", scales)
+        self.register_buffer("points", torch.zeros_like(scales))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.ops.quantized_decomposed.embedding_4bit.dtype(
+            self.values, self.scales, self.points, -8, 7, tokens, dtype=torch.float32
+        )
+
+
+def _keywords(module, x):
+    table = torch.ops.torchao.dequantize_affine(
+        module.values, [1, 32], module.scales, module.points, torch.int8, quant_min=-8, quant_max=7
+    )
+    return F.embedding(x, table)
+
+
+def _rows_16_to_48(module, x):
+    part = torch.ops.torchao.dequantize_affine(
+        module.values[16:48], [1, 32], module.scales[16:48], module.points[16:48], torch.int8, -8, 7
+    )
+    return F.embedding(x, part)
+
+
+EXPRESSIONS = (
+    Row(
+        name="scales doubled on the way",
+        build=dequantized(lambda m, x: F.embedding(x, m.floats(scales=m.scales * 2))),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="zero point moved on the way",
+        build=dequantized(lambda m, x: F.embedding(x, m.floats(points=m.points + 3))),
+        tables=(OFFSET,),
+    ),
+    Row(
+        name="values moved on the way",
+        build=dequantized(lambda m, x: F.embedding(x, m.floats(values=torch.clamp(m.values - 4, -8, 7)))),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="table doubled after it is dequantized",
+        build=dequantized(lambda m, x: F.embedding(x, m.floats() * 2)),
+        tables=(Table(rung="folded", reason="not-exact"),),
+    ),
+    Row(
+        name="second lookup with its own zero point",
+        build=dequantized(
+            lambda m, x: F.embedding(x, m.floats()) + F.embedding(x, m.floats(points=m.points + 1))
+        ),
+        tables=(Table(rung="gathered", how=FLAT, reason="asymmetric"),),
+    ),
+    Row(
+        name="two lookups of one table",
+        build=dequantized(lambda m, x: F.embedding(x, m.floats()) + F.embedding(x.flip(0), m.floats())),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="values and scales that are views with an offset",
+        build=dequantized(_rows_16_to_48, lambda: indices(2, 7, rows=32)),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(name="quant_min and quant_max by name", build=dequantized(_keywords), tables=(Table(how=FLAT),)),
+    Row(
+        name="a non-persistent buffer and a lifted constant",
+        build=lambda: export(_Lifted(), indices(2, 7, rows=64)),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="scales as an input",
+        build=lambda: export(_Given(), indices(2, 7, rows=64), torch.rand(64, 2)),
+        tables=(),
+        repairs=("affine-decomposed",),
+    ),
+    Row(
+        name="embedding_4bit in groups",
+        build=lambda: export(_Packed(torch.rand(64, 2)), indices(2, 7, rows=64)),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="embedding_4bit per channel, scales of one dimension",
+        build=lambda: export(_Packed(torch.rand(64)), indices(2, 7, rows=64)),
+        tables=(Table(how=FLAT),),
+    ),
+    Row(
+        name="a float table renormalized by max_norm",
+        build=lambda: export(quantize(Lookup(max_norm=1.0), nn.Embedding), indices(2, 7)),
+        tables=(Table(rung="folded", reason="not-exact"),),
+        repairs=("renormalized",),
+    ),
+)
+
+OPERATORS = (
+    Row(
+        name="gathered rows, dynamic",
+        build=lambda: export(
+            quantize(Lookup(), nn.Embedding, weight_dtype=torch.int8), indices(2, 7), dynamic=BOTH
+        ),
+        tables=(WIDE,),
+        lengths=DYNAMIC,
+    ),
+    Row(
+        name="index, negative too",
+        build=dequantized(lambda m, x: m.floats()[x - 32]),
+        tables=(Table(how=(*FLAT, "indices-wrapped")),),
+    ),
+    Row(
+        name="index_select",
+        build=dequantized(lambda m, x: torch.index_select(m.floats(), 0, x), lambda: indices(7, rows=64)),
+    ),
+    Row(
+        name="gather",
+        build=dequantized(lambda m, x: torch.gather(m.floats(), 0, x), lambda: indices(7, 64, rows=64)),
+        tables=(Table(rung="folded", reason="consumer-not-fused"),),
+    ),
+    Row(
+        name="cond",
+        build=dequantized(
+            lambda m, x: torch.cond(
+                x.sum() > 10,
+                lambda y: F.embedding(y, m.floats()),
+                lambda y: F.embedding(y, m.floats()) * 2,
+                (x,),
+            )
+        ),
+        tables=(Table(rung="folded", reason="consumer-not-fused"),),
+        repairs=("branch-tables-hoisted",),
+    ),
+)
+
+ROWS = (*SHAPES, *GRIDS, *EXPRESSIONS, *OPERATORS)
