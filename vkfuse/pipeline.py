@@ -84,7 +84,7 @@ def optimize(
     with atomic_file(target) as temporary:
         program = _program(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
-            surveyed, plans = _plan(program, progress)
+            surveyed, plans = _plan(program, chosen, progress)
             prepared = _prepare(surveyed, plans)
             lowered = _write_loadable(prepared.exported, temporary, target, chosen, progress)
             after = measure(read_pte(temporary), chosen.runtime, reasons=lowered.reasons)
@@ -118,7 +118,7 @@ def inspect(
     chosen, meter = options or Options(), Meter()
     program = _program(source, chosen, progress)
     with quiet(verbose=chosen.verbose):
-        surveyed, plans = _plan(program, progress)
+        surveyed, plans = _plan(program, chosen, progress)
         before = before_fused_lookups(surveyed.exported, plans)
     report = Report(
         runtime=find_runtime(chosen.runtime).version,
@@ -141,11 +141,11 @@ def _input(program: Program) -> InputFile | None:
     return None if program.bytes is None else InputFile(path=program.name, bytes=program.bytes)
 
 
-def _plan(program: Program, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
+def _plan(program: Program, options: Options, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
     """The program as the survey sees it, and the plan for its tables."""
     progress("planning")
     surveyed = repair(program.exported, BEFORE_SURVEY)
-    return surveyed, plan(surveyed.exported)
+    return surveyed, plan(surveyed.exported, find_runtime(options.runtime).operators)
 
 
 def _prepare(surveyed: Repaired, plans: tuple[TablePlan, ...]) -> Repaired:

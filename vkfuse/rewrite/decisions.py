@@ -54,6 +54,10 @@ class Proposal(Protocol):
         """The rung that it reaches."""
 
     @property
+    def operators(self) -> tuple[str, ...]:
+        """Vulkan operators that the runtime must have for it."""
+
+    @property
     def how(self) -> tuple[str, ...]:
         """Codes of what it needed besides the plain rewrite."""
 

@@ -14,11 +14,13 @@ from vkfuse.rewrite.survey import Consumer, Site, Table, survey
 _EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what the program computes, evaluated
 
 
-def plan(exported: ExportedProgram) -> tuple[TablePlan, ...]:
-    """A decision for each site of each table of `exported`, each with its proof."""
+def plan(exported: ExportedProgram, operators: frozenset[str]) -> tuple[TablePlan, ...]:
+    """A decision for each site of each table of `exported`, each with its proof; `operators` are the runtime's."""
     constants = Constants(exported)
     return tuple(
-        TablePlan(table=table, decisions=tuple(decide(site, table, constants) for site in table.sites))
+        TablePlan(
+            table=table, decisions=tuple(decide(site, table, constants, operators) for site in table.sites)
+        )
         for table in survey(exported, constants)
     )
 
@@ -39,13 +41,16 @@ def before_fused_lookups(exported: ExportedProgram, plans: Sequence[TablePlan]) 
     )
 
 
-def decide(site: Site, table: Table, constants: Constants) -> Decision:
+def decide(site: Site, table: Table, constants: Constants, operators: frozenset[str]) -> Decision:
     """The first rule whose rebuilt table is exact, else fold the table to floats."""
     refusals: list[Refusal] = []
     for rule in RULES[site.consumer]:
         outcome = rule(site, table, constants)
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
+            continue
+        if not operators.issuperset(outcome.operators):
+            refusals.append(_not_in_runtime(outcome, operators))
             continue
         proof = prove(site, outcome, constants)
         if proof.kind == "exact":
@@ -65,6 +70,15 @@ def decide(site: Site, table: Table, constants: Constants) -> Decision:
 def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:
     proposal = fold_lookup(site, table, constants)
     return Decision(site=site, rung=Rung.FOLDED, proposal=proposal, refusals=refusals, proof=_EVALUATED)
+
+
+def _not_in_runtime(proposal: Proposal, operators: frozenset[str]) -> Refusal:
+    missing = ", ".join(name for name in proposal.operators if name not in operators)
+    return Refusal(
+        code="operator-not-in-runtime",
+        detail=f"the runtime has no {missing}",
+        hint="choose a newer runtime with --runtime",
+    )
 
 
 def _not_exact(proposal: Proposal, proof: Proof) -> Refusal:

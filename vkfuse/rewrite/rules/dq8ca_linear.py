@@ -36,6 +36,7 @@ class Dq8caLinear:
     name: str
     how: tuple[str, ...]
     rung: Rung = Rung.Q4
+    operators: tuple[str, ...] = ("et_vk.linear_dq8ca_q4gsw.default", "torchao.choose_qparams_affine.default")
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:

@@ -25,6 +25,7 @@ class FoldedLookup:
     name: str
     how: tuple[str, ...] = ()
     rung: Rung = Rung.FOLDED
+    operators: tuple[str, ...] = ()
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:

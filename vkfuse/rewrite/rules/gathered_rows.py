@@ -32,6 +32,7 @@ class GatheredRows:
     name: str
     how: tuple[str, ...]
     rung: Rung = Rung.GATHERED
+    operators: tuple[str, ...] = ()
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:

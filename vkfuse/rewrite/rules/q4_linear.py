@@ -27,6 +27,7 @@ class Q4Linear:
     name: str
     how: tuple[str, ...]
     rung: Rung = Rung.Q4
+    operators: tuple[str, ...] = ("et_vk.linear_q4gsw.default",)
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:

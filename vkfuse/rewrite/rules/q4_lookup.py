@@ -27,6 +27,7 @@ class Q4Lookup:
     name: str
     how: tuple[str, ...]
     rung: Rung = Rung.Q4
+    operators: tuple[str, ...] = ("et_vk.embedding_q4gsw.default",)
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:
