@@ -35,6 +35,7 @@ def run(name, *args, storage=VkStorageType.TEXTURE_3D, constants=(), out=(torch.
         args=args,
         operands=(*operands, *outputs),
         values=(),
+        storages=tuple(getattr(operand, "storage", None) for operand in (*operands, *outputs)),
         note=lambda behaviour: noted.append(behaviour.code),
     )
     return kernels()[name](call), noted

@@ -8,6 +8,7 @@ import torch
 
 from vkfuse.errors import FormatError, InputError, VkfuseError
 from vkfuse.operators import register_operators
+from vkfuse.pte.calls import site_of
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import (
     DelegateCall,
@@ -258,7 +259,8 @@ class Session:
         graph = graphs.get((self.method.name, index))
         if graph is None:
             return None
-        return GraphRun(graph, f"{self.method.name}/{index}", vulkan_kernels(), note=self._note)
+        site = site_of(self.method.delegates[index], graph, f"{self.method.name}/{index}")
+        return GraphRun(site, vulkan_kernels(), note=self._note)
 
     def _note(self, behaviour: Behaviour, where: str) -> None:
         self._noted.setdefault(behaviour, {})[where] = None

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import torch
 
+from vkfuse.pte.enums import VkStorageType
+
 Scalar = int | float | bool | str | None
 Argument = torch.Tensor | Scalar | list[Any]
 
@@ -14,7 +16,8 @@ Argument = torch.Tensor | Scalar | list[Any]
 class Step:
     """One executed operator: where (`forward/0:3`: the fourth call of delegate 0), values in and out.
 
-    `reads` and `writes` name the places of the values, so that it is known who made what.
+    `reads` and `writes` name the places of the values, so that it is known who made what; `storages` are the
+    GPU resources of a delegate's tensors, outputs last, None for what is no tensor.
     """
 
     name: str
@@ -23,6 +26,7 @@ class Step:
     outputs: tuple[Argument, ...]
     reads: tuple[Hashable, ...] = ()
     writes: tuple[Hashable, ...] = ()
+    storages: tuple[VkStorageType | None, ...] = ()
 
 
 COPY: Final = "copy"  # the name of a step that moves values into a delegate, or out of it

@@ -18,14 +18,15 @@ from vkfuse.verify.audit import TableReader, audit
 from vkfuse.verify.behaviours import GELU_TANH, ONE_ROW_UNQUANTIZED, QPARAMS_NUDGED
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
+from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import Domain, domain_of
 from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
 from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
 from vkfuse.verify.session import Session, run_file
-from vkfuse.verify.steps import Argument
+from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.tensors import scalar_dtype
-from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, TableCheck, Verification
+from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, TableCheck, Verification
 
 _NOISE_TRIALS: Final = 3
 Inputs = tuple[tuple[object, ...], Mapping[str, object]]
@@ -73,7 +74,7 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     domain = domain_of(exported, [session.method.values[index] for index in session.method.inputs])
     skipped: list[str] = []
     example = _example(exported, options, session, domain, skipped)
-    reader = TableReader()
+    reader, collector = TableReader(), LookupCollector()
     comparison = _Comparison(session, reference, options.tolerance, reader)
     cases = list(samples(example, domain, options.seeds))
     runs = tuple(comparison.run(sample) for sample in cases)
@@ -81,11 +82,19 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     failed = next((at for at, run in enumerate(runs) if not run.passed), None)
     departure = None if failed is None else comparison.blame(cases[failed])
     wrong_table = next((table for table in tables if not table.passed), None)
+    device: tuple[DeviceCheck, ...] = ()
+    if options.device:
+        comparison.watch(cases[0], collector)
+        device = tuple(check_on_device(collector.lookups))
+        if not device:
+            skipped.append("the file has no fused lookup to run on a device")
+    wrong_device = next((check for check in device if check.differing), None)
     return Verification(
-        status="same" if failed is None and wrong_table is None else "differs",
-        message=_message(runs, failed, wrong_table),
+        status="differs" if failed is not None or wrong_table or wrong_device else "same",
+        message=_message(runs, failed, wrong_table, wrong_device),
         runs=runs,
         tables=tables,
+        device=device,
         applied=tuple(_applied(session)),
         departure=departure,
         skipped=tuple(skipped),
@@ -148,6 +157,11 @@ class _Comparison:
         noise = 0.0 if arithmetic.eager else self._noise(sample, arithmetic)
         return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
 
+    def watch(self, sample: Sample, observe: Observer) -> None:
+        """Run the file on one set of inputs under an observer."""
+        self._session.reset()
+        self._session(_accepted(self._session, sample.values), observe)
+
     def _file(self, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
         self._session.reset()
         return self._session(_accepted(self._session, values), self._reader)
@@ -209,7 +223,9 @@ def _reason(arithmetic: Arithmetic) -> str:
     return "; ".join(parts)
 
 
-def _message(runs: tuple[Run, ...], failed: int | None, table: TableCheck | None) -> str:
+def _message(
+    runs: tuple[Run, ...], failed: int | None, table: TableCheck | None, device: DeviceCheck | None
+) -> str:
     if failed is not None:
         output = next(output for output in runs[failed].outputs if not output.passed)
         return (
@@ -218,6 +234,8 @@ def _message(runs: tuple[Run, ...], failed: int | None, table: TableCheck | None
         )
     if table is not None:
         return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
+    if device is not None:
+        return f"{device.differing} of {device.values} values of {device.where} differ on {device.driver}"
     return ""
 
 

@@ -30,6 +30,7 @@ class Call:
     args: tuple[Any, ...]
     operands: tuple[VkValue, ...]
     values: tuple[VkValue, ...]
+    storages: tuple[VkStorageType | None, ...]
     note: Callable[[Behaviour], None]
 
     @property
@@ -64,11 +65,11 @@ class Call:
         return value
 
     def storage(self, position: int) -> VkStorageType:
-        """Return the GPU resource of a tensor argument; the runtime's default is a 3-D texture."""
-        operand = self.operands[position]
-        if not isinstance(operand, VkTensor) or operand.storage is VkStorageType.DEFAULT_STORAGE:
-            return VkStorageType.TEXTURE_3D
-        return operand.storage
+        """Return the GPU resource of a tensor argument."""
+        storage = self.storages[position]
+        if storage is None:
+            raise self.fails(f"argument {position} is no tensor")
+        return storage
 
     def dtype(self, output: int = 0) -> torch.dtype:
         """Return the element type that the file gives an output."""

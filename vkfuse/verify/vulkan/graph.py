@@ -6,7 +6,8 @@ from typing import Any, Final
 import torch
 
 from vkfuse.errors import VkfuseError
-from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.calls import Site
+from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.findings import Finding
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
@@ -28,14 +29,13 @@ class GraphRun:
 
     def __init__(
         self,
-        graph: VulkanGraph,
-        where: str,
+        site: Site,
         kernels: Mapping[str, Kernel],
         *,
         note: Callable[[Behaviour, str], None],
     ) -> None:
-        self._graph = graph
-        self._where = where
+        graph = site.graph
+        self._graph, self._where, self._site = graph, site.where, site
         self._note = note
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
@@ -144,6 +144,7 @@ class GraphRun:
             args=tuple(self._argument(index, state) for index in call.args[:-1]),
             operands=tuple(self._graph.values[index] for index in call.args),
             values=self._graph.values,
+            storages=tuple(self._storage(index) for index in call.args),
             note=lambda behaviour: self._note(behaviour, where),
         )
         outputs = _as_file_says(view, _computed(view, kernel))
@@ -156,8 +157,13 @@ class GraphRun:
                 outputs=outputs,
                 reads=tuple(self._places(call.args[:-1])),
                 writes=tuple(self._places(call.args[-1:])),
+                storages=view.storages,
             )
         )
+
+    def _storage(self, index: int) -> VkStorageType | None:
+        value = self._graph.values[index]
+        return self._site.storage(value) if isinstance(value, VkTensor) else None
 
     def _places(self, indices: Iterable[int]) -> Iterator[Hashable]:
         """Yield names of values, the members of lists."""
