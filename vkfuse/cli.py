@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from vkfuse import __version__
+from vkfuse.commands import shader
 from vkfuse.errors import ExitCode, MissingPackageError, VkfuseError
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
@@ -34,6 +35,8 @@ app = typer.Typer(
 
 
 Progress = Callable[[str], None]
+
+app.add_typer(shader.app, name="shader")
 
 
 class StorageChoice(StrEnum):

@@ -45,16 +45,15 @@ class Grid:
         return max(1, (self.quant_max - self.quant_min).bit_length())
 
     def centred(self) -> torch.Tensor | None:
-        """`values - zero_points` as int16 [rows, columns], or None where a zero point is no integer."""
-        values = self.values.to(torch.int16)
+        """`values - zero_points` as integers [rows, columns], or None where a zero point is no integer."""
         if self.zero_points is None or not self.zero_points.any():
-            return values
+            return self.values
         points = self.zero_points
         if points.is_floating_point() and not torch.equal(points, points.round()):
             return None
         if float(points.double().abs().max()) > torch.iinfo(torch.int16).max // 2:
             return None
-        return values - points.to(torch.int16).repeat_interleave(self.group_size, dim=1)
+        return self.values.to(torch.int16) - points.to(torch.int16).repeat_interleave(self.group_size, dim=1)
 
 
 GridReader = Callable[[fx.Node, Constants], Grid | None]

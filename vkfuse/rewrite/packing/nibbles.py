@@ -19,8 +19,10 @@ def pack(values: torch.Tensor) -> torch.Tensor:
 
 def unpack(packed: torch.Tensor) -> torch.Tensor:
     """The int8 values [rows, columns] of `pack`'s bytes."""
-    low, high = packed & 15, packed >> 4
-    return torch.stack([low, high], dim=-1).reshape(packed.shape[0], -1).to(torch.int8) - 8
+    values = torch.empty((packed.shape[0], packed.shape[1] * 2), dtype=torch.int8)
+    values[:, 0::2] = packed & 15
+    values[:, 1::2] = packed >> 4
+    return values.sub_(8)
 
 
 def fits(values: torch.Tensor) -> bool:

@@ -42,8 +42,9 @@ class Q4Pack:
 
     def rebuild(self, low: int, high: int) -> torch.Tensor:
         """Rows [low, high) as the shader computes them: ``float(nibble - 8) * float(scale)``, then the dtype's rounding."""
-        scales = self.scales[low:high].float().repeat_interleave(self.group_size, dim=1)
-        return (nibbles.unpack(self.packed[low:high]).float() * scales)[:, : self.columns].to(self.dtype)
+        scales = self.scales[low:high].float().unsqueeze(-1)
+        values = nibbles.unpack(self.packed[low:high]).float().reshape(*scales.shape[:2], self.group_size)
+        return (values * scales).reshape(len(scales), -1)[:, : self.columns].to(self.dtype)
 
 
 def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refusal:
