@@ -16,7 +16,7 @@ ROUNDED = 2e-2  # activations that round to a neighbour, of 256 steps
     ("batch", "linears"), [(1, True), (2, False)], ids=["all-linears-batch-1", "embedding-batch-2"]
 )
 def test_sentence_encoder(batch, linears, outcome_of):
-    """MiniLM with its published weights: every table that an input reaches is 4-bit on Vulkan, and eager's hidden states."""
+    """MiniLM with its published weights: every table that an input reaches is 4-bit, the hidden states are eager's."""
     outcome = outcome_of(partial(encoder, batch=batch, linears=linears))
     report = outcome.report
     words = next(table for table in report.tables if table.shape == (30522, 384))

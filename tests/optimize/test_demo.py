@@ -1,0 +1,78 @@
+"""The demo decoder: right at every length, as small as its 4-bit weights allow."""
+
+from functools import partial
+
+import pytest
+import torch
+from outcome import worst_error
+from typer.testing import CliRunner
+
+import vkfuse.demo
+from vkfuse.cli import app
+from vkfuse.demo import DecoderConfig, quantized_decoder
+from vkfuse.lower.quiet import quiet
+from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.pte import read_pte
+from vkfuse.pte.ledger import ledger
+
+SMALL = DecoderConfig(vocabulary=127, width=64, heads=4, key_heads=2, hidden=96, layers=1, longest=32)
+ROUNDED = 2e-2  # activations that round to a neighbour, of 256 steps
+SCALE, SUM = 4, 4  # bytes of a float32 scale, and of the int32 sum of a group of weights beside it
+
+
+def test_decoder_is_right_at_every_length(outcome_of):
+    """Rotary embedding, grouped queries, causal mask and a tied head of 127 rows, at the shortest and longest input."""
+    outcome = outcome_of(partial(quantized_decoder, SMALL))
+    lengths = [(torch.randint(0, SMALL.vocabulary, (SMALL.batch, n)),) for n in (1, 7, SMALL.longest)]
+    assert worst_error(outcome, lengths) < ROUNDED
+    assert {table.rung for table in outcome.report.tables} == {"q4"}
+    assert outcome.report.delegation.subgraphs == 1
+    assert outcome.report.loadable.ok
+
+
+def test_demo_command_writes_both_files(tmp_path, monkeypatch):
+    """`vkfuse demo FOLDER` leaves a program and a smaller file than before, and says so."""
+    monkeypatch.setattr(vkfuse.demo, "DecoderConfig", lambda: SMALL)
+    ran = CliRunner().invoke(app, ["demo", str(tmp_path / "demo")], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"model.pt2", "model.pte"}
+    assert "embedding.weight" in ran.stdout
+    assert read_pte(tmp_path / "demo" / "model.pte").methods[0].delegates
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The file of the demo decoder at its full size, and the report's tables."""
+    path = tmp_path_factory.mktemp("demo") / "model.pte"
+    with quiet():
+        exported = quantized_decoder(DecoderConfig())
+    options = Options(baseline=BaselineChoice.NONE, verify=False)
+    tables = optimize(exported, path, options).report.tables
+    return exported, read_pte(path), tables
+
+
+def _needed(exported, tables):
+    """Bytes of the packs, each once; of scales and group sums as each operator takes them; of all other weights."""
+    quantized = 0
+    for table in tables:
+        rows, columns = table.shape
+        groups = rows * columns // table.group_size
+        quantized += rows * columns // 2
+        quantized += sum(groups * (SCALE if reader == "gather" else SCALE + SUM) for reader in table.consumers)
+    floats = [t for t in exported.state_dict.values() if type(t.data) is torch.Tensor]
+    return quantized + sum(t.numel() * t.element_size() for t in floats)
+
+
+def test_full_size_is_what_the_weights_need(full):
+    """At most 1% over packed tables, scales and what else the operators store; the ledger names every byte."""
+    exported, pte, tables = full
+    assert [table.shape for table in tables if "gather" in table.consumers] == [(32000, 640)]
+    assert {table.rung for table in tables} == {"q4"}
+    needed = _needed(exported, tables)
+    assert needed <= pte.size <= 1.01 * needed
+    entries = ledger(pte)
+    assert sum(entry.bytes for entry in entries) == pte.size
+    packs = [entry for entry in entries if "uint8[32000,320]" in entry.label]
+    assert [(entry.count, entry.bytes) for entry in packs] == [(1, 32000 * 320)]
+    assert "embedding_q4gsw" in packs[0].label
+    assert "linear_dq8ca_q4gsw" in packs[0].label
