@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,12 +42,9 @@ class Archive:
         change(value)
         self.members[member] = json.dumps(value).encode()
 
-    def write(self, path: Path) -> Path:
-        """Write the archive, uncompressed as torch does."""
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, data in (*self.members.items(), *self.extra):
-                archive.writestr(self.folder + name, data)
-        return path
+    def encoded(self) -> bytes:
+        """The archive's bytes, uncompressed as torch writes them."""
+        return zipped((self.folder + name, data) for name, data in (*self.members.items(), *self.extra))
 
 
 def take_apart(path: Path) -> Archive:
@@ -63,6 +61,52 @@ def zipped(members: Iterable[tuple[str, bytes]]) -> bytes:
         for name, data in members:
             archive.writestr(name, data)
     return stream.getvalue()
+
+
+_DIRECTORY_END, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL")
+_DIRECTORY_END_64 = struct.Struct("<4sQ2H2L4Q")
+
+
+def _parts(archive: bytes) -> tuple[bytes, bytes, int]:
+    """The members, the directory, and the number of entries of a zip without a comment."""
+    _, _, _, _, count, size, at, _ = _DIRECTORY_END.unpack(archive[-_DIRECTORY_END.size :])
+    return archive[:at], archive[at : at + size], count
+
+
+def behind_another(shown: bytes, hidden: bytes) -> bytes:
+    """Two archives of one layout: Python counts offsets from the second's start, torch from the file's."""
+    members, directory, _ = _parts(hidden)
+    assert len(members) == len(_parts(shown)[0])
+    return members + directory + shown
+
+
+def with_two_directories(shown: bytes, hidden: bytes) -> bytes:
+    """Two archives: Python takes the directory record beside its locator, torch the one that the locator points to."""
+    members, directory, count = _parts(shown)
+    hidden_members, hidden_directory, _ = _parts(hidden)
+    moved = _moved(hidden_directory, len(members))
+    body = members + hidden_members
+
+    def record(size: int, at: int) -> bytes:
+        return _DIRECTORY_END_64.pack(b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, at)
+
+    at = len(body)
+    body += moved + record(len(moved), at)
+    pointed = len(body) - _DIRECTORY_END_64.size
+    at = len(body)
+    body += directory + record(len(directory), at)
+    body += _LOCATOR.pack(b"PK\6\7", 0, pointed, 1)
+    return body + _DIRECTORY_END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+
+
+def _moved(directory: bytes, by: int) -> bytes:
+    """A directory whose members stand `by` bytes later."""
+    moved, at = bytearray(directory), 0
+    while at < len(moved):
+        name, extra, comment = struct.unpack_from("<3H", moved, at + 28)
+        struct.pack_into("<L", moved, at + 42, struct.unpack_from("<L", moved, at + 42)[0] + by)
+        at += 46 + name + extra + comment
+    return bytes(moved)
 
 
 def torch_file(object_pickle: bytes, more: Mapping[str, bytes] | None = None) -> bytes:

@@ -1,10 +1,10 @@
 """An untrusted .pt2 runs no code: each archive here would leave a file, or import a module, if it were just loaded."""
 
+import contextlib
 import copy
 import json
 import pickle
 import sys
-from pathlib import Path
 
 import pytest
 from archives import (
@@ -13,9 +13,11 @@ from archives import (
     WEIGHT,
     WEIGHTS,
     Touch,
+    behind_another,
     legacy_torch_file,
     take_apart,
     torch_file,
+    with_two_directories,
     zipped,
 )
 
@@ -150,6 +152,10 @@ class Hostile:
         )
 
 
+# Ways to hide an archive in another: readers of zip files disagree on where the directory is.
+TWO_FACES = {"behind another": behind_another, "by a second directory": with_two_directories}
+
+
 def _declare_raw(config, path):
     """Add a float tensor of one element whose bytes are those of `path`."""
     entry = config["table.weight"]
@@ -187,6 +193,12 @@ def archive(program):
     return take_apart(program)
 
 
+def _written(archive, folder):
+    path = folder / "model.pt2"
+    path.write_bytes(archive.encoded())
+    return path
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_of_a_hostile_archive_runs(way, archive, tmp_path):
@@ -194,7 +206,7 @@ def test_nothing_of_a_hostile_archive_runs(way, archive, tmp_path):
     mark = tmp_path / "ran"
     hostile = copy.deepcopy(archive)
     getattr(Hostile(mark), way)(hostile)
-    path = hostile.write(tmp_path / "hostile.pt2")
+    path = _written(hostile, tmp_path)
     sys.modules.pop(UNIMPORTED, None)
     try:
         with path.open("rb") as stream, pytest.raises(InputError) as refused:
@@ -207,12 +219,34 @@ def test_nothing_of_a_hostile_archive_runs(way, archive, tmp_path):
         assert UNIMPORTED not in sys.modules
 
 
+@pytest.mark.parametrize("hide", TWO_FACES.values(), ids=TWO_FACES)
+@pytest.mark.parametrize("member", [MODEL, WEIGHT], ids=["expression", "weight"])
+def test_what_was_checked_is_what_is_loaded(hide, member, archive, tmp_path):
+    """A file that shows Python's zip reader one archive and torch's another runs nothing of the other."""
+    mark = tmp_path / "ran"
+    hostile, shown = copy.deepcopy(archive), copy.deepcopy(archive)
+    if member == MODEL:
+        Hostile(mark).expression_as_a_size(hostile)
+    else:
+        Hostile(mark).weight_of_protocol_2(hostile)
+    size = max(len(a.members[member]) for a in (hostile, shown))
+    for each in (hostile, shown):
+        padding = size - len(each.members[member])
+        each.members[member] += b" " * padding if member == MODEL else b""
+        each.members["extra/padding"] = b"" if member == MODEL else b" " * padding
+    path = tmp_path / "hostile.pt2"
+    path.write_bytes(hide(shown.encoded(), hostile.encoded()))
+    with contextlib.suppress(InputError):
+        load(path)
+    assert not mark.exists()
+
+
 def test_the_refused_name_is_told(archive, tmp_path):
     """The error names what the pickle wanted to import, and the option for those who trust the file."""
     hostile = copy.deepcopy(archive)
     hostile.members[WEIGHT] = torch_file(pickle.dumps(Touch(tmp_path / "ran"), protocol=4))
     with pytest.raises(UnsafePickleError, match=r"posix\.system") as refused:
-        load(hostile.write(tmp_path / "hostile.pt2"))
+        load(_written(hostile, tmp_path))
     assert "--allow-pickle" in refused.value.hint
 
 
@@ -221,7 +255,7 @@ def test_with_allow_pickle_the_user_decides(archive, tmp_path):
     mark = tmp_path / "ran"
     trusted = copy.deepcopy(archive)
     trusted.members["data/sample_inputs/model.pt"] = torch_file(pickle.dumps(Touch(mark), protocol=2))
-    path = trusted.write(tmp_path / "trusted.pt2")
+    path = _written(trusted, tmp_path)
     with pytest.raises(UnsafePickleError):
         load(path)
     assert not mark.exists()
@@ -232,6 +266,5 @@ def test_with_allow_pickle_the_user_decides(archive, tmp_path):
 
 def test_an_archive_put_together_again_still_loads(archive, tmp_path):
     """What the tests change is what is refused: the same members unchanged load."""
-    loaded = load(copy.deepcopy(archive).write(tmp_path / "same.pt2"))
-    assert isinstance(loaded.name, str)
-    assert loaded.bytes == Path(tmp_path / "same.pt2").stat().st_size
+    path = _written(archive, tmp_path)
+    assert load(path).bytes == path.stat().st_size
