@@ -29,7 +29,7 @@ layout(push_constant) uniform PushConstants {
 
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
-const int VECTORS = 8;  // of four columns, in the 32 columns that the runtime sends one invocation for
+const int VECTORS = 8;  // of four columns each: the runtime sends one invocation for 32 columns
 
 // at / size for at < 2^20, quicker than with integers; the half keeps the product off the borders of quotients.
 int quotient(const int at, const int size) {
@@ -54,7 +54,7 @@ $else:
   return texelFetch(t_indices, ivec3(y >> 2, z - outer * out_sizes.z, outer), 0)[y & 3];
 }
 
-// load_word() has the bits of columns 4x..4x+3 of a row in its low half or spread over its bytes; unpack() knows where.
+// load_word(): the bits of columns 4x..4x+3 of a row. unpack(): their values, -8..7.
 $if WEIGHT_LAYOUT == "flat":
   int rows_of_weight() {
     return t_weight.length() / (out_sizes.x >> 3);
@@ -139,11 +139,11 @@ vec4 load_scales(const Vector v) {
   return scales;
 }
 
-// Where the vectors of an invocation lie. Were they the 32 columns that it was sent for, neighbours would store 128 bytes
-// apart, and a memory transaction would carry a quarter of what it could. So neighbours along x share their columns and
-// write them side by side. Each stays in its row: one index to load, and in a texture, whose tiles are a few texels wide
-// and a few high, whole tiles to write. A work group of a buffer that is too narrow to fill a transaction deals its
-// vectors out in order instead, from row to row.
+// Where the vectors of an invocation lie. Were they the 32 columns that it was sent for, neighbours would store 128
+// bytes apart, and a memory transaction would carry a quarter of what it could. So neighbours along x share their
+// columns and write them side by side. Each stays in its row: one index to load and, in a texture, whose tiles are a
+// few texels wide and a few high, whole tiles to write. A work group of a buffer that is too narrow to fill a
+// transaction deals its vectors out in order instead, from row to row.
 $if STORAGE == "buffer":
   const bool DEALT = gl_WorkGroupSize.x < 4;
 $else:
@@ -157,7 +157,8 @@ ivec3 position(const int turn) {
   }
   const uint dealt = turn * size.x * size.y * size.z + gl_LocalInvocationIndex;
   const uint owner = dealt / VECTORS;
-  const uvec3 id = gl_WorkGroupID * size + uvec3(owner % size.x, owner / size.x % size.y, owner / (size.x * size.y));
+  const uvec3 local = uvec3(owner % size.x, owner / size.x % size.y, owner / (size.x * size.y));
+  const uvec3 id = gl_WorkGroupID * size + local;
   return ivec3(id.x * VECTORS + dealt % VECTORS, id.yz);
 }
 
@@ -165,23 +166,23 @@ void main() {
   const int rows = min(rows_of_weight(), t_scales.length() / groups_of_row());
   // The local index decides nothing, but on a branch that hangs on constants alone lavapipe compiles at each dispatch.
   const bool spans_groups = min(group_size & 3, int(gl_LocalInvocationIndex) + 1) > 0;
-  if (spans_groups) {
-    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      const Vector v = load(position(turn), row_at(position(turn), rows));
-      store(v, load_scales(v));
+  if (!spans_groups) {
+    // Loads before stores, and without branches, so that they wait for memory together.
+    Vector vectors[VECTORS];
+    int row;
+    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      if (turn == 0 || DEALT) {
+        row = row_at(position(turn), rows);
+      }
+      vectors[turn] = load(position(turn), row);
+    }
+    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      store(vectors[turn], vec4(vectors[turn].scale));
     }
     return;
   }
-  // Loads before stores, and without branches, so that they wait for memory together.
-  Vector vectors[VECTORS];
-  int row;
-  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-    if (turn == 0 || DEALT) {
-      row = row_at(position(turn), rows);
-    }
-    vectors[turn] = load(position(turn), row);
-  }
-  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-    store(vectors[turn], vec4(vectors[turn].scale));
+  [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    const Vector v = load(position(turn), row_at(position(turn), rows));
+    store(v, load_scales(v));
   }
 }

@@ -1,4 +1,4 @@
-// The baseline of `vkfuse shader bench`: each invocation writes its own 32 columns of a row, as the runtime's shader does.
+// The rival in `vkfuse shader bench`: each invocation writes its own 32 columns of a row, as the runtime maps them.
 // SPDX-License-Identifier: BSD-3-Clause
 
 #version 450 core
