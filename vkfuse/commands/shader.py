@@ -38,6 +38,12 @@ DeviceOption = Annotated[
         "--device", min=0, help="Vulkan device by number; the first GPU unless given.", show_default=False
     ),
 ]
+ReportOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="PATH", help="Also write the result here, as often as wanted: .json or text."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
@@ -99,6 +105,7 @@ def check(
         bool,
         typer.Option("--validate/--no-validate", help="Use the Khronos validation layer, where installed."),
     ] = True,
+    report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     quiet: QuietOption = False,
 ) -> None:
@@ -109,9 +116,9 @@ def check(
 
     chosen = variants_matching(variant)
     with open_device(device, validate=validate) as opened:
-        report = check_variants(opened, chosen, progress=progress(quiet=quiet))
-    typer.echo(dumps(report.as_dict()) if fmt is Format.JSON else check_text(report), nl=False)
-    if not report.ok:
+        result = check_variants(opened, chosen, progress=progress(quiet=quiet))
+    show(check_text(result), result.as_dict(), fmt, report)
+    if not result.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
@@ -126,6 +133,7 @@ def bench(
         list[int] | None,
         typer.Option("--embed-dim", min=32, help="Columns of the table; as often as wanted."),
     ] = None,
+    report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     quiet: QuietOption = False,
 ) -> None:
@@ -136,8 +144,8 @@ def bench(
 
     with open_device(device) as opened:
         options = bench_options(opened.info, tokens, embed_dim)
-        report = bench_variants(opened, options, progress=progress(quiet=quiet))
-    typer.echo(dumps(report.as_dict()) if fmt is Format.JSON else bench_text(report), nl=False)
+        result = bench_variants(opened, options, progress=progress(quiet=quiet))
+    show(bench_text(result), result.as_dict(), fmt, report)
 
 
 def bench_options(
@@ -169,9 +177,16 @@ def variants_matching(pattern: str) -> tuple[Variant, ...]:
     return chosen
 
 
-def dumps(data: dict[str, object]) -> str:
-    """JSON with a newline at the end."""
-    return json.dumps(data, indent=2) + "\n"
+def show(text: str, data: dict[str, object], fmt: Format, paths: list[Path] | None) -> None:
+    """Print a result, and write it to each of `paths` in the format of its suffix. OutputError."""
+    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only with a result
+
+    both = {Format.TEXT: text, Format.JSON: json.dumps(data, indent=2) + "\n"}
+    for path in paths or []:
+        content = both[Format.JSON if path.suffix == ".json" else Format.TEXT].encode()
+        with atomic_file(path) as temporary:
+            write(temporary, lambda stream, content=content: stream.write(content), path)
+    typer.echo(both[fmt], nl=False)
 
 
 def progress(*, quiet: bool) -> Callable[[str], None]:

@@ -34,16 +34,11 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
         yield f"  {variant}: {sum(outcome.ok for outcome in outcomes)}/{len(outcomes)}"
         yield from (f"    {outcome.case}: {outcome.problem}" for outcome in outcomes if not outcome.ok)
     yield from (f"  validation: {message}" for message in report.messages)
-    yield f"spirv-val: {_presence(present=report.spirv_val)}"
-    yield f"Khronos validation layer: {_presence(present=report.validation_layer, found=len(report.messages))}"
+    yield f"spirv-val: {'no message' if report.spirv_val else 'not installed'}"
+    layer = f"{len(report.messages) or 'no'} messages" if report.validation_layer else "not used"
+    yield f"Khronos validation layer: {layer}"
     right = sum(outcome.ok for outcome in report.outcomes)
     yield f"{right} of {len(report.outcomes)} lookups right, bit for bit"
-
-
-def _presence(*, present: bool, found: int = 0) -> str:
-    if not present:
-        return "not installed"
-    return f"{found} messages" if found else "no message"
 
 
 def bench_text(report: BenchReport) -> str:
