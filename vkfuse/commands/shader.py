@@ -179,13 +179,13 @@ def variants_matching(pattern: str) -> tuple[Variant, ...]:
 
 def show(text: str, data: dict[str, object], fmt: Format, paths: list[Path] | None) -> None:
     """Print a result, and write it to each of `paths` in the format of its suffix. OutputError."""
-    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only with a result
+    from vkfuse.output import atomic_file  # noqa: PLC0415 - only with a result
 
     both = {Format.TEXT: text, Format.JSON: json.dumps(data, indent=2) + "\n"}
     for path in paths or []:
-        content = both[Format.JSON if path.suffix == ".json" else Format.TEXT].encode()
+        suffix_format = Format.JSON if path.suffix == ".json" else Format.TEXT
         with atomic_file(path) as temporary:
-            write(temporary, lambda stream, content=content: stream.write(content), path)
+            temporary.write_text(both[suffix_format], encoding="utf-8")
     typer.echo(both[fmt], nl=False)
 
 
