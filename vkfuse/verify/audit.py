@@ -109,7 +109,7 @@ def _equal_share(found: Candidate, other: Candidate) -> float:
         low = max(0, low)
         a = found.read(low, low + _SAMPLED_ROWS)[: other.rows - low, : other.columns]
         b = other.read(low, low + _SAMPLED_ROWS)
-        equal += int((a.double() == b.double()).sum())
+        equal += int((a == b).sum())
         total += b.numel()
     return equal / total if total else 0.0
 
@@ -120,13 +120,13 @@ def _compared(found: Candidate, other: Candidate) -> TableCheck:
     step = max(1, _BLOCK_VALUES // max(1, found.columns))
     for low in range(0, other.rows, step):
         high = min(low + step, other.rows)
-        a, b = found.read(low, high)[:, : other.columns].double(), other.read(low, high).double()
+        a, b = found.read(low, high)[:, : other.columns], other.read(low, high)
         unequal = a != b
         count = int(unequal.sum())
-        if count and first is None:
-            first = low + int(unequal.any(dim=1).nonzero()[0])
+        if count:
+            first = low + int(unequal.any(dim=1).nonzero()[0]) if first is None else first
+            largest = max(largest, float((a.double() - b.double()).abs().max()))
         differing += count
-        largest = max(largest, float((a - b).abs().max()) if count else 0.0)
     return TableCheck(
         operator=found.name,
         where=found.where,

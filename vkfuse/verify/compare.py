@@ -27,6 +27,7 @@ class Tolerance:
 
     atol: float | None = None
     rtol: float | None = None
+    arithmetic: torch.dtype | None = None  # that the file was asked to compute in, where not the outputs' own
     noise: float = 0.0  # absolute, measured: what rounding of activations makes of tiny differences
 
     @property
@@ -67,6 +68,8 @@ def limits(expected: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
     if tolerance.given:
         return magnitude * (tolerance.rtol or 0.0) + (tolerance.atol or 0.0)
     share = RELATIVE_LIMITS.get(expected.dtype, 0.0)
+    if share and tolerance.arithmetic is not None:
+        share = max(share, RELATIVE_LIMITS[tolerance.arithmetic])
     largest = magnitude.max() if magnitude.numel() else torch.zeros(())
     floor = _FLOOR if share else 0.0
     return torch.full_like(magnitude, max(float(share * largest), floor) + tolerance.noise)

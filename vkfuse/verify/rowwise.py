@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 _LAZY_FROM: Final = 1 << 22  # values; smaller tables are dequantized at once
-_BLOCK_VALUES: Final = 1 << 24  # at a time: 64 MiB of float32
+_BLOCK_VALUES: Final = 1 << 22  # at a time: 16 MiB of float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,11 @@ def _embedding(table: RowTable, indices: torch.Tensor, *rest: Any, **named: Any)
 def _linear(x: Any, table: Any, bias: torch.Tensor | None = None) -> Any:
     if not isinstance(table, RowTable) or isinstance(x, RowTable):
         return NotImplemented
-    out = torch.cat([functional.linear(x, rows) for rows in table.blocks()], dim=-1)
+    out = x.new_empty((*x.shape[:-1], table.values.shape[0]))
+    start = 0
+    for rows in table.blocks():
+        out[..., start : start + rows.shape[0]] = functional.linear(x, rows)
+        start += rows.shape[0]
     return out if bias is None else out + bias
 
 

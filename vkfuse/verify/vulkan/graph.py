@@ -75,7 +75,7 @@ class GraphRun:
             for index in self._dead.get(number, ()):
                 state.pop(index, None)
         return tuple(
-            self._unstaged(state.get(index), dtype)
+            self._unstaged(index, state.get(index), dtype)
             for index, dtype in zip(graph.output_ids, outputs, strict=True)
         )
 
@@ -117,18 +117,23 @@ class GraphRun:
             raise ExecutionError(
                 "input", self._where, f"{list(value.shape)} does not fit into {list(spec.dims)}"
             )
+        return self._narrowed(value, self._staging(spec)).to(vulkan_dtype(spec.dtype, self._where))
+
+    def _staging(self, spec: VkTensor) -> torch.dtype:
+        """Return the type that a tensor has outside, which half precision leaves float32."""
         staging = spec.dtype if spec.staging_dtype is VkDataType.UNSET else spec.staging_dtype
-        return self._narrowed(value, vulkan_dtype(staging, self._where)).to(
-            vulkan_dtype(spec.dtype, self._where)
-        )
+        return vulkan_dtype(staging, self._where)
 
     def _narrowed(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if value.dtype is not dtype and (value.dtype, dtype) not in _SMALLER:
             raise self._refused("input-type", f"no conversion of an input from {value.dtype} to {dtype}")
         return value.to(dtype)
 
-    def _unstaged(self, value: Argument, dtype: torch.dtype | None) -> Argument:
+    def _unstaged(self, index: int, value: Argument, dtype: torch.dtype | None) -> Argument:
         """Copy an output back, as the type that the program's tensor has."""
+        spec = self._graph.values[index]
+        if isinstance(value, torch.Tensor) and isinstance(spec, VkTensor):
+            value = value.to(self._staging(spec))
         if not isinstance(value, torch.Tensor) or dtype is None or value.dtype is dtype:
             return value
         if (dtype, value.dtype) not in _SMALLER:

@@ -161,12 +161,12 @@ def _grouped(
     groups, stride = _groups(call, columns, group_size)
     by_group = _group_table(call, scales, groups, rows)
     covered = min(groups * stride, columns)
-    parts = []
+    out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
         factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :covered]
-        parts.append(functional.linear(x[:, :covered], values[:, :covered].float() * factors))
-    return torch.cat(parts, dim=1)
+        out[:, start:stop] = functional.linear(x[:, :covered], values[:, :covered].float() * factors)
+    return out
 
 
 def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torch.Tensor:
@@ -194,17 +194,15 @@ def _integer_grouped(
     groups, stride = _groups(call, columns, group_size)
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
     exact = torch.float32 if stride * _LARGEST_PRODUCT < _EXACT_IN_FLOAT32 else torch.float64
-    parts = []
+    out = torch.zeros(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        out = torch.zeros(x.shape[0], values.shape[0])
         for group in range(groups):
             span = slice(group * stride, min((group + 1) * stride, columns))
             dots = quantized[:, span].to(exact) @ values[:, span].t().to(exact)
             dots -= sum_table[group, start:stop].to(exact) * zero.to(exact)[:, None]
-            out += dots.float() * (scale[:, None] * by_group[group, start:stop].float())
-        parts.append(out)
-    return torch.cat(parts, dim=1)
+            out[:, start:stop] += dots.float() * (scale[:, None] * by_group[group, start:stop].float())
+    return out
 
 
 def _quantized_rows(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

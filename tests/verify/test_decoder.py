@@ -1,0 +1,50 @@
+"""A whole model that vkfuse made: a decoder with 8-bit dynamic linears, two rows, any length."""
+
+import pytest
+import torch
+
+from vkfuse.demo import DecoderConfig, quantized_decoder
+from vkfuse.lower.quiet import quiet
+from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.program import from_exported
+from vkfuse.pte import read_pte
+from vkfuse.verify.reference import Arithmetic, Reference
+from vkfuse.verify.session import run_file
+from vkfuse.verify.verify import VerifyOptions, verify_file
+
+CONFIG = DecoderConfig(
+    vocabulary=96, width=64, heads=2, key_heads=1, hidden=96, layers=1, longest=24, group_size=32
+)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """The decoder's file and program."""
+    path = tmp_path_factory.mktemp("decoder") / "decoder.pte"
+    with quiet(verbose=False):
+        exported = quantized_decoder(CONFIG)
+        optimize(exported, path, Options(verify=False, baseline=BaselineChoice.NONE))
+    return path, from_exported(exported).exported
+
+
+def test_passes_with_its_errors_and_tables(decoder):
+    """It passes at every length that is tried, each weight is the program's, and where eager is left is said."""
+    path, exported = decoder
+    verdict = verify_file(path, exported, VerifyOptions(seeds=2))
+    assert verdict.ok, verdict.message
+    lengths = {run.outputs[0].shape[1] for run in verdict.runs}
+    assert {1, 24} <= lengths
+    assert len(verdict.tables) == 9
+    assert all(table.matches and table.differing == 0 for table in verdict.tables)
+    assert "qparams-nudged" in {applied.code for applied in verdict.applied}
+
+
+@pytest.mark.parametrize("length", [1, 7, 24])
+def test_each_length_is_the_programs(decoder, length):
+    """At lengths one, seven and the largest the file's outputs are the program's in the runtime's arithmetic."""
+    path, exported = decoder
+    tokens = torch.randint(0, 96, (2, length), generator=torch.Generator().manual_seed(length))
+    (got,) = run_file(read_pte(path))((tokens,))
+    (expected,) = Reference(exported)((tokens,), arithmetic=Arithmetic(dynamic_rows=True))
+    assert float((got - expected).abs().max() / expected.abs().max()) < 0.02
+    assert float((got.argmax(-1) == expected.argmax(-1)).float().mean()) > 0.9

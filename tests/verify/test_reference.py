@@ -1,0 +1,109 @@
+"""The program as the thing to compare with: eager results, row by row tables, the runtime's arithmetic, state."""
+
+import pytest
+import torch
+from torch import nn
+from torch.export import export
+from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerGroup
+
+from vkfuse.errors import InputError
+from vkfuse.program import from_exported
+from vkfuse.verify import rowwise
+from vkfuse.verify.reference import Arithmetic, Reference, noisy_runtime
+
+
+class _Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(96, 64), nn.Linear(64, 96)
+
+    def forward(self, indices):
+        return self.head(self.table(indices))
+
+
+def _tied():
+    torch.manual_seed(0)
+    module = _Tied().eval()
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    quantize_(module, config, lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
+    indices = torch.randint(0, 96, (2, 7))
+    return module, indices, from_exported(export(module, (indices,))).exported
+
+
+def test_large_tables_are_dequantized_by_rows(monkeypatch):
+    """A lookup and a linear on a table that is never whole give what the whole table gives, in any block size."""
+    module, indices, exported = _tied()
+    expected = module(indices)
+    whole = (Reference(exported)((indices,)))[0]
+    torch.testing.assert_close(whole, expected)
+    monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
+    monkeypatch.setattr(rowwise, "_BLOCK_VALUES", 64 * 5)
+    called = []
+    monkeypatch.setattr(rowwise.RowTable, "whole", lambda _: called.append(1))
+    torch.testing.assert_close(Reference(exported)((indices,))[0], expected)
+    assert not called
+
+
+def test_a_large_table_that_something_else_reads_is_made_whole(monkeypatch):
+    """An operator that has no way to take rows gets the whole table."""
+
+    class Sum(_Tied):
+        def forward(self, indices):
+            return self.table(indices).sum() + self.table.weight.dequantize().sum()
+
+    torch.manual_seed(0)
+    module = Sum().eval()
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+    quantize_(module, config, lambda part, _: isinstance(part, nn.Embedding))
+    indices = torch.randint(0, 96, (2, 7))
+    exported = from_exported(export(module, (indices,))).exported
+    monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
+    torch.testing.assert_close(Reference(exported)((indices,))[0], module(indices))
+
+
+def test_the_runtimes_arithmetic_is_close_but_not_torchs(lowered):
+    """With the runtime's rule a single row is not rounded; noise before rounding moves several rows a little."""
+    file = lowered("8da4w-one-row")
+    reference = Reference(file.exported)
+    eager = reference(file.inputs)[0]
+    runtime = reference(file.inputs, arithmetic=Arithmetic(dynamic_rows=True))[0]
+    assert 1e-3 < float((eager - runtime).abs().max() / eager.abs().max()) < 0.05
+    file = lowered("8da4w")
+    reference = Reference(file.exported)
+    clean = reference(file.inputs, arithmetic=Arithmetic(dynamic_rows=True))[0]
+    noisy = [
+        reference(file.inputs, arithmetic=noisy_runtime(Arithmetic(dynamic_rows=True), seed))[0]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(noisy[0], noisy[1])
+    assert not torch.equal(noisy[0], noisy[2])
+    assert float((clean - noisy[0]).abs().max()) < 0.05 * float(clean.abs().max())
+
+
+class _Counter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        self.seen.add_(x)
+        return self.seen * 1
+
+
+def test_state_is_kept_apart_from_the_program():
+    """Buffers advance from call to call, `reset` puts them back, and the program itself is not touched."""
+    exported = from_exported(export(_Counter(), (torch.ones(4),))).exported
+    reference = Reference(exported)
+    assert [float(reference((torch.ones(4),))[0][0]) for _ in range(2)] == [1, 2]
+    reference.reset()
+    assert float(reference((torch.ones(4),))[0][0]) == 1
+    assert float(exported.state_dict["seen"].sum()) == 0
+
+
+def test_the_number_of_inputs_is_checked():
+    """Too few or too many inputs are input errors."""
+    reference = Reference(from_exported(export(nn.ReLU(), (torch.ones(4),))).exported)
+    for inputs in ((), (torch.ones(4), torch.ones(4))):
+        with pytest.raises(InputError, match="inputs than"):
+            reference(inputs)
