@@ -1,0 +1,152 @@
+"""Nothing is edited in place: the program that a user hands over is afterwards what it was."""
+
+import pytest
+import torch
+from programs import BOTH, LanguageModel, dequantized, export, indices, quantize, quantize_dynamic
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from torch.utils import _pytree as pytree
+
+from vkfuse.lower.quiet import quiet
+from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.program import from_exported
+from vkfuse.pte.runtimes import DEFAULT, find_runtime
+from vkfuse.rewrite.apply import apply
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.plan import plan
+
+aten = torch.ops.aten
+
+
+def _tied():
+    module = LanguageModel(100)
+    module.head.weight = module.table.weight
+    quantize_dynamic(quantize(module, nn.Embedding))
+    return export(module, indices(2, 7), dynamic=BOTH)
+
+
+def _branches(module, x):
+    return torch.cond(
+        x.sum() > 10,
+        lambda y: F.embedding(y, module.floats()),
+        lambda y: F.embedding(y, module.floats()) * 2,
+        (x,),
+    )
+
+
+class _Spelled(nn.Module):
+    """Arguments and buffers under names that Python or torch use themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randint(-8, 8, (64, 64), dtype=torch.int8))
+        self.register_buffer("table_q4", torch.rand(64, 2))
+
+    def forward(self, input: torch.Tensor, id: torch.Tensor) -> dict[str, torch.Tensor]:  # noqa: A002 - the point
+        table = torch.ops.torchao.dequantize_affine(
+            self.values, [1, 32], self.table_q4, None, torch.int8, -8, 7
+        )
+        return {"max": F.embedding(id, table) + input, "id": id}
+
+
+def _named_badly():
+    return export(_Spelled(), torch.randn(2, 7, 64), indices(2, 7, rows=64))
+
+
+PROGRAMS = {
+    "tied, dynamic": _tied,
+    "branches": dequantized(_branches),
+    "names of Python": _named_badly,
+}
+
+
+def _state(exported):
+    """Everything that could be edited: code of all graphs, signature, bits and identity of every tensor."""
+    modules = [m for m in exported.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+    tensors = {**exported.state_dict, **exported.constants}
+    return (
+        [m.print_readable(print_output=False) for m in modules],
+        [(node.name, str(node.meta.get("val"))) for m in modules for node in m.graph.nodes],
+        str(exported.graph_signature),
+        str(exported.range_constraints),
+        {name: (id(tensor), [_bits(t) for t in _leaves(tensor)]) for name, tensor in tensors.items()},
+    )
+
+
+def _leaves(tensor):
+    """The plain tensors of a tensor, one unless it is of a subclass."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+
+
+def _bits(tensor):
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.detach().numpy().tobytes())
+
+
+_PARTS = ("code", "metadata", "signature", "ranges", "tensors")
+
+
+@pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS)
+def test_optimize_leaves_its_program_alone(build, tmp_path):
+    """Graph, metadata, signature and tensors are the same before and after, and the program still runs alike."""
+    torch.manual_seed(0)
+    with quiet():
+        exported = build()
+    inputs = exported.example_inputs[0]
+    before, result = _state(exported), pytree.tree_leaves(exported.module()(*inputs))
+    optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
+    after = _state(exported)
+    assert [part for part, a, b in zip(_PARTS, before, after, strict=True) if a != b] == []
+    assert all(map(torch.equal, result, pytree.tree_leaves(exported.module()(*inputs))))
+
+
+@pytest.fixture
+def exported():
+    """A functional program of a tied model."""
+    torch.manual_seed(0)
+    with quiet():
+        return from_exported(_tied()).exported
+
+
+def test_the_rewritten_program_runs_alike(exported):
+    """Before any lowering, with the operators' own definitions, at another length too; the signature stays the user's."""
+    rewritten = apply(exported, plan(exported, find_runtime(DEFAULT).operators))
+    targets = {str(node.target) for node in rewritten.graph.nodes}
+    assert {"et_vk.embedding_q4gsw.default", "et_vk.linear_dq8ca_q4gsw.default"} <= targets
+    assert not any("dequantize_affine" in target for target in targets)
+    assert rewritten.graph_signature.user_inputs == exported.graph_signature.user_inputs
+    assert len(rewritten.graph_signature.user_outputs) == len(exported.graph_signature.user_outputs)
+
+
+def test_equal_constants_are_one(exported):
+    """Asked for twice, by content and not by identity, a constant is one placeholder; what nothing reads dies."""
+    editor = GraphEditor(exported)
+    output = next(iter(exported.graph.find_nodes(op="output")))
+    (result,) = output.args[0]
+    first = editor.constant(torch.full((1,), 2.0), "two")
+    assert editor.constant(torch.full((1,), 2.0), "another") is first
+    assert editor.constant(torch.full((1,), 2, dtype=torch.int32), "two") is not first
+    assert editor.constant(torch.full((1, 1), 2.0), "two") is not first
+    with editor.before(output):
+        editor.replace(result, editor.call(aten.mul.Tensor, editor.node(result), first))
+    edited = editor.finish()
+    assert set(edited.state_dict) - set(exported.state_dict) == {"two"}
+    (tokens,) = exported.example_inputs[0]
+    assert torch.equal(edited.module()(tokens), exported.module()(tokens) * 2)
+
+
+def test_a_new_constant_takes_no_name(exported):
+    """A constant under the name of a weight gets another; the weight stays."""
+    editor = GraphEditor(exported)
+    taken = next(iter(exported.state_dict))
+    node = editor.constant(torch.zeros(3), taken)
+    output = next(iter(exported.graph.find_nodes(op="output")))
+    (result,) = output.args[0]
+    with editor.before(output):
+        total = editor.call(aten.sum.default, node)
+        editor.replace(result, editor.call(aten.add.Tensor, editor.node(result), total))
+    edited = editor.finish()
+    assert torch.equal(edited.state_dict[f"{taken}_0"], torch.zeros(3))
+    (tokens,) = exported.example_inputs[0]
+    assert torch.equal(edited.module()(tokens), exported.module()(tokens))

@@ -1,0 +1,159 @@
+"""Packs rebuilt equal the table they were made of, for any table."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+
+from vkfuse.operators import register_operators
+from vkfuse.rewrite.decisions import Refusal
+from vkfuse.rewrite.grids import Grid
+from vkfuse.rewrite.packing.groups import pad, padded_group, regroup, row_bytes
+from vkfuse.rewrite.packing.nibbles import fits, pack, unpack
+from vkfuse.rewrite.rules.dq8ca_linear import group_sums
+from vkfuse.rewrite.rules.q4_pack import LINEAR_COLUMNS, LOOKUP_COLUMNS, q4_pack
+from vkfuse.rewrite.survey import Table
+
+NIBBLES = st.integers(-8, 7)
+TABLE = Table(name="table", digest="", stored_bytes=0, sites=())
+SHAPES = st.tuples(
+    st.integers(1, 9), st.integers(1, 12), st.integers(1, 40)
+)  # rows, groups, columns of a group
+
+
+@st.composite
+def matrices(draw):
+    """Values of 4 bits, an even number of columns."""
+    rows, half = draw(st.tuples(st.integers(0, 9), st.integers(1, 40)))
+    return draw(hnp.arrays(np.int8, (rows, 2 * half), elements=NIBBLES))
+
+
+@given(matrices())
+def test_nibbles_round_trip(values):
+    """The even column is the low nibble, the odd one the high, each plus 8; unpacking gives the values back."""
+    packed = pack(torch.from_numpy(values))
+    assert packed.dtype == torch.uint8
+    assert torch.equal(unpack(packed), torch.from_numpy(values))
+    assert np.array_equal(packed.numpy() & 15, values[:, 0::2] + 8)
+    assert np.array_equal(packed.numpy() >> 4, values[:, 1::2] + 8)
+
+
+@given(
+    hnp.arrays(np.int16, hnp.array_shapes(min_dims=1, max_dims=2, min_side=0), elements=st.integers(-40, 40))
+)
+def test_fits_says_what_numpy_says(values):
+    """Whether all values lie in -8..7, empty tensors too."""
+    assert fits(torch.from_numpy(values)) == bool(((values >= -8) & (values <= 7)).all())
+
+
+@st.composite
+def grids(draw):
+    """A grid of random values, scales of either sign in either dtype, zero points that keep the values in range."""
+    rows, groups, group = draw(SHAPES)
+    points = draw(hnp.arrays(np.int8, (rows, groups), elements=st.integers(-3, 3)))
+    centred = draw(hnp.arrays(np.int8, (rows, groups * group), elements=NIBBLES))
+    dtype = draw(st.sampled_from([np.float16, np.float32]))
+    scales = hnp.arrays(dtype, (rows, groups), elements=st.floats(-4, 4, width=16))
+    return Grid(
+        values=torch.from_numpy(centred + points.repeat(group, axis=1)),
+        scales=torch.from_numpy(draw(scales)),
+        zero_points=torch.from_numpy(points),
+        group_size=group,
+        quant_min=-8,
+        quant_max=7,
+        dtype=torch.float32,
+    )
+
+
+def _floats(grid):
+    """The table by its definition: (value - zero point) * scale."""
+    values = grid.values.numpy().astype(np.float32)
+    points = grid.zero_points.numpy().repeat(grid.group_size, axis=1)
+    scales = grid.scales.numpy().astype(np.float32).repeat(grid.group_size, axis=1)
+    return torch.from_numpy((values - points) * scales)
+
+
+@settings(deadline=None, max_examples=150)
+@given(grids(), st.sampled_from([LOOKUP_COLUMNS, LINEAR_COLUMNS]))
+def test_pack_rebuilds_the_table(grid, multiple):
+    """The rows that the pack stands for are the table's, whatever was padded, split or folded; the shader can read it."""
+    made = q4_pack(grid, TABLE, columns_multiple=multiple)
+    if isinstance(made, Refusal):
+        assert made.code == "group-not-multiple-of-4"
+        return
+    floats = _floats(grid).view(torch.int32)  # so that zero and minus zero differ
+    for low in (0, grid.rows - 1):
+        assert torch.equal(made.rebuild(low, grid.rows).view(torch.int32), floats[low:])
+    assert made.padded_columns % multiple == 0
+    assert made.group_size % 4 == 0
+    assert made.scales.shape == (made.padded_rows, made.padded_columns // made.group_size)
+
+
+@settings(deadline=None, max_examples=40)
+@given(grids(), st.data())
+def test_upstreams_lookup_reads_the_pack(grid, data):
+    """ExecuTorch's own definition of the operator gives the table's rows."""
+    register_operators()
+    made = q4_pack(grid, TABLE, columns_multiple=LOOKUP_COLUMNS)
+    if isinstance(made, Refusal):
+        return
+    rows = data.draw(st.lists(st.integers(0, grid.rows - 1), min_size=1, max_size=5))
+    lookup = torch.ops.et_vk.embedding_q4gsw.default
+    got = lookup(made.packed, made.scales.float(), made.group_size, torch.tensor(rows), True)
+    assert torch.equal(got[:, : grid.columns], _floats(grid)[rows])
+
+
+@given(grids())
+def test_group_sums_are_sums_of_groups(grid):
+    """Each group's weights add up to its sum; padded rows add nothing."""
+    made = q4_pack(grid, TABLE, columns_multiple=LINEAR_COLUMNS)
+    if isinstance(made, Refusal):
+        return
+    values = unpack(made.packed).numpy().astype(np.int32)
+    values[made.rows :] = 0
+    starts = range(0, made.padded_columns, made.group_size)
+    expected = [values[:, start : start + made.group_size].sum(axis=1) for start in starts]
+    assert np.array_equal(group_sums(made).numpy(), np.stack(expected))
+
+
+@given(st.integers(1, 48), st.integers(1, 12), st.sampled_from([LINEAR_COLUMNS, LOOKUP_COLUMNS]))
+def test_no_other_grouping_is_smaller(group, groups, multiple):
+    """Tried against every padded width up to the one that repeats: nothing takes fewer bytes, or nothing is possible."""
+    columns = group * groups
+    shortest = -(-columns // multiple) * multiple
+    possible = [
+        row_bytes(new, padded)
+        for padded in range(shortest, shortest + group * multiple + 1, multiple)
+        for new in range(4, padded + 1, 4)
+        if padded % new == 0 and (group % new == 0 or groups == 1)
+    ]
+    best = padded_group(group, columns, multiple)
+    assert (best is None) == (not possible)
+    if best is not None:
+        new, padded = best
+        assert row_bytes(new, padded) == min(possible)
+        assert padded % multiple == padded % new == new % 4 == 0
+        assert group % new == 0 or groups == 1
+
+
+@given(grids(), st.data())
+def test_regrouped_scales_stand_over_the_same_columns(grid, data):
+    """Column for column the scale is what it was; the padding repeats the last."""
+    divisors = [d for d in range(1, grid.group_size + 1) if grid.group_size % d == 0]
+    new = data.draw(st.sampled_from(divisors))
+    padded = grid.columns + new * data.draw(st.integers(0, 3))
+    again = regroup(grid.scales, grid.group_size, new, padded).repeat_interleave(new, dim=1)
+    before = grid.scales.repeat_interleave(grid.group_size, dim=1)
+    assert again.shape == (grid.rows, padded)
+    assert torch.equal(again[:, : grid.columns], before)
+    assert torch.equal(again[:, grid.columns :], before[:, -1:].expand(-1, padded - grid.columns))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (4, 5), (3, 8), (6, 9)])
+def test_padding_adds_zeros_only(rows, columns):
+    """The matrix stands at the top left of zeros."""
+    padded = pad(torch.ones(3, 5), rows, columns)
+    assert padded.shape == (rows, columns)
+    assert padded.sum() == padded[:3, :5].sum() == 15

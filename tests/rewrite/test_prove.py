@@ -1,0 +1,114 @@
+"""A pack that is not the table is found, wherever it is wrong."""
+
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+from programs import LanguageModel, export, indices, linear, lookup, quantize
+from torch import nn
+
+from vkfuse.lower.quiet import quiet
+from vkfuse.program import from_exported
+from vkfuse.pte.runtimes import DEFAULT, find_runtime
+from vkfuse.rewrite import plan as planning
+from vkfuse.rewrite import prove as proving
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.decisions import Rung
+from vkfuse.rewrite.rules import RULES
+from vkfuse.rewrite.survey import Consumer
+
+PLACES = [(0, 0, 1), (0, 0, 128), (99, 31, 64), (50, 7, 16)]  # row, byte, bit that flips
+
+OPERATORS = find_runtime(DEFAULT).operators
+
+
+@cache
+def _planned(build):
+    """The program, its constants, and the decision for its only table."""
+    torch.manual_seed(0)
+    with quiet():
+        exported = from_exported(build()).exported
+    (plan,) = planning.plan(exported, OPERATORS)
+    return exported, Constants(exported), plan.decisions[0]
+
+
+LOOKUP, LINEAR = lookup(2, 7), linear(5, 64, outputs=104)
+GATHERED = lookup(2, 7, weight_dtype=torch.int8)
+
+
+def _spoiled(proposal, **change):
+    """The proposal with another pack."""
+    return dataclasses.replace(proposal, pack=dataclasses.replace(proposal.pack, **change))
+
+
+def _flipped(proposal, row, byte, bit):
+    packed = proposal.pack.packed.clone()
+    packed[row, byte] ^= bit
+    return _spoiled(proposal, packed=packed)
+
+
+@pytest.mark.parametrize("chunk", [64, 1000, 1 << 22], ids=["a row a chunk", "15 rows a chunk", "one chunk"])
+@pytest.mark.parametrize("build", [LOOKUP, LINEAR], ids=["lookup", "linear"])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
+    """One bit of one nibble in any row, however the rows are cut into chunks; the error is the step that it makes."""
+    monkeypatch.setattr(proving, "CHUNK_ELEMENTS", chunk)
+    _, constants, decision = _planned(build)
+    proposal = decision.proposal
+    assert proving.prove(decision.site, proposal, constants).kind == "exact"
+    row, byte, bit = place
+    proof = proving.prove(decision.site, _flipped(proposal, *place), constants)
+    scale = proposal.pack.scales[row, byte * 2 // proposal.pack.group_size]
+    step = bit if bit < 16 else bit >> 4
+    assert proof.kind == "rounded"
+    assert proof.max_abs_error == pytest.approx(step * float(scale), rel=1e-5)
+
+
+def test_the_last_bit_of_a_scale_is_found():
+    """A scale that differs by one unit in the last place is no proof."""
+    _, constants, decision = _planned(LOOKUP)
+    scales = decision.proposal.pack.scales.clone()
+    scales[99, 1] = torch.nextafter(scales[99, 1], torch.tensor(torch.inf))
+    proof = proving.prove(decision.site, _spoiled(decision.proposal, scales=scales), constants)
+    assert proof.kind == "rounded"
+    assert 0 < proof.max_abs_error < 1e-5
+
+
+def test_a_wrong_integer_row_is_found():
+    """The same holds for rows of one byte a weight."""
+    _, constants, decision = _planned(GATHERED)
+    assert decision.rung is Rung.GATHERED
+    values = decision.proposal.values.clone()
+    values[99, 63] ^= 1
+    spoiled = dataclasses.replace(decision.proposal, values=values)
+    assert proving.prove(decision.site, spoiled, constants).kind == "rounded"
+
+
+def test_a_rule_that_is_wrong_is_not_applied(monkeypatch):
+    """A rule whose table does not prove exact is refused as `not-exact`, and the next one takes the site."""
+    exported, _, decision = _planned(LOOKUP)
+    wrong = _flipped(decision.proposal, *PLACES[0])
+    gathered = RULES[Consumer.GATHER][-1]
+    monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong, gathered))
+    (plan,) = planning.plan(exported, OPERATORS)
+    assert [d.rung for d in plan.decisions] == [Rung.GATHERED]
+    assert [r.code for r in plan.decisions[0].refusals] == ["not-exact"]
+    monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong,))
+    (plan,) = planning.plan(exported, OPERATORS)
+    assert [d.rung for d in plan.decisions] == [Rung.FOLDED]
+
+
+def test_sites_of_one_table_are_planned_together():
+    """A tied table is one table with two sites; the layer between is another."""
+    torch.manual_seed(0)
+    module = LanguageModel(128)
+    module.head.weight = module.table.weight
+    with quiet():
+        quantize(quantize(module, nn.Embedding), nn.Linear)
+        exported = from_exported(export(module, indices(2, 7))).exported
+    plans = planning.plan(exported, OPERATORS)
+    consumers = [[d.site.consumer for d in plan.decisions] for plan in plans]
+    assert consumers == [[Consumer.GATHER, Consumer.MATMUL], [Consumer.MATMUL]]
+    packs = {d.proposal.pack.packed.numpy().tobytes() for d in plans[0].decisions}
+    assert len(packs) == 1
