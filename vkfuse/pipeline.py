@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
@@ -27,6 +29,7 @@ from vkfuse.rewrite.decisions import TablePlan
 from vkfuse.rewrite.plan import before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
 from vkfuse.tables import table_rows
+from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
@@ -73,13 +76,16 @@ def optimize(
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
+    **changes: Any,
 ) -> Result:
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
+
+    `changes` are fields of Options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
 
     Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
     compute something else than the program; then `output` is what it was before.
     """
-    chosen, meter, target = options or Options(), Meter(), Path(output)
+    chosen, meter, target = dataclasses.replace(options or Options(), **changes), Meter(), Path(output)
     runtime = find_runtime(chosen.runtime)
     with atomic_file(target) as temporary:
         program = _program(source, chosen, progress)
@@ -204,7 +210,9 @@ def _verify(program: Program, written: Path, options: Options, progress: Progres
     if not options.verify or program.example_inputs is None:
         return None
     progress("verifying")
-    verification = verify_file(written, program.exported, VerifyOptions(runtime=options.runtime, seeds=1))
+    tolerance = Tolerance(arithmetic=torch.float16 if options.vulkan.fp16 else None)
+    chosen = VerifyOptions(runtime=options.runtime, seeds=1, tolerance=tolerance)
+    verification = verify_file(written, program.exported, chosen)
     if verification.ok or verification.status == "cannot-verify":
         return verification
     raise CheckFailedError(

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -14,7 +15,7 @@ def quiet(*, verbose: bool = False) -> Iterator[None]:
 
     Verbose output goes to stderr: stdout may carry the result.
     """
-    root = logging.getLogger()
+    root, outside = logging.getLogger(), sys.stderr
     level = root.level
     try:
         with contextlib.ExitStack() as stack:
@@ -27,7 +28,16 @@ def quiet(*, verbose: bool = False) -> Iterator[None]:
                 stack.enter_context(contextlib.redirect_stdout(sink))
                 stack.enter_context(contextlib.redirect_stderr(sink))
                 logging.disable(logging.CRITICAL)
+                stack.callback(_retarget, sink, outside)
             yield
     finally:
         logging.disable(logging.NOTSET)
         root.setLevel(level)
+
+
+def _retarget(sink: TextIO, stream: TextIO) -> None:
+    """Let handlers that were made within, as torch's are on import, write to `stream` from now on."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sink:
+            handler.setStream(stream)
