@@ -134,15 +134,38 @@ def _dynamic_linear(shape: tuple[int, ...]) -> Callable[[], Any]:
     return _linear(shape, config)
 
 
-def _tied(*, shared: bool, linear_first: bool = False) -> Callable[[], Any]:
+def _tied_apart() -> tuple[nn.Module, tuple[Any, ...]]:
+    """Lookup and head of the same values, each quantized by itself."""
+    module = Tied()
+    quantize_(module, _int4(PerGroup(32)), lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
+    return unwrap_tensor_subclass(module), (torch.randint(0, 128, (1, 8)),)
+
+
+class _HeadFirst(nn.Module):
+    """A head, then a lookup in its very weight; as many rows as groups, so that transposed scales fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2048, 64, bias=False)
+        self.table = nn.Embedding(64, 2048)
+
+    def forward(self, x: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.head(x), self.table(indices)
+
+
+def _tied_head_first() -> tuple[nn.Module, tuple[Any, ...]]:
+    module = _HeadFirst()
+    quantize_(module, _int4(PerGroup(32)), lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
+    module = unwrap_tensor_subclass(module)
+    module.table.parametrizations.weight = module.head.parametrizations.weight
+    return module, (torch.randn(1, 2048), torch.randint(0, 64, (1, 8)))
+
+
+def _half(module: Callable[[], nn.Module], inputs: Callable[[], torch.Tensor]) -> Callable[[], Any]:
     def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        rows, columns = (128, 64) if not linear_first else (64, 2048)
-        module = Tied(rows, columns)
-        quantize_(module, _int4(PerGroup(32)), lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
-        indices = (torch.randint(0, rows, (1, 8)),)
-        if shared:
-            module.head.weight = module.table.weight
-        return unwrap_tensor_subclass(module), indices
+        part = module().half()
+        quantize_(part, _int4(PerGroup(32)), lambda each, _: isinstance(each, nn.Embedding | nn.Linear))
+        return part, (inputs(),)
 
     return build
 
@@ -231,12 +254,6 @@ class _ScalesGiven(nn.Module):
         return nn.functional.embedding(indices, table)
 
 
-def _half_linear() -> tuple[nn.Module, tuple[Any, ...]]:
-    module, (x,) = _linear((1, 16, 128))()
-    module[0].weight = nn.Parameter(module[0].weight, requires_grad=False)
-    return module, (x,)
-
-
 LOOKUP, LINEAR = "et_vk.embedding_q4gsw.default", "et_vk.linear_q4gsw.default"
 QPARAMS, DEQUANTIZE = "torchao.choose_qparams_affine.default", "torchao.dequantize_affine.default"
 CASES: tuple[Case, ...] = (
@@ -282,7 +299,22 @@ CASES: tuple[Case, ...] = (
         expected="not-loadable",
         operator=QPARAMS,
     ),
-    Case(name="tied-apart", build=_tied(shared=False), expected="right"),
+    Case(name="tied-apart", build=_tied_apart, expected="right"),
+    Case(name="tied-head-first", build=_tied_head_first, expected="wrong", operator=LOOKUP),
+    Case(name="half-lookup", build=_half(Lookup, lambda: torch.randint(0, 100, (1, 8))), expected="right"),
+    Case(
+        name="half-linear",
+        build=_half(
+            lambda: nn.Sequential(nn.Linear(128, 64, bias=False)), lambda: torch.randn(16, 128).half()
+        ),
+        expected="right",
+    ),
+    Case(
+        name="index-select",
+        build=_dequantized(lambda x, weight, _: weight.index_select(0, x[0]), _rows),
+        expected="not-loadable",
+        operator=DEQUANTIZE,
+    ),
     Case(
         name="zero-points",
         build=_dequantized(_as_linear, _matrix, _zero_points),

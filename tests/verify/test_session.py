@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 from torch import nn
 from torch.export import Dim, export
 
 from vkfuse.errors import InputError
-from vkfuse.pte import parse_pte
+from vkfuse.pte import parse_pte, read_ptd
 from vkfuse.verify import foreign
 from vkfuse.verify.errors import CannotVerifyError
 from vkfuse.verify.session import Session, run_file
@@ -147,3 +147,18 @@ def test_a_delegate_that_nothing_here_runs_is_no_pass(monkeypatch):
     assert "XnnpackBackend" in verdict.message
     with pytest.raises(CannotVerifyError, match="XnnpackBackend"):
         run_file(pte)((torch.rand(3, 8),))
+
+
+def test_external_data_is_read_from_its_own_file(tmp_path):
+    """Constants in a .ptd are taken from there; without it the error says what is missing."""
+    module = nn.Linear(8, 4).eval()
+    x = torch.rand(3, 8)
+    edge = to_edge_transform_and_lower(export(module, (x,)))
+    program = edge.to_executorch(ExecutorchBackendConfig(external_constants=True))
+    program.write_to_file(stream := io.BytesIO())
+    program.write_tensor_data_to_file(str(tmp_path))
+    (ptd,) = tmp_path.glob("*.ptd")
+    session = run_file(parse_pte(stream.getvalue(), external=read_ptd(ptd)))
+    torch.testing.assert_close(session((x,))[0], module(x))
+    with pytest.raises(InputError, match="ptd"):
+        run_file(parse_pte(stream.getvalue()))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from vkfuse.errors import FormatError
+from vkfuse.errors import FormatError, InputError
 from vkfuse.pte.model import BoxedIntList, Method, OptionalTensorList, Tensor, TensorList, Value
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.verify.tensors import scalar_dtype, tensor_of
@@ -116,7 +116,8 @@ class Memory:
                 f"bytes {place.offset}..{end} of {arena.numel()} in memory {place.memory_id}",
                 field=self._field(index),
             )
-        flat = arena[place.offset : end].view(dtype)
+        here = arena[place.offset : end]
+        flat = here.view(dtype) if len(here) else torch.empty(0, dtype=dtype)  # no bytes, no view
         order = spec.dim_order
         count = _product(sizes)
         stored = flat[:count].reshape([sizes[axis] for axis in order])
@@ -124,6 +125,10 @@ class Memory:
 
     def _initial(self, index: int, value: Value) -> Any:
         match value:
+            case Tensor(external=True, data=None):
+                raise InputError(
+                    f"{value.name or self._field(index)} stands in a .ptd", hint="give it with --ptd"
+                )
             case Tensor(data=memoryview() as data):
                 return tensor_of(data, self.dtype(index), value.sizes, value.dim_order)
             case Int() | Bool() | Double() | String():

@@ -100,7 +100,8 @@ class GraphRun:
     def _constant_tensor(self, index: int, value: VkTensor) -> Argument:
         if value.data is None:
             raise self._refused(
-                "missing-constant", f"no data for the constant of value {index}; is there a .ptd?"
+                "missing-constant",
+                f"no data for the constant of value {index}; if there is a .ptd, give it with --ptd",
             )
         return tensor_of(value.data, vulkan_dtype(value.dtype, f"{self._where}.values[{index}]"), value.dims)
 
