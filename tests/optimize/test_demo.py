@@ -58,7 +58,9 @@ def _needed(exported, tables):
         rows, columns = table.shape
         groups = rows * columns // table.group_size
         quantized += rows * columns // 2
-        quantized += sum(groups * (SCALE if reader == "gather" else SCALE + SUM) for reader in table.consumers)
+        quantized += sum(
+            groups * (SCALE if reader == "gather" else SCALE + SUM) for reader in table.consumers
+        )
     floats = [t for t in exported.state_dict.values() if type(t.data) is torch.Tensor]
     return quantized + sum(t.numel() * t.element_size() for t in floats)
 

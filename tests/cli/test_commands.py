@@ -1,0 +1,194 @@
+"""The commands on real files: results on stdout, progress on stderr, reports that scripts can read."""
+
+import json
+import re
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+import vkfuse as package
+from vkfuse.pte import read_pte
+
+KEYS = {
+    "schema": None,
+    "vkfuse": None,
+    "runtime": None,
+    "input": {"path", "bytes"},
+    "output": {"path", "bytes", "sha256"},
+    "baseline": {"kind", "bytes", "loadable"},
+    "delegation": {"subgraphs", "vulkan", "cpu"},
+    "loadable": {"ok", "missing"},
+    "tables": {
+        "name",
+        "shape",
+        "bits",
+        "group_size",
+        "consumers",
+        "rung",
+        "how",
+        "reason",
+        "bytes_before",
+        "bytes_after",
+        "proof",
+    },
+    "verify": {"ran", "ok", "max_abs_error", "max_rel_error", "skipped"},
+    "cost": {"seconds", "peak_rss_bytes"},
+    "checks": None,
+    "ledger": {"label", "kind", "bytes"},
+}
+STAGES = ["loading", "planning", "lowering", "reading back", "verifying", "lowering the folded baseline"]
+
+
+def _check_report(report):
+    """The report fits the schema that ships with the package and has every key that the design names."""
+    schema = json.loads(files("vkfuse.data").joinpath("report.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    for key, fields in KEYS.items():
+        value = report[key]
+        for entry in value if isinstance(value, list) else [value]:
+            assert fields is None or fields <= set(entry), key
+
+
+@pytest.fixture(scope="module")
+def optimized(program, start, tmp_path_factory):
+    """`vkfuse optimize` as its own process: (exit code, stdout, stderr, folder with model.pte, r.json, r.md)."""
+    folder = tmp_path_factory.mktemp("optimized")
+    reports = [f"--report={folder / name}" for name in ("r.json", "r.md")]
+    process = start("optimize", program, "-o", folder / "model.pte", *reports)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out.decode(), err.decode(), folder
+
+
+def test_optimize_speaks_on_the_right_streams(optimized):
+    """Exit code 0; the report alone on stdout, a line for each stage on stderr and nothing of torch or ExecuTorch."""
+    code, out, err, folder = optimized
+    assert code == 0
+    assert err.splitlines() == [f"vkfuse: {stage}" for stage in STAGES]
+    assert str(folder / "model.pte") in out
+    assert "table.weight" in out
+    assert "\x1b[" not in out + err
+
+
+def test_optimize_leaves_only_what_was_asked_for(optimized):
+    """The file and the reports, no temporary; the file reads back and its hash is the report's."""
+    folder = optimized[-1]
+    assert {path.name for path in folder.iterdir()} == {"model.pte", "r.json", "r.md"}
+    report = json.loads((folder / "r.json").read_text())
+    assert (
+        report["output"]["bytes"]
+        == (folder / "model.pte").stat().st_size
+        == read_pte(folder / "model.pte").size
+    )
+    assert report["output"]["path"] == str(folder / "model.pte")
+    assert (folder / "r.md").read_text().startswith("#")
+
+
+def test_json_report(optimized, program):
+    """The report of a real run: schema, keys, and numbers that hold together."""
+    report = json.loads((optimized[-1] / "r.json").read_text())
+    _check_report(report)
+    (table,) = report["tables"]
+    assert (table["name"], table["shape"], table["bits"], table["group_size"]) == (
+        "table.weight",
+        [100, 64],
+        4,
+        32,
+    )
+    assert (table["rung"], table["how"], table["consumers"]) == ("q4", ["indices-flattened"], ["gather"])
+    assert (table["bytes_before"], table["bytes_after"]) == (100 * 64 * 4, 100 * (32 + 2 * 4))
+    assert table["proof"] == {"kind": "exact", "max_abs_error": 0.0}
+    assert report["baseline"]["kind"] == "folded"
+    assert report["baseline"]["bytes"] > report["output"]["bytes"] + 15_000
+    assert report["delegation"]["vulkan"]["et_vk.embedding_q4gsw.default"] == 1
+    assert report["input"] == {"path": str(program), "bytes": program.stat().st_size}
+    assert report["verify"]["ok"] is True
+    assert report["verify"]["max_abs_error"] == 0
+    assert sum(entry["bytes"] for entry in report["ledger"]) == report["output"]["bytes"]
+
+
+def test_pipes(program, start):
+    """`vkfuse optimize - -o -`: the program from stdin, the file alone on stdout, the report on stderr."""
+    with program.open("rb") as source:
+        process = start("optimize", "-", "-o", "-", "--baseline=none", "--format=json", stdin=source)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert out[4:8] == b"ET12"
+    text = err.decode()
+    report = json.loads(text[text.index("{") :])
+    _check_report(report)
+    assert report["output"]["bytes"] == len(out)
+    assert report["input"] == {"path": "stdin", "bytes": program.stat().st_size}
+    assert report["baseline"] == {**report["baseline"], "kind": "none", "bytes": None}
+
+
+def test_quiet_prints_nothing(vkfuse, program, tmp_path):
+    """With -q a run that succeeds is silent; the report file is written all the same."""
+    ran = vkfuse(
+        "optimize", program, "-o", tmp_path / "m.pte", "-q", "--baseline=none", f"--report={tmp_path}/r.json"
+    )
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    _check_report(json.loads((tmp_path / "r.json").read_text()))
+
+
+@pytest.mark.parametrize("kind", ["stock", "file"])
+def test_baselines(kind, vkfuse, program, optimized, tmp_path):
+    """`--baseline stock` measures what the installed ExecuTorch makes, `--baseline FILE` a file."""
+    other = optimized[-1] / "model.pte"
+    choice = other if kind == "file" else kind
+    ran = vkfuse(
+        "optimize", program, "-o", tmp_path / "m.pte", f"--baseline={choice}", "--no-verify", "--format=json"
+    )
+    assert ran.code == 0
+    baseline = json.loads(ran.out)["baseline"]
+    assert baseline["kind"] == kind
+    assert baseline["bytes"] > 3000
+    if kind == "file":
+        assert baseline["bytes"] == other.stat().st_size
+
+
+def test_inspect_lowers_nothing(vkfuse, program):
+    """`vkfuse inspect` shows the plan of each table and what it would take, and no file."""
+    ran = vkfuse("inspect", program, "--format=json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert report["output"] is None
+    assert [(t["name"], t["rung"], t["bytes_after"]) for t in report["tables"]] == [
+        ("table.weight", "q4", 4000)
+    ]
+    assert ran.err.splitlines() == ["vkfuse: loading", "vkfuse: planning"]
+
+
+def test_report_reads_what_optimize_wrote(optimized, start):
+    """`vkfuse report NEW BASE` as its own process, into a pipe whose reader goes away, is no traceback."""
+    new = optimized[-1] / "model.pte"
+    process = start("report", new, new, "--format=json")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert json.loads(out)["diff"]["identical"] is True
+    process = start("report", new)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141
+    process.stderr.close()
+
+
+def test_help_and_version(start):
+    """Help names every command; the version is the package's; both come without torch."""
+    out, err = start("--help").communicate(timeout=60)
+    assert err == b""
+    listed = [line.split()[0] for line in out.decode().partition("Commands:")[2].splitlines() if line.strip()]
+    assert set(listed) >= {"optimize", "inspect", "report", "verify", "demo", "shader"}
+    out, err = start("--version").communicate(timeout=60)
+    assert (out.decode(), err) == (f"vkfuse {package.__version__}\n", b"")
+
+
+@pytest.mark.parametrize("command", ["optimize", "inspect", "report", "demo"])
+def test_each_command_has_help(command, vkfuse):
+    """`vkfuse COMMAND --help` shows arguments and options, each with its sentence."""
+    ran = vkfuse(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    entries = re.findall(r"^  (?=\S)(.*(?:\n {4,}.*)*)", ran.out.partition("\n\n  ")[2], flags=re.MULTILINE)
+    assert any("--help" in entry for entry in entries)
+    undescribed = [entry for entry in entries if not re.search(r"\.|required", entry)]
+    assert undescribed == []

@@ -1,0 +1,133 @@
+"""The public entry, its options, and its last check of what it wrote."""
+
+from functools import cache
+
+import pytest
+import torch
+from outcome import Outcome, worst_error
+from programs import LanguageModel, export, indices, lookup, quantize
+from torch import nn
+
+import vkfuse
+from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.lower.lowering import Storage, VulkanOptions
+from vkfuse.lower.quiet import quiet
+from vkfuse.pipeline import BaselineChoice
+from vkfuse.pte import read_pte
+from vkfuse.pte.enums import VkDataType, VkStorageType
+from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
+from vkfuse.report.model import Report
+from vkfuse.rewrite import plan as planning
+from vkfuse.rewrite.decisions import Proof
+from vkfuse.rewrite.packing import nibbles
+
+NONE = BaselineChoice.NONE
+OLD = b"what was there before"
+
+
+@cache
+def _tied():
+    """A tied model with a wide layer, quantized to 4 bits."""
+    torch.manual_seed(0)
+    module = LanguageModel(128)
+    module.head.weight = module.table.weight
+    with quiet():
+        quantize(quantize(module, nn.Embedding), nn.Linear)
+        return export(module, indices(2, 7))
+
+
+def _storages(path):
+    graphs = vulkan_graphs(read_pte(path)).values()
+    return {v.storage for graph in graphs for v in graph.values if isinstance(v, VkTensor) and not v.constant}
+
+
+def _dtypes(path):
+    graphs = vulkan_graphs(read_pte(path)).values()
+    return {v.dtype for graph in graphs for v in graph.values if isinstance(v, VkTensor) and not v.constant}
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [
+        (VulkanOptions(), 1e-5),
+        (VulkanOptions(storage=Storage.BUFFER), 1e-5),
+        (VulkanOptions(fp16=True), 1e-2),
+    ],
+    ids=["default", "buffer", "fp16"],
+)
+def test_vulkan_options(options, bound, tmp_path):
+    """Each choice of the backend gives a loadable file that is right, half precision within half's error."""
+    path = tmp_path / "model.pte"
+    report = vkfuse.optimize(_tied(), path, baseline=NONE, vulkan=options).report
+    assert report.loadable.ok
+    assert report.verify.ok
+    assert {table.rung for table in report.tables} == {"q4"}
+    assert worst_error(Outcome(exported=_tied(), path=path, report=report)) <= bound
+    textures = _storages(path) & {VkStorageType.TEXTURE_3D, VkStorageType.TEXTURE_2D}
+    assert (not textures) == (options.storage is Storage.BUFFER)
+    assert (VkDataType.FLOAT16 in _dtypes(path)) == options.fp16
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["16384 texels", "2048 texels"])
+def test_small_textures(small, tmp_path):
+    """3000 rows are taller than 2048 texels: a buffer holds them where textures are to be small."""
+    path = tmp_path / "model.pte"
+    exported = lookup(3000)()
+    vulkan = VulkanOptions(small_textures=small)
+    report = vkfuse.optimize(exported, path, baseline=NONE, verify=False, vulkan=vulkan).report
+    assert report.loadable.ok
+    assert (VkStorageType.BUFFER in _storages(path)) == small
+    assert worst_error(Outcome(exported=exported, path=path, report=report)) == 0
+
+
+def test_runtime_without_the_fused_lookup(tmp_path):
+    """For a runtime older than the operator the table goes to the next rung, by a refusal of its own, and still loads."""
+    path = tmp_path / "model.pte"
+    exported = lookup(2, 7)()
+    report = vkfuse.optimize(exported, path, baseline=NONE, runtime="1.2").report
+    (table,) = report.tables
+    assert (table.rung, table.reason.partition(":")[0]) == ("gathered", "operator-not-in-runtime")
+    assert report.runtime.startswith("1.2")
+    assert report.loadable.ok
+    assert worst_error(Outcome(exported=exported, path=path, report=report)) == 0
+
+
+def test_public_entry_takes_a_path(program, tmp_path):
+    """`vkfuse.optimize(path, output)` gives the report and the path, and tells its stages in order."""
+    stages = []
+    result = vkfuse.optimize(str(program), str(tmp_path / "model.pte"), baseline=NONE, progress=stages.append)
+    assert result.output == tmp_path / "model.pte"
+    assert isinstance(result.report, Report)
+    assert result.report.input.bytes == program.stat().st_size
+    assert stages == ["loading", "planning", "lowering", "reading back", "verifying"]
+
+
+def test_unknown_names_are_refused(tmp_path):
+    """An option that does not exist, and a runtime that does not: an error and no file."""
+    with pytest.raises(TypeError, match="base_line"):
+        vkfuse.optimize(_tied(), tmp_path / "model.pte", base_line=NONE)
+    with pytest.raises(InputError, match="newest"):
+        vkfuse.optimize(_tied(), tmp_path / "model.pte", runtime="newest")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _flip_last(values):
+    packed = nibbles_pack(values)
+    packed[-1, -1] ^= 16
+    return packed
+
+
+nibbles_pack = nibbles.pack
+
+
+def test_wrong_bytes_are_never_published(monkeypatch, tmp_path):
+    """One wrong nibble that the proof is made to overlook: the file's own run finds it, and the old output stays."""
+    path = tmp_path / "model.pte"
+    path.write_bytes(OLD)
+    monkeypatch.setattr(nibbles, "pack", _flip_last)
+    monkeypatch.setattr(planning, "prove", lambda *_: Proof(kind="exact", max_abs_error=0.0))
+    with pytest.raises(CheckFailedError) as failed:
+        vkfuse.optimize(lookup(2, 7)(), path, baseline=NONE)
+    assert failed.value.exit_code == 1
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
