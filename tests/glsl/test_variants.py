@@ -1,0 +1,100 @@
+"""Names, bindings and dispatch of the variants, against the runtime's own lists."""
+
+import json
+from importlib import resources
+from itertools import product
+from math import prod
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vkfuse.glsl.geometry import global_size, local_size, output_sizes, work_groups
+from vkfuse.glsl.manifest import shipped_manifest, shipped_spirv
+from vkfuse.glsl.sites import dispatches, layout_advice
+from vkfuse.glsl.variants import VARIANTS, DType, Storage
+
+
+def test_names_are_the_runtimes():
+    """The 24 names are exactly the `embedding_q4gsw` shaders of the ExecuTorch runtime."""
+    data = json.loads((resources.files("vkfuse.data") / "vulkan_runtime_shaders.json").read_text())
+    registered = {name for names in data["shaders"].values() for name in names if "embedding_q4gsw" in name}
+    assert {variant.name for variant in VARIANTS} == registered
+
+
+def test_the_manifest_describes_what_ships():
+    """Every variant ships with the bindings and features that the runtime will give it, and nothing more."""
+    shaders = {shader.name: shader for shader in shipped_manifest().shaders}
+    for variant in VARIANTS:
+        shader = shaders.pop(variant.name)
+        assert shader.bytes == len(shipped_spirv(variant))
+        assert shader.bindings == variant.bindings
+        assert shader.features == (("storageBuffer16BitAccess",) if variant.needs_16bit_storage else ())
+        assert shader.spirv == "1.3"
+    assert not shaders
+
+
+# (global size, local size) from the rule in ComputeGraph::create_local_wg_size, worked out by hand.
+LOCAL_SIZES = [
+    ((64, 1, 1), (64, 1, 1)),
+    ((1, 300, 1), (1, 64, 1)),
+    ((64, 4096, 1), (4, 16, 1)),
+    ((64, 8, 1), (16, 4, 1)),
+    ((18, 4096, 1), (2, 32, 1)),
+    ((128, 13, 1), (32, 2, 1)),
+    ((20, 33, 7), (4, 8, 2)),
+    ((3, 5, 2), (3, 8, 2)),
+    ((1, 1, 4096), (1, 1, 64)),
+    ((8, 8, 8), (8, 4, 2)),
+]
+
+
+@pytest.mark.parametrize(("global_", "local"), LOCAL_SIZES)
+def test_local_size_rule(global_, local):
+    """The largest axis gets the most invocations; two and one axis have rules of their own."""
+    assert local_size(global_) == local
+
+
+@given(shape=st.lists(st.integers(0, 50), max_size=3).map(tuple), blocks=st.integers(1, 40))
+def test_work_groups_cover_the_output_once(shape, blocks):
+    """The dispatched invocations cover every block of 32 columns, with less than a work group to spare on each axis."""
+    global_ = global_size(output_sizes(shape, 32 * blocks))
+    local = local_size(global_)
+    groups = work_groups(global_, local)
+    if prod(global_) == 0:
+        assert groups == (0, 0, 0)
+        return
+    for count, step, size in zip(groups, local, global_, strict=True):
+        assert size <= count * step < size + step
+
+
+def test_a_site_names_its_shaders():
+    """A flat table has one shader; a linear one has two, and says which device limit decides."""
+    site = {"vocab": 128256, "embed_dim": 2048, "scales": DType.FLOAT, "dtype": DType.HALF}
+    (flat,) = dispatches(**site, storage=Storage.BUFFER, is_linear_weight=False)
+    assert (flat.name, flat.when, flat.runtimes) == (
+        "embedding_q4gsw_float_scales_buffer_half",
+        "",
+        ("1.3", "1.4", "1.5"),
+    )
+    texture, buffer = dispatches(**site, storage=Storage.TEXTURE3D, is_linear_weight=True)
+    assert texture.name == "embedding_q4gsw_float_scales_linear_weight_texture2d_texture3d_half"
+    assert texture.when == "maxImageDimension2D >= 16032"
+    assert buffer.name == "embedding_q4gsw_float_scales_linear_weight_buffer_texture3d_half"
+
+
+def test_every_site_dispatches_a_known_variant():
+    """Whatever the site, its shaders are among the 24."""
+    names = {variant.name for variant in VARIANTS}
+    for scales, dtype, storage, linear in product(DType, DType, Storage, (True, False)):
+        shaders = dispatches(
+            vocab=100, embed_dim=64, scales=scales, dtype=dtype, storage=storage, is_linear_weight=linear
+        )
+        assert {shader.name for shader in shaders} <= names
+
+
+def test_flat_is_for_tables_of_their_own():
+    """Only a table that no linear shares is packed flat."""
+    assert layout_advice(shared_with_linear=True).is_linear_weight
+    alone = layout_advice(shared_with_linear=False)
+    assert (alone.is_linear_weight, alone.how) == (False, "flat-layout")
