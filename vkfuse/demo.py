@@ -27,7 +27,7 @@ class DecoderConfig:
     hidden: int = 1728
     layers: int = 2
     batch: int = 2
-    longest: int = 128
+    longest: int = 64
     group_size: int = 32
 
     @property

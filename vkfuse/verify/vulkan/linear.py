@@ -18,8 +18,6 @@ from vkfuse.verify.vulkan.embedding import unpack_nibbles
 
 _BLOCK_VALUES = 1 << 22  # of an unpacked weight at a time: 16 MiB of float32
 _SMALLEST_SCALE = 6.1e-5
-_LARGEST_PRODUCT = 128 * 8 * 2  # of a quantized activation and a 4-bit value, with the zero point's share
-_EXACT_IN_FLOAT32 = 1 << 24
 
 
 def linear_q4gsw(call: Call) -> torch.Tensor:
@@ -188,20 +186,23 @@ def _integer_grouped(
     scales: torch.Tensor,
     group_size: int,
 ) -> torch.Tensor:
-    """Quantize x by rows, multiply integers group by group, correct for the zero point, scale, add up."""
+    """Quantize x by rows, multiply integers, correct each group's sum for the zero point, scale.
+
+    ``scale[m] * sum over groups g of scales[g, n] * (dot[g, m, n] - zero[m] * sums[g, n])``; the scales of the groups
+    are multiplied into the weights first, so that one product does for all groups: the same up to float32 rounding.
+    """
     quantized, scale, zero = _quantized_rows(call, x)
     rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
     groups, stride = _groups(call, columns, group_size)
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
-    exact = torch.float32 if stride * _LARGEST_PRODUCT < _EXACT_IN_FLOAT32 else torch.float64
-    out = torch.zeros(x.shape[0], rows)
+    covered = min(groups * stride, columns)
+    correction = (by_group.double() * sum_table.double()).sum(dim=0)
+    out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        for group in range(groups):
-            span = slice(group * stride, min((group + 1) * stride, columns))
-            dots = quantized[:, span].to(exact) @ values[:, span].t().to(exact)
-            dots -= sum_table[group, start:stop].to(exact) * zero.to(exact)[:, None]
-            out[:, start:stop] += dots.float() * (scale[:, None] * by_group[group, start:stop].float())
+        factors = by_group[:, start:stop].float().t().repeat_interleave(stride, dim=1)[:, :covered]
+        dots = functional.linear(quantized[:, :covered], values[:, :covered].float() * factors)
+        out[:, start:stop] = (dots - (zero[:, None] * correction[start:stop]).float()) * scale[:, None]
     return out
 
 
