@@ -67,6 +67,42 @@ def _whole_model(dtype: torch.dtype):
     return build
 
 
+class _Cache(LanguageModel):
+    """A model that writes what it looked up to a buffer, and reads the buffer."""
+
+    def __init__(self, write) -> None:
+        super().__init__(128)
+        self.write = write
+        self.register_buffer("cache", torch.zeros(2, 7, 64))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.write(self.cache, self.table(tokens))
+        return self.head(self.cache)
+
+
+def _written(write):
+    """A model with a buffer that `write(buffer, rows)` changes in place; the state stays from call to call."""
+    return Row(
+        name=f"a buffer that {write.__name__.strip('_').replace('_', ' ')}",
+        build=lambda: export(quantize(quantize(_Cache(write), nn.Embedding), nn.Linear), indices(2, 7)),
+        tables=(*FLAT, Table(how=("input-flattened",))),
+        bound=SUMS,
+        lengths=((2, 7), (2, 7)),
+    )
+
+
+def _is_added_to_in_place(buffer, rows):
+    buffer.add_(rows)
+
+
+def _is_replaced(buffer, rows):
+    buffer.copy_(rows * 2)
+
+
+def _takes_columns_by_index(buffer, rows):
+    buffer.index_copy_(1, torch.tensor([4, 5, 1]), rows[:, :3])
+
+
 def _half_linear(factor: float):
     """A float16 linear with float32 scales, as float16 has them where `factor` is 1."""
 
@@ -193,4 +229,5 @@ ROWS = (
             Table(rung="folded", reason="consumer-not-fused"),
         ),
     ),
+    *map(_written, (_is_added_to_in_place, _is_replaced, _takes_columns_by_index)),
 )

@@ -96,6 +96,7 @@ LINEARS = (
         tables=_folded("more-than-4-bits"),
         bound=SUMS,
     ),
+    Row(name="no rows", build=linear(0, 64), tables=_folded("no-rows")),
     Row(
         name="zero points that fold into the values",
         build=dequantized(
