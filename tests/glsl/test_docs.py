@@ -1,0 +1,44 @@
+"""The documents say what the commands and the log say."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+from typer.main import get_command
+
+from vkfuse.commands.shader import app
+from vkfuse.glsl.manifest import template_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_command_is_documented_and_exists():
+    """docs/shader.md names exactly the commands that there are."""
+    documented = set(re.findall(r"vkfuse shader (\w+)", (ROOT / "docs/shader.md").read_text()))
+    assert documented == set(get_command(app).commands)
+
+
+def test_the_table_is_made_from_the_log():
+    """The benchmark's table is what the script makes from the kept JSON."""
+    table = runpy.run_path(str(ROOT / "benchmarks/shader_table.py"))["table"]
+    log = json.loads((ROOT / "benchmarks/shader/h100.json").read_text())
+    assert table(log) in (ROOT / "benchmarks/shader/README.md").read_text()
+
+
+def test_the_log_is_of_a_gpu_and_whole():
+    """The kept log covers every layout, storage and dtype at every shape, and all checks were right."""
+    log = json.loads((ROOT / "benchmarks/shader/h100.json").read_text())
+    options = log["options"]
+    assert log["device"]["kind"] == "discrete"
+    assert len(log["rows"]) == 12 * len(options["tokens"]) * len(options["embed_dims"])
+    assert (
+        (ROOT / "benchmarks/shader/h100-check.txt")
+        .read_text()
+        .endswith("504 of 504 lookups right, bit for bit\n")
+    )
+
+
+def test_the_template_includes_nothing():
+    """The template is self-contained: ExecuTorch's includes do not ship in its wheel."""
+    assert "#include" not in (template_folder() / "embedding_q4gsw.glsl").read_text()
