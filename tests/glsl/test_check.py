@@ -8,7 +8,7 @@ from vkfuse.glsl.cases import CASES, Case, lookup_of
 from vkfuse.glsl.check import check, check_variant, first_difference
 from vkfuse.glsl.manifest import bench_spirv, shipped_spirv
 from vkfuse.glsl.render import bench_text, check_text
-from vkfuse.glsl.variants import VARIANTS, DType, variant_named
+from vkfuse.glsl.variants import VARIANTS, DType, Storage, variant_named
 from vkfuse.glsl.vulkan.memory import download, upload
 
 BUFFER = variant_named("embedding_q4gsw_float_scales_buffer_float")
@@ -100,3 +100,20 @@ def test_the_copy_copies(device):
         upload(run.source, data)
         device.submit(run.copy_by_shader)
         assert np.array_equal(download(run.target), data)
+
+
+def test_what_does_not_fit_is_left_out(device):
+    """A bench leaves out shapes that the device cannot hold, and says when nothing is left."""
+    rows = device.info.max_image_3d + 1
+    options = BenchOptions(
+        tokens=(rows,),
+        embed_dims=(32,),
+        vocab=8,
+        rounds=1,
+        max_dispatches=3,
+        copy_bytes=1 << 18,
+        warm_up_seconds=0,
+    )
+    report = bench(device, options)
+    assert {variant_named(row.variant).storage for row in report.rows} == {Storage.BUFFER}
+    assert "no shape fits the device's limits for texture3d outputs" in bench_text(report)

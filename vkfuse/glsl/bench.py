@@ -14,7 +14,7 @@ from vkfuse.glsl.vulkan.loader import vulkan
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
 from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
 from vkfuse.glsl.vulkan.timing import barrier, open_timer
-from vkfuse.glsl.workload import Shape, Table, Traffic, Workload, random_tables, workload
+from vkfuse.glsl.workload import Shape, Table, Traffic, Workload, fits, random_tables, workload
 
 COPY_LOCAL = 256
 COPY_BYTES_PER_GROUP = COPY_LOCAL * 4 * 16  # four vectors of 16 bytes an invocation, see copy.glsl
@@ -188,7 +188,7 @@ class Bench:
                 self.device.run(commands)
 
     def rows(self, progress: Progress) -> Iterator[Row]:
-        """Time everything; tables are made once for a layout and a width."""
+        """Time all that fits the device; tables are made once for a layout and a width."""
         options = self.options
         for layout, embed_dim in product(WeightLayout, options.embed_dims):
             progress(f"{layout}, {embed_dim} columns")
@@ -196,9 +196,15 @@ class Bench:
                 Shape(tokens=tokens, embed_dim=embed_dim, vocab=options.vocab, group_size=options.group_size)
                 for tokens in options.tokens
             ]
+            variants = [
+                Variant(scales=DType.FLOAT, weight=layout, storage=storage, dtype=dtype)
+                for storage, dtype in product(Storage, DType)
+            ]
+            points = [pair for pair in product(variants, shapes) if fits(self.device.info, *pair)]
+            if not points:
+                continue
             with random_tables(self.device, layout, DType.FLOAT, shapes[0]) as tables:
-                for storage, dtype, shape in product(Storage, DType, shapes):
-                    variant = Variant(scales=DType.FLOAT, weight=layout, storage=storage, dtype=dtype)
+                for variant, shape in points:
                     yield self.row(variant, shape, tables)
 
     def row(self, variant: Variant, shape: Shape, tables: tuple[Table, ...]) -> Row:

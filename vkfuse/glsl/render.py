@@ -57,8 +57,11 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
     for storage in Storage:
         rows = [row for row in report.rows if variant_named(row.variant).storage is storage]
         yield ""
-        yield from _table(_BENCH_HEAD, [_cells(row, report.copy) for row in rows])
-        yield summary(storage, rows)
+        if rows:
+            yield from _table(_BENCH_HEAD, [_cells(row, report.copy) for row in rows])
+            yield summary(storage, rows)
+        else:
+            yield f"no shape fits the device's limits for {storage} outputs"
 
 
 _BENCH_HEAD = (

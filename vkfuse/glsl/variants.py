@@ -71,14 +71,18 @@ class Variant:
     def bindings(self) -> tuple[BindingKind, ...]:
         """Descriptor types of out, indices, weight, scales and sizes, in binding order."""
         textures = self.storage is Storage.TEXTURE3D
-        weight_texture = self.weight is WeightLayout.LINEAR_TEXTURE2D
         return (
             BindingKind.STORAGE_IMAGE if textures else BindingKind.STORAGE_BUFFER,
             BindingKind.SAMPLER if textures else BindingKind.STORAGE_BUFFER,
-            BindingKind.SAMPLER if weight_texture else BindingKind.STORAGE_BUFFER,
+            BindingKind.SAMPLER if self.weight_is_texture else BindingKind.STORAGE_BUFFER,
             BindingKind.STORAGE_BUFFER,
             BindingKind.UNIFORM_BUFFER,
         )
+
+    @property
+    def weight_is_texture(self) -> bool:
+        """Whether the weight is a 2-D texture."""
+        return self.weight is WeightLayout.LINEAR_TEXTURE2D
 
     @property
     def needs_16bit_storage(self) -> bool:

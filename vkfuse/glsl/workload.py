@@ -9,8 +9,8 @@ import numpy as np
 from vkfuse.glsl.geometry import Size3, Size4, global_size, local_size, output_sizes, work_groups
 from vkfuse.glsl.layouts import ROWS_PER_BLOCK, Int32, Words, numpy_type
 from vkfuse.glsl.operands import filled_buffer, indices_of, output_of, weight_of
-from vkfuse.glsl.variants import VECTOR, DType, Variant, WeightLayout
-from vkfuse.glsl.vulkan.device import Device
+from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.memory import Resource
 
 TABLES = 3
@@ -39,6 +39,22 @@ class Shape:
     def groups(self) -> Size3:
         """Work groups of one dispatch."""
         return work_groups(global_size(self.sizes), self.local)
+
+
+def fits(info: DeviceInfo, variant: Variant, shape: Shape) -> bool:
+    """Whether a device can hold a variant's operands at a shape, and has the features that it needs."""
+    output = shape.tokens * shape.embed_dim * variant.dtype.nbytes
+    blocks = -(-shape.vocab // ROWS_PER_BLOCK)
+    largest = max(shape.vocab * shape.embed_dim // 2, output if variant.storage is Storage.BUFFER else 0)
+    return (
+        (info.storage_16bit or not variant.needs_16bit_storage)
+        and (
+            variant.storage is Storage.BUFFER
+            or max(shape.embed_dim // VECTOR, shape.tokens) <= info.max_image_3d
+        )
+        and (not variant.weight_is_texture or max(shape.embed_dim // VECTOR, blocks) <= info.max_image_2d)
+        and largest <= info.max_storage_buffer_bytes
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class DeviceInfo:
     max_image_2d: int
     max_image_3d: int
     max_work_group_invocations: int
+    max_storage_buffer_bytes: int
     timestamp_period_ns: float
     storage_16bit: bool
 
@@ -141,6 +142,7 @@ def _info(index: int, physical: Any) -> DeviceInfo:
         max_image_2d=limits.maxImageDimension2D,
         max_image_3d=limits.maxImageDimension3D,
         max_work_group_invocations=limits.maxComputeWorkGroupInvocations,
+        max_storage_buffer_bytes=limits.maxStorageBufferRange,
         timestamp_period_ns=limits.timestampPeriod,
         storage_16bit=_has_16bit_storage(physical),
     )
