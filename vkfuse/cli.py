@@ -298,11 +298,19 @@ def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_std
 LOG_WIDTH = 110  # columns where there is no terminal to ask
 
 
+class _Console(Console):
+    """A console that leaves a broken pipe to the command: Rich would exit with 1, which means a failed check."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich caught."""
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO) -> Console:
     """A console on `stream`, as wide as the terminal, or as a log."""
-    console = Console(file=stream)
+    console = _Console(file=stream)
     return (
-        console if console.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
+        console if console.is_terminal or "COLUMNS" in os.environ else _Console(file=stream, width=LOG_WIDTH)
     )
 
 

@@ -10,6 +10,8 @@ import io
 import json
 import pickletools
 import re
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -137,28 +139,44 @@ _SYMPY_FUNCTIONS = frozenset(
 _MAX_JSON_BYTES = 1 << 30
 
 
-def check_archive(source: IO[bytes], name: str, *, allow_pickle: bool) -> None:
-    """Refuse an archive that is no exported program or that could run code when loaded.
+def check_archive(source: IO[bytes], name: str, *, allow_pickle: bool) -> IO[bytes]:
+    """Refuse an archive that is no exported program or that could run code when loaded; give what may be loaded.
 
-    With `allow_pickle` the archive is trusted: only its kind is checked.
+    That is a fresh archive of just what was checked: two readers of one zip file may see two archives in it. With
+    `allow_pickle` the source is trusted: only its kind is checked, and it is given as it is.
 
     Raises InputError (no zip, truncated, TorchScript, no program) and UnsafePickleError (the name that it wanted).
     """
     with _open_archive(source, name) as archive:
         _check_kind(archive.namelist(), name)
         if allow_pickle:
-            return
+            source.seek(0)
+            return source
         members = _known_members(archive.namelist(), name)
         _check_model(_read_json(archive, members["models/model.json"], name), f"{name}: models/model.json")
-        wanted: set[str] = set()
         for member in _pickled_members(archive, members, name):
-            wanted |= _globals_of_member(_read(archive, member, name), f"{name}: {member}")
+            _check_globals(_globals_of_member(_read(archive, member, name), f"{name}: {member}"), name)
+        return _copied(archive, members)
+
+
+def _check_globals(wanted: set[str], name: str) -> None:
     for qualified in sorted(wanted):
         if not is_allowed(qualified):
             raise UnsafePickleError(
                 f"{name}: a pickle inside wants to import {qualified!r}, which is not allowed",
                 hint=_PICKLE_HINT,
             )
+
+
+def _copied(archive: zipfile.ZipFile, members: dict[str, str]) -> IO[bytes]:
+    """A temporary archive with the members as they were read here."""
+    fresh = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with zipfile.ZipFile(fresh, "w") as out:
+        for member in members.values():
+            with archive.open(member) as old, out.open(member, "w", force_zip64=True) as new:
+                shutil.copyfileobj(old, new, 1 << 20)
+    fresh.seek(0)
+    return fresh
 
 
 def is_allowed(qualified: str) -> bool:
@@ -168,17 +186,22 @@ def is_allowed(qualified: str) -> bool:
 
 def _open_archive(source: IO[bytes], name: str) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(source)
+        archive = zipfile.ZipFile(source)
     except zipfile.BadZipFile as error:
         source.seek(0)
         if source.read(2) == b"PK":
-            raise InputError(
-                f"{name}: truncated archive: {error}", hint="copy or export the file again"
-            ) from error
+            raise _truncated(name, str(error)) from error
         raise InputError(
             f"{name}: not a .pt2 file (no zip archive)",
             hint="write it with torch.export.save(program, 'model.pt2')",
         ) from error
+    if archive.filelist and min(info.header_offset for info in archive.filelist) > 0:
+        raise _truncated(name, "the directory found is that of a file inside it")
+    return archive
+
+
+def _truncated(name: str, why: str) -> InputError:
+    return InputError(f"{name}: truncated archive: {why}", hint="copy or export the file again")
 
 
 def _check_kind(members: list[str], name: str) -> None:

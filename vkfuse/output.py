@@ -19,32 +19,41 @@ def atomic_file(target: Path) -> Iterator[Path]:
     `-` writes to stdout. The temporary is created at once, so that an unwritable folder is found before any work.
     Raises OutputError where the target cannot be written, the disk is full included.
     """
-    to_stdout = str(target) == "-"
     with _reported(target):
         if target.is_dir():
             raise IsADirectoryError(21, "is a directory")
-        folder = None if to_stdout else target.parent
+        place = _place(target)
+        folder = None if place is None else place.parent
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=folder)
         os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
         with _reported(target):
-            _publish(temporary, target, to_stdout=to_stdout)
+            _publish(temporary, target, place)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _publish(temporary: Path, target: Path, *, to_stdout: bool) -> None:
-    if to_stdout:
-        with temporary.open("rb") as source:
-            shutil.copyfileobj(source, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+def _place(target: Path) -> Path | None:
+    """The regular file that `target` is or will be, links followed; None for stdout, a device or a pipe."""
+    if str(target) == "-":
+        return None
+    resolved = target.resolve()
+    return None if resolved.exists() and not resolved.is_file() else resolved
+
+
+def _publish(temporary: Path, target: Path, place: Path | None) -> None:
+    if place is None:
+        with contextlib.nullcontext(sys.stdout.buffer) if str(target) == "-" else target.open("wb") as stream:
+            with temporary.open("rb") as source:
+                shutil.copyfileobj(source, stream)
+            stream.flush()
         return
     with temporary.open("rb") as written:
         os.fsync(written.fileno())
-    temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-    temporary.replace(target)
+    temporary.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask())
+    temporary.replace(place)
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:

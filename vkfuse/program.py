@@ -41,11 +41,9 @@ def load(path: Path, *, allow_pickle: bool = False) -> Program:
     """
     name = "stdin" if str(path) == "-" else str(path)
     source, size = _open(path, name)
-    with source:
-        check_archive(source, name, allow_pickle=allow_pickle)
-        source.seek(0)
-        with contextlib.nullcontext() if allow_pickle else _guarded_unpickling():
-            exported = _deserialize(source, name)
+    unpickling = contextlib.nullcontext() if allow_pickle else _guarded_unpickling()
+    with source, check_archive(source, name, allow_pickle=allow_pickle) as archive, unpickling:
+        exported = _deserialize(archive, name)
     return Program(exported=plain(exported, name), name=name, bytes=size)
 
 
@@ -123,7 +121,7 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
     Raises LoweringError where the program cannot be decomposed.
     """
     try:
-        unwrapped = exported.run_decompositions({})
+        unwrapped = _frozen(exported).run_decompositions({})
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
             f"{name}: run_decompositions failed: {_first_line(error)}",
@@ -135,6 +133,27 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
             if isinstance(value, torch.Tensor):
                 constants[key] = _own(value, own)
     return unwrapped  # type: ignore[no-any-return]
+
+
+def _frozen(exported: ExportedProgram) -> ExportedProgram:
+    """The same program with parameters that need no gradient: what they write to a buffer could not be traced else."""
+    return ExportedProgram(
+        root=exported.graph_module,
+        graph=exported.graph,
+        graph_signature=exported.graph_signature,
+        state_dict={key: _without_gradient(value) for key, value in exported.state_dict.items()},
+        range_constraints=exported.range_constraints,
+        module_call_graph=exported.module_call_graph,
+        example_inputs=exported.example_inputs,
+        constants=exported.constants,
+        verifiers=exported.verifiers,
+    )
+
+
+def _without_gradient(value: torch.Tensor) -> torch.Tensor:
+    if isinstance(value, torch.nn.Parameter):
+        return torch.nn.Parameter(value.detach(), requires_grad=False)
+    return value
 
 
 def _own(tensor: torch.Tensor, seen: dict[tuple[object, ...], torch.Tensor]) -> torch.Tensor:

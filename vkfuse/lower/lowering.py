@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any
 
-from executorch.backends.vulkan.serialization.vulkan_graph_schema import VkStorageType
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
@@ -19,6 +18,11 @@ class Storage(StrEnum):
 
     TEXTURE = "texture"
     BUFFER = "buffer"
+
+
+# ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
+# may stay textures: dynamic quantization stores its scales so and has no other shader.
+_ROWS_ONLY = (16384, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,7 @@ class VulkanOptions:
         if self.small_textures:
             options["small_texture_limits"] = True
         if self.storage is Storage.BUFFER:
-            options["storage_type_override"] = VkStorageType.BUFFER
+            options["texture_limits"] = _ROWS_ONLY
         return options
 
 

@@ -49,7 +49,8 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
-        supported = _Supported(self._options, self._limits, vulkan_patterns.get_all_fusable_subgraphs(module))
+        fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
+        supported = _Supported(self._options, self._limits, fusable, _read_mutations(exported_program))
         partitions = CapabilityBasedPartitioner(
             module, supported, allows_single_node_partition=True
         ).propose_partitions()
@@ -66,6 +67,15 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         tag_constant_data(exported_program)
         tag_mutated_buffer(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+
+def _read_mutations(exported: ExportedProgram) -> frozenset[str]:
+    """Nodes whose result is written to a buffer and read by others too.
+
+    ExecuTorch drops such an output from the delegate's call but not from its graph, which then fails at run time.
+    """
+    written = exported.graph_signature.buffers_to_mutate
+    return frozenset(n.name for n in exported.graph.nodes if n.name in written and len(n.users) > 1)
 
 
 def _does_work(nodes: Any) -> bool:
@@ -87,7 +97,9 @@ _IDLE = frozenset(
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
     """Upstream's support checks, after vkfuse's own."""
 
-    def __init__(self, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], limits: Limits, fusable: list[Any], mutations: frozenset[str]
+    ) -> None:
         texture_limits = options.get("texture_limits") or (
             vulkan_utils.SMALL_TEXTURE_LIMITS
             if options.get("small_texture_limits")
@@ -100,6 +112,7 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
             operator_blocklist=set(),
         )
         self._limits = limits
+        self._mutations = mutations
         self.reasons: dict[str, Reason] = {}
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
@@ -107,6 +120,10 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         del submodules
         self._skipped = ""
         reason = None if node in self.fusable_nodes else why_not(node, self._limits)
+        if node.name in self._mutations:
+            reason = Reason(
+                code="mutated-buffer-read", detail="a delegate cannot hand out a buffer that it writes"
+            )
         if reason is None and not self._is_node_supported(node):
             reason = Reason(
                 code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner"

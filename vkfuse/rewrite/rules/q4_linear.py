@@ -78,6 +78,8 @@ def linear_pack(site: Site, table: Table) -> Q4Pack | Refusal:
             code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
         )
     x = input_of(site).meta["val"]
+    if any(size == 0 for size in x.shape if isinstance(size, int)):
+        return Refusal(code="no-rows", detail="the input is empty by its shape")
     if x.dtype not in {torch.float32, torch.float16}:
         return Refusal(
             code="activation-dtype",
