@@ -225,7 +225,8 @@ def verify(
             allow_pickle=allow_pickle,
             verbose=verbose,
         )
-    command.render(verification, command.Format(fmt.value), _console(sys.stdout))
+    with _to_reader():
+        command.render(verification, command.Format(fmt.value), _console(sys.stdout))
     if not verification.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -290,7 +291,8 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
 def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_stderr: bool = False) -> None:
     """Print the report, and write it to each of `paths` in the format of its suffix."""
     if not quiet:
-        render(report, fmt, _console(sys.stderr if to_stderr else sys.stdout))
+        with _to_reader():
+            render(report, fmt, _console(sys.stderr if to_stderr else sys.stdout))
     for path in paths:
         write_text(path, rendered(report, _FORMATS.get(path.suffix, Format.TEXT)))
 
@@ -298,8 +300,18 @@ def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_std
 LOG_WIDTH = 110  # columns where there is no terminal to ask
 
 
+@contextlib.contextmanager
+def _to_reader() -> Iterator[None]:
+    """Write a result: a reader that goes away is no failed check, which Typer and Rich would make of it (exit 1)."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
+
 class _Console(Console):
-    """A console that leaves a broken pipe to the command: Rich would exit with 1, which means a failed check."""
+    """A console that leaves a broken pipe to the command."""
 
     def on_broken_pipe(self) -> None:
         """Raise what Rich caught."""
@@ -325,6 +337,10 @@ def write_text(path: Path, text: str) -> None:
         write(temporary, lambda stream: stream.write(text.encode()), path)
 
 
+class _ReaderGoneError(BaseException):
+    """The reader of stdout went away."""
+
+
 class _Interrupted(BaseException):
     """Ctrl-C or a cancelled job. No Exception: upstream swallows those."""
 
@@ -343,7 +359,7 @@ def main() -> NoReturn:
         code = _fail(error.message, error.hint, error.exit_code)
     except _Interrupted:
         code = _fail("interrupted", "nothing was written", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGoneError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
         code = ExitCode.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a user never sees a traceback unless asked for
