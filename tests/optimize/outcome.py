@@ -22,14 +22,14 @@ class Outcome:
     report: Report
 
 
-def worst_error(outcome: Outcome, inputs: Sequence[Sequence[Any]] = ()) -> float:
+def worst_error(exported: ExportedProgram, path: Path, inputs: Sequence[Sequence[Any]] = ()) -> float:
     """The largest error of any output, in shares of its largest value, on the example and on `inputs`.
 
     Shapes and dtypes must agree. Zero outputs count their absolute error.
     """
-    session, eager = run_file(outcome.path), outcome.exported.module()
+    session, eager = run_file(path), exported.module()
     errors = [0.0]
-    for values in (outcome.exported.example_inputs[0], *inputs):
+    for values in (exported.example_inputs[0], *inputs):
         with torch.no_grad():
             expected = pytree.tree_leaves(eager(*values))
         got = session(tuple(values))

@@ -1,7 +1,5 @@
 """The demo decoder: right at every length, as small as its 4-bit weights allow."""
 
-from functools import partial
-
 import pytest
 import torch
 from outcome import worst_error
@@ -20,24 +18,34 @@ ROUNDED = 2e-2  # activations that round to a neighbour, of 256 steps
 SCALE, SUM = 4, 4  # bytes of a float32 scale, and of the int32 sum of a group of weights beside it
 
 
-def test_decoder_is_right_at_every_length(outcome_of):
-    """Rotary embedding, grouped queries, causal mask and a tied head of 127 rows, at the shortest and longest input."""
-    outcome = outcome_of(partial(quantized_decoder, SMALL))
-    lengths = [(torch.randint(0, SMALL.vocabulary, (SMALL.batch, n)),) for n in (1, 7, SMALL.longest)]
-    assert worst_error(outcome, lengths) < ROUNDED
-    assert {table.rung for table in outcome.report.tables} == {"q4"}
-    assert outcome.report.delegation.subgraphs == 1
-    assert outcome.report.loadable.ok
-
-
-def test_demo_command_writes_both_files(tmp_path, monkeypatch):
-    """`vkfuse demo FOLDER` leaves a program and a smaller file than before, and says so."""
-    monkeypatch.setattr(vkfuse.demo, "DecoderConfig", lambda: SMALL)
-    ran = CliRunner().invoke(app, ["demo", str(tmp_path / "demo")], catch_exceptions=False)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """What `vkfuse demo FOLDER` printed for a small decoder, and the folder."""
+    folder = tmp_path_factory.mktemp("demo") / "new"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vkfuse.demo, "DecoderConfig", lambda: SMALL)
+        ran = CliRunner().invoke(app, ["demo", str(folder)], catch_exceptions=False)
     assert ran.exit_code == 0
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"model.pt2", "model.pte"}
-    assert "embedding.weight" in ran.stdout
-    assert read_pte(tmp_path / "demo" / "model.pte").methods[0].delegates
+    return ran.stdout, folder
+
+
+def test_demo_command_writes_both_files(small):
+    """A program, a file for Vulkan with one delegate, and a report of both."""
+    printed, folder = small
+    assert {path.name for path in folder.iterdir()} == {"model.pt2", "model.pte"}
+    assert str(folder / "model.pte") in printed
+    assert "embedding.weight" in printed
+    assert [delegate.id for delegate in read_pte(folder / "model.pte").methods[0].delegates] == [
+        "VulkanBackend"
+    ]
+
+
+def test_decoder_is_right_at_every_length(small):
+    """Rotary embedding, grouped queries, causal mask and a tied head of 127 rows, at the shortest and longest input."""
+    _, folder = small
+    exported = torch.export.load(folder / "model.pt2")
+    lengths = [(torch.randint(0, SMALL.vocabulary, (SMALL.batch, n)),) for n in (1, 7, SMALL.longest)]
+    assert worst_error(exported, folder / "model.pte", lengths) < ROUNDED
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from outcome import Outcome, worst_error
+from outcome import worst_error
 from programs import LanguageModel, export, indices, lookup, quantize
 from torch import nn
 
@@ -62,7 +62,7 @@ def test_vulkan_options(options, bound, tmp_path):
     assert report.loadable.ok
     assert report.verify.ok
     assert {table.rung for table in report.tables} == {"q4"}
-    assert worst_error(Outcome(exported=_tied(), path=path, report=report)) <= bound
+    assert worst_error(_tied(), path) <= bound
     textures = _storages(path) & {VkStorageType.TEXTURE_3D, VkStorageType.TEXTURE_2D}
     assert (not textures) == (options.storage is Storage.BUFFER)
     assert (VkDataType.FLOAT16 in _dtypes(path)) == options.fp16
@@ -77,7 +77,7 @@ def test_small_textures(small, tmp_path):
     report = vkfuse.optimize(exported, path, baseline=NONE, verify=False, vulkan=vulkan).report
     assert report.loadable.ok
     assert (VkStorageType.BUFFER in _storages(path)) == small
-    assert worst_error(Outcome(exported=exported, path=path, report=report)) == 0
+    assert worst_error(exported, path) == 0
 
 
 def test_runtime_without_the_fused_lookup(tmp_path):
@@ -89,7 +89,7 @@ def test_runtime_without_the_fused_lookup(tmp_path):
     assert (table.rung, table.reason.partition(":")[0]) == ("gathered", "operator-not-in-runtime")
     assert report.runtime.startswith("1.2")
     assert report.loadable.ok
-    assert worst_error(Outcome(exported=exported, path=path, report=report)) == 0
+    assert worst_error(exported, path) == 0
 
 
 def test_public_entry_takes_a_path(program, tmp_path):

@@ -27,7 +27,7 @@ def test_sentence_encoder(batch, linears, outcome_of):
     assert all(table.proof.kind == "exact" for table in report.tables)
     assert words.bytes_after == 30522 * (384 // 2 + 384 // 32 * 4)
     assert report.loadable.ok
-    assert worst_error(outcome) < TANH
+    assert worst_error(outcome.exported, outcome.path) < TANH
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_tied_language_model(make, layers, dynamic_activations, batch, bound, ou
     assert len(report.tables) == 1 + layers * 7
     assert report.loadable.ok
     lengths = [(torch.randint(0, 1003, (batch, length)),) for length in (2, 33, 64)]
-    assert worst_error(outcome, lengths) < bound
+    assert worst_error(outcome.exported, outcome.path, lengths) < bound
 
 
 def _tied(make, dynamic_activations, batch):

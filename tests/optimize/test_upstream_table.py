@@ -47,7 +47,7 @@ def test_row(row, outcome_of):
     assert report.verify.ok
     assert not faults(lint(read_pte(outcome.path)))
     assert all(operator.reason for operator in report.delegation.cpu.values())
-    assert worst_error(outcome, _more_inputs(row)) <= row.bound
+    assert worst_error(outcome.exported, outcome.path, _more_inputs(row)) <= row.bound
 
 
 def _nibbles(exported):
