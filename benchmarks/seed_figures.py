@@ -64,7 +64,17 @@ def main() -> None:
         with quiet():
             program = exported()
             torch.export.save(program, model)
-        command = [sys.executable, "-m", "vkfuse", "optimize", str(model), "-o", str(output), "--report", str(report)]
+        command = [
+            sys.executable,
+            "-m",
+            "vkfuse",
+            "optimize",
+            str(model),
+            "-o",
+            str(output),
+            "--report",
+            str(report),
+        ]
         subprocess.run([*command, "--quiet"], check=True)
         measured = json.loads(report.read_text())
         with quiet():
@@ -73,7 +83,8 @@ def main() -> None:
     before, after = measured["baseline"]["bytes"], measured["output"]["bytes"]
     print(f"before, table folded, lookup on the CPU  {before / MIB:8.2f} MiB")
     print(f"after, fused lookup on Vulkan            {after / MIB:8.2f} MiB  {after / before:.3f} of before")
-    print(f"table {measured['tables'][0]['name']}: {measured['tables'][0]['rung']}, {measured['tables'][0]['proof']['kind']}")
+    table = measured["tables"][0]
+    print(f"table {table['name']}: {table['rung']}, {table['proof']['kind']}")
     print(f"loadable: {measured['loadable']['ok']}, delegates: {measured['delegation']['subgraphs']}")
     print(f"optimize takes {ours / stock:.2f} of the time that stock's lowering takes")
 

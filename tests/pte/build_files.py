@@ -89,7 +89,7 @@ def int8(model: nn.Module) -> nn.Module:
     return model
 
 
-def save(  # noqa: PLR0913 - each is one choice of the build
+def save(
     directory: Path,
     name: str,
     model: nn.Module,
