@@ -1,5 +1,6 @@
 """A whole model that vkfuse made: a decoder with 8-bit dynamic linears, two rows, any length."""
 
+import faults
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from vkfuse.demo import DecoderConfig, quantized_decoder
 from vkfuse.lower.quiet import quiet
 from vkfuse.pipeline import BaselineChoice, Options, optimize
 from vkfuse.program import from_exported
-from vkfuse.pte import read_pte
+from vkfuse.pte import parse_pte, read_pte
 from vkfuse.verify.reference import Arithmetic, Reference
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -48,3 +49,20 @@ def test_each_length_is_the_programs(decoder, length):
     (expected,) = Reference(exported)((tokens,), arithmetic=Arithmetic(dynamic_rows=True))
     assert float((got - expected).abs().max() / expected.abs().max()) < 0.02
     assert float((got.argmax(-1) == expected.argmax(-1)).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("operator", "argument"), [("et_vk.embedding_q4gsw.default", 0), ("et_vk.linear_dq8ca_q4gsw.default", 3)]
+)
+def test_a_fault_deep_inside_is_placed(decoder, operator, argument):
+    """Of all operators of the model the one whose weight was changed is named, with the line of the model's source."""
+    path, exported = decoder
+    data = faults.with_constant(
+        path.read_bytes(), operator, argument, lambda weight: (weight >> 4) | (weight << 4)
+    )
+    verdict = verify_file(parse_pte(data), exported, VerifyOptions(seeds=0))
+    assert verdict.status == "differs"
+    assert (verdict.departure.operator, verdict.departure.behaviours) == (operator, ())
+    graph, call = faults.call_of(parse_pte(data), operator)
+    assert verdict.departure.where.endswith(f":{graph.chain.index(call)}")
+    assert "demo.py:" in verdict.departure.source

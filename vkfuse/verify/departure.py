@@ -1,18 +1,23 @@
 """Which operator is to blame: file and program are run side by side and their intermediate values matched.
 
-A value of the file is known when the program has one with the same numbers, in the same or another order.
+A value of the file is known when the program has one with the same numbers; of an operator that only orders
+values, in any order, since the file transposes where the program does not.
 What made a known value, directly or through others, was right; the first operator that was not is the one.
 """
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
 
-from vkfuse.verify.compare import RELATIVE_LIMITS
+from vkfuse.verify.domain import ORDERS_VALUES, packet_of
+from vkfuse.verify.matching import Numbers
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import COPY, Argument, Step
@@ -21,18 +26,20 @@ from vkfuse.verify.verdict import Departure
 _LEAST_VALUES: Final = 4  # smaller results match by chance
 _MOST_VALUES: Final = 1 << 26
 _PREPACK: Final = "et_vk.prepack.default"
-Order = Callable[[torch.Tensor], torch.Tensor]
+_FAMILIES: Final = {"lookup": ("embedding",), "linear": ("linear", "mm.", "matmul"), "convolution": ("conv",)}
 _SOURCE_LINE: Final = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """A result and who made it: places or nodes it was computed from, and whether it can be to blame."""
+    """A result and who made it: what it was computed from, whether it can be to blame, or only orders values."""
 
     label: Any
-    values: tuple[torch.Tensor, ...]
+    values: tuple[Numbers, ...]
     sources: tuple[int, ...]
     judged: bool
+    moves: bool
+    family: str
 
 
 def find_departure(
@@ -47,12 +54,10 @@ def find_departure(
     reference.reset()
     expected = _program_values(reference, inputs, arithmetic)
     got = _file_values(session, inputs)
-    for orders in _ORDERS:
-        culprit = _first(got, _known(got, expected, noise, orders))
-        if culprit is not None:
-            node = _first(expected, _known(expected, got, noise, orders))
-            return _departure(session, got, culprit, node)
-    return None
+    culprit = _first(got, _known(got, expected, noise))
+    if culprit is None:
+        return None
+    return _departure(session, got, culprit, _first(expected, _known(expected, got, noise)))
 
 
 def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Made | None) -> Departure:
@@ -62,7 +67,7 @@ def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Ma
         where=step.where,
         node="" if node is None else f"{node.label.target}",
         source="" if node is None else source_of(node.label),
-        behaviours=tuple(code.code for code, places in session.noted.items() if step.where in places),
+        behaviours=tuple(b.code for b, places in session.noted.items() if b.wrong and step.where in places),
     )
 
 
@@ -107,29 +112,43 @@ def source_of(node: fx.Node) -> str:
 def _program_values(
     reference: Reference, inputs: tuple[Argument, ...], arithmetic: Arithmetic
 ) -> list[_Made]:
-    """Results of the nodes that an input reaches."""
-    made: list[_Made] = []
+    """Inputs, and results of the nodes that they reach."""
+    made = [
+        _Made(label=None, values=_numbers(value), sources=(), judged=False, moves=False, family="")
+        for value in inputs
+    ]
     places: dict[fx.Node, int] = {}
-    reached = _reached(reference.exported.graph)
+    reached = _reached(reference.exported)
 
     def watch(node: fx.Node, result: Any) -> None:
         places[node] = len(made)
         sources = tuple(places[source] for source in node.all_input_nodes if source in places)
-        values = _tensors(result)
+        values = _numbers(result) if node in reached else ()
+        moves = packet_of(node) in ORDERS_VALUES
+        judged = bool(values) and isinstance(node.target, OpOverload)
         made.append(
-            _Made(label=node, values=values, sources=sources, judged=node in reached and bool(values))
+            _Made(
+                label=node,
+                values=values,
+                sources=sources,
+                judged=judged,
+                moves=moves,
+                family=_family(str(node.target)),
+            )
         )
 
     reference(inputs, watch, arithmetic)
     return made
 
 
-def _reached(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that compute from a user input: a placeholder that torch did not name after a constant."""
+def _reached(exported: ExportedProgram) -> set[fx.Node]:
+    """Nodes that compute from a user input, and the inputs."""
+    inputs = {str(name) for name in exported.graph_signature.user_inputs}
     reached: set[fx.Node] = set()
-    for node in graph.nodes:
-        is_input = node.op == "placeholder" and not node.name.startswith(("p_", "b_", "c_", "obj_"))
-        if is_input or any(source in reached for source in node.all_input_nodes):
+    for node in exported.graph.nodes:
+        if (node.op == "placeholder" and node.name in inputs) or any(
+            source in reached for source in node.all_input_nodes
+        ):
             reached.add(node)
     return reached
 
@@ -146,76 +165,68 @@ def _file_values(session: Session, inputs: tuple[Argument, ...]) -> list[_Made]:
         number = len(made)
         if any(place in entered and place not in writers for place in step.reads) or reached & set(sources):
             reached.add(number)
-        values = (
-            () if step.name == COPY else tuple(value for output in step.outputs for value in _tensors(output))
-        )
+        values = _numbers(step.outputs) if number in reached and step.name != COPY else ()
         label = Step(name=step.name, where=step.where, inputs=(), outputs=())
-        judged = number in reached and bool(values)
-        made.append(_Made(label=label, values=values, sources=sources, judged=judged))
+        moves = any(part in ORDERS_VALUES for part in step.name.replace("::", ".").split("."))
+        made.append(
+            _Made(
+                label=label,
+                values=values,
+                sources=sources,
+                judged=bool(values),
+                moves=moves,
+                family=_family(step.name),
+            )
+        )
         writers.update(dict.fromkeys(step.writes, number))
 
     session(inputs, watch)
     return made
 
 
-def _tensors(result: Any) -> tuple[torch.Tensor, ...]:
-    """Return copies of the tensors of a result that are worth matching."""
+def _numbers(result: Any) -> tuple[Numbers, ...]:
+    """Return the tensors of a result that are worth matching."""
     members = result if isinstance(result, tuple | list) else (result,)
-    return tuple(
-        member.detach().clone()
-        for member in members
-        if isinstance(member, torch.Tensor) and _LEAST_VALUES <= member.numel() <= _MOST_VALUES
-    )
+    tensors = [member for member in members if isinstance(member, torch.Tensor)]
+    return tuple(Numbers(tensor) for tensor in tensors if _LEAST_VALUES <= tensor.numel() <= _MOST_VALUES)
 
 
-def _known(
-    made: Sequence[_Made], others: Sequence[_Made], noise: float, orders: Sequence[Order]
-) -> list[bool]:
-    """Whether each result is right: found among the others, or used for one that is."""
-    by_size: dict[int, list[torch.Tensor]] = {}
+def _known(made: Sequence[_Made], others: Sequence[_Made], noise: float) -> list[bool]:
+    """Whether each result is right: found among the others, or used for one that is.
+
+    That numbers were found in another order says nothing of what they were computed from.
+    """
+    by_size: dict[int, list[Numbers]] = {}
+    families: set[tuple[str, int]] = set()
     for other in others:
         for value in other.values:
-            by_size.setdefault(value.numel(), []).append(value)
-    right = [
-        bool(entry.values)
-        and all(_found(value, by_size.get(value.numel(), ()), noise, orders) for value in entry.values[:1])
-        for entry in made
-    ]
+            by_size.setdefault(len(value), []).append(value)
+            families.add((other.family, len(value)))
+    right = [_found(entry, by_size, noise, any_order=False) for entry in made]
     for number in range(len(made) - 1, -1, -1):
-        if right[number]:
-            for source in made[number].sources:
-                right[source] = True
-    return right
+        for source in made[number].sources if right[number] else ():
+            right[source] = right[source] or not _has_twin(made[source], families)
+    return [
+        fine or (entry.moves and _found(entry, by_size, noise, any_order=True))
+        for entry, fine in zip(made, right, strict=True)
+    ]
 
 
-def _found(
-    value: torch.Tensor, candidates: Sequence[torch.Tensor], noise: float, orders: Sequence[Order]
-) -> bool:
-    return any(_alike(value, candidate, noise, order) for order in orders for candidate in candidates)
+def _has_twin(entry: _Made, families: AbstractSet[tuple[str, int]]) -> bool:
+    """Whether the other side has results of the same kind and size, so that this one should be among them."""
+    return bool(entry.family) and any((entry.family, len(value)) in families for value in entry.values)
 
 
-def _flat(value: torch.Tensor) -> torch.Tensor:
-    return value.reshape(-1).double()
+def _family(name: str) -> str:
+    """Return what kind of weighty operator a name stands for; empty for others."""
+    return next((family for family, parts in _FAMILIES.items() if any(part in name for part in parts)), "")
 
 
-def _sorted(value: torch.Tensor) -> torch.Tensor:
-    return _flat(value).sort().values
-
-
-# Numbers in another order count as known at first: the file transposes where the program does not. Where all are
-# known by that, order must be what is wrong.
-_ORDERS: Final[tuple[tuple[Order, ...], ...]] = ((_flat, _sorted), (_flat,))
-
-
-def _alike(value: torch.Tensor, other: torch.Tensor, noise: float, order: Order) -> bool:
-    """Whether two tensors hold the same numbers, within what passes for their types."""
-    if value.is_floating_point() != other.is_floating_point():
+def _found(entry: _Made, by_size: Mapping[int, Sequence[Numbers]], noise: float, *, any_order: bool) -> bool:
+    if not entry.values:
         return False
-    share = max(RELATIVE_LIMITS.get(value.dtype, 0.0), RELATIVE_LIMITS.get(other.dtype, 0.0))
-    a, b = order(value), order(other)
-    largest = float(b.abs().nan_to_num(0.0, 0.0, 0.0).max())
-    error = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
-    return bool((error <= share * largest + noise).all())
+    value = entry.values[0]
+    return any(value.like(other, noise, any_order=any_order) for other in by_size.get(len(value), ()))
 
 
 def _first(made: Sequence[_Made], right: Sequence[bool]) -> _Made | None:

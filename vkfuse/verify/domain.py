@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.pte.model import Tensor, Value
 
-_KEEPS_VALUES: Final = frozenset(
+ORDERS_VALUES: Final = frozenset(
     {
         "_to_copy", "to", "clone", "alias", "alias_copy", "contiguous", "detach", "lift_fresh_copy",
         "view", "view_copy", "reshape", "_unsafe_view", "flatten", "unsqueeze", "unsqueeze_copy",
@@ -84,19 +84,20 @@ def _least_rows(placeholder: fx.Node) -> int | None:
         seen.add(node)
         for user in node.users:
             found.extend(_indexed(user, node))
-            if _packet(user) in _KEEPS_VALUES and user.args and user.args[0] is node:
+            if packet_of(user) in ORDERS_VALUES and user.args and user.args[0] is node:
                 waiting.append(user)
     return min(found, default=None)
 
 
-def _packet(node: fx.Node) -> str:
+def packet_of(node: fx.Node) -> str:
+    """Return the operator without namespace and overload; empty for what is no operator."""
     target = node.target
     return str(target).split(".")[1] if node.op == "call_function" and str(target).count(".") else ""
 
 
 def _indexed(user: fx.Node, index: fx.Node) -> list[int]:
     """Sizes of the dimensions that `user` indexes with `index`."""
-    packet = _packet(user)
+    packet = packet_of(user)
     if packet.startswith("embedding"):
         return _dim(user.args[0], 0) if index in user.args[1:] else []
     if packet in {"index_select", "gather"} and len(user.args) > 2 and user.args[2] is index:

@@ -154,7 +154,10 @@ class _Comparison:
     def blame(self, sample: Sample) -> Departure | None:
         """Find the operator that departs."""
         arithmetic = self._arithmetic()
-        noise = 0.0 if arithmetic.eager else self._noise(sample, arithmetic)
+        noise = 0.0
+        if arithmetic.dynamic_rows:
+            largest = _largest(self._expected(sample, arithmetic))
+            noise = self._noise(sample, arithmetic) / largest if largest else 0.0
         return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
 
     def watch(self, sample: Sample, observe: Observer) -> None:
@@ -202,6 +205,13 @@ def _compared(
         compare(index, ours, theirs, tolerance)
         for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
     )
+
+
+def _largest(outputs: tuple[object, ...]) -> float:
+    floats = [
+        out for out in outputs if isinstance(out, torch.Tensor) and out.is_floating_point() and out.numel()
+    ]
+    return max((float(out.double().abs().nan_to_num().max()) for out in floats), default=0.0)
 
 
 def _largest_change(clean: tuple[object, ...], noisy: tuple[object, ...]) -> float:
