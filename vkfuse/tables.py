@@ -13,7 +13,6 @@ from vkfuse.rewrite.grids import Grid
 _RUNGS: Mapping[decisions.Rung, Rung] = {
     decisions.Rung.Q4: "q4",
     decisions.Rung.GATHERED: "gathered",
-    decisions.Rung.UNTOUCHED: "untouched",
     decisions.Rung.FOLDED: "folded",
 }
 

@@ -19,8 +19,7 @@ class Rung(IntEnum):
 
     Q4 = 0  # 4-bit pack read by a fused operator
     GATHERED = 1  # integer rows gathered first, dequantized after
-    UNTOUCHED = 2  # left as the program has it
-    FOLDED = 3  # dequantized to a float constant
+    FOLDED = 2  # dequantized to a float constant
 
     def __str__(self) -> str:
         return self.name.lower()
