@@ -230,4 +230,11 @@ ROWS = (
         ),
     ),
     *map(_written, (_is_added_to_in_place, _is_replaced, _takes_columns_by_index)),
+    Row(
+        name="a buffer written with what float parameters compute, gradients on",
+        build=lambda: export(_Cache(_is_replaced), indices(2, 7)),
+        tables=(),
+        bound=SUMS,
+        lengths=((2, 7),),
+    ),
 )

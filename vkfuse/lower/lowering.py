@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any
 
+import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
@@ -84,10 +85,11 @@ def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) 
 
 def _lower(methods: dict[str, ExportedProgram], partitioner: Any) -> Any:
     try:
-        edge = to_edge_transform_and_lower(
-            methods, partitioner=[partitioner], compile_config=EdgeCompileConfig(_check_ir_validity=False)
-        )
-        return edge.to_executorch(ExecutorchBackendConfig())
+        with torch.no_grad():  # tracing writes to buffers, which autograd forbids where a gradient is needed
+            edge = to_edge_transform_and_lower(
+                methods, partitioner=[partitioner], compile_config=EdgeCompileConfig(_check_ir_validity=False)
+            )
+            return edge.to_executorch(ExecutorchBackendConfig())
     except Exception as error:  # upstream asserts and raises anything
         text = next(iter(str(error).strip().splitlines()), "")
         raise LoweringError(
