@@ -18,10 +18,11 @@ from torch import nn
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
-from vkfuse.lower.lowering import VulkanOptions, lower_stock
+from vkfuse.lower.lowering import lower_stock
 from vkfuse.lower.quiet import quiet
 from vkfuse.operators import register_operators
-from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.options import BaselineChoice, Options, VulkanOptions
+from vkfuse.pipeline import optimize
 
 MIB = 1 << 20
 VOCABULARY, WIDTH, HIDDEN = 33984, 640, 6400

@@ -6,22 +6,24 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 
 from vkfuse import __version__
 from vkfuse.commands import shader
-from vkfuse.errors import ExitCode, MissingPackageError, VkfuseError
+from vkfuse.commands.formats import Format as TextOrJson
+from vkfuse.errors import ExitCode, VkfuseError
+from vkfuse.options import BaselineChoice, Options, Progress, Storage, VulkanOptions
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
 
 if TYPE_CHECKING:
-    from vkfuse.pipeline import BaselineChoice
+    from types import ModuleType
 
 app = typer.Typer(
     name="vkfuse",
@@ -34,24 +36,7 @@ app = typer.Typer(
 )
 
 
-Progress = Callable[[str], None]
-
 app.add_typer(shader.app, name="shader")
-
-
-class StorageChoice(StrEnum):
-    """How a delegate stores its tensors by default."""
-
-    TEXTURE = "texture"
-    BUFFER = "buffer"
-
-
-class VerifyFormat(StrEnum):
-    """How a verification is written."""
-
-    TEXT = "text"
-    JSON = "json"
-
 
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)
@@ -106,9 +91,7 @@ def optimize(
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")
     ] = False,
-    storage: Annotated[
-        StorageChoice, typer.Option(help="How delegates store tensors.")
-    ] = StorageChoice.TEXTURE,
+    storage: Annotated[Storage, typer.Option(help="How delegates store tensors.")] = Storage.TEXTURE,
     verify: Annotated[bool, typer.Option(help="Run the written file's bytes against the program.")] = True,
     small_textures: Annotated[
         bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
@@ -120,20 +103,19 @@ def optimize(
     quiet: QuietOption = False,
 ) -> None:
     """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed."""
-    with _progress(quiet=quiet) as progress:
-        engine = _torch_side()
-        options = engine.Options(
-            runtime=runtime,
-            baseline=_baseline(baseline, engine),
-            vulkan=engine.VulkanOptions(
-                fp16=fp16, storage=engine.Storage(storage.value), small_textures=small_textures
-            ),
-            verify=verify,
-            allow_pickle=allow_pickle,
-            verbose=verbose,
-        )
-        result = engine.optimize(model, output, options, progress=progress)
-    _show(result.report, fmt, report or [], quiet=quiet, to_stderr=str(output) == "-")
+    options = Options(
+        runtime=runtime,
+        baseline=_baseline(baseline),
+        vulkan=VulkanOptions(fp16=fp16, storage=storage, small_textures=small_textures),
+        verify=verify,
+        allow_pickle=allow_pickle,
+        verbose=verbose,
+    )
+    with _reports(report) as reports, _progress(quiet=quiet) as progress:
+        result = _pipeline().optimize(model, output, options, progress=progress)
+        reports(result.report)
+    if not quiet:
+        _print(result.report, fmt, sys.stderr if str(output) == "-" else sys.stdout)
 
 
 @app.command()
@@ -148,11 +130,12 @@ def inspect(
     quiet: QuietOption = False,
 ) -> None:
     """Show each quantized table of MODEL.pt2, its verdict and what it would take, without lowering."""
-    with _progress(quiet=quiet) as progress:
-        engine = _torch_side()
-        options = engine.Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose)
-        result = engine.inspect(model, options, progress=progress)
-    _show(result.report, fmt, report or [], quiet=quiet)
+    options = Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose)
+    with _reports(report) as reports, _progress(quiet=quiet) as progress:
+        result = _pipeline().inspect(model, options, progress=progress)
+        reports(result.report)
+    if not quiet:
+        _print(result.report, fmt, sys.stdout)
 
 
 @app.command("report")
@@ -172,7 +155,11 @@ def report_command(
     """Describe NEW.pte, and what changed against BASE.pte. Needs neither torch nor ExecuTorch."""
     from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
 
-    _show(report_files(new, base, runtime), fmt, report or [], quiet=quiet)
+    with _reports(report) as reports:
+        made = report_files(new, base, runtime)
+        reports(made)
+    if not quiet:
+        _print(made, fmt, sys.stdout)
 
 
 @app.command()
@@ -196,16 +183,14 @@ def verify(
         bool, typer.Option("--device", help="Also run the lookups' shader on a Vulkan driver.")
     ] = False,
     runtime: RuntimeOption = DEFAULT_RUNTIME,
-    fmt: Annotated[
-        VerifyFormat, typer.Option("--format", help="How to print the verdict.")
-    ] = VerifyFormat.TEXT,
+    fmt: Annotated[TextOrJson, typer.Option("--format", help="How to print the verdict.")] = TextOrJson.TEXT,
     allow_pickle: PickleOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2 does."""
     with _progress(quiet=False) as progress:
         progress("loading")
-        _torch_side()
+        _pipeline()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch
         from vkfuse.verify.compare import Tolerance  # noqa: PLC0415 - imports torch
         from vkfuse.verify.verify import VerifyOptions  # noqa: PLC0415 - imports torch
@@ -226,7 +211,7 @@ def verify(
             verbose=verbose,
         )
     with _to_reader():
-        command.render(verification, command.Format(fmt.value), _console(sys.stdout))
+        command.render(verification, fmt, _console(sys.stdout))
     if not verification.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -239,42 +224,28 @@ def demo(
 ) -> None:
     """Write a realistic quantized decoder as model.pt2 and optimize it."""
     with _progress(quiet=quiet) as progress:
-        engine = _torch_side()
+        pipeline = _pipeline()
         from vkfuse.demo import write_demo  # noqa: PLC0415 - imports torch
 
         folder.mkdir(parents=True, exist_ok=True)
         progress(f"writing {folder / 'model.pt2'}")
         write_demo(folder / "model.pt2")
-        result = engine.optimize(folder / "model.pt2", folder / "model.pte", progress=progress)
-    _show(result.report, Format.TEXT, [], quiet=quiet)
+        result = pipeline.optimize(folder / "model.pt2", folder / "model.pte", progress=progress)
+    if not quiet:
+        _print(result.report, Format.TEXT, sys.stdout)
 
 
-class _Engine:
-    """What the torch side offers to the commands; importing it takes seconds."""
+def _pipeline() -> "ModuleType":
+    """The torch side, whose import takes seconds and is noisy."""
+    from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
 
-    def __init__(self) -> None:
-        from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
-
-        with quiet():
-            from vkfuse import pipeline as stages  # noqa: PLC0415 - imports torch
-            from vkfuse.lower.lowering import Storage, VulkanOptions  # noqa: PLC0415 - imports torch
-        self.optimize, self.inspect = stages.optimize, stages.inspect
-        self.Options, self.BaselineChoice = stages.Options, stages.BaselineChoice
-        self.Storage, self.VulkanOptions = Storage, VulkanOptions
+    with quiet():
+        from vkfuse import pipeline  # noqa: PLC0415 - imports torch
+    return pipeline
 
 
-def _torch_side() -> _Engine:
-    try:
-        return _Engine()
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"this command needs the package {error.name!r}", hint="pip install vkfuse, without --no-deps"
-        ) from error
-
-
-def _baseline(text: str, engine: _Engine) -> "BaselineChoice | Path":
-    choices = {choice.value: choice for choice in engine.BaselineChoice}
-    return choices.get(text, Path(text))
+def _baseline(text: str) -> BaselineChoice | Path:
+    return BaselineChoice(text) if text in set(BaselineChoice) else Path(text)
 
 
 @contextlib.contextmanager
@@ -288,13 +259,32 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         yield status.update
 
 
-def _show(report: Report, fmt: Format, paths: list[Path], *, quiet: bool, to_stderr: bool = False) -> None:
-    """Print the report, and write it to each of `paths` in the format of its suffix."""
-    if not quiet:
-        with _to_reader():
-            render(report, fmt, _console(sys.stderr if to_stderr else sys.stdout))
-    for path in paths:
-        write_text(path, rendered(report, _FORMATS.get(path.suffix, Format.TEXT)))
+def _print(report: Report, fmt: Format, stream: TextIO) -> None:
+    with _to_reader():
+        render(report, fmt, _console(stream))
+
+
+@contextlib.contextmanager
+def _reports(paths: list[Path] | None) -> Iterator[Callable[[Report], None]]:
+    """A function that writes a report to each path, its format by the suffix.
+
+    The paths are opened before any work, and published together at the end. Raises OutputError.
+    """
+    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only where there are files to write
+
+    with contextlib.ExitStack() as stack:
+        temporaries = [(path, stack.enter_context(atomic_file(path))) for path in paths or ()]
+
+        def fill(report: Report) -> None:
+            for path, temporary in temporaries:
+                text = rendered(report, _FORMATS.get(path.suffix, Format.TEXT)).encode()
+                write(temporary, partial(_put, text), path)
+
+        yield fill
+
+
+def _put(data: bytes, stream: IO[bytes]) -> None:
+    stream.write(data)
 
 
 LOG_WIDTH = 110  # columns where there is no terminal to ask
@@ -329,14 +319,6 @@ def _console(stream: TextIO) -> Console:
 _FORMATS = {".json": Format.JSON, ".md": Format.MARKDOWN}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a report atomically. Raises OutputError."""
-    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only when asked for
-
-    with atomic_file(path) as temporary:
-        write(temporary, lambda stream: stream.write(text.encode()), path)
-
-
 class _ReaderGoneError(BaseException):
     """The reader of stdout went away."""
 
@@ -357,6 +339,8 @@ def main() -> NoReturn:
         app()
     except VkfuseError as error:
         code = _fail(error.message, error.hint, error.exit_code)
+    except ModuleNotFoundError as error:
+        code = _fail(f"this command needs the package {error.name!r}", "pip install vkfuse", ExitCode.USAGE)
     except _Interrupted:
         code = _fail("interrupted", "nothing was written", ExitCode.INTERRUPTED)
     except (BrokenPipeError, _ReaderGoneError):

@@ -3,8 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from torch.export import ExportedProgram
 from vkfuse.cost import Meter
 from vkfuse.errors import CheckFailedError, LoweringError
 from vkfuse.lower.keep_off import Limits, Reason
-from vkfuse.lower.lowering import Lowered, VulkanOptions, lower, lower_stock
+from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
+from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load
 from vkfuse.pte import read_pte
-from vkfuse.pte.lint import faults, lint
-from vkfuse.pte.runtimes import DEFAULT, find_runtime
+from vkfuse.pte.lint import faults
+from vkfuse.pte.runtimes import Runtime, find_runtime
 from vkfuse.report.build import Measured, baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, RepairRow, Report, Verify
@@ -35,31 +35,10 @@ from vkfuse.verify.verify import VerifyOptions, verify_file
 
 MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
 
-Progress = Callable[[str], None]
 METHOD = "forward"
 _ON_CPU = {
     "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
 }
-
-
-class BaselineChoice(StrEnum):
-    """What "before" is, where it is no file."""
-
-    FOLDED = "folded"
-    STOCK = "stock"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes."""
-
-    runtime: str = DEFAULT
-    baseline: BaselineChoice | Path = BaselineChoice.FOLDED
-    vulkan: VulkanOptions = field(default_factory=VulkanOptions)
-    verify: bool = True
-    allow_pickle: bool = False
-    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +66,19 @@ def optimize(
     """
     chosen, meter, target = dataclasses.replace(options or Options(), **changes), Meter(), Path(output)
     runtime = find_runtime(chosen.runtime)
+    given = (
+        None
+        if isinstance(chosen.baseline, BaselineChoice)
+        else measure(read_pte(chosen.baseline), chosen.runtime)
+    )
     with atomic_file(target) as temporary:
         program = _program(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
-            surveyed, plans = _plan(program, chosen, progress)
+            surveyed, plans = _plan(program, runtime, progress)
             prepared = _prepare(surveyed, plans)
-            lowered = _write_loadable(prepared.exported, temporary, target, chosen, progress)
-            after = measure(read_pte(temporary), chosen.runtime, reasons=lowered.reasons)
+            after = _write_loadable(prepared.exported, temporary, target, chosen, progress)
             verification = _verify(program, temporary, chosen, progress)
-            before = _before(program, surveyed, plans, chosen, progress)
+            before = _before(program, surveyed, plans, chosen, progress) if given is None else _of_file(given)
         report = Report(
             runtime=runtime.version,
             input=_input(program),
@@ -122,12 +105,13 @@ def inspect(
 ) -> Result:
     """The plan for a program without lowering it: each table, its verdict and what it would take."""
     chosen, meter = options or Options(), Meter()
+    runtime = find_runtime(chosen.runtime)
     program = _program(source, chosen, progress)
     with quiet(verbose=chosen.verbose):
-        surveyed, plans = _plan(program, chosen, progress)
+        surveyed, plans = _plan(program, runtime, progress)
         before = before_fused_lookups(surveyed.exported, plans)
     report = Report(
-        runtime=find_runtime(chosen.runtime).version,
+        runtime=runtime.version,
         input=_input(program),
         tables=table_rows(plans, before),
         cost=meter.cost(),
@@ -147,11 +131,11 @@ def _input(program: Program) -> InputFile | None:
     return None if program.bytes is None else InputFile(path=program.name, bytes=program.bytes)
 
 
-def _plan(program: Program, options: Options, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
+def _plan(program: Program, runtime: Runtime, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
     """The program as the survey sees it, and the plan for its tables."""
     progress("planning")
     surveyed = repair(program.exported, BEFORE_SURVEY)
-    return surveyed, plan(surveyed.exported, find_runtime(options.runtime).operators)
+    return surveyed, plan(surveyed.exported, runtime.operators)
 
 
 def _prepare(surveyed: Repaired, plans: tuple[TablePlan, ...]) -> Repaired:
@@ -160,7 +144,7 @@ def _prepare(surveyed: Repaired, plans: tuple[TablePlan, ...]) -> Repaired:
 
 def _write_loadable(
     exported: ExportedProgram, temporary: Path, target: Path, options: Options, progress: Progress
-) -> Lowered:
+) -> Measured:
     """Lower and read back until the runtime can load the file, each time with fewer operators on the delegate.
 
     Raises LoweringError that names what is left.
@@ -174,9 +158,10 @@ def _write_loadable(
         lowered = lower({METHOD: exported}, Limits(operators=operators, kept_off=kept_off), options.vulkan)
         write(temporary, lowered.write, target)
         progress("reading back")
-        findings = faults(lint(read_pte(temporary), options.runtime))
+        measured = measure(read_pte(temporary), options.runtime, reasons=lowered.reasons)
+        findings = faults(measured.loadable.findings)
         if not findings:
-            return lowered
+            return measured
         more = {
             f.operator: Reason(code=f.code, detail=f.hint)
             for f in findings
@@ -248,17 +233,18 @@ class _Before:
     plans: tuple[TablePlan, ...] = ()
 
 
+def _of_file(given: Measured) -> _Before:
+    return _Before(baseline=baseline_of("file", given), measured=given)
+
+
 def _before(
     program: Program, surveyed: Repaired, plans: tuple[TablePlan, ...], options: Options, progress: Progress
 ) -> _Before:
-    choice = options.baseline
-    if choice is BaselineChoice.NONE:
+    """The file that the choice of a baseline names, made and measured."""
+    if options.baseline is BaselineChoice.NONE:
         return _Before(baseline=Baseline(kind="none", bytes=None, loadable=None))
-    if not isinstance(choice, BaselineChoice):
-        measured = measure(read_pte(choice), options.runtime)
-        return _Before(baseline=baseline_of("file", measured), measured=measured)
-    progress(f"lowering the {choice} baseline")
-    if choice is BaselineChoice.STOCK:
+    progress(f"lowering the {options.baseline} baseline")
+    if options.baseline is BaselineChoice.STOCK:
         return _written("stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), (), options)
     folded = before_fused_lookups(surveyed.exported, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)

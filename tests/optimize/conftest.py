@@ -5,7 +5,8 @@ import torch
 from outcome import Outcome
 
 from vkfuse.lower.quiet import quiet
-from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import vkfuse.demo
 from vkfuse.cli import app
 from vkfuse.demo import DecoderConfig, quantized_decoder
 from vkfuse.lower.quiet import quiet
-from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
 from vkfuse.pte import read_pte
 from vkfuse.pte.ledger import ledger
 

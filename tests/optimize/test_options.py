@@ -10,9 +10,8 @@ from torch import nn
 
 import vkfuse
 from vkfuse.errors import CheckFailedError, InputError
-from vkfuse.lower.lowering import Storage, VulkanOptions
 from vkfuse.lower.quiet import quiet
-from vkfuse.pipeline import BaselineChoice
+from vkfuse.options import BaselineChoice, Storage, VulkanOptions
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs

@@ -8,7 +8,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils import _pytree as pytree
 
 from vkfuse.lower.quiet import quiet
-from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
 from vkfuse.program import from_exported
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite.apply import apply

@@ -6,7 +6,8 @@ import torch
 
 from vkfuse.demo import DecoderConfig, quantized_decoder
 from vkfuse.lower.quiet import quiet
-from vkfuse.pipeline import BaselineChoice, Options, optimize
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
 from vkfuse.program import from_exported
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.verify.reference import Arithmetic, Reference

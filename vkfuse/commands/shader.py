@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable
-from enum import StrEnum
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vkfuse.commands.formats import Format
 from vkfuse.errors import ExitCode, VkfuseError
 from vkfuse.glsl.variants import VARIANTS, Variant
 
@@ -22,13 +22,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]

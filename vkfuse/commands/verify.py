@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from vkfuse.commands.formats import Format
 from vkfuse.errors import InputError
 from vkfuse.lower.quiet import quiet
 from vkfuse.operators import register_operators
@@ -20,15 +20,6 @@ from vkfuse.pte.ptd import read_ptd
 from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
-
-__all__ = ["Format", "render", "verify"]
-
-
-class Format(StrEnum):
-    """How a verification is written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def verify(

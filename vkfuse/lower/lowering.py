@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import IO, Any
 
 import torch
@@ -12,42 +11,11 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits, Reason
 from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
-
-
-class Storage(StrEnum):
-    """How a delegate stores its tensors by default."""
-
-    TEXTURE = "texture"
-    BUFFER = "buffer"
-
+from vkfuse.options import Storage, VulkanOptions
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
 # may stay textures: dynamic quantization stores its scales so and has no other shader.
 _ROWS_ONLY = (16384, 1, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VulkanOptions:
-    """Choices of the Vulkan backend.
-
-    `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
-    every GPU has, in place of 16384.
-    """
-
-    fp16: bool = False
-    storage: Storage = Storage.TEXTURE
-    small_textures: bool = False
-
-    def compile_options(self) -> dict[str, Any]:
-        """The backend's compile options."""
-        options: dict[str, Any] = {}
-        if self.fp16:
-            options["force_fp16"] = True
-        if self.small_textures:
-            options["small_texture_limits"] = True
-        if self.storage is Storage.BUFFER:
-            options["texture_limits"] = _ROWS_ONLY
-        return options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +35,7 @@ def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: Vulka
 
     Raises LoweringError where ExecuTorch does.
     """
-    partitioner = GuardedPartitioner(options.compile_options(), limits)
+    partitioner = GuardedPartitioner(_compile_options(options), limits)
     with adjusted_upstream(limits):
         manager = _lower(dict(methods), partitioner)
     return Lowered(manager=manager, reasons=partitioner.reasons)
@@ -80,7 +48,19 @@ def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) 
     """
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner  # noqa: PLC0415 - baseline only
 
-    return Lowered(manager=_lower(dict(methods), VulkanPartitioner(options.compile_options())), reasons={})
+    return Lowered(manager=_lower(dict(methods), VulkanPartitioner(_compile_options(options))), reasons={})
+
+
+def _compile_options(options: VulkanOptions) -> dict[str, Any]:
+    """The Vulkan backend's compile options."""
+    chosen: dict[str, Any] = {}
+    if options.fp16:
+        chosen["force_fp16"] = True
+    if options.small_textures:
+        chosen["small_texture_limits"] = True
+    if options.storage is Storage.BUFFER:
+        chosen["texture_limits"] = _ROWS_ONLY
+    return chosen
 
 
 def _lower(methods: dict[str, ExportedProgram], partitioner: Any) -> Any:

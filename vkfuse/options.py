@@ -1,0 +1,50 @@
+"""Choices of a run. Imports no torch, so that the command line offers them without it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from vkfuse.pte.runtimes import DEFAULT
+
+Progress = Callable[[str], None]
+
+
+class BaselineChoice(StrEnum):
+    """What "before" is, where it is no file."""
+
+    FOLDED = "folded"
+    STOCK = "stock"
+    NONE = "none"
+
+
+class Storage(StrEnum):
+    """How a delegate stores its tensors."""
+
+    TEXTURE = "texture"
+    BUFFER = "buffer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VulkanOptions:
+    """Choices of the Vulkan backend.
+
+    `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
+    every GPU has, in place of 16384.
+    """
+
+    fp16: bool = False
+    storage: Storage = Storage.TEXTURE
+    small_textures: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes."""
+
+    runtime: str = DEFAULT
+    baseline: BaselineChoice | Path = BaselineChoice.FOLDED
+    vulkan: VulkanOptions = field(default_factory=VulkanOptions)
+    verify: bool = True
+    allow_pickle: bool = False
+    verbose: bool = False
