@@ -1,5 +1,7 @@
 """The errors that a user sees: one line, a remedy, and the exit code of the command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import ClassVar
 
@@ -34,11 +36,26 @@ class InputError(VkfuseError):
 
 
 class FormatError(InputError):
-    """A malformed binary file. `field` is the path of the bad field (`execution_plan[0].values[3].sizes`)."""
+    """A malformed binary file.
 
-    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
-        super().__init__(f"{field}: {message}" if field else message, hint=hint)
-        self.field = field
+    `reason` is what is wrong, `field` the path of the bad field (`execution_plan[0].values[3].sizes`), `path` the file.
+    """
+
+    def __init__(self, reason: str, *, field: str = "", path: str = "", hint: str = "") -> None:
+        super().__init__(": ".join(part for part in (path, field, reason) if part), hint=hint)
+        self.reason, self.field, self.path = reason, field, path
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let a FormatError raised within name the file `path`, and say what to do."""
+    try:
+        yield
+    except FormatError as error:
+        if error.path or not path:
+            raise
+        hint = error.hint or "the file is damaged or of another kind: write or copy it again"
+        raise FormatError(error.reason, field=error.field, path=path, hint=hint) from error
 
 
 class UnsafePickleError(InputError):

@@ -152,7 +152,7 @@ def check_archive(source: IO[bytes], name: str, *, allow_pickle: bool) -> IO[byt
         if allow_pickle:
             source.seek(0)
             return source
-        members = _known_members(archive.namelist(), name)
+        members = _known_members(archive, name)
         _check_model(_read_json(archive, members["models/model.json"], name), f"{name}: models/model.json")
         for member in _pickled_members(archive, members, name):
             _check_globals(_globals_of_member(_read(archive, member, name), f"{name}: {member}"), name)
@@ -227,11 +227,13 @@ _MEMBER = re.compile(
 )
 
 
-def _known_members(names: list[str], where: str) -> dict[str, str]:
+def _known_members(archive: zipfile.ZipFile, where: str) -> dict[str, str]:
     """The members by their names inside the archive's one folder.
 
     Raises UnsafePickleError for a member that torch.export.save does not write.
     """
+    names = archive.namelist()
+    _check_stored(archive, where)
     folders = {n.split("/", 1)[0] for n in names}
     if len(folders) != 1 or len({n.casefold() for n in names}) != len(names):
         raise UnsafePickleError(f"{where}: the archive's members are ambiguous", hint=_PICKLE_HINT)
@@ -244,6 +246,17 @@ def _known_members(names: list[str], where: str) -> dict[str, str]:
     if "models/model.json" not in inside:
         raise UnsafePickleError(f"{where}: the program is not models/model.json", hint=_PICKLE_HINT)
     return inside
+
+
+def _check_stored(archive: zipfile.ZipFile, where: str) -> None:
+    """Torch stores members as they are; a compressed one may be a thousand times as large as the file."""
+    if any(
+        info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size
+        for info in archive.filelist
+    ):
+        raise InputError(
+            f"{where}: the archive is compressed", hint="zip it without compression (zip -0), as torch does"
+        )
 
 
 def _read(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
@@ -294,6 +307,7 @@ def _globals_of_member(data: bytes, where: str) -> set[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as nested:
             names = nested.namelist()
+            _check_stored(nested, where)
             pickles = [m for m in names if m.lower().endswith(".pkl")]
             if len(pickles) != 1 or len({n.casefold() for n in names}) != len(names):
                 raise UnsafePickleError(f"{where}: the member's pickles are ambiguous", hint=_PICKLE_HINT)

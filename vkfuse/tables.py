@@ -7,6 +7,7 @@ import torch
 
 from vkfuse.report.model import Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
+from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, TablePlan
 from vkfuse.rewrite.grids import Grid
 
@@ -19,8 +20,8 @@ _RUNGS: Mapping[decisions.Rung, Rung] = {
 
 def table_rows(plans: Sequence[TablePlan], before: Sequence[TablePlan]) -> tuple[TableRow, ...]:
     """A row for each table, the largest first; `before` is the plan of the baseline, empty where it is another file."""
-    sizes = {p.table.digest: plan_bytes(p) for p in before}
-    rows = [_row(plan, sizes.get(plan.table.digest)) for plan in plans]
+    sizes = {p.table.identity: plan_bytes(p) for p in before}
+    rows = [_row(plan, sizes.get(plan.table.identity)) for plan in plans]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
 
 
@@ -66,19 +67,13 @@ def _proof(made: Iterable[Decision]) -> Proof:
 
 def plan_bytes(plan: TablePlan) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
-    stored = {_identity(t): t.numel() * t.element_size() for d in plan.decisions for t in _constants(d)}
+    stored = {content(t): t.numel() * t.element_size() for d in plan.decisions for t in _constants(d)}
     folded = {_folded(d) for d in plan.decisions if d.proposal is None}
     return sum(stored.values()) + sum(size for _, size in folded)
 
 
 def _constants(decision: Decision) -> tuple[torch.Tensor, ...]:
     return decision.proposal.constants if decision.proposal is not None else ()
-
-
-def _identity(tensor: torch.Tensor) -> tuple[object, ...]:
-    """Equal for tensors that are stored once: a cheap key of shape, dtype and content."""
-    flat = tensor.reshape(-1).view(torch.uint8)
-    return tensor.dtype, tuple(tensor.shape), hash(flat.numpy().tobytes())
 
 
 def _folded(decision: Decision) -> tuple[str, int]:

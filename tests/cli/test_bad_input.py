@@ -6,7 +6,9 @@ import io
 import pickle
 import re
 import signal
+import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,24 @@ def _of_another_version(archive):
     return changed.encoded()
 
 
+def _compressed(members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def _bomb(archive):
+    """A weight of 64 MiB of zeros in some KiB."""
+    members = {**archive.members, WEIGHT: bytes(1 << 26)}
+    return _compressed((archive.folder + name, data) for name, data in members.items())
+
+
+def _bomb_in_a_weight(archive):
+    return _with(archive, WEIGHT, _compressed([("archive/data.pkl", bytes(1 << 26))]))
+
+
 BAD = {  # what is wrong: (bytes from a good archive, words of the message)
     "empty": (lambda _: b"", "not a .pt2 file"),
     "text": (lambda _: b"hello world" * 100, "not a .pt2 file"),
@@ -64,6 +84,8 @@ BAD = {  # what is wrong: (bytes from a good archive, words of the message)
     "a list of weights that is a list": (lambda a: _with(a, WEIGHTS, b"[]"), ""),
     "a list of constants of numbers": (lambda a: _with(a, CONSTANTS, b'{"config": {"x": 1}}'), ""),
     "a program of a later version": (_of_another_version, ""),
+    "a weight that inflates": (_bomb, "compressed"),
+    "a pickle that inflates": (_bomb_in_a_weight, "compressed"),
     "a weight that is noise": (lambda a: _with(a, WEIGHT, b"\x93" * 100), ""),
     "a TorchScript file": (lambda _: _torchscript(), "TorchScript"),
     "a state dict": (lambda _: _state_dict(), "no exported program"),
@@ -151,12 +173,33 @@ def test_full_disk(vkfuse, program, output, monkeypatch):
     assert "free some space" in ran.err
 
 
-def test_report_that_cannot_be_written(vkfuse, program, tmp_path):
-    """Exit code 2, and the error names the report."""
+@pytest.mark.parametrize("command", ["inspect", "optimize"])
+def test_report_that_cannot_be_written(command, vkfuse, program, output, tmp_path):
+    """Exit code 2 before any work: the error names the report, no stage was announced, the output is the old one."""
     report = tmp_path / "absent" / "r.json"
-    ran = vkfuse("inspect", program, "-q", "--report", report)
-    assert ran.code == 2
+    ran = vkfuse(command, program, *(("-o", output) if command == "optimize" else ()), "--report", report)
+    _check_failed(ran, 2, output)
     assert f"cannot write {report}" in ran.err
+    assert "loading" not in ran.err
+
+
+def test_baseline_that_is_no_file_of_ours(vkfuse, program, output, tmp_path):
+    """A baseline file is read before any work."""
+    baseline = tmp_path / "base.pte"
+    baseline.write_bytes(b"no program" * 10)
+    ran = vkfuse("optimize", program, "-o", output, "--baseline", baseline)
+    _check_failed(ran, 2, output)
+    assert f"error: {baseline}: " in ran.err
+    assert "loading" not in ran.err
+
+
+def test_package_that_is_missing(vkfuse, program, output, monkeypatch):
+    """A slim installation: the command names the package that it lacks."""
+    monkeypatch.setitem(sys.modules, "vkfuse.pipeline", None)
+    monkeypatch.delattr("vkfuse.pipeline", raising=False)
+    ran = vkfuse("optimize", program, "-o", output)
+    _check_failed(ran, 2, output)
+    assert "this command needs the package" in ran.err
 
 
 @pytest.mark.parametrize(

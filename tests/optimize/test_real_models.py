@@ -12,9 +12,8 @@ TANH = 2e-3  # the runtime computes every gelu by tanh: 5e-4 a layer, of outputs
 ROUNDED = 2e-2  # activations that round to a neighbour, of 256 steps
 
 
-@pytest.mark.parametrize(
-    ("batch", "linears"), [(1, True), (2, False)], ids=["all-linears-batch-1", "embedding-batch-2"]
-)
+@pytest.mark.parametrize("batch", [1, 2], ids="batch-{}".format)
+@pytest.mark.parametrize("linears", [False, True], ids=["embedding", "all-linears"])
 def test_sentence_encoder(batch, linears, outcome_of):
     """MiniLM with its published weights: every table that an input reaches is 4-bit, the hidden states are eager's."""
     outcome = outcome_of(partial(encoder, batch=batch, linears=linears))

@@ -9,7 +9,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Final
 
-from vkfuse.errors import FormatError
+from vkfuse.errors import FormatError, naming
 from vkfuse.pte.flatbuffer import Budget, Source
 from vkfuse.pte.layout import FLAT_TENSOR
 from vkfuse.pte.mapping import map_file
@@ -22,7 +22,8 @@ _HEADER_AT: Final = 8  # between the root offset and the tables, whose offsets c
 
 def read_ptd(path: Path | str) -> Mapping[str, memoryview]:
     """Map a .ptd and return its blobs by key. InputError, FormatError."""
-    return parse_ptd(map_file(path))
+    with naming(str(path)):
+        return parse_ptd(map_file(path))
 
 
 def parse_ptd(data: memoryview | bytes) -> Mapping[str, memoryview]:

@@ -9,7 +9,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Final
 
-from vkfuse.errors import FormatError
+from vkfuse.errors import FormatError, naming
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import PROGRAM
 from vkfuse.pte.mapping import map_file
@@ -28,7 +28,9 @@ _NOTHING: Final[Mapping[str, memoryview]] = MappingProxyType({})
 
 def read_pte(path: Path | str, *, external: Mapping[str, memoryview] = _NOTHING) -> PteFile:
     """Map and read a .pte (`-` for stdin); `external` holds its .ptd blobs. InputError, FormatError."""
-    return parse_pte(map_file(path), path=str(path), external=external)
+    name = "stdin" if str(path) == "-" else str(path)
+    with naming(name):
+        return parse_pte(map_file(path), path=name, external=external)
 
 
 def parse_pte(

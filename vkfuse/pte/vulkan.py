@@ -11,7 +11,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Final
 
-from vkfuse.errors import FormatError
+from vkfuse.errors import FormatError, naming
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType, enumerated
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
@@ -144,7 +144,8 @@ def vulkan_graphs(pte: PteFile) -> Graphs:
             at = delegate.processed_at
             if at not in decoded:
                 where = f"{method.name}.delegates[{index}].processed"
-                decoded[at] = _decode(delegate.processed, named_data, budget, where)
+                with naming(pte.path):
+                    decoded[at] = _decode(delegate.processed, named_data, budget, where)
             graphs[method.name, index] = decoded[at]
     return MappingProxyType(graphs)
 
@@ -156,8 +157,7 @@ def _decode(
     try:
         return read_vulkan_graph(blob, named_data, budget=budget)
     except FormatError as error:
-        field = f"{where}.{error.field}"
-        raise FormatError(error.message.removeprefix(f"{error.field}: "), field=field) from error
+        raise FormatError(error.reason, field=f"{where}.{error.field}") from error
 
 
 def read_vulkan_graph(

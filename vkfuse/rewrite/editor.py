@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,8 @@ from torch.export.graph_signature import (
     InputSpec,
     TensorArgument,
 )
+
+from vkfuse.rewrite.content import content
 
 aten = torch.ops.aten
 
@@ -81,7 +82,7 @@ class GraphEditor:
     def constant(self, value: torch.Tensor, name: str) -> fx.Node:
         """A placeholder that holds `value`, a new one only where no equal constant was added before."""
         value = value.detach().contiguous()
-        key = _content(value)
+        key = content(value)
         if key not in self._by_content:
             self._by_content[key] = self._add_placeholder(value, name)
         return self._by_content[key]
@@ -205,13 +206,6 @@ _INPUT_ORDER = (
     InputKind.CUSTOM_OBJ,
     InputKind.USER_INPUT,
 )
-
-
-def _content(value: torch.Tensor) -> tuple[object, ...]:
-    digest = hashlib.sha256()
-    if value.numel():
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return (digest.hexdigest(), value.dtype, tuple(value.shape))
 
 
 def _fake_mode(graph: fx.Graph) -> FakeTensorMode:

@@ -1,8 +1,7 @@
 """Find the tables of a program and each of their sites, from what the program computes."""
 
-import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +11,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.content import content
 from vkfuse.rewrite.grids import Grid, lookup_readers, read_arithmetic, weight_readers, weights_behind
 
 aten = torch.ops.aten
@@ -47,11 +47,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """A constant quantized weight with all of its sites. `stored_bytes` is what its constants take in the program."""
+    """A constant quantized weight with all of its sites, told apart by `identity`."""
 
     name: str
-    digest: str
-    stored_bytes: int
+    identity: Hashable
     sites: tuple[Site, ...]
 
 
@@ -67,18 +66,17 @@ class _Use:
 
 def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]:
     """All tables of `exported` in the order of their first site; sites with equal integer values share a table."""
-    found: dict[str, list[tuple[Site, fx.Node]]] = {}
+    found: dict[Hashable, list[tuple[Site, fx.Node]]] = {}
     for site, source in _sites(exported, constants):
-        found.setdefault(_digest(site, source), []).append((site, source))
+        found.setdefault(_identity(site, source), []).append((site, source))
     names = _stored_names(exported)
     return tuple(
         Table(
             name=_table_name(sites[0][1], constants, names),
-            digest=digest,
-            stored_bytes=_stored_bytes(sites[0][1], constants),
+            identity=identity,
             sites=tuple(site for site, _ in sites),
         )
-        for digest, sites in found.items()
+        for identity, sites in found.items()
     )
 
 
@@ -186,14 +184,9 @@ def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
     return _Use(consumer=Consumer.MATMUL, operand=operand, transposed=transposed)
 
 
-def _digest(site: Site, source: fx.Node) -> str:
+def _identity(site: Site, source: fx.Node) -> Hashable:
     """Content of the integer values, so that copies of one table are one table."""
-    if site.grid is None:
-        return source.name
-    values = site.grid.values.contiguous()
-    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.numpy().data)
-    return digest.hexdigest()
+    return source.name if site.grid is None else content(site.grid.values)
 
 
 def _stored_names(exported: ExportedProgram) -> dict[str, str]:
@@ -211,10 +204,3 @@ def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) ->
     steps = constants.expression(first) if isinstance(first, fx.Node) else []
     stored = [names[n.name] for n in steps if n.name in names]
     return re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", stored[0]) if stored else source.name
-
-
-def _stored_bytes(source: fx.Node, constants: Constants) -> int:
-    """Bytes of the constants that `source` reads."""
-    read = [source] if source.op == "placeholder" else source.all_input_nodes
-    values = [i.meta["val"] for i in read if i in constants]
-    return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))

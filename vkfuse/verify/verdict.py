@@ -136,7 +136,7 @@ class Verification:
         worst = self.worst
         return Verify(
             ran=bool(self.runs),
-            ok=self.ok,
+            ok=None if self.status == "cannot-verify" else self.ok,
             max_abs_error=worst.max_abs if worst else None,
             max_rel_error=worst.max_rel if worst else None,
             skipped=(*self.skipped, *((self.message,) if self.message and not self.runs else ())),
