@@ -25,7 +25,7 @@ class DecoderConfig:
     heads: int = 10
     key_heads: int = 2
     hidden: int = 1728
-    layers: int = 1
+    layers: int = 2
     batch: int = 2
     longest: int = 64
     group_size: int = 32
