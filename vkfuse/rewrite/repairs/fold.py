@@ -30,10 +30,10 @@ def fold_constants(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Re
         value = constants.value(node)
         editor.replace(node, editor.constant(value, f"folded.{node.name}"))
     result = editor.finish()
-    added = _constant_bytes(result) - before
     names = tuple(n.name for n in folded)
-    detail = f"{len(names)} constant expressions evaluated"
-    return result, (Repair(code="constants-folded", nodes=names, detail=detail, bytes_added=added),)
+    added = _constant_bytes(result) - before
+    detail = f"{len(names)} constant expressions evaluated, {added:+,} bytes of constants"
+    return result, (Repair(code="constants-folded", nodes=names, detail=detail),)
 
 
 def _read_by_lowering(node: fx.Node) -> bool:

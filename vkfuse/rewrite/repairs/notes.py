@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """One exact change to the graph: a stable `code`, the nodes and the bytes that it added to the constants."""
+    """One exact change to the graph: a stable `code`, the nodes, and what was done with them."""
 
     code: str
     nodes: tuple[str, ...]
     detail: str
-    bytes_added: int = 0
