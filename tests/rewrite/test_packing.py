@@ -17,7 +17,7 @@ from vkfuse.rewrite.rules.q4_pack import LINEAR_COLUMNS, LOOKUP_COLUMNS, q4_pack
 from vkfuse.rewrite.survey import Table
 
 NIBBLES = st.integers(-8, 7)
-TABLE = Table(name="table", digest="", stored_bytes=0, sites=())
+TABLE = Table(name="table", identity=0, sites=())
 SHAPES = st.tuples(
     st.integers(1, 9), st.integers(1, 12), st.integers(1, 40)
 )  # rows, groups, columns of a group

@@ -43,8 +43,8 @@ def before_fused_lookups(exported: ExportedProgram, plans: Sequence[TablePlan]) 
 
 def decide(site: Site, table: Table, constants: Constants, operators: frozenset[str]) -> Decision:
     """The first rule whose rebuilt table is exact, else fold the table to floats."""
-    refusals: list[Refusal] = []
-    for rule in RULES[site.consumer]:
+    refusals = _unreadable(site)
+    for rule in RULES[site.consumer] if site.grid is not None else ():
         outcome = rule(site, table, constants)
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
@@ -58,13 +58,20 @@ def decide(site: Site, table: Table, constants: Constants, operators: frozenset[
                 site=site, rung=outcome.rung, proposal=outcome, refusals=tuple(refusals), proof=proof
             )
         refusals.append(_not_exact(outcome, proof))
-    if site.consumer is Consumer.OTHER:
-        refusals.append(_unknown_consumer(site))
-    if site.consumer is Consumer.CONSTANT_GATHER:
-        refusals.append(
-            Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")
-        )
     return _fold(site, table, constants, tuple(refusals))
+
+
+def _unreadable(site: Site) -> list[Refusal]:
+    """Why no rule can be asked about a site."""
+    if site.consumer is Consumer.OTHER:
+        return [_unknown_consumer(site)]
+    if site.consumer is Consumer.CONSTANT_GATHER:
+        return [Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")]
+    if site.grid is None:
+        return [
+            Refusal(code="table-not-readable", detail="values and scales cannot be told apart in the graph")
+        ]
+    return []
 
 
 def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:

@@ -19,13 +19,11 @@ def prove(site: Site, proposal: Proposal, constants: Constants) -> Proof:
 
     The proof is "exact" where every bit agrees, else "rounded" with the largest absolute difference.
     """
-    if site.grid is None:
-        raise ValueError("a site without a grid has nothing to prove")
-    original = original_rows(site, constants)
-    step = max(1, CHUNK_ELEMENTS // max(1, site.grid.columns))
+    grid, original = site.numbers(), original_rows(site, constants)
+    step = max(1, CHUNK_ELEMENTS // max(1, grid.columns))
     error, exact = 0.0, True
-    for low in range(0, site.grid.rows, step):
-        high = min(low + step, site.grid.rows)
+    for low in range(0, grid.rows, step):
+        high = min(low + step, grid.rows)
         wanted, rebuilt = original(low, high), proposal.rebuild(low, high)
         if not _same_bits(wanted, rebuilt):
             exact = False

@@ -44,6 +44,18 @@ class Site:
     transposed: bool = False
     indices: fx.Node | None = None
 
+    def numbers(self) -> Grid:
+        """The grid. Raises ValueError where it cannot be read; no rule is asked about such a site."""
+        if self.grid is None:
+            raise ValueError(f"{self.node.name} has no readable table")
+        return self.grid
+
+    def lookups(self) -> fx.Node:
+        """The indices of a gather. Raises ValueError for any other site."""
+        if self.indices is None:
+            raise ValueError(f"{self.node.name} is no gather")
+        return self.indices
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:

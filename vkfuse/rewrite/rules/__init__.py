@@ -15,6 +15,4 @@ Rule = Callable[[Site, Table, Constants], Proposal | Refusal]
 RULES: dict[Consumer, tuple[Rule, ...]] = {
     Consumer.GATHER: (propose_q4_lookup, propose_gathered_rows),
     Consumer.MATMUL: (propose_dq8ca_linear, propose_q4_linear),
-    Consumer.CONSTANT_GATHER: (),
-    Consumer.OTHER: (),
 }

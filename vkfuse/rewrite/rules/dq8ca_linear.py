@@ -1,7 +1,7 @@
 """4-bit matmuls on dynamically quantized activations (8da4w) become ``et_vk.linear_dq8ca_q4gsw`` on a 2-D input."""
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,8 +45,8 @@ class Dq8caLinear:
         return self.pack.packed, self.scales, self.sums, *bias
 
     def rebuild(self, low: int, high: int) -> torch.Tensor:
-        """Rows [low, high) of the weight [outputs, inputs]."""
-        return self.pack.rebuild(low, high)
+        """Rows [low, high) of the weight [outputs, inputs], by the scales as they are stored."""
+        return replace(self.pack, scales=self.scales.t()).rebuild(low, high)
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """The product, in the shape of the site."""

@@ -38,10 +38,8 @@ class FoldedLookup:
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """Rows for each index, in the shape of the site."""
-        if site.indices is None:
-            raise ValueError("a gather without indices")
         table = editor.constant(self.values, f"{self.name}.float")
-        return editor.call(aten.embedding.default, table, editor.node(site.indices))
+        return editor.call(aten.embedding.default, table, editor.node(site.lookups()))
 
 
 def fold_lookup(site: Site, table: Table, constants: Constants) -> FoldedLookup | None:

@@ -8,7 +8,7 @@ from torch import fx
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Refusal, Rung
-from vkfuse.rewrite.rules.lookups import flat_indices, needs_wrapping, restore_shape
+from vkfuse.rewrite.rules.lookups import flat_indices, restore_shape, steps
 from vkfuse.rewrite.survey import Site, Table
 
 if TYPE_CHECKING:
@@ -78,16 +78,10 @@ class GatheredRows:
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> GatheredRows | Refusal:
     """Integer rows gathered first, or why that cannot be."""
     del constants
-    grid, indices = site.grid, site.indices
-    if grid is None or indices is None:
-        return Refusal(
-            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
-        )
+    grid = site.numbers()
     if grid.values.dtype not in {torch.int8, torch.uint8}:
         return Refusal(code="values-wider-than-a-byte", detail=f"values are {grid.values.dtype}")
     points = grid.zero_points if grid.zero_points is not None and bool(grid.zero_points.any()) else None
-    flattened = ("indices-flattened",) if indices.meta["val"].ndim != 1 else ()
-    wrapped = ("indices-wrapped",) if needs_wrapping(site) else ()
     return GatheredRows(
         values=grid.values,
         scales=grid.scales.float(),
@@ -95,5 +89,5 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Gat
         group_size=grid.group_size,
         dtype=grid.dtype,
         name=table.name,
-        how=(*flattened, *wrapped),
+        how=steps(site),
     )

@@ -18,24 +18,32 @@ def needs_wrapping(site: Site) -> bool:
     return site.node.target == aten.index.Tensor
 
 
+def _many_rows(site: Site) -> bool:
+    return bool(site.lookups().meta["val"].ndim != 1)
+
+
+def steps(site: Site) -> tuple[str, ...]:
+    """Codes of what is done to the indices."""
+    codes = {"indices-flattened": _many_rows(site), "indices-wrapped": needs_wrapping(site)}
+    return tuple(code for code, done in codes.items() if done)
+
+
 def flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
     """The site's indices as one row [n]: the shader reads only one row of an index texture."""
-    if site.indices is None:
-        raise ValueError("a gather without indices")
-    indices: Any = editor.node(site.indices)
+    indices: Any = editor.node(site.lookups())
     if needs_wrapping(site):
         unwrapped = indices
         indices = editor.once(("wrapped", unwrapped, rows), lambda: _wrap(editor, unwrapped, rows))
-    if site.indices.meta["val"].ndim == 1:
+    if not _many_rows(site):
         return indices  # type: ignore[no-any-return]
     return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]
 
 
 def restore_shape(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int) -> fx.Node:
     """Rows [n, columns] in the shape of the site: its indices' shape and the columns."""
-    if site.indices is None or site.indices.meta["val"].ndim == 1:
+    if not _many_rows(site):
         return rows
-    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.indices), columns])
+    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.lookups()), columns])
 
 
 def _wrap(editor: "GraphEditor", indices: fx.Node, rows: int) -> Any:

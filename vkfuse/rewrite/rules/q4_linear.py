@@ -1,6 +1,6 @@
 """Weight-only 4-bit matmuls become ``et_vk.linear_q4gsw`` on a 2-D input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,8 +36,8 @@ class Q4Linear:
         return self.pack.packed, self.scales, *bias
 
     def rebuild(self, low: int, high: int) -> torch.Tensor:
-        """Rows [low, high) of the weight [outputs, inputs]."""
-        return self.pack.rebuild(low, high)
+        """Rows [low, high) of the weight [outputs, inputs], by the scales as they are stored."""
+        return replace(self.pack, scales=self.scales.t()).rebuild(low, high)
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """The product, in the shape of the site."""
@@ -72,11 +72,7 @@ def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Q4Linea
 
 def linear_pack(site: Site, table: Table) -> Q4Pack | Refusal:
     """The pack for a matmul, of the tied lookup's shape where there is one, so that both store the same bytes."""
-    grid = site.grid
-    if grid is None:
-        return Refusal(
-            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
-        )
+    grid = site.numbers()
     x = input_of(site).meta["val"]
     if any(size == 0 for size in x.shape if isinstance(size, int)):
         return Refusal(code="no-rows", detail="the input is empty by its shape")

@@ -8,7 +8,7 @@ from torch import fx
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Refusal, Rung
-from vkfuse.rewrite.rules.lookups import flat_indices, needs_wrapping, restore_shape
+from vkfuse.rewrite.rules.lookups import flat_indices, restore_shape, steps
 from vkfuse.rewrite.rules.q4_pack import LOOKUP_COLUMNS, Q4Pack, q4_pack
 from vkfuse.rewrite.survey import Site, Table
 
@@ -57,11 +57,7 @@ class Q4Lookup:
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Q4Lookup | Refusal:
     """A fused lookup, or why the operator cannot express this table."""
     del constants
-    grid, indices = site.grid, site.indices
-    if grid is None or indices is None:
-        return Refusal(
-            code="table-not-readable", detail="the numbers of the table cannot be read from the graph"
-        )
+    grid, indices = site.numbers(), site.lookups()
     if indices.meta["val"].numel() == 0:
         return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
     pack = q4_pack(grid, table, columns_multiple=LOOKUP_COLUMNS)
@@ -75,6 +71,4 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Q4Looku
             detail=f"a padded row takes {packed_row} bytes, one byte a weight takes {int8_row}",
             hint=f"quantize with a group size that divides {pack.padded_columns}",
         )
-    flattened = ("indices-flattened",) if indices.meta["val"].ndim != 1 else ()
-    wrapped = ("indices-wrapped",) if needs_wrapping(site) else ()
-    return Q4Lookup(pack=pack, name=table.name, how=(*pack.how, *flattened, *wrapped))
+    return Q4Lookup(pack=pack, name=table.name, how=(*pack.how, *steps(site)))
