@@ -10,6 +10,7 @@ from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, repair
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -172,6 +173,22 @@ def test_stacks(take, dynamic):
         max(n.meta["val"].ndim for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)) == 4
     )
     _same(before, after, *((torch.randn(2, rows, 30),) for rows in ((7, 2, 16) if dynamic else (7,))))
+
+
+def test_expansions():
+    """A bias that is expanded over a dynamic batch is broadcast; one that something else reads stays as it is."""
+
+    class Biased(nn.Module):
+        def forward(self, scores, bias):
+            added = scores + bias.expand(scores.shape[0], -1, -1).contiguous()
+            return added, (bias * 2).expand(scores.shape[0], -1, -1).flip(0)
+
+    shapes = ({0: Dim("batch", min=2, max=8)}, None)
+    before = _program(Biased(), torch.randn(3, 4, 5), torch.randn(1, 4, 5), dynamic=shapes)
+    after, (note,) = expansions_as_broadcasts(before)
+    assert (note.code, len(note.nodes)) == ("expansions-as-broadcasts", 1)
+    assert sum(n.target == aten.expand.default for n in after.graph.nodes) == 1
+    _same(before, after, *((torch.randn(batch, 4, 5), torch.randn(1, 4, 5)) for batch in (2, 8)))
 
 
 def test_lower_bounds():

@@ -13,6 +13,7 @@ from torchao.quantization.granularity import PerGroup
 
 Weights = Literal["embedding", "int4", "8da4w"]
 Length = Literal["static", "dynamic", "cache"]
+GROUP = 32
 CACHED = 32  # positions of a static cache
 STATES = 24  # positions of an encoder's output
 
@@ -54,9 +55,14 @@ def build(setting: Setting) -> ExportedProgram:
 
 
 def _quantize_embeddings(model: nn.Module) -> None:
-    """Every table in int4 group 32 but those of fewer columns: relative position biases, a column a head."""
-    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
-    quantize_(model, config, lambda part, _: isinstance(part, nn.Embedding) and part.embedding_dim >= 32)
+    """Every table in int4 group 32 that torchao takes."""
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
+    quantize_(model, config, lambda part, _: isinstance(part, nn.Embedding) and _is_lookup(part))
+
+
+def _is_lookup(table: nn.Embedding) -> bool:
+    """Neither a relative position bias, of a column a head, nor Whisper's positions, which index the weight itself."""
+    return table.embedding_dim >= GROUP and type(table).__name__ != "WhisperPositionalEmbedding"
 
 
 def _dynamic(inputs: tuple[torch.Tensor, ...], count: int) -> Any:

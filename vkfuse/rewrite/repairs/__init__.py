@@ -10,6 +10,7 @@ from vkfuse.rewrite.repairs.arithmetic import complete_layer_norms, scalars_as_t
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
@@ -35,6 +36,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     repeats_as_concatenation,
     stacks_as_slices,
     write_out_attention,
+    expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,

@@ -188,22 +188,32 @@ def _integer_grouped(
 ) -> torch.Tensor:
     """Quantize x by rows, multiply integers, correct each group's sum for the zero point, scale.
 
-    ``scale[m] * sum over groups g of scales[g, n] * (dot[g, m, n] - zero[m] * sums[g, n])``; the scales of the groups
-    are multiplied into the weights first, so that one product does for all groups: the same up to float32 rounding.
+    ``scale[m] * sum over groups g of scales[g, n] * (dot[g, m, n] - zero[m] * sums[g, n])``; the zero point is taken off
+    the activations first and the scales of the groups multiplied into the weights, so that one product does for all
+    groups: the same up to float32 rounding, zero where a row is. What is wrong with `sums` comes on top.
     """
     quantized, scale, zero = _quantized_rows(call, x)
     rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
     groups, stride = _groups(call, columns, group_size)
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
     covered = min(groups * stride, columns)
-    correction = (by_group.double() * sum_table.double()).sum(dim=0)
+    centered = (quantized - zero[:, None].float())[:, :covered]
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
         factors = by_group[:, start:stop].float().t().repeat_interleave(stride, dim=1)[:, :covered]
-        dots = functional.linear(quantized[:, :covered], values[:, :covered].float() * factors)
-        out[:, start:stop] = (dots - (zero[:, None] * correction[start:stop]).float()) * scale[:, None]
+        told = sum_table[:, start:stop] - _sums_by_group(values[:, :covered], groups, stride)
+        excess = (by_group[:, start:stop].double() * told.double()).sum(dim=0)
+        dots = functional.linear(centered, values[:, :covered].float() * factors)
+        dots = dots - (zero[:, None] * excess).float()
+        out[:, start:stop] = dots * scale[:, None]
     return out
+
+
+def _sums_by_group(values: torch.Tensor, groups: int, stride: int) -> torch.Tensor:
+    """Return [groups, rows] of values [rows, columns], the last group cut off where the columns end."""
+    padded = functional.pad(values, (0, groups * stride - values.shape[1]))
+    return padded.reshape(len(values), groups, stride).sum(dim=-1, dtype=torch.int32).t()
 
 
 def _quantized_rows(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
