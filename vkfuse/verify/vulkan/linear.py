@@ -44,7 +44,7 @@ def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     x = call.tensor(0)
     block = call.args[2]
     if any(size != 1 for size in x.shape[:-2]) or x.dim() < 2:
-        raise call.refused("qparams-not-a-matrix", f"choose_qparams takes a matrix, not {list(x.shape)}")
+        raise call.refused("quantized-input-batched", f"choose_qparams takes a matrix, not {list(x.shape)}")
     if list(block) != [1] * (len(block) - 1) + [x.shape[-1]]:
         raise call.refused("qparams-not-per-row", f"blocks of {block} are not rows")
     call.note(QPARAMS_NUDGED)
