@@ -38,7 +38,7 @@ def test_large_tables_are_dequantized_by_rows(monkeypatch):
     whole = (Reference(exported)((indices,)))[0]
     torch.testing.assert_close(whole, expected)
     monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
-    monkeypatch.setattr(rowwise, "_BLOCK_VALUES", 64 * 5)
+    monkeypatch.setattr(rowwise, "BLOCK_VALUES", 64 * 5)
     called = []
     monkeypatch.setattr(rowwise.RowTable, "whole", lambda _: called.append(1))
     torch.testing.assert_close(Reference(exported)((indices,))[0], expected)

@@ -12,11 +12,11 @@ from vkfuse.verify.behaviours import (
     ONE_ROW_UNQUANTIZED,
     QPARAMS_NUDGED,
 )
+from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
-from vkfuse.verify.vulkan.embedding import unpack_nibbles
+from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
-_BLOCK_VALUES = 1 << 22  # of an unpacked weight at a time: 16 MiB of float32
 _SMALLEST_SCALE = 6.1e-5
 
 
@@ -135,7 +135,7 @@ def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first row, int8 rows) of a packed weight, a bounded number of values at a time."""
-    step = max(1, _BLOCK_VALUES // max(1, weight.shape[1] * 2))
+    step = max(1, BLOCK_VALUES // max(1, weight.shape[1] * 2))
     for start in range(0, weight.shape[0], step):
         yield start, unpack_nibbles(weight[start : start + step], low_first=True)
 
@@ -162,8 +162,8 @@ def _grouped(
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :covered]
-        out[:, start:stop] = functional.linear(x[:, :covered], values[:, :covered].float() * factors)
+        floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
+        out[:, start:stop] = functional.linear(x[:, :covered], floats)
     return out
 
 
@@ -200,8 +200,8 @@ def _integer_grouped(
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].float().t().repeat_interleave(stride, dim=1)[:, :covered]
-        dots = functional.linear(quantized[:, :covered], values[:, :covered].float() * factors)
+        floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
+        dots = functional.linear(quantized[:, :covered], floats)
         out[:, start:stop] = (dots - (zero[:, None] * correction[start:stop]).float()) * scale[:, None]
     return out
 
