@@ -59,7 +59,7 @@ def test_memory_stays_under_twice_the_constants(lowered, tmp_path):
         _saved(tmp_path / "small", small.exported, small.data),
         _saved(tmp_path / "large", from_exported(exported).exported, data),
     ]
-    ran = subprocess.run(  # noqa: S603 - our own interpreter and script
+    ran = subprocess.run(
         [sys.executable, "-c", _GROWTH, *stems], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr

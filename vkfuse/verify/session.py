@@ -100,7 +100,10 @@ class Session:
             return
         if not isinstance(value, torch.Tensor) or value.dtype is not self._memory.dtype(index):
             found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-            raise InputError(f"input {number} is {found}, the file wants {spec.scalar_type.label}")
+            raise InputError(
+                f"input {number} is {found}, the file wants {spec.scalar_type.label}".replace("torch.", ""),
+                hint="give inputs of this type, or the program that the file was made from",
+            )
         if not fits(tuple(value.shape), spec.sizes):
             raise InputError(
                 f"input {number} of shape {list(value.shape)} does not fit into {list(spec.sizes)}"
