@@ -12,11 +12,11 @@ from vkfuse.verify.behaviours import (
     ONE_ROW_UNQUANTIZED,
     QPARAMS_NUDGED,
 )
+from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
-from vkfuse.verify.vulkan.embedding import unpack_nibbles
+from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
-_BLOCK_VALUES = 1 << 22  # of an unpacked weight at a time: 16 MiB of float32
 _SMALLEST_SCALE = 6.1e-5
 
 
@@ -44,7 +44,7 @@ def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     x = call.tensor(0)
     block = call.args[2]
     if any(size != 1 for size in x.shape[:-2]) or x.dim() < 2:
-        raise call.refused("qparams-not-a-matrix", f"choose_qparams takes a matrix, not {list(x.shape)}")
+        raise call.refused("quantized-input-batched", f"choose_qparams takes a matrix, not {list(x.shape)}")
     if list(block) != [1] * (len(block) - 1) + [x.shape[-1]]:
         raise call.refused("qparams-not-per-row", f"blocks of {block} are not rows")
     call.note(QPARAMS_NUDGED)
@@ -135,7 +135,7 @@ def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first row, int8 rows) of a packed weight, a bounded number of values at a time."""
-    step = max(1, _BLOCK_VALUES // max(1, weight.shape[1] * 2))
+    step = max(1, BLOCK_VALUES // max(1, weight.shape[1] * 2))
     for start in range(0, weight.shape[0], step):
         yield start, unpack_nibbles(weight[start : start + step], low_first=True)
 
@@ -162,8 +162,8 @@ def _grouped(
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :covered]
-        out[:, start:stop] = functional.linear(x[:, :covered], values[:, :covered].float() * factors)
+        floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
+        out[:, start:stop] = functional.linear(x[:, :covered], floats)
     return out
 
 
@@ -201,12 +201,10 @@ def _integer_grouped(
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].float().t().repeat_interleave(stride, dim=1)[:, :covered]
         told = sum_table[:, start:stop] - _sums_by_group(values[:, :covered], groups, stride)
         excess = (by_group[:, start:stop].double() * told.double()).sum(dim=0)
-        dots = functional.linear(centered, values[:, :covered].float() * factors)
-        dots = dots - (zero[:, None] * excess).float()
-        out[:, start:stop] = dots * scale[:, None]
+        dots = functional.linear(centered, scaled(values[:, :covered], by_group[:, start:stop].t(), stride))
+        out[:, start:stop] = (dots - (zero[:, None] * excess).float()) * scale[:, None]
     return out
 
 
