@@ -12,9 +12,10 @@ from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
 from vkfuse.errors import CheckFailedError, LoweringError
-from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
+from vkfuse.lower.reason import Reason
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load

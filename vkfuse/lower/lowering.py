@@ -9,8 +9,9 @@ from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
-from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
+from vkfuse.lower.reason import Reason
 from vkfuse.options import Storage, VulkanOptions
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
