@@ -180,6 +180,16 @@ WRONG_AND_RIGHT = [
         {"layer-norm-without-bias": "fails"},
     ),
     (
+        call("aten.native_layer_norm.default", tensor(2, 4), IntList((2, 4)), constant(2, 4), constant(2, 4)),
+        call("aten.native_layer_norm.default", tensor(2, 4), IntList((4,)), constant(4), constant(4)),
+        {"layer-norm-shape": "fails"},
+    ),
+    (
+        call("aten.native_group_norm.default", tensor(1, 8, 5)),
+        call("aten.native_group_norm.default", tensor(1, 8, 5, 1)),
+        {"group-norm-shape": "wrong"},
+    ),
+    (
         call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 2, 5, 64)),
         call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 64)),
         {"rotary-heads-differ": "fails"},
