@@ -1,6 +1,7 @@
 """Would a runtime load this file, and compute what it says? Answered from the bytes alone."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from vkfuse.pte.calls import Call, Site, site_of
@@ -57,6 +58,27 @@ def faults(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.effect != "note")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """A fault of one operator call: `method` and `delegate` say where, `node_id` is the call's own number there."""
+
+    method: str
+    delegate: int
+    node_id: int
+    finding: Finding
+
+
+def blame(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> Iterator[Blame]:
+    """Yield each faulty operator call; findings of the file as a whole have none. InputError, FormatError."""
+    target = find_runtime(runtime)
+    for (method, index), graph in (vulkan_graphs(pte) if graphs is None else graphs).items():
+        delegate = next(m for m in pte.methods if m.name == method).delegates[index]
+        site = site_of(delegate, graph, f"{method}/{index}")
+        for call in graph.chain:
+            for finding in faults(_operator(Call(site, call), target)):
+                yield Blame(method=method, delegate=index, node_id=call.node_id, finding=finding)
+
+
 def _kernels(method: Method) -> Iterator[Finding]:
     """Every CPU operator needs a kernel; those outside the portable library must be linked."""
     libraries = cpu_kernels()
@@ -96,16 +118,20 @@ def _foreign(backend: str, where: str) -> Iterator[Finding]:
 def _delegate(site: Site, target: Runtime) -> Iterator[Finding]:
     """Operators, shaders, rules and constants of one Vulkan delegate."""
     yield from _shaders(staging_shader_names(site), site, target)
-    for operator_call in site.graph.chain:
-        call = Call(site, operator_call)
-        if call.name not in target.operators:
-            hint = f"not in the Vulkan runtime {target.version}; keep it off the delegate"
-            yield call.finding("not-registered", "fails", hint)
-            continue
-        yield from _shaders(shader_names(call), site, target, call.name)
-        for rule in RULES:
-            yield from rule(call)
+    for call in site.graph.chain:
+        yield from _operator(Call(site, call), target)
     yield from _external_constants(site)
+
+
+def _operator(call: Call, target: Runtime) -> Iterator[Finding]:
+    """Yield what is wrong with one operator call."""
+    if call.name not in target.operators:
+        hint = f"not in the Vulkan runtime {target.version}; keep it off the delegate"
+        yield call.finding("not-registered", "fails", hint)
+        return
+    yield from _shaders(shader_names(call), call.site, target, call.name)
+    for rule in RULES:
+        yield from rule(call)
 
 
 def _shaders(names: Iterable[str], site: Site, target: Runtime, operator: str = "") -> Iterator[Finding]:
