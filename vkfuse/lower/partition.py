@@ -15,7 +15,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
     parse_compile_options,
 )
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
-from executorch.exir.backend.utils import tag_constant_data, tag_mutated_buffer
+from executorch.exir.backend.utils import tag_constant_data
 from executorch.exir.dialects._ops import ops as edge_ops
 from torch import fx
 from torch.export import ExportedProgram
@@ -50,7 +50,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
-        supported = _Supported(self._options, self._limits, fusable, _read_mutations(exported_program))
+        supported = _Supported(self._options, self._limits, fusable, _mutations(exported_program))
         partitions = CapabilityBasedPartitioner(
             module, supported, allows_single_node_partition=True
         ).propose_partitions()
@@ -65,17 +65,16 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         for name, reason in supported.reasons.items():
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
-        tag_mutated_buffer(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
 
-def _read_mutations(exported: ExportedProgram) -> frozenset[str]:
-    """Nodes whose result is written to a buffer and read by others too.
+def _mutations(exported: ExportedProgram) -> frozenset[str]:
+    """Nodes whose result is written to a buffer: state stays outside of delegates, where all methods can share it.
 
-    ExecuTorch drops such an output from the delegate's call but not from its graph, which then fails at run time.
+    Of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call but not from its graph,
+    which then fails at run time; what others write to it, the delegate never sees.
     """
-    written = exported.graph_signature.buffers_to_mutate
-    return frozenset(n.name for n in exported.graph.nodes if n.name in written and len(n.users) > 1)
+    return frozenset(exported.graph_signature.buffers_to_mutate)
 
 
 def _does_work(nodes: Any) -> bool:

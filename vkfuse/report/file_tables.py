@@ -62,7 +62,9 @@ def _together(known: TableRow | None, row: TableRow) -> TableRow:
     if known is None:
         return row
     consumers = tuple(dict.fromkeys((*known.consumers, *row.consumers)))
-    return replace(known, consumers=consumers, group_size=known.group_size or row.group_size)
+    methods = tuple(dict.fromkeys((*known.methods, *row.methods)))
+    group = known.group_size or row.group_size
+    return replace(known, consumers=consumers, group_size=group, methods=methods)
 
 
 def _vulkan_rows(graphs: Graphs) -> Iterator[TableRow]:
@@ -72,14 +74,14 @@ def _vulkan_rows(graphs: Graphs) -> Iterator[TableRow]:
         for call in graph.chain:
             reader = _VULKAN.get(call.name)
             if reader is not None:
-                yield from _vulkan_row(graph, call, reader, copies, f"{method}/{index}")
+                yield from _vulkan_row(graph, call, reader, copies, (method, index))
 
 
 _PREPACK: Final = "et_vk.prepack.default"
 
 
 def _vulkan_row(
-    graph: VulkanGraph, call: OperatorCall, reader: Reader, copies: dict[int, int], where: str
+    graph: VulkanGraph, call: OperatorCall, reader: Reader, copies: dict[int, int], where: tuple[str, int]
 ) -> Iterator[TableRow]:
     """Yield the row of one call, if its weight is a constant."""
 
@@ -94,7 +96,8 @@ def _vulkan_row(
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
     key = graph.constants[weight.constant_id].named_key
     yield _row(
-        name=key[:12] if key else f"{where} constant {weight.constant_id}",
+        method=where[0],
+        name=key[:12] if key else f"{where[0]}/{where[1]} constant {weight.constant_id}",
         dims=weight.dims,
         dtype=weight.dtype.label,
         reader=reader,
@@ -134,7 +137,8 @@ def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[Table
         return
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
     yield _row(
-        name=weight.name or f"{method.name} constant {weight.data_buffer_idx}",
+        method=method.name,
+        name=weight.name or f"constant {weight.data_buffer_idx}",  # the methods of a file share its constants
         dims=weight.sizes,
         dtype=weight.scalar_type.label,
         reader=reader,
@@ -145,7 +149,15 @@ def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[Table
 
 
 def _row(
-    *, name: str, dims: tuple[int, ...], dtype: str, reader: Reader, group: int | None, size: int, wide: int
+    *,
+    method: str,
+    name: str,
+    dims: tuple[int, ...],
+    dtype: str,
+    reader: Reader,
+    group: int | None,
+    size: int,
+    wide: int,
 ) -> TableRow:
     """Return a row; the last axis of a packed weight counts bytes of several values."""
     bits = reader.bits or wide
@@ -162,6 +174,7 @@ def _row(
         bytes_before=None,
         bytes_after=size,
         proof=None,
+        methods=(method,),
     )
 
 
