@@ -108,11 +108,7 @@ def optimize(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed.
-
-    Several programs become the methods of one file, which stores what they share once:
-    vkfuse optimize prefill=prefill.pt2 decode=decode.pt2 -o model.pte
-    """
+    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods."""
     sources = parse_methods(models)
     options = Options(
         runtime=runtime,

@@ -99,7 +99,7 @@ def optimize(
             diff=None if before.measured is None else _diff(after, before.measured),
             notes=(
                 *((runtime.note,) if runtime.note else ()),
-                *state_notes(_exported(programs)),
+                *state_notes(_exported(programs), _exported(prepared)),
                 *deviations(verifications.values()),
             ),
         )

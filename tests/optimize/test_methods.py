@@ -152,15 +152,16 @@ def test_state_of_two_methods_is_one_buffer(writes, tmp_path):
     places = _places(path)
     assert (STATE_ARENA, 0) in places["prefill"] & places["decode"]
     (note,) = report.notes
-    assert note.startswith("state cache of prefill and decode is one buffer")
+    assert note.startswith("prefill and decode share state")
+    assert note.endswith(": cache")
     assert "share_memory_arenas" in note
 
 
 @pytest.mark.parametrize(
     ("decode", "words"),
     [
-        (lambda: _program(_keeps, 1, length=8), "is each method's own"),
-        (lambda: _program(_reads, 1), "decode reads the stored value of cache"),
+        (lambda: _program(_keeps, 1, length=8), "prefill and decode have state of their own each"),
+        (lambda: _program(_reads, 1), "decode reads values as stored, not what prefill writes: cache"),
     ],
     ids=["other shape", "read only"],
 )

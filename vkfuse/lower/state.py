@@ -12,6 +12,8 @@ from torch.export import ExportedProgram
 
 from vkfuse.program import constants_of
 
+_NAMED = 3  # buffers that a note spells out
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
@@ -23,32 +25,42 @@ class State:
 
     @property
     def alike(self) -> bool:
-        """Whether all writers have the same kind of buffer."""
-        return len({self.kinds[method] for method in self.writers}) == 1
+        """Whether all methods that have it write it, and have it in one kind."""
+        return self.kinds.keys() == {*self.writers} and len({*self.kinds.values()}) == 1
 
 
 def shared_state(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:
-    """Names of the buffers that several methods write; none can be shared where some of one name are not alike."""
-    several = [state for state in _states(methods) if len(state.writers) > 1]
-    return (
-        frozenset(state.name for state in several) if all(state.alike for state in several) else frozenset()
-    )
+    """Names of the buffers that several methods write, empty where some state is not alike in all: it would overlap."""
+    states = tuple(_states(methods))
+    several = frozenset(state.name for state in states if len(state.writers) > 1)
+    return several if all(state.alike for state in states) else frozenset()
 
 
-def state_notes(methods: Mapping[str, ExportedProgram]) -> Iterator[str]:
-    """What a user has to know of buffers that several methods have and some write."""
-    shared = shared_state(methods)
-    for state in _states(methods):
-        writers = " and ".join(state.writers)
-        if state.name in shared:
-            yield (
-                f"state {state.name} of {writers} is one buffer where the application loads the file with "
-                "Module(..., share_memory_arenas=true), else each method has its own"
-            )
-        elif len(state.writers) > 1:
-            yield f"state {state.name} is each method's own: not all state of {writers} has the same shape and dtype"
-        for method in sorted(state.kinds.keys() - {*state.writers}):
-            yield f"{method} reads the stored value of {state.name}, not what {writers} writes to it"
+def state_notes(
+    programs: Mapping[str, ExportedProgram], lowered: Mapping[str, ExportedProgram]
+) -> Iterator[str]:
+    """What a user has to know of buffers that several programs have and some write, as they were and as lowered."""
+    shared = shared_state(lowered)
+    said: dict[str, list[str]] = {}
+    for state in _states(programs):
+        for text in _about(state, shared=state.name in shared):
+            said.setdefault(text, []).append(state.name)
+    for text, names in said.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"{text}: {', '.join(names[:_NAMED])}{more}"
+
+
+def _about(state: State, *, shared: bool) -> Iterator[str]:
+    writers = " and ".join(state.writers)
+    if shared:
+        yield (
+            f"{writers} share state where the application loads the file with "
+            "Module(..., share_memory_arenas=true), else each has its own"
+        )
+    elif len(state.writers) > 1:
+        yield f"{writers} have state of their own each, since some differs in shape or dtype or is only read"
+    for method in sorted(state.kinds.keys() - {*state.writers}):
+        yield f"{method} reads values as stored, not what {writers} writes"
 
 
 def _states(methods: Mapping[str, ExportedProgram]) -> Iterator[State]:
