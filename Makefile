@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-zoo lint bench clean
 
 # torch comes first and by its exact version: a range would let pip choose a CUDA build of several gigabytes.
 $(VENV)/.package: pyproject.toml
@@ -25,6 +25,10 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Every architecture in every setting; `make test` has a third of them.
+test-zoo: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "zoo or not zoo" tests/zoo
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

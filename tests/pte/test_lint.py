@@ -14,14 +14,24 @@ from vkfuse.pte.rules import RULES
 from vkfuse.pte.runtimes import cpu_kernels, find_runtime
 from vkfuse.pte.shader_names import shader_names, staging_shader_names
 from vkfuse.pte.values import Bool, Extent, Int, String
-from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
+from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VulkanGraph
 
 NOWHERE = Extent(0, 0)
 Q4 = "et_vk.embedding_q4gsw.default"
 LINEAR = "et_vk.linear_q4gsw.default"
 
 
-def tensor(*dims, dtype=VkDataType.FLOAT32, constant=False, storage=VkStorageType.TEXTURE_3D, staging=None):
+WIDTH, CHANNELS = VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.TENSOR_CHANNELS_PACKED
+
+
+def tensor(
+    *dims,
+    dtype=VkDataType.FLOAT32,
+    constant=False,
+    storage=VkStorageType.TEXTURE_3D,
+    staging=None,
+    layout=WIDTH,
+):
     """Return a tensor of a graph."""
     return VkTensor(
         dtype=dtype,
@@ -29,7 +39,7 @@ def tensor(*dims, dtype=VkDataType.FLOAT32, constant=False, storage=VkStorageTyp
         constant_id=0 if constant else -1,
         mem_obj_id=-1,
         storage=storage,
-        layout=VkMemoryLayout.TENSOR_WIDTH_PACKED,
+        layout=layout,
         staging_dtype=staging or VkDataType.UNSET,
     )
 
@@ -106,6 +116,32 @@ def linear(source=None, weight=None, scales=None, group=32, out=None):
 
 
 BUFFER = VkStorageType.BUFFER
+
+
+def reduced(dims, *sizes, storage=VkStorageType.TEXTURE_3D, layout=WIDTH):
+    """Return a sum of a tensor of `sizes` along `dims`, which stay as ones."""
+    source = tensor(*sizes, storage=storage, layout=layout)
+    out = tensor(
+        *[1 if dims is None or at - len(sizes) in dims else n for at, n in enumerate(sizes)], storage=storage
+    )
+    return call(
+        "aten.sum.dim_IntList", source, None if dims is None else IntList(dims), Bool(value=True), None, out
+    )
+
+
+def most(dim, storage):
+    """Return an argmax of a matrix."""
+    return call(
+        "aten.argmax.default", tensor(3, 4, storage=storage), Int(dim), Bool(value=True), tensor(3, 1)
+    )
+
+
+def pooled(stride):
+    """Return an average of windows of two by two."""
+    image = tensor(1, 3, 8, 8, layout=CHANNELS)
+    return call("aten.avg_pool2d.default", image, IntList((2, 2)), IntList(stride), IntList((0, 0)), image)
+
+
 WRONG_AND_RIGHT = [
     (lookup(weight=tensor(64, 32, dtype=VkDataType.UINT8)), lookup(), {"not-a-constant": "fails"}),
     (lookup(scales=tensor(64, 2)), lookup(), {"not-a-constant": "fails"}),
@@ -163,6 +199,28 @@ WRONG_AND_RIGHT = [
         call("aten.relu.default", *[tensor(1, 1, 1, 2, 2, storage=BUFFER)] * 2),
         {"more-than-4-dims": "fails"},
     ),
+    *(
+        (
+            call(name, tensor(), tensor(), tensor()),
+            call(name, tensor(), tensor(1), tensor(1)),
+            {"two-scalars": "fails"},
+        )
+        for name in ("aten.mul.Tensor", "aten.minimum.default", "aten.logical_and.default")
+    ),
+    *(
+        (wrong, right, {"reduce-dims": "fails"})
+        for wrong, right in (
+            (reduced(None, 3, 4), reduced(None, 4)),
+            (reduced((-3, -2, -1), 2, 3, 4), reduced((-3, -2), 2, 3, 4)),
+            (reduced((-2,), 3, 4, storage=BUFFER), reduced((-1,), 3, 4, storage=BUFFER)),
+            (reduced((-4,), 1, 3, 4, 5), reduced((-3,), 1, 3, 4, 5)),
+            (reduced((-3,), 2, 3, 4, 5), reduced((-2,), 2, 3, 4, 5)),
+            (reduced((-2, -1), 3, 4), reduced((-1,), 3, 4)),
+        )
+    ),
+    (most(-1, VkStorageType.TEXTURE_3D), most(-1, BUFFER), {"arg-reduce": "fails"}),
+    (most(0, BUFFER), most(1, BUFFER), {"arg-reduce": "fails"}),
+    (pooled(()), pooled((2, 2)), {"pool-arguments": "fails"}),
 ]
 
 

@@ -142,10 +142,11 @@ def test_equal_constants_are_one(exported):
     assert torch.equal(edited.module()(tokens), exported.module()(tokens) * 2)
 
 
-def test_a_new_constant_takes_no_name(exported):
-    """A constant under the name of a weight gets another; the weight stays."""
+@pytest.mark.parametrize("parts", [None, 1], ids=["a-weight", "a-module"])
+def test_a_new_constant_takes_no_name(exported, parts):
+    """A constant under the name of a weight or of a module gets another; what was there stays."""
     editor = GraphEditor(exported)
-    taken = next(iter(exported.state_dict))
+    taken = ".".join(next(name for name in exported.state_dict if "." in name).split(".")[:parts])
     node = editor.constant(torch.zeros(3), taken)
     output = next(iter(exported.graph.find_nodes(op="output")))
     (result,) = output.args[0]
@@ -153,6 +154,7 @@ def test_a_new_constant_takes_no_name(exported):
         total = editor.call(aten.sum.default, node)
         editor.replace(result, editor.call(aten.add.Tensor, editor.node(result), total))
     edited = editor.finish()
-    assert torch.equal(edited.state_dict[f"{taken}_0"], torch.zeros(3))
+    (added,) = set(edited.state_dict) - set(exported.state_dict)
+    assert torch.equal(edited.state_dict[added], torch.zeros(3))
     (tokens,) = exported.example_inputs[0]
     assert torch.equal(edited.module()(tokens), exported.module()(tokens))

@@ -13,15 +13,48 @@ import torch
 from executorch.backends.vulkan import patterns as vulkan_patterns
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from stock_programs import (
+    Attention,
+    FloatView,
+    Lookup,
+    PerChannel,
+    PickColumns,
+    ScalesGiven,
+    as_linear,
+    as_lookup,
+    as_matmul,
+    bytes_minus_4,
+    channels_last,
+    dequantized,
+    doubled_scales,
+    dynamic_linear,
+    float_head,
+    half,
+    int4,
+    linear,
+    lookup,
+    matrix,
+    of,
+    other_zeros,
+    own_zero_point,
+    rows,
+    tied_apart,
+    tied_head_first,
+    values_minus_4,
+    view_of_scales,
+    view_of_values,
+    wide_zeros,
+    zero_points,
+    zeros_plus_3,
+    zeros_plus_3_linear,
+)
 from torch import nn
 from torch.export import Dim, ExportedProgram, export
 from torchao.quantization import (
     Int8DynamicActivationIntxWeightConfig,
     IntxWeightOnlyConfig,
-    quantize_,
 )
 from torchao.quantization.granularity import PerAxis, PerGroup
-from torchao.utils import unwrap_tensor_subclass
 
 Expected = Literal["right", "wrong", "not-loadable"]
 _SLOW_TEMPLATES = ("rope",)  # exported anew for every program; none has rotary embeddings here
@@ -36,56 +69,16 @@ class Case:
     expected: Expected
     operator: str = ""
     dynamic: Any = None
-
-
-class Lookup(nn.Module):
-    """An embedding."""
-
-    def __init__(self, rows: int = 100, columns: int = 64) -> None:
-        super().__init__()
-        self.table = nn.Embedding(rows, columns)
-
-    def forward(self, indices: torch.Tensor) -> torch.Tensor:
-        return self.table(indices)
-
-
-class Tied(nn.Module):
-    """An embedding and a head of the same values."""
-
-    def __init__(self, rows: int = 128, columns: int = 64) -> None:
-        super().__init__()
-        self.table = nn.Embedding(rows, columns)
-        self.head = nn.Linear(columns, rows, bias=False)
-        self.head.weight = nn.Parameter(self.table.weight.detach().clone())
-
-    def forward(self, indices: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(indices))
-
-
-class Dequantized(nn.Module):
-    """A weight of 4-bit values, dequantized in the graph and handed to `use`."""
-
-    def __init__(self, rows: int, columns: int, group: int, use: Callable[..., torch.Tensor]) -> None:
-        super().__init__()
-        self.group, self.use = group, use
-        self.register_buffer("values", torch.randint(-8, 8, (rows, columns), dtype=torch.int8))
-        self.register_buffer("scales", torch.rand(rows, columns // group) * 0.1 + 0.01)
-        self.register_buffer("zeros", torch.zeros(rows, columns // group, dtype=torch.int8))
-
-    def dequantized(self, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
-        return torch.ops.torchao.dequantize_affine(
-            self.values, [1, self.group], scales, zeros, torch.int8, -8, 7, output_dtype=torch.float32
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.use(x, self.dequantized(self.scales, self.zeros), self)
+    code: str = ""  # of the behaviour or finding that says why
+    prepare: Callable[[ExportedProgram], ExportedProgram] = lambda exported: exported
 
 
 def program_of(case: Case) -> tuple[nn.Module, tuple[Any, ...], ExportedProgram]:
     """Build and export a case, always with the same numbers."""
     torch.manual_seed(0)
     module, inputs = case.build()
-    return module, inputs, export(module.eval(), inputs, dynamic_shapes=case.dynamic, strict=False)
+    exported = export(module.eval(), inputs, dynamic_shapes=case.dynamic, strict=False)
+    return module, inputs, case.prepare(exported)
 
 
 def stock_file(exported: ExportedProgram) -> bytes:
@@ -104,248 +97,192 @@ def stock_file(exported: ExportedProgram) -> bytes:
     return stream.getvalue()
 
 
-def _quantized(module: nn.Module, config: Any, kind: type[nn.Module]) -> nn.Module:
-    quantize_(module, config, lambda part, _name: isinstance(part, kind))
-    return module
-
-
-def _int4(granularity: Any, **options: Any) -> IntxWeightOnlyConfig:
-    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=granularity, **options)
-
-
-def _lookup(shape: tuple[int, ...], config: Any = None, **size: int) -> Callable[[], Any]:
-    def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        module = _quantized(Lookup(**size), config or _int4(PerGroup(32)), nn.Embedding)
-        return module, (torch.randint(0, module.table.num_embeddings, shape),)
-
-    return build
-
-
-def _linear(shape: tuple[int, ...], config: Any = None, *, bias: bool = False) -> Callable[[], Any]:
-    def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        module = nn.Sequential(nn.Linear(shape[-1], 64, bias=bias))
-        return _quantized(module, config or _int4(PerGroup(32)), nn.Linear), (torch.randn(shape),)
-
-    return build
-
-
-def _dynamic_linear(shape: tuple[int, ...]) -> Callable[[], Any]:
-    config = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(32))
-    return _linear(shape, config)
-
-
-def _tied_apart() -> tuple[nn.Module, tuple[Any, ...]]:
-    """Lookup and head of the same values, each quantized by itself."""
-    module = Tied()
-    quantize_(module, _int4(PerGroup(32)), lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
-    return unwrap_tensor_subclass(module), (torch.randint(0, 128, (1, 8)),)
-
-
-class _HeadFirst(nn.Module):
-    """A head, then a lookup in its very weight; as many rows as groups, so that transposed scales fit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(2048, 64, bias=False)
-        self.table = nn.Embedding(64, 2048)
-
-    def forward(self, x: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.head(x), self.table(indices)
-
-
-def _tied_head_first() -> tuple[nn.Module, tuple[Any, ...]]:
-    module = _HeadFirst()
-    quantize_(module, _int4(PerGroup(32)), lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
-    module = unwrap_tensor_subclass(module)
-    module.table.parametrizations.weight = module.head.parametrizations.weight
-    return module, (torch.randn(1, 2048), torch.randint(0, 64, (1, 8)))
-
-
-def _half(module: Callable[[], nn.Module], inputs: Callable[[], torch.Tensor]) -> Callable[[], Any]:
-    def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        part = module().half()
-        quantize_(part, _int4(PerGroup(32)), lambda each, _: isinstance(each, nn.Embedding | nn.Linear))
-        return part, (inputs(),)
-
-    return build
-
-
-def _dequantized(
-    use: Callable[..., torch.Tensor],
-    inputs: Callable[[], torch.Tensor],
-    change: Callable[[Dequantized], None] = lambda _: None,
-    size: tuple[int, int, int] = (64, 64, 32),
-) -> Callable[[], Any]:
-    def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        module = Dequantized(*size, use)
-        change(module)
-        return module, (inputs(),)
-
-    return build
-
-
-def _as_linear(x: torch.Tensor, weight: torch.Tensor, _: Dequantized) -> torch.Tensor:
-    return nn.functional.linear(x, weight)
-
-
-def _as_matmul(x: torch.Tensor, weight: torch.Tensor, _: Dequantized) -> torch.Tensor:
-    return x @ weight
-
-
-def _as_lookup(x: torch.Tensor, weight: torch.Tensor, _: Dequantized) -> torch.Tensor:
-    return nn.functional.embedding(x, weight)
-
-
-def _doubled_scales(x: torch.Tensor, _: torch.Tensor, module: Dequantized) -> torch.Tensor:
-    return nn.functional.embedding(x, module.dequantized(module.scales * 2, module.zeros))
-
-
-def _own_zero_point(x: torch.Tensor, weight: torch.Tensor, module: Dequantized) -> torch.Tensor:
-    other = module.dequantized(module.scales, module.other_zeros)
-    return nn.functional.embedding(x, weight) + nn.functional.embedding(x, other)
-
-
-def _zero_points(module: Dequantized) -> None:
-    module.zeros = torch.randint(-3, 4, module.zeros.shape, dtype=torch.int8)
-
-
-def _other_zeros(module: Dequantized) -> None:
-    module.register_buffer("other_zeros", torch.full_like(module.zeros, 3))
-
-
-def _view_of_scales(module: Dequantized) -> None:
-    rows = module.scales.shape[0]
-    parent = torch.cat([torch.rand(rows, module.scales.shape[1]), module.scales])
-    module.scales = parent[rows:]
-
-
-def _rows() -> torch.Tensor:
-    return torch.randint(0, 64, (1, 8))
-
-
-def _matrix() -> torch.Tensor:
-    return torch.randn(8, 64)
-
-
-class _PickColumns(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("columns", torch.tensor([3, 1, 2]))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x * 2)[:, self.columns]
-
-
-class _Attention(nn.Module):
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-class _ScalesGiven(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("values", torch.randint(-8, 8, (64, 64), dtype=torch.int8))
-        self.register_buffer("zeros", torch.zeros(64, 2, dtype=torch.int8))
-
-    def forward(self, indices: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        table = torch.ops.torchao.dequantize_affine(
-            self.values, [1, 32], scales, self.zeros, torch.int8, -8, 7, output_dtype=torch.float32
-        )
-        return nn.functional.embedding(indices, table)
-
-
 LOOKUP, LINEAR = "et_vk.embedding_q4gsw.default", "et_vk.linear_q4gsw.default"
 QPARAMS, DEQUANTIZE = "torchao.choose_qparams_affine.default", "torchao.dequantize_affine.default"
 CASES: tuple[Case, ...] = (
-    Case(name="lookup", build=_lookup((1, 8)), expected="right"),
+    Case(name="lookup", build=lookup((1, 8)), expected="right"),
     Case(
         name="lookup-dynamic",
-        build=_lookup((1, 8)),
+        build=lookup((1, 8)),
         expected="right",
         dynamic=({1: Dim("length", min=1, max=32)},),
     ),
-    Case(name="lookup-two-rows", build=_lookup((2, 8)), expected="wrong", operator=LOOKUP),
-    Case(name="lookup-3d", build=_lookup((2, 3, 8)), expected="wrong", operator=LOOKUP),
-    Case(name="lookup-4d", build=_lookup((2, 2, 3, 8)), expected="not-loadable", operator=LOOKUP),
-    Case(name="lookup-group-2", build=_lookup((1, 8), _int4(PerGroup(2))), expected="wrong", operator=LOOKUP),
+    Case(name="lookup-per-axis", build=lookup((1, 8), int4(PerAxis(0))), expected="right"),
+    Case(name="lookup-group-4", build=lookup((1, 8), int4(PerGroup(4))), expected="right"),
+    Case(name="lookup-1d", build=lookup((8,)), expected="right"),
+    Case(
+        name="lookup-dynamic-batch",
+        build=lookup((2, 8)),
+        expected="wrong",
+        operator=LOOKUP,
+        code="indices-one-texture-row",
+        dynamic=({0: Dim("batch", min=1, max=4), 1: Dim("length", min=1, max=32)},),
+    ),
+    Case(name="lookup-two-rows", build=lookup((2, 8)), expected="wrong", operator=LOOKUP),
+    Case(name="lookup-3d", build=lookup((2, 3, 8)), expected="wrong", operator=LOOKUP),
+    Case(name="lookup-4d", build=lookup((2, 2, 3, 8)), expected="not-loadable", operator=LOOKUP),
+    Case(name="lookup-group-2", build=lookup((1, 8), int4(PerGroup(2))), expected="wrong", operator=LOOKUP),
+    Case(
+        name="lookup-group-3",
+        build=lookup((1, 8), int4(PerGroup(3)), columns=96),
+        expected="wrong",
+        operator=LOOKUP,
+        code="one-scale-per-four-values",
+    ),
     Case(
         name="lookup-group-6",
-        build=_lookup((1, 8), _int4(PerGroup(6)), columns=96),
+        build=lookup((1, 8), int4(PerGroup(6)), columns=96),
         expected="wrong",
         operator=LOOKUP,
     ),
     Case(
         name="lookup-int8",
-        build=_lookup((1, 8), IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))),
+        build=lookup((1, 8), IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))),
         expected="not-loadable",
         operator=DEQUANTIZE,
     ),
+    Case(
+        name="lookup-int2",
+        build=lookup((1, 8), IntxWeightOnlyConfig(weight_dtype=torch.int2, granularity=PerGroup(32))),
+        expected="not-loadable",
+        operator=DEQUANTIZE,
+    ),
+    Case(
+        name="linear-int8",
+        build=linear((16, 128), IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))),
+        expected="not-loadable",
+        operator=DEQUANTIZE,
+    ),
+    *(
+        Case(
+            name=f"{name}-decomposed",
+            build=build,
+            prepare=ExportedProgram.run_decompositions,
+            expected="not-loadable",
+            code="not-a-constant",
+        )
+        for name, build in (("lookup", lookup((1, 8))), ("linear", linear((16, 128))))
+    ),
+    Case(name="float-head", build=float_head, expected="right"),
     Case(
         name="lookup-40-columns",
-        build=_lookup((1, 8), _int4(PerGroup(8)), columns=40),
+        build=lookup((1, 8), int4(PerGroup(8)), columns=40),
         expected="not-loadable",
         operator=DEQUANTIZE,
     ),
-    Case(name="linear-one-matrix", build=_linear((1, 16, 128)), expected="right"),
-    Case(name="linear-rows", build=_linear((32, 128), bias=True), expected="right"),
-    Case(name="linear-one-row", build=_linear((1, 128)), expected="right"),
-    Case(name="linear-two-matrices", build=_linear((2, 16, 128)), expected="wrong", operator=LINEAR),
-    Case(name="linear-4d", build=_linear((2, 3, 16, 128)), expected="wrong", operator=LINEAR),
-    Case(name="8da4w", build=_dynamic_linear((1, 16, 128)), expected="right"),
-    Case(name="8da4w-one-row", build=_dynamic_linear((1, 1, 128)), expected="right"),
+    Case(name="linear-one-matrix", build=linear((1, 16, 128)), expected="right"),
+    Case(name="linear-rows", build=linear((32, 128), bias=True), expected="right"),
+    Case(name="linear-one-row", build=linear((1, 128)), expected="right"),
+    Case(name="linear-two-matrices", build=linear((2, 16, 128)), expected="wrong", operator=LINEAR),
+    Case(name="linear-4d", build=linear((2, 3, 16, 128)), expected="wrong", operator=LINEAR),
+    Case(name="8da4w", build=dynamic_linear((1, 16, 128)), expected="right"),
+    Case(name="8da4w-one-row", build=dynamic_linear((1, 1, 128)), expected="right"),
     Case(
         name="8da4w-two-matrices",
-        build=_dynamic_linear((2, 16, 128)),
+        build=dynamic_linear((2, 16, 128)),
         expected="not-loadable",
         operator=QPARAMS,
     ),
-    Case(name="tied-apart", build=_tied_apart, expected="right"),
-    Case(name="tied-head-first", build=_tied_head_first, expected="wrong", operator=LOOKUP),
-    Case(name="half-lookup", build=_half(Lookup, lambda: torch.randint(0, 100, (1, 8))), expected="right"),
+    Case(name="tied-apart", build=tied_apart, expected="right"),
+    Case(name="tied-head-first", build=tied_head_first, expected="wrong", operator=LOOKUP),
+    Case(name="half-lookup", build=half(Lookup, lambda: torch.randint(0, 100, (1, 8))), expected="right"),
     Case(
         name="half-linear",
-        build=_half(
+        build=half(
             lambda: nn.Sequential(nn.Linear(128, 64, bias=False)), lambda: torch.randn(16, 128).half()
         ),
         expected="right",
     ),
     Case(
         name="index-select",
-        build=_dequantized(lambda x, weight, _: weight.index_select(0, x[0]), _rows),
+        build=dequantized(lambda x, weight, _: weight.index_select(0, x[0]), rows),
         expected="not-loadable",
         operator=DEQUANTIZE,
     ),
+    *(
+        Case(name=name, build=dequantized(use, rows), expected="not-loadable", operator=DEQUANTIZE)
+        for name, use in (
+            ("index", lambda x, weight, _: weight[x]),
+            ("gather", lambda x, weight, _: weight.gather(0, x.reshape(-1, 1).expand(-1, 64))),
+        )
+    ),
+    Case(
+        name="per-channel-lookup",
+        build=lambda: (PerChannel(nn.functional.embedding), (rows(),)),
+        expected="not-loadable",
+        operator="quantized_decomposed.dequantize_per_channel.default",
+    ),
+    Case(
+        name="per-channel-linear",
+        build=lambda: (PerChannel(nn.functional.linear), (torch.randn(2, 5, 128),)),
+        expected="right",
+    ),
     Case(
         name="zero-points",
-        build=_dequantized(_as_linear, _matrix, _zero_points),
+        build=dequantized(as_linear, matrix, zero_points),
         expected="wrong",
         operator=LINEAR,
     ),
-    Case(name="square-matmul", build=_dequantized(_as_matmul, _matrix), expected="wrong", operator=LINEAR),
+    Case(name="square-matmul", build=dequantized(as_matmul, matrix), expected="wrong", operator=LINEAR),
+    Case(name="doubled-scales", build=dequantized(doubled_scales, rows), expected="wrong", operator=LOOKUP),
     Case(
-        name="doubled-scales", build=_dequantized(_doubled_scales, _rows), expected="wrong", operator=LOOKUP
+        name="zero-points-plus-3",
+        build=dequantized(zeros_plus_3, rows, wide_zeros),
+        expected="wrong",
+        operator=LOOKUP,
+    ),
+    Case(
+        name="zero-points-plus-3-linear",
+        build=dequantized(zeros_plus_3_linear, matrix, wide_zeros),
+        expected="wrong",
+        operator=LINEAR,
+    ),
+    Case(name="values-minus-4", build=dequantized(values_minus_4, rows), expected="wrong", operator=LOOKUP),
+    Case(  # constants of 8 bits are computed on the CPU, and are inputs that the delegate does not declare
+        name="zero-points-plus-3-in-bytes",
+        build=dequantized(zeros_plus_3, rows),
+        expected="not-loadable",
+        code="argument-count",
+    ),
+    Case(
+        name="values-minus-4-in-bytes",
+        build=dequantized(bytes_minus_4, rows),
+        expected="not-loadable",
+        code="argument-count",
     ),
     Case(
         name="own-zero-point",
-        build=_dequantized(_own_zero_point, _rows, _other_zeros),
+        build=dequantized(own_zero_point, rows, other_zeros),
         expected="wrong",
         operator=LOOKUP,
     ),
     Case(
         name="view-of-scales",
-        build=_dequantized(_as_lookup, _rows, _view_of_scales),
+        build=dequantized(as_lookup, rows, view_of_scales),
         expected="wrong",
         operator=LOOKUP,
     ),
+    Case(name="view-of-values", build=dequantized(as_lookup, rows, view_of_values), expected="right"),
+    Case(
+        name="view-of-scales-linear",
+        build=dequantized(as_linear, matrix, view_of_scales),
+        expected="right",
+    ),
+    Case(
+        name="view-of-floats",
+        build=lambda: (FloatView(), (torch.randn(5, 64),)),
+        expected="wrong",
+        operator="aten.linear.default",
+    ),
     Case(
         name="scales-given",
-        build=lambda: (_ScalesGiven(), (_rows(), torch.rand(64, 2))),
+        build=lambda: (ScalesGiven(), (rows(), torch.rand(64, 2))),
         expected="not-loadable",
         operator=LOOKUP,
     ),
     Case(
         name="8da8w",
-        build=_linear(
+        build=linear(
             (1, 16, 128),
             Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)),
         ),
@@ -353,12 +290,12 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="attention",
-        build=lambda: (_Attention(), tuple(torch.randn(1, 2, 8, 16) for _ in range(3))),
+        build=lambda: (Attention(), tuple(torch.randn(1, 2, 8, 16) for _ in range(3))),
         expected="not-loadable",
         operator="aten.logical_not.default",
     ),
     Case(
-        name="columns-by-index", build=lambda: (_PickColumns(), (torch.randn(2, 5),)), expected="not-loadable"
+        name="columns-by-index", build=lambda: (PickColumns(), (torch.randn(2, 5),)), expected="not-loadable"
     ),
     Case(name="rms-norm", build=lambda: (nn.RMSNorm(64), (torch.randn(2, 8, 64),)), expected="right"),
     Case(name="gelu", build=lambda: (nn.GELU(), (torch.randn(2, 64),)), expected="right"),
@@ -369,5 +306,61 @@ CASES: tuple[Case, ...] = (
             (torch.randn(2, 5, 64),),
         ),
         expected="right",
+    ),
+    Case(
+        name="weight-expression",
+        build=of(lambda x, w: nn.functional.linear(x, w * 2 + 1), torch.ones(5, 64), weight=(32, 64)),
+        expected="not-loadable",
+        code="not-a-constant",
+    ),
+    Case(
+        name="layer-norm-without-bias",
+        build=lambda: (nn.LayerNorm(64, bias=False), (torch.randn(2, 64),)),
+        expected="not-loadable",
+        code="layer-norm-without-bias",
+    ),
+    Case(
+        name="channels-last",
+        build=channels_last(nn.functional.conv2d, 4, 3, 3, 3),
+        expected="wrong",
+        operator="aten.convolution.default",
+        code="dim-order-ignored",
+    ),
+    Case(
+        name="channels-last-mean",
+        build=channels_last(lambda x: x.mean(-1)),
+        expected="wrong",
+        operator="aten.mean.dim",
+        code="dim-order-ignored",
+    ),
+    Case(
+        name="to-channels-last",
+        build=of(lambda x: (x * 2).to(memory_format=torch.channels_last), torch.rand(1, 3, 4, 5)),
+        expected="wrong",
+        operator="copy",
+        code="dim-order-ignored",
+    ),
+    Case(name="channels-last-elementwise", build=channels_last(lambda x: x * 2 + 1), expected="right"),
+    Case(
+        name="two-scalars",
+        build=of(lambda x: x * 2, torch.tensor(0.7)),
+        expected="not-loadable",
+        code="two-scalars",
+    ),
+    *(
+        Case(name=name, build=of(function, torch.rand(2, 3, 4, 5)), expected="not-loadable", code=code)
+        for name, function, code in (
+            ("sum-of-batch", lambda x: x.sum(0, keepdim=True), "reduce-dims"),
+            ("sum-of-channels", lambda x: x.sum(1, keepdim=True), "reduce-dims"),
+            ("argmax-of-texture", lambda x: x.argmax(-1, keepdim=True), "arg-reduce"),
+            ("pool-without-stride", lambda x: nn.functional.avg_pool2d(x, 2), "pool-arguments"),
+        )
+    ),
+    *(
+        Case(name=name, build=of(function, torch.rand(2, 3, 4, 5)), expected="right")
+        for name, function in (
+            ("mean-of-image", lambda x: x.mean((2, 3), keepdim=True)),
+            ("pool", lambda x: nn.functional.avg_pool2d(x, (2, 2), (2, 2))),
+        )
     ),
 )

@@ -38,7 +38,7 @@ def test_large_tables_are_dequantized_by_rows(monkeypatch):
     whole = (Reference(exported)((indices,)))[0]
     torch.testing.assert_close(whole, expected)
     monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
-    monkeypatch.setattr(rowwise, "_BLOCK_VALUES", 64 * 5)
+    monkeypatch.setattr(rowwise, "BLOCK_VALUES", 64 * 5)
     called = []
     monkeypatch.setattr(rowwise.RowTable, "whole", lambda _: called.append(1))
     torch.testing.assert_close(Reference(exported)((indices,))[0], expected)
@@ -107,3 +107,10 @@ def test_the_number_of_inputs_is_checked():
     for inputs in ((), (torch.ones(4), torch.ones(4))):
         with pytest.raises(InputError, match="inputs than"):
             reference(inputs)
+
+
+def test_inputs_that_the_program_cannot_take_are_input_errors():
+    """An index outside of a table is said to be the input's fault, not vkfuse's."""
+    _, _, exported = _tied()
+    with pytest.raises(InputError, match=r"fails on these inputs: .*range"):
+        Reference(exported)((torch.tensor([[96] * 7] * 2),))

@@ -21,7 +21,8 @@ from vkfuse.verify.verdict import (
     Verification,
 )
 
-TEXT = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "verify.md").read_text()
 KNOWN = [value for value in vars(behaviours).values() if isinstance(value, Behaviour)]
 
 
@@ -35,7 +36,17 @@ def test_every_behaviour_is_documented():
     assert {
         b.code: "" if b.wrong else "yes" for b in KNOWN if b.code != "masked-row-zero"
     }.items() <= rows.items()
-    assert all(re.search(r"(glsl|impl)/\w+\.(glslh?|cpp|yaml)", behaviour.source) for behaviour in KNOWN)
+    source = re.compile(r"(glsl/|impl/|VulkanBackend)\w*\.(glslh?|cpp|yaml)")
+    assert all(source.search(behaviour.source) for behaviour in KNOWN)
+
+
+def test_every_refusal_is_documented():
+    """What the executor says that the runtime does not load is in the table here, or among the codes of lint."""
+    report = (DOCS / "report.md").read_text()
+    sources = "".join(path.read_text() for path in Path(behaviours.__file__).parent.rglob("*.py"))
+    found = set(re.findall(r'refused\(\s*"([a-z0-9-]+)"', sources))
+    assert len(found) > 10
+    assert sorted(code for code in found if f"`{code}`" not in TEXT + report) == []
 
 
 def test_every_status_and_key_is_documented():

@@ -137,4 +137,4 @@ def test_the_worst_output_is_summed_up():
     summary = DIFFERS.summary()
     assert (summary.ran, summary.ok, summary.max_abs_error) == (True, False, math.inf)
     unrun = Verification(status="cannot-verify", message="cannot verify: op").summary()
-    assert (unrun.ran, unrun.ok, unrun.skipped) == (False, False, ("cannot verify: op",))
+    assert (unrun.ran, unrun.ok, unrun.skipped) == (False, None, ("cannot verify: op",))

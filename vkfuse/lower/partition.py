@@ -20,7 +20,9 @@ from executorch.exir.dialects._ops import ops as edge_ops
 from torch import fx
 from torch.export import ExportedProgram
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
 
+from vkfuse.lower.front import FEEDS_THE_CPU, front_of
 from vkfuse.lower.keep_off import Limits, Reason, operator_name, why_not
 
 # Upstream's fusions whose result is right where it fires, with the operator that the runtime must have. Tables are
@@ -50,9 +52,9 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
-        supported = _Supported(self._options, self._limits, fusable, _mutations(exported_program))
+        supported = _Supported(self._options, self._limits, fusable)
         partitions = CapabilityBasedPartitioner(
-            module, supported, allows_single_node_partition=True
+            module, _Chosen(module, supported), allows_single_node_partition=True
         ).propose_partitions()
         tags = {}
         for partition in partitions:
@@ -65,16 +67,10 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         for name, reason in supported.reasons.items():
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
+        # No tag_mutated_buffer: of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call
+        # but not from its graph, and no other method could share it. Left to the program, it is an input, and its new
+        # value a result like any other.
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
-
-
-def _mutations(exported: ExportedProgram) -> frozenset[str]:
-    """Nodes whose result is written to a buffer: state stays outside of delegates, where all methods can share it.
-
-    Of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call but not from its graph,
-    which then fails at run time; what others write to it, the delegate never sees.
-    """
-    return frozenset(exported.graph_signature.buffers_to_mutate)
 
 
 def _does_work(nodes: Any) -> bool:
@@ -96,9 +92,7 @@ _IDLE = frozenset(
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
     """Upstream's support checks, after vkfuse's own."""
 
-    def __init__(
-        self, options: Mapping[str, Any], limits: Limits, fusable: list[Any], mutations: frozenset[str]
-    ) -> None:
+    def __init__(self, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
         texture_limits = options.get("texture_limits") or (
             vulkan_utils.SMALL_TEXTURE_LIMITS
             if options.get("small_texture_limits")
@@ -111,7 +105,6 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
             operator_blocklist=set(),
         )
         self._limits = limits
-        self._mutations = mutations
         self.reasons: dict[str, Reason] = {}
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
@@ -119,10 +112,6 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         del submodules
         self._skipped = ""
         reason = None if node in self.fusable_nodes else why_not(node, self._limits)
-        if node.name in self._mutations:
-            reason = Reason(
-                code="mutated-buffer-read", detail="a delegate cannot hand out a buffer that it writes"
-            )
         if reason is None and not self._is_node_supported(node):
             reason = Reason(
                 code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner"
@@ -137,6 +126,22 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         """Keep upstream's reason instead of logging it."""
         del node
         self._skipped = reason
+
+
+class _Chosen(OperatorSupportBase):
+    """What `supported` says, less what is better computed in front of the delegate."""
+
+    def __init__(self, module: fx.GraphModule, supported: _Supported) -> None:
+        self._delegated = {n for n in module.graph.nodes if supported.is_node_supported({}, n)}
+        front = front_of(module.graph.nodes, self._delegated.__contains__)
+        for node in front:
+            supported.reasons.setdefault(operator_name(node), FEEDS_THE_CPU)
+        self._delegated -= front
+
+    def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
+        """Whether `node` is delegated."""
+        del submodules
+        return node in self._delegated
 
 
 @contextmanager

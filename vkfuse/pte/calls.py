@@ -10,7 +10,7 @@ from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.findings import Effect, Finding
 from vkfuse.pte.model import Delegate
 from vkfuse.pte.values import Bool, Int, String
-from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
+from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 
 # add_dtype_suffix and add_storage_type_suffix in runtime/graph/ops/utils/ShaderNameUtils.cpp.
 _DTYPES: Final = {
@@ -103,6 +103,11 @@ class Call:
         """Return an argument that is a string."""
         value = self.value(position)
         return value.value if isinstance(value, String) else None
+
+    def integers(self, position: int) -> tuple[int, ...] | None:
+        """Return an argument that is a list of integers."""
+        value = self.value(position)
+        return value.items if isinstance(value, IntList) else None
 
     def members(self, position: int) -> tuple[int, ...] | None:
         """Return an argument that is a list of values."""

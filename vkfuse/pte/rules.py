@@ -21,6 +21,23 @@ CHOOSE_QPARAMS: Final = "torchao.choose_qparams_affine.default"
 LAYER_NORM: Final = "aten.native_layer_norm.default"
 ROTARY: Final = ("et_vk.apply_rotary_emb.default", "et_vk.apply_rotary_emb_hf.default")
 
+REDUCTIONS: Final = ("aten.sum.dim_IntList", "aten.mean.dim", "aten.amax.default", "aten.amin.default")
+ARG_REDUCTIONS: Final = ("aten.argmax.default", "aten.argmin.default")
+BINARY: Final = frozenset(  # BinaryOp.cpp, REGISTER_OPERATORS
+    (
+        *(f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div", "eq", "lt", "le", "gt", "ge")),
+        *("aten.div.Tensor_mode", "aten.pow.Tensor_Tensor", "aten.minimum.default"),
+        *("aten.bitwise_and.Tensor", "aten.bitwise_or.Tensor"),
+        *("aten.logical_and.default", "aten.logical_or.default"),
+    )
+)
+_POOL_SIZES: Final = {  # arguments of a height and a width each
+    "aten.avg_pool2d.default": (1, 2, 3),
+    "aten.max_pool2d.default": (1, 2, 3, 4),
+    "aten.max_pool2d_with_indices.default": (1, 2, 3, 4),
+}
+_CHANNELS, _BATCH = 2, 3  # axes of a texture, counted from the width
+
 _GROUP_ARGUMENT: Final = {EMBEDDING: 2, **dict.fromkeys(LINEARS, 3), LINEAR_8DA4W: 6}
 _WEIGHT_ARGUMENT: Final = {EMBEDDING: 0, **dict.fromkeys(LINEARS, 1), LINEAR_8DA4W: 3}
 
@@ -165,6 +182,64 @@ def at_most_four_dims(call: Call) -> Iterator[Finding]:
             yield call.finding("more-than-4-dims", "fails", hint)
 
 
+def an_operand_has_a_dimension(call: Call) -> Iterator[Finding]:
+    """utils/TensorUtils.cpp, calculate_broadcasted_output_size: one of two operands (measured: x * 2, x a scalar)."""
+    first, second = call.tensor(0), call.tensor(1)
+    if call.name in BINARY and first and second and not first.dims and not second.dims:
+        hint = "both operands have no dimensions; keep arithmetic on single numbers on the CPU"
+        yield call.finding("two-scalars", "fails", hint)
+
+
+def reduces_axes_of_a_texture(call: Call) -> Iterator[Finding]:
+    """Reduce.cpp: one or two axes, not the batch, nor channels in a batch, nor (of two) the packed one (measured)."""
+    source, out = call.tensor(0), call.tensor(-1)
+    if call.name not in REDUCTIONS or source is None or out is None:
+        return
+    problem = _unreduced(call, source, out)
+    if problem:
+        yield call.finding("reduce-dims", "fails", f"{problem}; keep it on the CPU")
+
+
+def _unreduced(call: Call, source: VkTensor, out: VkTensor) -> str:
+    """Say why a reduction is not built, nothing where it is."""
+    dims, rank = call.integers(1), len(source.dims)
+    if dims is None:
+        return "all dimensions of a tensor of several" if call.value(1) is None and rank != 1 else ""
+    if len(dims) not in {1, 2}:
+        return f"{len(dims)} dimensions, not one or two"
+    axes = [(rank - 1 - dim) % max(1, rank) for dim in dims]
+    if dims in ((-1,), (rank - 1,)) and _in_buffer(call, source):
+        return ""
+    if _in_buffer(call, source) or _in_buffer(call, out):
+        return "a buffer, of which only rows are reduced"
+    packed = {int(source.layout), int(out.layout)} if len(dims) > 1 else set()
+    batched = {_BATCH, _CHANNELS} if rank > _BATCH and source.dims[0] > 1 else {_BATCH}
+    unfit = (packed | batched) & {*axes}
+    return f"dimensions {list(dims)} of {list(source.dims)}" if unfit else ""
+
+
+def arg_reduces_rows_of_a_buffer(call: Call) -> Iterator[Finding]:
+    """ArgReduce.cpp: the last dimension of a buffer."""
+    source = call.tensor(0)
+    if call.name not in ARG_REDUCTIONS or source is None:
+        return
+    dim = 0 if call.value(1) is None else call.integer(1)
+    if not _in_buffer(call, source) or (
+        dim is not None and dim % max(1, len(source.dims)) != len(source.dims) - 1
+    ):
+        hint = f"dimension {dim} of {list(source.dims)}; only rows of a buffer; keep it on the CPU"
+        yield call.finding("arg-reduce", "fails", hint)
+
+
+def pool_sizes_are_pairs(call: Call) -> Iterator[Finding]:
+    """utils/KernelUtils.cpp, make_ivec2_from_list: two numbers for the kernel, stride and so on (measured: stride=[])."""
+    for position in _POOL_SIZES.get(call.name, ()):
+        sizes = call.integers(position)
+        if sizes is not None and len(sizes) != 2:
+            hint = f"argument {position} is {list(sizes)}; give a height and a width, the stride too"
+            yield call.finding("pool-arguments", "fails", hint)
+
+
 def _in_buffer(call: Call, tensor: VkTensor) -> bool:
     """Whether a tensor is stored in a buffer."""
     return call.site.storage(tensor) is VkStorageType.BUFFER
@@ -186,4 +261,8 @@ RULES: Final[tuple[Rule, ...]] = (
     one_index_tensor,
     gelu_is_tanh,
     at_most_four_dims,
+    an_operand_has_a_dimension,
+    reduces_axes_of_a_texture,
+    arg_reduces_rows_of_a_buffer,
+    pool_sizes_are_pairs,
 )

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -100,8 +101,11 @@ class GraphEditor:
         return node
 
     def _free_name(self, name: str) -> str:
-        taken = {*self._exported.state_dict, *self._exported.constants, *self._added}
-        return next(n for n in (name, *(f"{name}_{i}" for i in range(len(taken) + 1))) if n not in taken)
+        """A name without dots, which would need a module; of no tensor and no module of the program."""
+        stored = (*self._exported.state_dict, *self._exported.constants, *self._added)
+        taken = {prefix for target in stored for prefix in accumulate(target.split("."), "{}.{}".format)}
+        base = name.replace(".", "_")
+        return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
 
     def _free_node_name(self, target: str) -> str:
         base = "b_" + "".join(c if c.isalnum() else "_" for c in target)

@@ -5,6 +5,8 @@ Outputs show only the rows that some input reached; this reads all of them, in b
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any, Final
 
 import torch
@@ -13,14 +15,15 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.survey import Consumer, Site, Table, survey
+from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.steps import Step
 from vkfuse.verify.verdict import TableCheck
-from vkfuse.verify.vulkan.embedding import unpack_nibbles
+from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
-_BLOCK_VALUES: Final = 1 << 22
 _SIMILAR: Final = 0.9  # share of equal values from which two tables are meant to be one
 _SAMPLES: Final = 4  # blocks of rows that are compared first
 _SAMPLED_ROWS: Final = 16
+_SAMPLED_COLUMNS: Final = 512
 
 Rows = Callable[[int, int], torch.Tensor]
 
@@ -62,13 +65,17 @@ def audit(tables: tuple[Candidate, ...], exported: ExportedProgram) -> Iterator[
     wanted = [
         candidate for table in survey(exported, constants) for candidate in _of_program(table, constants)
     ]
+    samples = [_sample(candidate, candidate.rows) for candidate in wanted]
     for found in tables:
-        likely = [other for other in wanted if other.rows <= found.rows and other.columns <= found.columns]
-        if not likely:
-            continue
-        shares = {id(other): _equal_share(found, other) for other in likely}
-        best = max(likely, key=lambda other: (shares[id(other)], other.rows * other.columns))
-        yield _compared(found, best) if shares[id(best)] >= _SIMILAR else _unlike(found)
+        read = cache(partial(_sample, found))
+        likely = [
+            (_equal_share(read(other.rows), sample), other.rows * other.columns, at)
+            for at, (other, sample) in enumerate(zip(wanted, samples, strict=True))
+            if other.rows <= found.rows and other.columns <= found.columns
+        ]
+        if likely:
+            share, _, best = max(likely, key=itemgetter(0, 1))
+            yield _compared(found, wanted[best]) if share >= _SIMILAR else _unlike(found)
 
 
 def _of_program(table: Table, constants: Constants) -> Iterator[Candidate]:
@@ -101,23 +108,22 @@ def _candidate(name: str, site: Site, read: Rows) -> Candidate:
     return Candidate(name=name, where=site.node.name, rows=rows, columns=columns, read=read)
 
 
-def _equal_share(found: Candidate, other: Candidate) -> float:
-    """Share of equal values in some blocks of rows of the smaller table."""
-    equal = total = 0
-    for place in range(_SAMPLES):
-        low = (other.rows - _SAMPLED_ROWS) * place // (_SAMPLES - 1)
-        low = max(0, low)
-        a = found.read(low, low + _SAMPLED_ROWS)[: other.rows - low, : other.columns]
-        b = other.read(low, low + _SAMPLED_ROWS)
-        equal += int((a == b).sum())
-        total += b.numel()
-    return equal / total if total else 0.0
+def _sample(table: Candidate, rows: int) -> torch.Tensor:
+    """Read some blocks of the first `rows` rows of a table: [sampled rows, sampled columns]."""
+    lows = [max(0, (rows - _SAMPLED_ROWS) * place // (_SAMPLES - 1)) for place in range(_SAMPLES)]
+    blocks = [table.read(low, min(low + _SAMPLED_ROWS, rows))[:, :_SAMPLED_COLUMNS] for low in lows]
+    return torch.cat(blocks)
+
+
+def _equal_share(found: torch.Tensor, other: torch.Tensor) -> float:
+    """Share of equal values in two samples of the same rows; the first may be wider."""
+    return float((found[:, : other.shape[1]] == other).float().mean()) if other.numel() else 0.0
 
 
 def _compared(found: Candidate, other: Candidate) -> TableCheck:
     """Compare all rows; what the file has beyond the program's columns and rows is padding."""
     differing, largest, first = 0, 0.0, None
-    step = max(1, _BLOCK_VALUES // max(1, found.columns))
+    step = max(1, BLOCK_VALUES // max(1, found.columns))
     for low in range(0, other.rows, step):
         high = min(low + step, other.rows)
         a, b = found.read(low, high)[:, : other.columns], other.read(low, high)
@@ -159,13 +165,12 @@ def _packed(step: Step, weight: Any, scales: Any, group_size: Any, *, low_first:
     rows, columns = weight.shape[0], weight.shape[1] * 2
     if not isinstance(group_size, int) or group_size < 1 or scales.dim() != 2 or scales.shape[0] < rows:
         return None
-    groups = torch.arange(columns) // group_size
-    if columns == 0 or scales.shape[1] <= int(groups[-1]):
+    if columns == 0 or scales.shape[1] <= (columns - 1) // group_size:
         return None
 
     def read(low: int, high: int) -> torch.Tensor:
-        values = unpack_nibbles(weight[low:high], low_first=low_first).float()
-        return values * scales[low : min(high, rows), groups].float()
+        values = unpack_nibbles(weight[low:high], low_first=low_first)
+        return scaled(values, scales[low : min(high, rows)], group_size)
 
     return Candidate(
         name=step.name, where=step.where, rows=rows, columns=columns, read=read, address=weight.data_ptr()

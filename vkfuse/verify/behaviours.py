@@ -19,6 +19,11 @@ class Behaviour:
     wrong: bool = True
 
 
+DIM_ORDER_IGNORED: Final = Behaviour(
+    code="dim-order-ignored",
+    summary="tensors enter and leave a delegate as bytes in the default order of dimensions, channels_last ones too",
+    source="../../VulkanBackend.cpp: execute copies numel elements from and to the tensor's memory as they lie",
+)
 INDICES_ONE_ROW: Final = Behaviour(
     code="indices-one-texture-row",
     summary="every index is fetched from the first row of the index texture; past its end they read as 0",

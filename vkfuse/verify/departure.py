@@ -56,18 +56,30 @@ def find_departure(
     got = _file_values(session, inputs)
     culprit = _first(got, _known(got, expected, noise))
     if culprit is None:
-        return None
+        return _at_a_border(session)
     return _departure(session, got, culprit, _first(expected, _known(expected, got, noise)))
+
+
+def _at_a_border(session: Session) -> Departure | None:
+    """Return the copy between the program and a delegate that changes what it copies, where there is one."""
+    for behaviour, places in session.noted.items():
+        for where in places:
+            if ":" not in where:  # of a delegate, not of an operator in it
+                return Departure(operator=COPY, where=where, node="", source="", behaviours=(behaviour.code,))
+    return None
 
 
 def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Made | None) -> Departure:
     step = culprit.label if node is None else _namesake(got, culprit, node.label)
+    delegate = step.where.rpartition(":")[0]
     return Departure(
         operator=step.name,
         where=step.where,
         node="" if node is None else f"{node.label.target}",
         source="" if node is None else source_of(node.label),
-        behaviours=tuple(b.code for b, places in session.noted.items() if b.wrong and step.where in places),
+        behaviours=tuple(
+            b.code for b, places in session.noted.items() if b.wrong and {step.where, delegate} & {*places}
+        ),
     )
 
 

@@ -73,7 +73,7 @@ def _example_lengths(example: tuple[Argument, ...], domain: Domain) -> dict[symp
     for position, shape in domain.shapes.items():
         value = example[position] if position < len(example) else None
         if not isinstance(value, torch.Tensor) or value.dim() != len(shape):
-            raise InputError(f"input {position} of the example is no tensor of {len(shape)} dimensions")
+            raise InputError(f"input {position} is no tensor of {len(shape)} dimensions")
         for size, actual in zip(shape, value.shape, strict=True):
             if isinstance(size, sympy.Symbol):
                 found.setdefault(size, actual)

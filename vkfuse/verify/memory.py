@@ -13,7 +13,7 @@ import torch
 from vkfuse.errors import FormatError, InputError
 from vkfuse.pte.model import BoxedIntList, Method, OptionalTensorList, Tensor, TensorList, Value
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
-from vkfuse.verify.tensors import scalar_dtype, tensor_of
+from vkfuse.verify.tensors import laid_out, scalar_dtype, tensor_of
 
 _MOST_BYTES: Final = 1 << 36  # of planned memory that a file may ask for
 
@@ -54,6 +54,11 @@ class Memory:
                 return self._planned(index, value, self._sizes.get(index, value.sizes))
             case _:
                 return self._state.get(index)
+
+    def dim_order(self, index: int) -> tuple[int, ...]:
+        """Return the order in which a tensor's dimensions lie in memory, outermost first; empty for what is none."""
+        spec = self._values[index]
+        return spec.dim_order if isinstance(spec, Tensor) else ()
 
     def write(self, index: int, result: Any) -> None:
         """Set a value; a planned tensor is copied into its place. FormatError where it does not fit."""
@@ -118,10 +123,7 @@ class Memory:
             )
         here = arena[place.offset : end]
         flat = here.view(dtype) if len(here) else torch.empty(0, dtype=dtype)  # no bytes, no view
-        order = spec.dim_order
-        count = _product(sizes)
-        stored = flat[:count].reshape([sizes[axis] for axis in order])
-        return stored.permute([order.index(axis) for axis in range(len(sizes))])
+        return laid_out(flat[: _product(sizes)].view(sizes), spec.dim_order)
 
     def _initial(self, index: int, value: Value) -> Any:
         match value:

@@ -10,8 +10,9 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from vkfuse.errors import InputError
+from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program import constants_of
+from vkfuse.verify.errors import first_line
 from vkfuse.verify.rowwise import RowTable
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
@@ -57,10 +58,19 @@ class Reference:
         observe: NodeObserver | None = None,
         arithmetic: Arithmetic = EAGER,
     ) -> tuple[Any, ...]:
-        """Run on the flat user inputs; return the flat user outputs. InputError for a wrong number."""
+        """Run on the flat user inputs; return the flat user outputs. InputError where the program does not take them."""
         runner = _Runner(self._module, observe, arithmetic)
-        with torch.no_grad():
-            results = runner.run(*self._placeholders(inputs), enable_io_processing=False)
+        values = tuple(self._placeholders(inputs))
+        try:
+            with torch.no_grad():
+                results = runner.run(*values, enable_io_processing=False)
+        except VkfuseError:
+            raise
+        except Exception as error:  # torch's operators raise anything
+            raise InputError(
+                f"the program itself fails on these inputs: {first_line(error)}",
+                hint="give others with --inputs; an index must be within its table",
+            ) from error
         return tuple(self._user_outputs(results))
 
     def _placeholders(self, inputs: tuple[Argument, ...]) -> Iterator[Argument]:

@@ -56,7 +56,7 @@ def render_text(verification: Verification, console: Console) -> None:
 
 def _parts(verification: Verification) -> Iterator[RenderableType]:
     for line in (verification.message, verification.hint):
-        if line:
+        if line and not verification.findings:  # which say the same, each with its hint
             yield Text(_visible(line))
     if verification.departure is not None:
         yield from _departure(verification)

@@ -10,8 +10,9 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
+from vkfuse.verify.bounds import BLOCK_VALUES
+
 _LAZY_FROM: Final = 1 << 22  # values; smaller tables are dequantized at once
-_BLOCK_VALUES: Final = 1 << 22  # at a time: 16 MiB of float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class RowTable:
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """Yield all rows, a bounded number of values at a time."""
-        step = max(1, _BLOCK_VALUES // max(1, self.values.shape[1]))
+        step = max(1, BLOCK_VALUES // max(1, self.values.shape[1]))
         for start in range(0, self.values.shape[0], step):
             yield self.rows(slice(start, start + step))
 

@@ -25,12 +25,13 @@ from vkfuse.pte.model import (
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
 from vkfuse.verify import foreign
-from vkfuse.verify.behaviours import Behaviour
+from vkfuse.verify.behaviours import DIM_ORDER_IGNORED, Behaviour
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
 from vkfuse.verify.prims import PRIMS
 from vkfuse.verify.steps import COPY, Argument, Observer, Step, ignore
+from vkfuse.verify.tensors import Reading, as_they_lie, laid_out
 from vkfuse.verify.vulkan.graph import GraphRun
 from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
 
@@ -99,7 +100,10 @@ class Session:
             return
         if not isinstance(value, torch.Tensor) or value.dtype is not self._memory.dtype(index):
             found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-            raise InputError(f"input {number} is {found}, the file wants {spec.scalar_type.label}")
+            raise InputError(
+                f"input {number} is {found}, the file wants {spec.scalar_type.label}".replace("torch.", ""),
+                hint="give inputs of this type, or the program that the file was made from",
+            )
         if not fits(tuple(value.shape), spec.sizes):
             raise InputError(
                 f"input {number} of shape {list(value.shape)} does not fit into {list(spec.sizes)}"
@@ -209,12 +213,29 @@ class Session:
             self._memory.dtype(index) if isinstance(self._memory.spec(index), Tensor) else None
             for index in targets
         )
-        values = tuple(self._memory.read(index) for index in inputs)
         where = f"{self.method.name}/{call.delegate_index}"
+        values = tuple(self._copied(as_they_lie, index, self._memory.read(index), where) for index in inputs)
         observe(_copy(where, values, self._places(inputs), run.input_places))
-        outputs = run(values, kinds, observe)
+        outputs = tuple(
+            self._copied(laid_out, index, value, where)
+            for index, value in zip(targets, run(values, kinds, observe), strict=True)
+        )
         self._write(targets, outputs)
         observe(_copy(where, outputs, run.output_places, self._places(targets)))
+
+    def _copied(self, reading: Reading, index: int, value: Any, where: str) -> Any:
+        """Return a value as its bytes are understood on the other side of a delegate's border, where they are in order."""
+        order = self._memory.dim_order(index)
+        if (
+            not isinstance(value, torch.Tensor)
+            or order == tuple(range(value.dim()))
+            or value.dim() != len(order)
+        ):
+            return value
+        found = reading(value, order)
+        if not torch.equal(found, value):
+            self._note(DIM_ORDER_IGNORED, where)
+        return found
 
     def _call_foreign(self, call: DelegateCall, observe: Observer) -> None:
         """Run a delegate of another backend. CannotVerifyError where the installed runtime does not."""

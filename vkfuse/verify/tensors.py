@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -34,6 +35,7 @@ VULKAN_DTYPES: Final = {
     VkDataType.FLOAT32: torch.float32,
     VkDataType.FLOAT64: torch.float64,
 }
+Reading = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
 def scalar_dtype(kind: ScalarType | int, where: str) -> torch.dtype:
@@ -64,10 +66,18 @@ def tensor_of(
         raise FormatError(f"{len(data)} bytes for {count} values of {dtype}")
     if count == 0:
         return torch.empty(sizes, dtype=dtype)
-    flat = _values(data, dtype, count)
-    order = dim_order or tuple(range(len(sizes)))
-    stored = flat.reshape([sizes[axis] for axis in order])
-    return stored.permute([order.index(axis) for axis in range(len(sizes))])
+    return laid_out(_values(data, dtype, count).reshape(sizes), dim_order or tuple(range(len(sizes))))
+
+
+def as_they_lie(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+    """Return the elements in the sequence in which they lie in memory, `order` outermost first, as the same shape."""
+    return value.permute(order).reshape(value.shape)
+
+
+def laid_out(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+    """Return what elements that were stored one after the other are for one who reads them in `order`."""
+    stored = value.reshape([value.shape[axis] for axis in order])
+    return stored.permute([order.index(axis) for axis in range(len(order))])
 
 
 def _values(data: memoryview, dtype: torch.dtype, count: int) -> torch.Tensor:

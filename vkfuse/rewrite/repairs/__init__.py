@@ -9,12 +9,16 @@ from vkfuse.rewrite.repairs.affine import decompose_affine
 from vkfuse.rewrite.repairs.arithmetic import complete_layer_norms, scalars_as_tensors, write_out_rms_norm
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
+from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
+from vkfuse.rewrite.repairs.fills import raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
 from vkfuse.rewrite.repairs.splits import splits_as_slices
+from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
 
@@ -25,10 +29,14 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (hoist_branch_tables, renormalize_whole_
 # repairs that look at what they leave.
 AFTER_TABLES: tuple[RepairRule, ...] = (
     fold_constants,
+    raise_mask_fills,
+    cache_writes_as_choices,
     decompose_affine,
     widen_integer_matmuls,
     repeats_as_concatenation,
+    stacks_as_slices,
     write_out_attention,
+    expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,

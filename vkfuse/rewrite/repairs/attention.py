@@ -15,6 +15,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.notes import Repair
@@ -128,7 +129,7 @@ def _additive_mask(editor: GraphEditor, attention: _Attention, constants: Consta
     if mask in constants:
         return _constant_mask(editor, constants.value(mask), dtype)
     node = editor.node(mask)
-    return editor.once(("mask", node, dtype), lambda: _computed_mask(editor, node, mask, dtype))  # type: ignore[no-any-return]
+    return editor.once(("mask", node, dtype), lambda: _computed_mask(editor, constants, node, mask, dtype))  # type: ignore[no-any-return]
 
 
 def _constant_mask(editor: GraphEditor, mask: torch.Tensor, dtype: torch.dtype) -> _Mask:
@@ -140,12 +141,16 @@ def _constant_mask(editor: GraphEditor, mask: torch.Tensor, dtype: torch.dtype) 
     return _Mask(additive=editor.constant(additive.to(dtype), "attention.mask"), live=live)
 
 
-def _computed_mask(editor: GraphEditor, node: fx.Node, mask: fx.Node, dtype: torch.dtype) -> _Mask:
+def _computed_mask(
+    editor: GraphEditor, constants: Constants, node: fx.Node, mask: fx.Node, dtype: torch.dtype
+) -> _Mask:
     lowest = torch.finfo(dtype).min
     if mask.meta["val"].dtype == torch.bool:
         allowed: Any = node
         additive = _additive(editor, node, dtype)
     else:
+        if lower_bound(mask, constants) > -math.inf:
+            return _Mask(additive=node, live=None)
         allowed = editor.call(aten.ne.Scalar, node, -math.inf)
         additive = editor.call(aten.clamp.default, node, lowest)
     rows = editor.call(aten.any.dim, allowed, -1, True)

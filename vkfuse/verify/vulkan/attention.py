@@ -32,7 +32,7 @@ def apply_rotary_emb_hf(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     """
     q, k = call.tensor(0), call.tensor(1)
     if q.shape[-3] != k.shape[-3] or q.shape[-1] != k.shape[-1]:
-        raise call.refused("rope-shapes", "sequence and head size of q and k differ")
+        raise call.refused("rotary-heads-differ", "sequence and head size of q and k differ")
     cos, sin = call.tensor(2).float(), call.tensor(3).float()
     if cos.shape[-1] % 8:
         raise call.refused("rope-width", f"{cos.shape[-1]} rotary columns are not a multiple of 8")

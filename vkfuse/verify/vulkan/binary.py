@@ -3,20 +3,9 @@
 import torch
 
 from vkfuse.verify.behaviours import ALWAYS_FLOORED, EQUAL_WITHIN, POW_BY_LOGARITHM, POW_BY_MAGNITUDE
-from vkfuse.verify.vulkan.call import Call, Kernel, Result
+from vkfuse.verify.vulkan.call import Call
 
 _EQUAL = 1e-5
-
-
-def broadcast(kernel: Kernel) -> Kernel:
-    """Return the kernel for two tensors, of which one must have a dimension (impl/utils/TensorUtils.cpp)."""
-
-    def run(call: Call) -> Result:
-        if not call.tensor(0).dim() and not call.tensor(1).dim():
-            raise call.refused("two-scalars", "both operands have no dimensions")
-        return kernel(call)
-
-    return run
 
 
 def power(call: Call) -> torch.Tensor:

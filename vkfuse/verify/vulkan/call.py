@@ -50,7 +50,7 @@ class Call:
         value = self.tensor(position)
         operand = self.operands[position]
         if not isinstance(operand, VkTensor) or not operand.constant:
-            raise self.refused("not-constant", f"argument {position} must be a constant tensor")
+            raise self.refused("not-a-constant", f"argument {position} must be a constant tensor")
         return value
 
     def optional_constant(self, position: int) -> torch.Tensor | None:

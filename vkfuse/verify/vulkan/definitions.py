@@ -11,12 +11,13 @@ from vkfuse.verify.vulkan.call import Call, Kernel, Result
 # The runtime's names (VK_REGISTER_OP in backends/vulkan/runtime/graph/ops/impl) that are ATen operators.
 _ATEN: Final = """
 _native_batch_norm_legit_no_training.default _to_copy.default abs.default add.Tensor addmm.default
-arange.start_step bitwise_and.Tensor bitwise_not.default bitwise_or.Tensor bmm.default cat.default
+arange.start_step avg_pool2d.default bitwise_and.Tensor bitwise_not.default bitwise_or.Tensor bmm.default cat.default
 clamp.default clone.default constant_pad_nd.default convolution.default cos.default div.Tensor eq.Scalar
 exp.default expand_copy.default flip.default full.default full_like.default gather.default ge.Scalar
 ge.Tensor grid_sampler_2d.default gt.Scalar gt.Tensor hardshrink.default hardsigmoid.default
 hardswish.default hardtanh.default index.Tensor index_select.default le.Scalar le.Tensor
 leaky_relu.default linear.default log10.default logical_and.default logical_or.default lt.Scalar lt.Tensor
+max_pool2d.default max_pool2d_with_indices.default
 minimum.default mm.default mul.Tensor native_group_norm.default ne.Scalar neg.default ones.default
 ones_like.default permute.default permute_copy.default pixel_shuffle.default relu.default relu6.default
 repeat.default repeat_interleave.self_int round.default rsqrt.default scalar_tensor.default select.int

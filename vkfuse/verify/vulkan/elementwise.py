@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from vkfuse.verify.behaviours import GELU_TANH
-from vkfuse.verify.vulkan.call import Call, Kernel, Result
+from vkfuse.verify.vulkan.call import Call
 
 
 def gelu(call: Call) -> torch.Tensor:
@@ -36,7 +36,7 @@ def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     if len(shape) != 1:
         raise call.refused("layer-norm-shape", f"normalizes over {len(shape)} dimensions, not one")
     if call.args[2] is None or call.args[3] is None:
-        raise call.refused("layer-norm-parameter", "weight and bias must both be there")
+        raise call.refused("layer-norm-without-bias", "weight and bias must both be there")
     out, mean, rstd = torch.native_layer_norm(x, shape, call.tensor(2), call.tensor(3), float(call.args[4]))
     return out, mean, rstd
 
@@ -57,17 +57,3 @@ def quantize_per_tensor(call: Call) -> torch.Tensor:
 def dequantize_per_tensor(call: Call) -> torch.Tensor:
     """`(input, scale, zero_point, ...)`: glsl/q8ta_dequantize.glsl."""
     return (call.tensor(0).float() - call.integer(2)) * float(call.args[1])
-
-
-def pool(kernel: Kernel, sizes: tuple[int, ...]) -> Kernel:
-    """Return a 2-D pooling that needs two numbers in each of its `sizes` arguments (impl/Pool.cpp)."""
-
-    def run(call: Call) -> Result:
-        for position in sizes:
-            if len(call.args[position]) != 2:
-                raise call.refused(
-                    "pool-arguments", f"argument {position} is {call.args[position]}, not two numbers"
-                )
-        return kernel(call)
-
-    return run

@@ -7,6 +7,7 @@ from vkfuse.verify.behaviours import FLAT_SCALES, INDICES_ONE_ROW, NO_BOUNDS_CHE
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 
+_OFFSETS = 0x88  # values are stored plus 8, two a byte
 _LANES = 4  # values that one texel holds, and that one shader load covers
 
 
@@ -44,9 +45,21 @@ def embedding(call: Call) -> torch.Tensor:
 
 def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
     """[..., D/2] bytes -> int8 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
-    low, high = (packed & 0xF).to(torch.int8) - 8, (packed >> 4).to(torch.int8) - 8
-    pair = (low, high) if low_first else (high, low)
-    return torch.stack(pair, dim=-1).flatten(-2)
+    signed = packed ^ _OFFSETS  # each nibble in two's complement, which a shift to the right extends
+    pairs = torch.empty((*packed.shape, 2), dtype=torch.int8)
+    low, high = pairs.unbind(-1) if low_first else pairs.unbind(-1)[::-1]
+    torch.bitwise_right_shift(signed.view(torch.int8), 4, out=high)
+    torch.bitwise_right_shift((signed << 4).view(torch.int8), 4, out=low)
+    return pairs.flatten(-2)
+
+
+def scaled(values: torch.Tensor, scales: torch.Tensor, group: int) -> torch.Tensor:
+    """int8 [rows, columns] times the scale of its group, [rows, groups] -> float32 [rows, columns]."""
+    rows, columns = values.shape
+    floats, factors = values.float(), scales.float()
+    if columns == factors.shape[1] * group:
+        return floats.reshape(rows, factors.shape[1], group).mul_(factors[:, :, None]).flatten(1)
+    return floats.mul_(factors[:, torch.arange(columns) // group])
 
 
 def _indices_as_fetched(call: Call, indices: torch.Tensor) -> torch.Tensor:

@@ -111,7 +111,7 @@ class GraphRun:
         if isinstance(spec, SymInt):
             return int(value.item()) if isinstance(value, torch.Tensor) else value
         if not isinstance(spec, VkTensor) or not isinstance(value, torch.Tensor):
-            raise self._refused("input-type", f"input value {index} is no tensor")
+            raise self._refused("boundary-type", f"input value {index} is no tensor")
         if value.dim() != len(spec.dims) or any(
             size > most for size, most in zip(value.shape, spec.dims, strict=True)
         ):
@@ -127,7 +127,7 @@ class GraphRun:
 
     def _narrowed(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if value.dtype is not dtype and (value.dtype, dtype) not in _SMALLER:
-            raise self._refused("input-type", f"no conversion of an input from {value.dtype} to {dtype}")
+            raise self._refused("boundary-type", f"no conversion of an input from {value.dtype} to {dtype}")
         return value.to(dtype)
 
     def _unstaged(self, index: int, value: Argument, dtype: torch.dtype | None) -> Argument:
@@ -138,7 +138,7 @@ class GraphRun:
         if not isinstance(value, torch.Tensor) or dtype is None or value.dtype is dtype:
             return value
         if (dtype, value.dtype) not in _SMALLER:
-            raise self._refused("output-type", f"no conversion of an output from {value.dtype} to {dtype}")
+            raise self._refused("boundary-type", f"no conversion of an output from {value.dtype} to {dtype}")
         return value.to(dtype)
 
     def _run(

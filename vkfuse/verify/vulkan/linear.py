@@ -12,11 +12,11 @@ from vkfuse.verify.behaviours import (
     ONE_ROW_UNQUANTIZED,
     QPARAMS_NUDGED,
 )
+from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
-from vkfuse.verify.vulkan.embedding import unpack_nibbles
+from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
-_BLOCK_VALUES = 1 << 22  # of an unpacked weight at a time: 16 MiB of float32
 _SMALLEST_SCALE = 6.1e-5
 
 
@@ -44,7 +44,7 @@ def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     x = call.tensor(0)
     block = call.args[2]
     if any(size != 1 for size in x.shape[:-2]) or x.dim() < 2:
-        raise call.refused("qparams-not-a-matrix", f"choose_qparams takes a matrix, not {list(x.shape)}")
+        raise call.refused("quantized-input-batched", f"choose_qparams takes a matrix, not {list(x.shape)}")
     if list(block) != [1] * (len(block) - 1) + [x.shape[-1]]:
         raise call.refused("qparams-not-per-row", f"blocks of {block} are not rows")
     call.note(QPARAMS_NUDGED)
@@ -135,7 +135,7 @@ def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first row, int8 rows) of a packed weight, a bounded number of values at a time."""
-    step = max(1, _BLOCK_VALUES // max(1, weight.shape[1] * 2))
+    step = max(1, BLOCK_VALUES // max(1, weight.shape[1] * 2))
     for start in range(0, weight.shape[0], step):
         yield start, unpack_nibbles(weight[start : start + step], low_first=True)
 
@@ -162,8 +162,8 @@ def _grouped(
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :covered]
-        out[:, start:stop] = functional.linear(x[:, :covered], values[:, :covered].float() * factors)
+        floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
+        out[:, start:stop] = functional.linear(x[:, :covered], floats)
     return out
 
 
@@ -188,22 +188,30 @@ def _integer_grouped(
 ) -> torch.Tensor:
     """Quantize x by rows, multiply integers, correct each group's sum for the zero point, scale.
 
-    ``scale[m] * sum over groups g of scales[g, n] * (dot[g, m, n] - zero[m] * sums[g, n])``; the scales of the groups
-    are multiplied into the weights first, so that one product does for all groups: the same up to float32 rounding.
+    ``scale[m] * sum over groups g of scales[g, n] * (dot[g, m, n] - zero[m] * sums[g, n])``; the zero point is taken off
+    the activations first and the scales of the groups multiplied into the weights, so that one product does for all
+    groups: the same up to float32 rounding, zero where a row is. What is wrong with `sums` comes on top.
     """
     quantized, scale, zero = _quantized_rows(call, x)
     rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
     groups, stride = _groups(call, columns, group_size)
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
     covered = min(groups * stride, columns)
-    correction = (by_group.double() * sum_table.double()).sum(dim=0)
+    centered = (quantized - zero[:, None].float())[:, :covered]
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
-        factors = by_group[:, start:stop].float().t().repeat_interleave(stride, dim=1)[:, :covered]
-        dots = functional.linear(quantized[:, :covered], values[:, :covered].float() * factors)
-        out[:, start:stop] = (dots - (zero[:, None] * correction[start:stop]).float()) * scale[:, None]
+        told = sum_table[:, start:stop] - _sums_by_group(values[:, :covered], groups, stride)
+        excess = (by_group[:, start:stop].double() * told.double()).sum(dim=0)
+        dots = functional.linear(centered, scaled(values[:, :covered], by_group[:, start:stop].t(), stride))
+        out[:, start:stop] = (dots - (zero[:, None] * excess).float()) * scale[:, None]
     return out
+
+
+def _sums_by_group(values: torch.Tensor, groups: int, stride: int) -> torch.Tensor:
+    """Return [groups, rows] of values [rows, columns], the last group cut off where the columns end."""
+    padded = functional.pad(values, (0, groups * stride - values.shape[1]))
+    return padded.reshape(len(values), groups, stride).sum(dim=-1, dtype=torch.int32).t()
 
 
 def _quantized_rows(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -16,11 +16,11 @@ Reduction = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
 
 
 def reduction(operation: Reduction) -> Kernel:
-    """Return the kernel of `(input, dims, keepdim)`; one or two dimensions (impl/Reduce.cpp)."""
+    """Return the kernel of `(input, dims, keepdim)`: impl/Reduce.cpp."""
 
     def run(call: Call) -> torch.Tensor:
         x = call.tensor(0)
-        dims = _dims(call, x)
+        dims = list(range(x.dim())) if call.args[1] is None else list(call.args[1])
         out = operation(x.float() if x.is_floating_point() else x, dims, bool(call.args[2]))
         in_rows = dims in ([-1], [x.dim() - 1]) and call.storage(0) is VkStorageType.BUFFER
         if in_rows and x.is_floating_point() and bool((out.abs() > _HALF_MAX).any()):
@@ -31,28 +31,12 @@ def reduction(operation: Reduction) -> Kernel:
     return run
 
 
-def _dims(call: Call, x: torch.Tensor) -> list[int]:
-    dims = call.args[1]
-    if dims is None:
-        if x.dim() != 1:
-            raise call.refused("reduce-dims", "no dimensions given for more than one")
-        return [-1]
-    if len(dims) not in {1, 2}:
-        raise call.refused("reduce-dims", f"reduces {len(dims)} dimensions, not one or two")
-    return list(dims)
-
-
 def arg_reduction(operation: Callable[[torch.Tensor, int, bool], torch.Tensor]) -> Kernel:
-    """Return the kernel of `(input, dim, keepdim)`; the last dimension of a buffer (impl/ArgReduce.cpp)."""
+    """Return the kernel of `(input, dim, keepdim)`: impl/ArgReduce.cpp."""
 
     def run(call: Call) -> torch.Tensor:
-        x = call.tensor(0)
         dim = 0 if call.args[1] is None else call.integer(1)
-        if dim % max(1, x.dim()) != x.dim() - 1 or call.storage(0) is not VkStorageType.BUFFER:
-            raise call.refused(
-                "arg-reduce", f"dimension {dim} of {x.dim()} in {call.storage(0).name.lower()}"
-            )
-        return operation(x, -1, bool(call.args[2]))
+        return operation(call.tensor(0), dim, bool(call.args[2]))
 
     return run
 

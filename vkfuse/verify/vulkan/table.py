@@ -20,10 +20,6 @@ from vkfuse.verify.vulkan import (
 from vkfuse.verify.vulkan.call import Kernel
 from vkfuse.verify.vulkan.definitions import AS_DEFINED, PUBLISHED, kernel_of
 
-_TWO_OPERANDS: Final = tuple(
-    f"aten.{name}.Tensor"
-    for name in ("add", "sub", "mul", "div", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_or")
-)
 _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten._log_softmax.default": reduce.log_softmax,
     "aten._softmax.default": reduce.softmax,
@@ -33,15 +29,10 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.argmin.default": reduce.arg_reduction(torch.argmin),
     "aten.mean.dim": reduce.reduction(torch.mean),
     "aten.sum.dim_IntList": reduce.reduction(torch.sum),
-    "aten.div.Tensor_mode": binary.broadcast(binary.divide_rounded),
-    "aten.eq.Tensor": binary.broadcast(binary.equal),
+    "aten.div.Tensor_mode": binary.divide_rounded,
+    "aten.eq.Tensor": binary.equal,
     "aten.pow.Tensor_Scalar": binary.power_of_scalar,
-    "aten.pow.Tensor_Tensor": binary.broadcast(binary.power),
-    "aten.avg_pool2d.default": elementwise.pool(kernel_of("aten.avg_pool2d.default"), (1, 2, 3)),
-    "aten.max_pool2d.default": elementwise.pool(kernel_of("aten.max_pool2d.default"), (1, 2, 3, 4)),
-    "aten.max_pool2d_with_indices.default": elementwise.pool(
-        kernel_of("aten.max_pool2d_with_indices.default"), (1, 2, 3, 4)
-    ),
+    "aten.pow.Tensor_Tensor": binary.power,
     "aten.embedding.default": embedding.embedding,
     "aten.gelu.default": elementwise.gelu,
     "aten.native_layer_norm.default": elementwise.native_layer_norm,
@@ -77,5 +68,4 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
 def kernels() -> Mapping[str, Kernel]:
     """Return the functions by operator name; needs `register_operators` to have run."""
     defined = {name: kernel_of(name) for name in (*AS_DEFINED, *PUBLISHED)}
-    two_operands = {name: binary.broadcast(defined[name]) for name in _TWO_OPERANDS}
-    return MappingProxyType({**defined, **two_operands, **_AS_THE_SHADER})
+    return MappingProxyType({**defined, **_AS_THE_SHADER})

@@ -1,0 +1,233 @@
+"""Each repair alone: it fires where it should, and the program computes what it did, bit for bit where it can."""
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from vkfuse.program import from_exported
+from vkfuse.rewrite.bounds import lower_bound
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.repairs import AFTER_TABLES, repair
+from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
+from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
+from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.stacks import stacks_as_slices
+
+aten = torch.ops.aten
+
+
+def _program(module, *inputs, dynamic=None):
+    return from_exported(torch.export.export(module.eval(), inputs, dynamic_shapes=dynamic)).exported
+
+
+def _same(before, after, *calls):
+    """Both programs give the same bits, call after call: what they keep in buffers counts too."""
+    old, new = before.module(), after.module()
+    for inputs in calls:
+        with torch.no_grad():
+            torch.testing.assert_close(new(*inputs), old(*inputs), rtol=0, atol=0, equal_nan=True)
+
+
+class _Cache(nn.Module):
+    """Writes `row` [1, 2, 1, 4] into a cache [1, 2, 8, 4] at `position` int [1], and reads it all."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.register_buffer("cache", torch.randn(1, 2, 8, 4))
+        self._write = write
+
+    def forward(self, row, position):
+        self._write(self.cache, row, position)
+        return self.cache * 2
+
+
+def _index_copy(cache, row, position):
+    cache.index_copy_(2, position, row)
+
+
+def _assign(cache, row, position):
+    cache[:, :, position] = row
+
+
+def _assign_negative_dimension(cache, row, position):
+    cache.index_copy_(-2, position, row)
+
+
+@pytest.mark.parametrize("write", [_index_copy, _assign, _assign_negative_dimension])
+def test_cache_writes(write):
+    """A write at a computed position is a choice; infinities and NaN of other rows stay out of it."""
+    before = _program(_Cache(write), torch.randn(1, 2, 1, 4), torch.tensor([3]))
+    after, (note,) = cache_writes_as_choices(before)
+    assert note.code == "cache-writes-as-choices"
+    targets = {n.target for n in after.graph.nodes}
+    assert aten.where.self in targets
+    assert not targets & {aten.index_copy.default, aten.index_put.default}
+    rows = [torch.randn(1, 2, 1, 4), torch.full((1, 2, 1, 4), torch.nan), torch.full((1, 2, 1, 4), torch.inf)]
+    _same(
+        before,
+        after,
+        *((row, torch.tensor([at])) for row, at in zip([*rows, rows[0]], (0, 7, 3, 7), strict=True)),
+    )
+
+
+def test_cache_writes_left_alone():
+    """Several rows, integers, and added rows are no choice between two values."""
+
+    class Several(nn.Module):
+        def forward(self, cache, row, position, integers):
+            many = cache.index_copy(0, position.repeat(2), row)
+            added = cache.index_put((position,), row[:1], accumulate=True)
+            return many, added, integers.index_copy(0, position, integers[:1])
+
+    inputs = (torch.randn(8, 4), torch.randn(2, 4), torch.tensor([3]), torch.arange(8))
+    before = _program(Several(), *inputs)
+    assert cache_writes_as_choices(before) == (before, ())
+
+
+class _Masked(nn.Module):
+    """Scores [2, 4, 4] and a mask, bool [2, 4], through `fill` to a softmax."""
+
+    def __init__(self, fill):
+        super().__init__()
+        self.fill = fill
+
+    def forward(self, scores, allowed):
+        return torch.softmax(self.fill(scores, allowed), -1)
+
+
+def _where(scores, allowed):
+    return scores + torch.where(allowed[:, None], 0.0, torch.finfo(torch.float32).min)
+
+
+def _masked_fill(scores, allowed):
+    return scores.masked_fill(~allowed[:, None], torch.finfo(torch.float32).min)
+
+
+def _product(scores, allowed):
+    return scores + (1.0 - allowed[:, None].to(scores.dtype)) * torch.finfo(torch.float32).min
+
+
+def _stored(scores, allowed):
+    """A causal mask of constants, and one of the input."""
+    causal = torch.full((4, 4), torch.finfo(torch.float32).min).triu(1)
+    return scores + causal[None] + torch.where(allowed[:, None], 0.0, torch.finfo(torch.float32).min)
+
+
+@pytest.mark.parametrize("fill", [_where, _masked_fill, _product, _stored])
+def test_mask_fills(fill):
+    """No softmax changes by a bit, and no number below the runtime's floor is left to it."""
+    before, _ = fold_constants(_program(_Masked(fill), torch.randn(2, 4, 4), torch.ones(2, 4).bool()))
+    after, (note,) = raise_mask_fills(before)
+    assert note.code == "mask-fills-raised"
+    literals = [a for n in after.graph.nodes for a in n.args if isinstance(a, float)]
+    stored = [v for v in after.state_dict.values() if v.dtype == torch.float32]
+    assert LOWEST not in literals
+    assert not any(bool((v == LOWEST).any()) for v in stored)
+    assert FLOOR in literals or any(bool((v == FLOOR).any()) for v in stored)
+    scores = torch.randn(2, 4, 4) * 50
+    masks = [torch.tensor(m).bool() for m in ([[1] * 4] * 2, [[0] * 4] * 2, [[0, 1, 1, 0], [1, 0, 0, 0]])]
+    _same(before, after, *((scores, mask) for mask in masks))
+
+
+def test_mask_fills_seen_elsewhere():
+    """A mask that is an output as well keeps its numbers."""
+
+    class Shown(nn.Module):
+        def forward(self, scores, allowed):
+            mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+            return torch.softmax(scores + mask, -1), mask
+
+    before, _ = fold_constants(_program(Shown(), torch.randn(4, 4), torch.ones(4).bool()))
+    assert raise_mask_fills(before) == (before, ())
+
+
+def _unbound(stacked):
+    return stacked.unbind(2)
+
+
+def _permuted(stacked):
+    parts = stacked.permute(2, 0, 3, 1, 4)
+    return parts[0], parts[1], parts[-1]
+
+
+def _selected(stacked):
+    return stacked[:, :, 2], stacked[:, :, 0]
+
+
+@pytest.mark.parametrize("take", [_unbound, _permuted, _selected])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_stacks(take, dynamic):
+    """Queries, keys and values come out of their linear without a fifth dimension."""
+
+    class Stacked(nn.Module):
+        def forward(self, x):
+            return tuple(t * 1 for t in take(x.view(x.shape[0], x.shape[1], 3, 2, 5)))
+
+    shapes = ({1: Dim("rows", min=2, max=16)},) if dynamic else None
+    before = _program(Stacked(), torch.randn(2, 7, 30), dynamic=shapes)
+    after, (note,) = stacks_as_slices(before)
+    assert note.code == "stacks-as-slices"
+    assert (
+        max(n.meta["val"].ndim for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)) == 4
+    )
+    _same(before, after, *((torch.randn(2, rows, 30),) for rows in ((7, 2, 16) if dynamic else (7,))))
+
+
+def test_expansions():
+    """A bias that is expanded over a dynamic batch is broadcast; one that something else reads stays as it is."""
+
+    class Biased(nn.Module):
+        def forward(self, scores, bias):
+            added = scores + bias.expand(scores.shape[0], -1, -1).contiguous()
+            return added, (bias * 2).expand(scores.shape[0], -1, -1).flip(0)
+
+    shapes = ({0: Dim("batch", min=2, max=8)}, None)
+    before = _program(Biased(), torch.randn(3, 4, 5), torch.randn(1, 4, 5), dynamic=shapes)
+    after, (note,) = expansions_as_broadcasts(before)
+    assert (note.code, len(note.nodes)) == ("expansions-as-broadcasts", 1)
+    assert sum(n.target == aten.expand.default for n in after.graph.nodes) == 1
+    _same(before, after, *((torch.randn(batch, 4, 5), torch.randn(1, 4, 5)) for batch in (2, 8)))
+
+
+def test_lower_bounds():
+    """What is known of a mask's lowest value; additions round as the program's do, unknown terms are unbounded."""
+
+    class Bounds(nn.Module):
+        def forward(self, x, allowed):
+            low = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+            bias = torch.tensor([[-4.0, 2.0]]).expand(3, 2)
+            return (
+                low + bias,
+                low + low,
+                low + x,
+                bias.masked_fill(allowed, -torch.inf),
+                bias.masked_fill(allowed, -9.0),
+            )
+
+    exported = _program(Bounds(), torch.randn(3, 2), torch.ones(3, 2).bool())
+    (output,) = exported.graph.find_nodes(op="output")
+    bounds = [lower_bound(node, Constants(exported)) for node in output.args[0]]
+    assert bounds == [LOWEST, -torch.inf, -torch.inf, -torch.inf, -9.0]
+
+
+@pytest.mark.parametrize("float_mask", [False, True])
+def test_attention_with_empty_rows(float_mask):
+    """Attention under a mask that empties rows is zero there, whichever way the mask was made."""
+
+    class Attention(nn.Module):
+        def forward(self, query, allowed):
+            mask = allowed[:, None, None]
+            mask = torch.where(mask, 0.0, -torch.inf) if float_mask else mask
+            return nn.functional.scaled_dot_product_attention(
+                query, query, query, attn_mask=mask.expand(2, 1, 4, 4)
+            )
+
+    before = _program(Attention(), torch.randn(2, 2, 4, 8), torch.ones(2, 4).bool())
+    after = repair(before, AFTER_TABLES).exported
+    allowed = torch.tensor([[0, 0, 0, 0], [1, 0, 1, 1]]).bool()
+    query = torch.randn(2, 2, 4, 8)
+    expected, got = before.module()(query, allowed), after.module()(query, allowed)
+    assert not expected[0].any()
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)

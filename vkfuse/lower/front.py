@@ -1,0 +1,49 @@
+"""Which nodes run at the front on the CPU although Vulkan could: those that stand between CPU operators.
+
+Masks and positions are integer arithmetic with a few float operators in between (a cast, a logarithm). Delegating these
+would hand small tensors back and forth; computed in front, they enter the delegate once.
+"""
+
+from collections.abc import Callable, Iterable
+
+from torch import fx
+
+from vkfuse.lower.keep_off import Reason, operator_name
+
+FEEDS_THE_CPU = Reason(code="feeds-the-cpu", detail="it stands between operators that run on the CPU")
+
+# What a delegate is for: once one of these has run, its results are on the device and stay there.
+_WEIGHTY = frozenset(
+    {
+        "aten.embedding.default",
+        "aten.mm.default",
+        "aten.bmm.default",
+        "aten.addmm.default",
+        "aten.linear.default",
+        "aten.convolution.default",
+        "et_vk.embedding_q4gsw.default",
+        "et_vk.linear_q4gsw.default",
+        "et_vk.linear_dq8ca_q4gsw.default",
+    }
+)
+
+
+def front_of(nodes: Iterable[fx.Node], delegated: Callable[[fx.Node], bool]) -> frozenset[fx.Node]:
+    """The nodes that `delegated` says yes to, that no weighty operator leads to, and that lead to a CPU operator.
+
+    `nodes` are in topological order. Such a CPU operator counts only if no weighty one leads to it either.
+    """
+    calls = [n for n in nodes if n.op == "call_function"]
+    light: set[fx.Node] = set()
+    for node in calls:
+        if operator_name(node) not in _WEIGHTY and all(_is_light(i, light) for i in node.all_input_nodes):
+            light.add(node)
+    leading: set[fx.Node] = set()
+    for node in reversed(calls):
+        if node in light and (not delegated(node) or any(user in leading for user in node.users)):
+            leading.add(node)
+    return frozenset(node for node in leading if delegated(node))
+
+
+def _is_light(node: fx.Node, light: set[fx.Node]) -> bool:
+    return node.op != "call_function" or node in light

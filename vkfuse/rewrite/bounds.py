@@ -1,0 +1,61 @@
+"""How low the values of an expression can be, from the constants that it is chosen and added up from."""
+
+import math
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.constants import Constants
+
+aten = torch.ops.aten
+
+_SAME_VALUES = (
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.embedding.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.reshape.default,
+    aten.slice.Tensor,
+    aten.squeeze.dim,
+    aten.transpose.int,
+    aten.unsqueeze.default,
+    aten.view.default,
+)
+
+# The arguments from which an operator takes every value of its result.
+_TAKEN_FROM = {
+    **dict.fromkeys(_SAME_VALUES, (0,)),
+    aten.scalar_tensor.default: (0,),
+    aten.full.default: (1,),
+    aten.where.self: (1, 2),
+    aten.where.Scalar: (1, 2),
+    aten.where.ScalarOther: (1, 2),
+    aten.where.ScalarSelf: (1, 2),
+    aten.masked_fill.Scalar: (0, 2),
+    aten.masked_fill.Tensor: (0, 2),
+}
+
+
+def lower_bound(value: object, constants: Constants) -> float:
+    """No element of `value`, a float tensor's node or a number, is below this; -inf where nothing is known."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not isinstance(value, fx.Node):
+        return -math.inf
+    if value in constants:
+        return _lowest(constants.value(value))
+    if value.target in _TAKEN_FROM:
+        return min(lower_bound(value.args[at], constants) for at in _TAKEN_FROM[value.target])
+    return _sum(value, constants) if value.target == aten.add.Tensor and not value.kwargs else -math.inf
+
+
+def _lowest(tensor: torch.Tensor) -> float:
+    return float(tensor.min()) if tensor.numel() and not tensor.isnan().any() else -math.inf
+
+
+def _sum(node: fx.Node, constants: Constants) -> float:
+    """Rounded as the program's own addition."""
+    bounds = [lower_bound(term, constants) for term in node.args[:2]]
+    return float(torch.tensor(bounds, dtype=node.meta["val"].dtype).sum())

@@ -1,0 +1,96 @@
+"""Masks filled with the lowest number, as the runtime's softmax can tell it from nothing.
+
+A row that is masked everywhere, by ``finfo.min`` and not by minus infinity, is uniform after a softmax. The runtime's
+softmax starts its search for the largest value at -3.402823e38 (runtime/graph/ops/glsl/softmax.glsl), above the lowest
+float32: there such a row becomes zeros. The fill is raised to that number; adding scores to either leaves it as it is,
+so that every row's softmax is what it was.
+"""
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+
+aten = torch.ops.aten
+
+LOWEST = torch.finfo(torch.float32).min
+FLOOR = float(torch.tensor(-3.402823e38))
+
+_SOFTMAX = (aten.softmax.int, aten._softmax.default, aten.scaled_dot_product_attention.default)  # noqa: SLF001 - the operator's name
+_CARRIERS = (
+    aten.add.Tensor,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.expand.default,
+    aten.full.default,
+    aten.full_like.default,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
+    aten.mul.Scalar,
+    aten.mul.Tensor,
+    aten.new_full.default,
+    aten.permute.default,
+    aten.reshape.default,
+    aten.scalar_tensor.default,
+    aten.slice.Tensor,
+    aten.transpose.int,
+    aten.unsqueeze.default,
+    aten.view.default,
+    aten.where.Scalar,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.where.self,
+)
+
+
+def raise_mask_fills(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Raise the lowest float32 to the softmax's floor wherever nothing but a softmax sees the difference."""
+    constants = Constants(exported)
+    literal = [n for n in exported.graph.nodes if _has_literal(n) and _ends_in_softmax(n)]
+    stored = [
+        n
+        for n in exported.graph.find_nodes(op="placeholder")
+        if n in constants and _ends_in_softmax(n) and bool((constants.value(n) == LOWEST).any())
+    ]
+    if not (literal or stored):
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node in stored:
+        value = constants.value(node)
+        editor.replace(
+            node, editor.constant(torch.where(value == LOWEST, FLOOR, value), f"raised.{node.name}")
+        )
+    for node in literal:
+        with editor.before(node):
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
+            editor.replace(node, editor.call(node.target, *map(_raised, args), **kwargs))
+    names = tuple(n.name for n in (*stored, *literal))
+    return editor.finish(), (
+        Repair(
+            code="mask-fills-raised",
+            nodes=names,
+            detail=f"{LOWEST:.7g} is {FLOOR:.7g}, the least that the runtime's softmax sees",
+        ),
+    )
+
+
+def _raised(value: object) -> object:
+    return FLOOR if value == LOWEST else value
+
+
+def _has_literal(node: fx.Node) -> bool:
+    return node.target in _CARRIERS and any(isinstance(a, float) and a == LOWEST for a in node.args)
+
+
+def _ends_in_softmax(node: fx.Node) -> bool:
+    """Whether `node` is float32 and every way from it leads through carriers of masks into a softmax."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32 or not node.users:
+        return False
+    return all(
+        user.target in _SOFTMAX or (user.target in _CARRIERS and _ends_in_softmax(user))
+        for user in node.users
+    )

@@ -1,0 +1,104 @@
+"""Queries, keys and values of one linear, told apart in four dimensions.
+
+``linear(x).view(batch, rows, 3, heads, size).unbind(2)``, with or without a permutation between, goes through a fifth
+dimension, which Vulkan tensors have not: each layer would leave the delegate. Part i of the view is a view of part i of
+the last dimension.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+
+aten = torch.ops.aten
+
+_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  # noqa: SLF001 - the operator's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """`node` is part `index` of `view`'s dimension `stacked`; `order` is the permutation of the view before that."""
+
+    node: fx.Node
+    view: fx.Node
+    stacked: int
+    index: int
+    order: tuple[int, ...]
+
+
+def stacks_as_slices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each part that is taken out of a view of five dimensions or more."""
+    found = [part for n in exported.graph.nodes for part in _parts(n)]
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for part in found:
+        with editor.before(part.node):
+            editor.replace(part.node, _slice(editor, part))
+    names = tuple(p.node.name for p in found)
+    return editor.finish(), (
+        Repair(code="stacks-as-slices", nodes=names, detail="four dimensions in place of five"),
+    )
+
+
+def _slice(editor: GraphEditor, part: _Part) -> fx.Node:
+    shape, source = part.view.meta["val"].shape, argument(part.view, 0, "self")
+    rest = [int(size) for size in shape[part.stacked + 1 :]]
+    width = torch.Size(rest).numel()
+    columns = editor.call(
+        aten.slice.Tensor, editor.node(source), part.stacked, part.index * width, (part.index + 1) * width
+    )
+    whole = editor.call(aten.reshape.default, columns, [*editor.sizes(source)[: part.stacked], *rest])
+    kept = [d for d in part.order if d != part.stacked]
+    order = [d - (d > part.stacked) for d in kept]
+    return whole if order == sorted(order) else editor.call(aten.permute.default, whole, order)
+
+
+def _parts(node: fx.Node) -> Iterator[_Part]:
+    """The parts that an unbinding or a selection takes out of a view that split the last dimension in three or more."""
+    if node.target not in {aten.unbind.int, aten.select.int}:
+        return
+    source, along = argument(node, 0, "self"), argument(node, 1, "dim", 0)
+    order, view = _permutation(source)
+    if view.target not in _VIEWS or view.meta["val"].ndim <= 4 or not _splits_last(view):
+        return
+    stacked = order[along]
+    if stacked != argument(view, 0, "self").meta["val"].ndim - 1:
+        return
+    for taken, index in _taken(node):
+        yield _Part(node=taken, view=view, stacked=stacked, index=index, order=order)
+
+
+def _taken(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
+    if node.target == aten.select.int:
+        index = argument(node, 2, "index")
+        count = argument(node, 0, "self").meta["val"].shape[argument(node, 1, "dim")]
+        if isinstance(index, int):
+            yield node, index % count
+        return
+    for user in node.users:
+        if user.target is operator.getitem:
+            yield user, int(argument(user, 1, "index"))
+
+
+def _permutation(node: fx.Node) -> tuple[tuple[int, ...], fx.Node]:
+    """The order of dimensions that a permutation gives its input, and that input; any other node in its own order."""
+    dimensions = node.meta["val"].ndim
+    if node.target != aten.permute.default:
+        return tuple(range(dimensions)), node
+    return tuple(d % dimensions for d in argument(node, 1, "dims")), argument(node, 0, "self")
+
+
+def _splits_last(view: fx.Node) -> bool:
+    """Whether a view keeps every dimension of its input but the last, of static size, which it splits."""
+    before, after = argument(view, 0, "self").meta["val"].shape, view.meta["val"].shape
+    lead = len(before) - 1
+    static = all(isinstance(size, int) for size in (before[-1], *after[lead:]))
+    return static and [str(s) for s in before[:-1]] == [str(s) for s in after[:lead]]
