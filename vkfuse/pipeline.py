@@ -11,9 +11,10 @@ from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
 from vkfuse.errors import LoweringError
-from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
+from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import state_notes
 from vkfuse.methods import METHOD, checked_methods
 from vkfuse.options import BaselineChoice, Options, Progress

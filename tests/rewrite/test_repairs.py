@@ -9,10 +9,12 @@ from vkfuse.program import from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, repair
+from vkfuse.rewrite.repairs.arithmetic import group_norms_in_four_dimensions, scalars_as_tensors
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 
 aten = torch.ops.aten
@@ -173,6 +175,60 @@ def test_stacks(take, dynamic):
         max(n.meta["val"].ndim for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)) == 4
     )
     _same(before, after, *((torch.randn(2, rows, 30),) for rows in ((7, 2, 16) if dynamic else (7,))))
+
+
+def test_packed_attention():
+    """The permutation of `nn.MultiheadAttention` has four dimensions; every value is where it was."""
+    attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, x):
+            return self.attention(x, x, x)
+
+    before = _program(Attention(), torch.randn(2, 7, 32))
+    after, (note,) = permutations_without_ones(before)
+    assert note.code == "permuted-in-four-dimensions"
+    assert (
+        max(n.meta["val"].ndim for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)) == 4
+    )
+    _same(before, after, (torch.randn(2, 7, 32),))
+
+
+def test_integer_scalars():
+    """Integers in float arithmetic are floats; those that float32 cannot hold, and integer arithmetic, stay."""
+
+    class Scalars(nn.Module):
+        def forward(self, x, tokens):
+            return x * 2 - 3, x + ((1 << 24) + 1), tokens * 2, torch.add(x, 1, alpha=2), x / True
+
+    inputs = (torch.randn(5), torch.arange(5))
+    before = _program(Scalars(), *inputs)
+    after, (note,) = scalars_as_tensors(before)
+    assert len(note.nodes) == 3
+    kept = [a for n in after.graph.nodes for a in n.args if type(a) is int]
+    assert kept == [(1 << 24) + 1, 2]
+    _same(before, after, inputs)
+
+
+def test_group_norms():
+    """A group norm of sequences is one of images of width one."""
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.GroupNorm(2, 8)
+
+        def forward(self, x):
+            return self.norm(x)
+
+    before = _program(Norm(), torch.randn(2, 8, 5))
+    after, (note,) = group_norms_in_four_dimensions(before)
+    assert note.code == "group-norm-in-four-dimensions"
+    _same(before, after, (torch.randn(2, 8, 5),))
 
 
 def test_expansions():

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 from torch import fx
 
-from vkfuse.lower.keep_off import Reason, operator_name
+from vkfuse.lower.keep_off import operator_name
+from vkfuse.lower.reason import Reason
 
 FEEDS_THE_CPU = Reason(code="feeds-the-cpu", detail="it stands between operators that run on the CPU")
 

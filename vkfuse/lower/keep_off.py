@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
+from vkfuse.lower.arguments import unfit_arguments
+from vkfuse.lower.reason import Reason
+
 MAX_DIMENSIONS = 4  # runtime/api/containers/Tensor.cpp: at most four dimensions
 
 # Operators that have shaders for integer and bool tensors, or only carry them to an operator that does.
@@ -30,14 +33,6 @@ _INTEGER_OPERATORS = frozenset(
         "torchao.choose_qparams_affine.default",
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why a node is not delegated."""
-
-    code: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +156,11 @@ def _keeps_its_size(node: fx.Node, limits: Limits) -> Reason | None:
     return None
 
 
+def _unfit_arguments(node: fx.Node, limits: Limits) -> Reason | None:
+    del limits
+    return unfit_arguments(operator_name(node), node)
+
+
 RULES: tuple[Rule, ...] = (
     _asked_for,
     _not_registered,
@@ -168,6 +168,7 @@ RULES: tuple[Rule, ...] = (
     _too_many_dimensions,
     _empty,
     _keeps_its_size,
+    _unfit_arguments,
 )
 
 

@@ -10,8 +10,9 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
-from vkfuse.lower.keep_off import Limits, Reason
+from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
+from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import shared_state
 from vkfuse.options import Storage, VulkanOptions
 

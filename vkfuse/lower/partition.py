@@ -23,7 +23,8 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
-from vkfuse.lower.keep_off import Limits, Reason, operator_name, why_not
+from vkfuse.lower.keep_off import Limits, operator_name, why_not
+from vkfuse.lower.reason import Reason
 
 # Upstream's fusions whose result is right where it fires, with the operator that the runtime must have. Tables are
 # placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator cannot do.

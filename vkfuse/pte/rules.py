@@ -19,6 +19,7 @@ LINEARS: Final = ("et_vk.linear_q4gsw.default", "et_vk.q4gsw_linear.default")
 LINEAR_8DA4W: Final = "et_vk.linear_dq8ca_q4gsw.default"
 CHOOSE_QPARAMS: Final = "torchao.choose_qparams_affine.default"
 LAYER_NORM: Final = "aten.native_layer_norm.default"
+GROUP_NORM: Final = "aten.native_group_norm.default"
 ROTARY: Final = ("et_vk.apply_rotary_emb.default", "et_vk.apply_rotary_emb_hf.default")
 
 REDUCTIONS: Final = ("aten.sum.dim_IntList", "aten.mean.dim", "aten.amax.default", "aten.amin.default")
@@ -151,6 +152,22 @@ def layer_norm_has_bias(call: Call) -> Iterator[Finding]:
         yield call.finding("layer-norm-without-bias", "fails", "give it a bias of zeros")
 
 
+def layer_norm_of_rows(call: Call) -> Iterator[Finding]:
+    """NativeLayerNorm.cpp: over the last dimension."""
+    shape = call.integers(1) if call.name == LAYER_NORM else None
+    if shape is not None and len(shape) != 1:
+        yield call.finding("layer-norm-shape", "fails", f"over {len(shape)} dimensions; flatten them to one")
+
+
+def group_norm_of_images(call: Call) -> Iterator[Finding]:
+    """GroupNorm.cpp: NaN for anything but [batch, channels, height, width] (measured)."""
+    source = call.tensor(0) if call.name == GROUP_NORM else None
+    if source is not None and len(source.dims) != 4:
+        yield call.finding(
+            "group-norm-shape", "wrong", f"of {list(source.dims)}; add a last dimension of one"
+        )
+
+
 def rotary_heads_agree(call: Call) -> Iterator[Finding]:
     """RotaryEmbedding.cpp: size(-3) of q and k must be equal, which grouped-query attention breaks."""
     query, key = call.tensor(0), call.tensor(1)
@@ -257,6 +274,8 @@ RULES: Final[tuple[Rule, ...]] = (
     quantized_input_in_two_dims,
     one_row_is_not_quantized,
     layer_norm_has_bias,
+    layer_norm_of_rows,
+    group_norm_of_images,
     rotary_heads_agree,
     one_index_tensor,
     gelu_is_tanh,

@@ -97,6 +97,11 @@ ALWAYS_FLOORED: Final = Behaviour(
     summary="a division with a rounding mode rounds down, whichever mode it asks for",
     source="impl/BinaryOp.cpp: aten.div.Tensor_mode is floor_divide",
 )
+GROUP_NORM_OF_IMAGES: Final = Behaviour(
+    code="group-norm-of-images",
+    summary="a group norm of anything but [batch, channels, height, width] is NaN",
+    source="impl/GroupNorm.cpp; measured",
+)
 MASKED_ROW_ZERO: Final = Behaviour(
     code="masked-row-zero",
     summary="softmax of nothing but minus infinity is zero, where torch has NaN",

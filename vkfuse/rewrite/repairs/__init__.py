@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.repairs.affine import decompose_affine
-from vkfuse.rewrite.repairs.arithmetic import complete_layer_norms, scalars_as_tensors, write_out_rms_norm
+from vkfuse.rewrite.repairs.arithmetic import (
+    complete_layer_norms,
+    group_norms_in_four_dimensions,
+    scalars_as_tensors,
+    write_out_rms_norm,
+)
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
@@ -15,6 +20,7 @@ from vkfuse.rewrite.repairs.fills import raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
 from vkfuse.rewrite.repairs.splits import splits_as_slices
@@ -34,12 +40,14 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     decompose_affine,
     widen_integer_matmuls,
     repeats_as_concatenation,
+    permutations_without_ones,
     stacks_as_slices,
     write_out_attention,
     expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,
+    group_norms_in_four_dimensions,
     splits_as_slices,
 )
 

@@ -4,6 +4,8 @@
 ``native_layer_norm`` needs a weight and a bias (runtime/graph/ops/impl/NativeLayerNorm.cpp).
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 from torch.export import ExportedProgram
@@ -20,6 +22,9 @@ _TENSOR_FORMS = {
     aten.mul.Scalar: aten.mul.Tensor,
     aten.div.Scalar: aten.div.Tensor,
 }
+
+
+_EXACT_INTEGERS = 1 << 24
 
 
 def write_out_rms_norm(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -57,19 +62,34 @@ def _cast(editor: GraphEditor, node: fx.Node, old: torch.dtype, new: torch.dtype
 
 
 def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Use the tensor form of scalar arithmetic on floats: the same operation with a name that the runtime has."""
-    found = [n for n in exported.graph.nodes if n.target in _TENSOR_FORMS and _is_float(n)]
+    """Use the tensor form of scalar arithmetic on floats, with float scalars: the same operation as the runtime has it.
+
+    An integer scalar would become an integer tensor, cast to float on the CPU at every call.
+    """
+    found = [n for n in exported.graph.nodes if _is_scalar_arithmetic(n) and _is_float(n)]
     if not found:
         return exported, ()
     editor = GraphEditor(exported)
     for node in found:
         with editor.before(node):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-            editor.replace(node, editor.call(_TENSOR_FORMS[node.target], *args, **kwargs))
+            target = _TENSOR_FORMS.get(node.target, node.target)
+            editor.replace(node, editor.call(target, *map(_as_float, args), **kwargs))
     names = tuple(n.name for n in found)
     return editor.finish(), (
         Repair(code="scalars-as-tensors", nodes=names, detail="the runtime has the tensor form only"),
     )
+
+
+def _is_scalar_arithmetic(node: fx.Node) -> bool:
+    if node.target in _TENSOR_FORMS:
+        return True
+    return node.target in _TENSOR_FORMS.values() and any(_as_float(a) is not a for a in node.args)
+
+
+def _as_float(value: Any) -> Any:
+    """An integer that float32 holds as a float; everything else, bools and symbolic sizes too, as it is."""
+    return float(value) if type(value) is int and abs(value) <= _EXACT_INTEGERS else value
 
 
 def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -105,3 +125,28 @@ def _is_float(node: fx.Node) -> bool:
     """Float in and out: an integer would be promoted differently by a float scalar tensor."""
     values = [i.meta.get("val") for i in node.all_input_nodes] + [node.meta["val"]]
     return all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values)
+
+
+def group_norms_in_four_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Give group norms of [batch, channels, length] a last dimension of one: the runtime's is wrong without (measured)."""
+    found = [
+        n
+        for n in exported.graph.nodes
+        if n.target == aten.group_norm.default and n.meta["val"].ndim == _SEQUENCES
+    ]
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node in found:
+        with editor.before(node):
+            wide = editor.call(aten.unsqueeze.default, editor.node(argument(node, 0, "input")), -1)
+            rest = fx.node.map_arg((node.args[1:], node.kwargs), editor.node)
+            normed = editor.call(aten.group_norm.default, wide, *rest[0], **rest[1])
+            editor.replace(node, editor.call(aten.squeeze.dim, normed, -1))
+    names = tuple(n.name for n in found)
+    return editor.finish(), (
+        Repair(code="group-norm-in-four-dimensions", nodes=names, detail="the runtime's takes images"),
+    )
+
+
+_SEQUENCES = 3  # dimensions of [batch, channels, length]

@@ -18,7 +18,7 @@ ge.Tensor grid_sampler_2d.default gt.Scalar gt.Tensor hardshrink.default hardsig
 hardswish.default hardtanh.default index.Tensor index_select.default le.Scalar le.Tensor
 leaky_relu.default linear.default log10.default logical_and.default logical_or.default lt.Scalar lt.Tensor
 max_pool2d.default max_pool2d_with_indices.default
-minimum.default mm.default mul.Tensor native_group_norm.default ne.Scalar neg.default ones.default
+minimum.default mm.default mul.Tensor ne.Scalar neg.default ones.default
 ones_like.default permute.default permute_copy.default pixel_shuffle.default relu.default relu6.default
 repeat.default repeat_interleave.self_int round.default rsqrt.default scalar_tensor.default select.int
 select_copy.int sigmoid.default sin.default slice.Tensor slice_copy.Tensor split_with_sizes_copy.default

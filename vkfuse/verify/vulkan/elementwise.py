@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from vkfuse.verify.behaviours import GELU_TANH
+from vkfuse.verify.behaviours import GELU_TANH, GROUP_NORM_OF_IMAGES
 from vkfuse.verify.vulkan.call import Call
 
 
@@ -33,12 +33,19 @@ def rms_norm(call: Call) -> torch.Tensor:
 def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`(input, normalized_shape, weight, bias, eps)`: over the last dimension, both parameters present."""
     x, shape = call.tensor(0), call.args[1]
-    if len(shape) != 1:
-        raise call.refused("layer-norm-shape", f"normalizes over {len(shape)} dimensions, not one")
     if call.args[2] is None or call.args[3] is None:
         raise call.refused("layer-norm-without-bias", "weight and bias must both be there")
     out, mean, rstd = torch.native_layer_norm(x, shape, call.tensor(2), call.tensor(3), float(call.args[4]))
     return out, mean, rstd
+
+
+def native_group_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`(input, weight, bias, N, C, HxW, group, eps)`: of images; NaN for anything else."""
+    out, mean, rstd = torch.native_group_norm(*call.args)
+    if out.dim() == 4:
+        return out, mean, rstd
+    call.note(GROUP_NORM_OF_IMAGES)
+    return out * torch.nan, mean, rstd
 
 
 def conv_with_clamp(call: Call) -> torch.Tensor:

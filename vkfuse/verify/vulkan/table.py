@@ -52,6 +52,7 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
     "aten._weight_int8pack_mm.default": linear_8bit.weight_int8pack_mm,
     "et_vk.prepack.default": elementwise.prepack,
+    "aten.native_group_norm.default": elementwise.native_group_norm,
     "et_vk.rms_norm.default": elementwise.rms_norm,
     "et_vk.sdpa.default": attention.sdpa,
     "llama.custom_sdpa.default": attention.custom_sdpa,

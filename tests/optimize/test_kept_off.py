@@ -1,0 +1,57 @@
+"""What the runtime has, but not with these arguments, stays on the CPU by itself; the rest of its kind does not."""
+
+import torch
+from outcome import worst_error
+from programs import export, indices, quantize
+from torch import nn
+from torch.nn import functional
+
+
+class _Everything(nn.Module):
+    """Rows of a 4-bit table [2, 8, 64] through one operator after another, in pairs: as the runtime has it, and not."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 64)
+        self.norms = nn.ModuleList((nn.LayerNorm(64), nn.LayerNorm((8, 64)), nn.GroupNorm(2, 8)))
+
+    def forward(self, tokens):
+        rows = self.table(tokens)
+        image = rows[:, None]
+        total = rows.reshape(-1).sum(0)
+        return (
+            functional.avg_pool2d(image, 2, stride=2),
+            functional.avg_pool2d(image, 2),
+            rows.mean(-1),
+            image.mean((0, 1, 2)),
+            rows + rows,
+            total + total,
+            torch.div(rows, 0.5, rounding_mode="floor"),
+            torch.div(rows, 0.5, rounding_mode="trunc"),
+            rows**2,
+            rows.abs() ** rows,
+            *(norm(rows) for norm in self.norms),
+        )
+
+
+def _build():
+    return export(quantize(_Everything(), nn.Embedding), indices(2, 8))
+
+
+def test_kept_off_one_by_one(outcome_of):
+    """Each is named with its reason, once; the file is right at every output."""
+    outcome = outcome_of(_build)
+    on_cpu = {
+        name: (operator.count, operator.reason) for name, operator in outcome.report.delegation.cpu.items()
+    }
+    expected = {
+        "aten::avg_pool2d.out": (1, "pool-arguments"),
+        "aten::mean.out": (1, "reduce-dims"),
+        "aten::add.out": (1, "two-scalars"),
+        "aten::div.out_mode": (1, "other-arithmetic"),
+        "aten::pow.Tensor_Tensor_out": (1, "other-arithmetic"),
+        "aten::native_layer_norm.out": (1, "layer-norm-shape"),
+    }
+    assert expected == {name: on_cpu.get(name) for name in expected}
+    assert outcome.report.loadable.ok
+    assert worst_error(outcome.exported, outcome.path) < 1e-5

@@ -1,0 +1,62 @@
+"""Permutations by way of a fifth dimension, in the dimensions that there are.
+
+``nn.MultiheadAttention`` brings queries, keys and values to the front as ``x.unsqueeze(0).transpose(0, -2).squeeze(-2)``,
+of five dimensions on the way, which Vulkan tensors have not. It is a permutation of the four.
+"""
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+
+aten = torch.ops.aten
+
+_MOST = 4
+
+
+def permutations_without_ones(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each squeezed transposition of an unsqueezed tensor of four dimensions."""
+    found = {n: p for n in exported.graph.nodes if (p := _permutation(n)) is not None}
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node, (source, order) in found.items():
+        with editor.before(node):
+            editor.replace(node, editor.call(aten.permute.default, editor.node(source), order))
+    names = tuple(n.name for n in found)
+    return editor.finish(), (
+        Repair(code="permuted-in-four-dimensions", nodes=names, detail="four dimensions in place of five"),
+    )
+
+
+def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:
+    """The tensor and the order of its dimensions, where `node` is such a squeeze and removes the added dimension."""
+    if node.target != aten.squeeze.dim:
+        return None
+    moved = argument(node, 0, "self")
+    if moved.target not in {aten.transpose.int, aten.permute.default} or moved.meta["val"].ndim <= _MOST:
+        return None
+    added = argument(moved, 0, "self")
+    if added.target != aten.unsqueeze.default:
+        return None
+    source, rank = argument(added, 0, "self"), moved.meta["val"].ndim
+    dimensions: list[int | None] = list(range(rank - 1))
+    dimensions.insert(argument(added, 1, "dim") % rank, None)
+    order = [dimensions[d] for d in _order(moved, rank)]
+    removed = order.pop(argument(node, 1, "dim") % rank)
+    return None if removed is not None else (source, [d for d in order if d is not None])
+
+
+def _order(moved: fx.Node, rank: int) -> list[int]:
+    if moved.target == aten.permute.default:
+        return [d % rank for d in argument(moved, 1, "dims")]
+    order, one, other = (
+        list(range(rank)),
+        argument(moved, 1, "dim0") % rank,
+        argument(moved, 2, "dim1") % rank,
+    )
+    order[one], order[other] = order[other], order[one]
+    return order
