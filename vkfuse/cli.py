@@ -17,6 +17,7 @@ from vkfuse import __version__
 from vkfuse.commands import shader
 from vkfuse.commands.formats import Format as TextOrJson
 from vkfuse.errors import ExitCode, VkfuseError
+from vkfuse.methods import parse_methods
 from vkfuse.options import BaselineChoice, Options, Progress, Storage, VulkanOptions
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
@@ -38,8 +39,13 @@ app = typer.Typer(
 
 app.add_typer(shader.app, name="shader")
 
-ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL.pt2", help="Exported program; - reads stdin.", show_default=False)
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL.pt2",
+        help="Exported program, or NAME=MODEL.pt2 for each of several methods; - reads stdin, ./A=B.pt2 is a path.",
+        show_default=False,
+    ),
 ]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="ExecuTorch version that will load the file.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the report.")]
@@ -75,7 +81,7 @@ def _root(
 
 @app.command()
 def optimize(
-    model: ModelArgument,
+    models: ModelsArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.pte", help="File to write; - writes stdout.")
     ],
@@ -102,7 +108,8 @@ def optimize(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed."""
+    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods."""
+    sources = parse_methods(models)
     options = Options(
         runtime=runtime,
         baseline=_baseline(baseline),
@@ -112,7 +119,7 @@ def optimize(
         verbose=verbose,
     )
     with _reports(report) as reports, _progress(quiet=quiet) as progress:
-        result = _pipeline().optimize(model, output, options, progress=progress)
+        result = _pipeline().optimize(sources, output, options, progress=progress)
         reports(result.report)
     if not quiet:
         _print(result.report, fmt, sys.stderr if str(output) == "-" else sys.stdout)
@@ -120,7 +127,7 @@ def optimize(
 
 @app.command()
 def inspect(
-    model: ModelArgument,
+    models: ModelsArgument,
     *,
     runtime: RuntimeOption = DEFAULT_RUNTIME,
     report: ReportOption = None,
@@ -130,9 +137,10 @@ def inspect(
     quiet: QuietOption = False,
 ) -> None:
     """Show each quantized table of MODEL.pt2, its verdict and what it would take, without lowering."""
+    sources = parse_methods(models)
     options = Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose)
     with _reports(report) as reports, _progress(quiet=quiet) as progress:
-        result = _pipeline().inspect(model, options, progress=progress)
+        result = _pipeline().inspect(sources, options, progress=progress)
         reports(result.report)
     if not quiet:
         _print(result.report, fmt, sys.stdout)

@@ -2,20 +2,21 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
-from vkfuse.errors import CheckFailedError, LoweringError
+from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
 from vkfuse.lower.reason import Reason
+from vkfuse.lower.state import state_notes
+from vkfuse.methods import METHOD, checked_methods
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load
@@ -24,19 +25,18 @@ from vkfuse.pte.lint import faults
 from vkfuse.pte.runtimes import Runtime, find_runtime
 from vkfuse.report.build import Measured, baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
-from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, RepairRow, Report, Verify
+from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodRow, RepairRow, Report
 from vkfuse.rewrite.apply import apply
-from vkfuse.rewrite.decisions import TablePlan
-from vkfuse.rewrite.plan import before_fused_lookups, plan
+from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
 from vkfuse.tables import table_rows
-from vkfuse.verify.compare import Tolerance
+from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
-from vkfuse.verify.verify import VerifyOptions, verify_file
+
+Source = Path | str | ExportedProgram
 
 MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
 
-METHOD = "forward"
 _ON_CPU = {
     "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
 }
@@ -51,7 +51,7 @@ class Result:
 
 
 def optimize(
-    source: Path | str | ExportedProgram,
+    source: Source | Mapping[str, Source],
     output: Path | str,
     options: Options | None = None,
     *,
@@ -60,7 +60,8 @@ def optimize(
 ) -> Result:
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
 
-    `changes` are fields of Options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
+    A mapping gives several programs by the names of their methods; what they share is stored once. A program by itself
+    is the method "forward". `changes` are fields of Options, as in ``optimize(program, "model.pte", runtime="1.4")``.
 
     Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
     compute something else than the program; then `output` is what it was before.
@@ -73,78 +74,117 @@ def optimize(
         else measure(read_pte(chosen.baseline), chosen.runtime)
     )
     with atomic_file(target) as temporary:
-        program = _program(source, chosen, progress)
+        programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
-            surveyed, plans = _plan(program, runtime, progress)
+            surveyed, plans = _plan(programs, runtime, progress)
             prepared = _prepare(surveyed, plans)
-            after = _write_loadable(prepared.exported, temporary, target, chosen, progress)
-            verification = _verify(program, temporary, chosen, progress)
-            before = _before(program, surveyed, plans, chosen, progress) if given is None else _of_file(given)
+            after = _write_loadable(_exported(prepared), temporary, target, chosen, progress)
+            verifications = _verify(temporary, programs, chosen, progress)
+            before = (
+                _before(programs, surveyed, plans, chosen, progress) if given is None else _of_file(given)
+            )
+        methods = _method_rows(programs, after, verifications, chosen)
         report = Report(
             runtime=runtime.version,
-            input=_input(program),
+            input=_inputs(programs),
             output=describe_output(temporary, target),
             baseline=before.baseline,
+            methods=methods,
             delegation=after.delegation,
             loadable=after.loadable,
             tables=table_rows(plans, before.plans),
-            repairs=_repair_rows(surveyed, prepared),
-            verify=_not_verified(program, chosen) if verification is None else verification.summary(),
+            repairs=tuple(_repair_rows(surveyed, prepared)),
+            verify=together(row.verify for row in methods if row.verify is not None),
             cost=meter.cost(),
             ledger=after.ledger,
             diff=None if before.measured is None else _diff(after, before.measured),
-            notes=(*((runtime.note,) if runtime.note else ()), *_deviations(verification)),
+            notes=(
+                *((runtime.note,) if runtime.note else ()),
+                *state_notes(_exported(programs), _exported(prepared)),
+                *deviations(verifications.values()),
+            ),
         )
     return Result(report=report, output=target)
 
 
 def inspect(
-    source: Path | str | ExportedProgram,
+    source: Source | Mapping[str, Source],
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
 ) -> Result:
-    """The plan for a program without lowering it: each table, its verdict and what it would take."""
+    """The plan for one program or several without lowering: each table, its verdict and what it would take."""
     chosen, meter = options or Options(), Meter()
     runtime = find_runtime(chosen.runtime)
-    program = _program(source, chosen, progress)
+    programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose):
-        surveyed, plans = _plan(program, runtime, progress)
-        before = before_fused_lookups(surveyed.exported, plans)
+        surveyed, plans = _plan(programs, runtime, progress)
+        before = _without_fused_lookups(surveyed, plans)
     report = Report(
         runtime=runtime.version,
-        input=_input(program),
+        input=_inputs(programs),
+        methods=tuple(MethodRow(name=name, input=_input(program)) for name, program in programs.items()),
         tables=table_rows(plans, before),
         cost=meter.cost(),
     )
     return Result(report=report, output=None)
 
 
-def _program(source: Path | str | ExportedProgram, options: Options, progress: Progress) -> Program:
+def _programs(
+    source: Source | Mapping[str, Source], options: Options, progress: Progress
+) -> dict[str, Program]:
+    """Each method's program, in the order given."""
+    sources = checked_methods(source if isinstance(source, Mapping) else {METHOD: source})
     progress("loading")
     with quiet(verbose=options.verbose):
-        if isinstance(source, ExportedProgram):
-            return from_exported(source)
-        return load(Path(source), allow_pickle=options.allow_pickle)
+        return {name: _program(of, options) for name, of in sources.items()}
+
+
+def _program(source: Source, options: Options) -> Program:
+    if isinstance(source, ExportedProgram):
+        return from_exported(source)
+    return load(Path(source), allow_pickle=options.allow_pickle)
 
 
 def _input(program: Program) -> InputFile | None:
     return None if program.bytes is None else InputFile(path=program.name, bytes=program.bytes)
 
 
-def _plan(program: Program, runtime: Runtime, progress: Progress) -> tuple[Repaired, tuple[TablePlan, ...]]:
-    """The program as the survey sees it, and the plan for its tables."""
+def _inputs(programs: Mapping[str, Program]) -> InputFile | None:
+    """The files that programs were read from, as one: paths and the sum of bytes; None for programs in memory."""
+    files = [file for program in programs.values() if (file := _input(program)) is not None]
+    if not files:
+        return None
+    return InputFile(path=", ".join(f.path for f in files), bytes=sum(f.bytes for f in files))
+
+
+def _plan(
+    programs: Mapping[str, Program], runtime: Runtime, progress: Progress
+) -> tuple[dict[str, Repaired], dict[str, Plans]]:
+    """Each program as the survey sees it, and the plan for its tables."""
     progress("planning")
-    surveyed = repair(program.exported, BEFORE_SURVEY)
-    return surveyed, plan(surveyed.exported, runtime.operators)
+    surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
+    return surveyed, plan(_exported(surveyed), runtime.operators)
 
 
-def _prepare(surveyed: Repaired, plans: tuple[TablePlan, ...]) -> Repaired:
-    return repair(apply(surveyed.exported, plans), AFTER_TABLES)
+def _prepare(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Repaired]:
+    return {name: repair(apply(of.exported, plans[name]), AFTER_TABLES) for name, of in surveyed.items()}
+
+
+def _without_fused_lookups(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Plans]:
+    return {name: before_fused_lookups(of.exported, plans[name]) for name, of in surveyed.items()}
+
+
+def _exported(methods: Mapping[str, Program] | Mapping[str, Repaired]) -> dict[str, ExportedProgram]:
+    return {name: of.exported for name, of in methods.items()}
 
 
 def _write_loadable(
-    exported: ExportedProgram, temporary: Path, target: Path, options: Options, progress: Progress
+    methods: Mapping[str, ExportedProgram],
+    temporary: Path,
+    target: Path,
+    options: Options,
+    progress: Progress,
 ) -> Measured:
     """Lower and read back until the runtime can load the file, each time with fewer operators on the delegate.
 
@@ -156,7 +196,7 @@ def _write_loadable(
         progress(
             "lowering" if not kept_off else f"lowering again with {', '.join(sorted(kept_off))} on the CPU"
         )
-        lowered = lower({METHOD: exported}, Limits(operators=operators, kept_off=kept_off), options.vulkan)
+        lowered = lower(methods, Limits(operators=operators, kept_off=kept_off), options.vulkan)
         write(temporary, lowered.write, target)
         progress("reading back")
         measured = measure(read_pte(temporary), options.runtime, reasons=lowered.reasons)
@@ -182,47 +222,41 @@ def _diff(after: Measured, before: Measured) -> Diff:
     return dataclasses.replace(diff_of(after, before), tables=())
 
 
-def _repair_rows(*stages: Repaired) -> tuple[RepairRow, ...]:
+def _repair_rows(*stages: Mapping[str, Repaired]) -> Iterator[RepairRow]:
     """A row for each node that a repair changed."""
-    repairs = [repair for stage in stages for repair in stage.repairs]
-    return tuple(RepairRow(code=r.code, node=node, detail=r.detail) for r in repairs for node in r.nodes)
+    for stage in stages:
+        for method, repaired in stage.items():
+            for made in repaired.repairs:
+                for node in made.nodes:
+                    yield RepairRow(code=made.code, node=node, detail=made.detail, method=method)
 
 
-def _verify(program: Program, written: Path, options: Options, progress: Progress) -> Verification | None:
-    """Run the written bytes against the program, None where not wanted or not possible.
-
-    Raises CheckFailedError where they differ.
-    """
-    if not options.verify or program.example_inputs is None:
-        return None
+def _verify(
+    written: Path, programs: Mapping[str, Program], options: Options, progress: Progress
+) -> dict[str, Verification]:
+    """Each method's verification, where it was asked for and possible. Raises CheckFailedError."""
+    if not options.verify or all(program.example_inputs is None for program in programs.values()):
+        return {}
     progress("verifying")
-    tolerance = Tolerance(arithmetic=torch.float16 if options.vulkan.fp16 else None)
-    chosen = VerifyOptions(runtime=options.runtime, seeds=1, tolerance=tolerance)
-    verification = verify_file(written, program.exported, chosen)
-    if verification.ok or verification.status == "cannot-verify":
-        return verification
-    raise CheckFailedError(
-        f"the lowered file does not compute what the program does: {verification.message}",
-        hint=verification.hint or "--no-verify writes it all the same",
+    return verify_methods(written, programs, options)
+
+
+def _method_rows(
+    programs: Mapping[str, Program],
+    after: Measured,
+    verifications: Mapping[str, Verification],
+    options: Options,
+) -> tuple[MethodRow, ...]:
+    """A row for each method, in the order given."""
+    written = {row.name: row for row in after.methods}
+    return tuple(
+        dataclasses.replace(
+            written[name],
+            input=_input(program),
+            verify=verify_row(program, verifications.get(name), options),
+        )
+        for name, program in programs.items()
     )
-
-
-def _not_verified(program: Program, options: Options) -> Verify:
-    why = (
-        "the program stores no example inputs"
-        if options.verify and program.example_inputs is None
-        else "not asked for"
-    )
-    return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(why,))
-
-
-def _deviations(verification: Verification | None) -> Iterator[str]:
-    """What the runtime computes differently from torch by its own design, with the largest measured deviation."""
-    runs = verification.runs if verification is not None else ()
-    reasons = dict.fromkeys(run.reason for run in runs if run.reason)
-    for reason in reasons:
-        worst = max(run.eager_rel or 0.0 for run in runs if run.reason == reason)
-        yield f"up to {worst:.2g} of the largest value off torch by the runtime's design: {reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +265,7 @@ class _Before:
 
     baseline: Baseline
     measured: Measured | None = None
-    plans: tuple[TablePlan, ...] = ()
+    plans: Mapping[str, Plans] = field(default_factory=dict)
 
 
 def _of_file(given: Measured) -> _Before:
@@ -239,22 +273,26 @@ def _of_file(given: Measured) -> _Before:
 
 
 def _before(
-    program: Program, surveyed: Repaired, plans: tuple[TablePlan, ...], options: Options, progress: Progress
+    programs: Mapping[str, Program],
+    surveyed: Mapping[str, Repaired],
+    plans: Mapping[str, Plans],
+    options: Options,
+    progress: Progress,
 ) -> _Before:
     """The file that the choice of a baseline names, made and measured."""
     if options.baseline is BaselineChoice.NONE:
         return _Before(baseline=Baseline(kind="none", bytes=None, loadable=None))
     progress(f"lowering the {options.baseline} baseline")
     if options.baseline is BaselineChoice.STOCK:
-        return _written("stock", lambda: lower_stock({METHOD: program.exported}, options.vulkan), (), options)
-    folded = before_fused_lookups(surveyed.exported, plans)
+        return _written("stock", lambda: lower_stock(_exported(programs), options.vulkan), {}, options)
+    folded = _without_fused_lookups(surveyed, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
-    exported = _prepare(surveyed, folded).exported
-    return _written("folded", lambda: lower({METHOD: exported}, limits, options.vulkan), folded, options)
+    methods = _exported(_prepare(surveyed, folded))
+    return _written("folded", lambda: lower(methods, limits, options.vulkan), folded, options)
 
 
 def _written(
-    kind: BaselineKind, make: Callable[[], Lowered], plans: tuple[TablePlan, ...], options: Options
+    kind: BaselineKind, make: Callable[[], Lowered], plans: Mapping[str, Plans], options: Options
 ) -> _Before:
     """Write a baseline to a temporary file and measure what came out, or say why nothing did."""
     with tempfile.TemporaryDirectory(prefix="vkfuse-") as folder:

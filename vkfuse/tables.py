@@ -1,7 +1,8 @@
-"""Plans as the report's rows: what each table was, what became of it, what it costs."""
+"""Plans as the report's rows: what each table was, what became of it in each method, what it costs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -18,29 +19,66 @@ _RUNGS: Mapping[decisions.Rung, Rung] = {
 }
 
 
-def table_rows(plans: Sequence[TablePlan], before: Sequence[TablePlan]) -> tuple[TableRow, ...]:
-    """A row for each table, the largest first; `before` is the plan of the baseline, empty where it is another file."""
-    sizes = {p.table.identity: plan_bytes(p) for p in before}
-    rows = [_row(plan, sizes.get(plan.table.identity)) for plan in plans]
+Plans = Mapping[str, Sequence[TablePlan]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A decision, and the method that it is about."""
+
+    method: str
+    decision: Decision
+
+
+def table_rows(plans: Plans, before: Plans) -> tuple[TableRow, ...]:
+    """A row for each table of all methods, the largest first.
+
+    `before` is the plan of the baseline, empty where it is another file.
+    """
+    names = {p.table.identity: p.table.name for made in reversed([*plans.values()]) for p in made}
+    sizes = {identity: _bytes(made) for identity, made in _by_table(before).items()}
+    rows = [_row(names[identity], made, sizes.get(identity)) for identity, made in _by_table(plans).items()]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
 
 
-def _row(plan: TablePlan, before: int | None) -> TableRow:
-    worst = max(plan.decisions, key=lambda d: d.rung)
-    grid = next((d.site.grid for d in plan.decisions if d.site.grid is not None), None)
+def _by_table(plans: Plans) -> dict[Hashable, list[_Made]]:
+    """All decisions about each table."""
+    found: dict[Hashable, list[_Made]] = {}
+    for method, made in plans.items():
+        for plan in made:
+            decisions = (_Made(method=method, decision=decision) for decision in plan.decisions)
+            found.setdefault(plan.table.identity, []).extend(decisions)
+    return found
+
+
+def _row(name: str, made: Sequence[_Made], before: int | None) -> TableRow:
+    taken = [m.decision for m in made]
+    worst = max(taken, key=lambda d: d.rung)
+    grid = next((d.site.grid for d in taken if d.site.grid is not None), None)
     return TableRow(
-        name=plan.table.name,
+        name=name,
         shape=_shape(grid, worst),
         bits=0 if grid is None else grid.bits,
         group_size=None if grid is None else grid.group_size,
-        consumers=tuple(dict.fromkeys(d.site.consumer.value for d in plan.decisions)),
+        consumers=tuple(dict.fromkeys(d.site.consumer.value for d in taken)),
         rung=_RUNGS[worst.rung],
-        how=tuple(dict.fromkeys(code for d in plan.decisions for code in d.how)),
-        reason=_reason(worst),
+        how=tuple(dict.fromkeys(code for d in taken for code in d.how)),
+        reason=_reason(worst) + _where(worst, made),
         bytes_before=before,
-        bytes_after=plan_bytes(plan),
-        proof=_proof(plan.decisions),
+        bytes_after=_bytes(made),
+        proof=_proof(taken),
+        methods=_methods(made),
     )
+
+
+def _methods(made: Sequence[_Made]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(m.method for m in made))
+
+
+def _where(worst: Decision, made: Sequence[_Made]) -> str:
+    """The methods of the worst decisions, where others do better."""
+    same = _methods([m for m in made if m.decision.rung is worst.rung])
+    return "" if same == _methods(made) else f" (in {', '.join(same)})"
 
 
 def _shape(grid: Grid | None, decision: Decision) -> tuple[int, ...]:
@@ -59,27 +97,27 @@ def _reason(decision: Decision) -> str:
     return f"{text}; {refusal.hint}" if refusal.hint else text
 
 
-def _proof(made: Iterable[Decision]) -> Proof:
+def _proof(made: Sequence[Decision]) -> Proof:
     """The weakest proof of a table's sites."""
     worst = max((d.proof for d in made), key=lambda proof: proof.max_abs_error)
     return Proof(kind="exact" if worst.kind == "exact" else "rounded", max_abs_error=worst.max_abs_error)
 
 
-def plan_bytes(plan: TablePlan) -> int:
+def _bytes(made: Sequence[_Made]) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
-    stored = {content(t): t.numel() * t.element_size() for d in plan.decisions for t in _constants(d)}
-    folded = {_folded(d) for d in plan.decisions if d.proposal is None}
-    return sum(stored.values()) + sum(size for _, size in folded)
+    taken = [m.decision for m in made]
+    stored = {content(t): t.numel() * t.element_size() for d in taken for t in _constants(d)}
+    folded = {d.folded: _folded_bytes(d) for d in taken if d.proposal is None}
+    return sum(stored.values()) + sum(folded.values())
 
 
 def _constants(decision: Decision) -> tuple[torch.Tensor, ...]:
     return decision.proposal.constants if decision.proposal is not None else ()
 
 
-def _folded(decision: Decision) -> tuple[str, int]:
-    """The float constant that folding makes of a site's operand: its node's name, and its bytes."""
-    operand = decision.site.operand
-    if operand is None:
-        return ("", 0)
-    value = operand.meta["val"]
-    return (operand.name, value.numel() * value.element_size())
+def _folded_bytes(decision: Decision) -> int:
+    """Bytes of the float constant that folding makes of a site's operand."""
+    if decision.site.operand is None:
+        return 0
+    value = decision.site.operand.meta["val"]
+    return int(value.numel() * value.element_size())

@@ -98,7 +98,7 @@ def test_tables_that_one_constant_serves(files):
     keys = [entry.key for entry in read_pte(files / "tied.pte").named]
     assert all(any(key.startswith(row.name) for key in keys) for row in tables)
     (folded,) = report_files(files / "folded.pte").tables
-    assert (folded.name, folded.rung, folded.bits) == ("forward constant 1", "untouched", 32)
+    assert (folded.name, folded.rung, folded.bits) == ("constant 1", "untouched", 32)
     (unfused,) = report_files(files / "unfused.pte").tables
     assert (unfused.rung, unfused.bits, unfused.consumers) == ("untouched", 8, ("dequantize",))
 

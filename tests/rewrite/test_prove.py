@@ -29,7 +29,7 @@ def _planned(build):
     torch.manual_seed(0)
     with quiet():
         exported = from_exported(build()).exported
-    (plan,) = planning.plan(exported, OPERATORS)
+    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
     return exported, Constants(exported), plan.decisions[0]
 
 
@@ -91,11 +91,11 @@ def test_a_rule_that_is_wrong_is_not_applied(monkeypatch):
     wrong = _flipped(decision.proposal, *PLACES[0])
     gathered = RULES[Consumer.GATHER][-1]
     monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong, gathered))
-    (plan,) = planning.plan(exported, OPERATORS)
+    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
     assert [d.rung for d in plan.decisions] == [Rung.GATHERED]
     assert [r.code for r in plan.decisions[0].refusals] == ["not-exact"]
     monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong,))
-    (plan,) = planning.plan(exported, OPERATORS)
+    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
     assert [d.rung for d in plan.decisions] == [Rung.FOLDED]
 
 
@@ -107,7 +107,7 @@ def test_sites_of_one_table_are_planned_together():
     with quiet():
         quantize(quantize(module, nn.Embedding), nn.Linear)
         exported = from_exported(export(module, indices(2, 7))).exported
-    plans = planning.plan(exported, OPERATORS)
+    plans = planning.plan({"forward": exported}, OPERATORS)["forward"]
     consumers = [[d.site.consumer for d in plan.decisions] for plan in plans]
     assert consumers == [[Consumer.GATHER, Consumer.MATMUL], [Consumer.MATMUL]]
     packs = {d.proposal.pack.packed.numpy().tobytes() for d in plans[0].decisions}

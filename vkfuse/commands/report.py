@@ -27,6 +27,7 @@ def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) ->
         output=_output(after.pte),
         baseline=None if before is None else baseline_of("file", before),
         delegation=after.delegation,
+        methods=after.methods,
         loadable=after.loadable,
         tables=after.tables,
         ledger=after.ledger,

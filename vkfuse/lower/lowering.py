@@ -6,12 +6,14 @@ from typing import IO, Any
 
 import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
 from vkfuse.lower.reason import Reason
+from vkfuse.lower.state import shared_state
 from vkfuse.options import Storage, VulkanOptions
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
@@ -21,10 +23,10 @@ _ROWS_ONLY = (16384, 1, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
-    """An ExecuTorch program that is not written yet, and why each operator on the CPU is there."""
+    """An ExecuTorch program that is not written yet, and for each method why an operator on the CPU is there."""
 
     manager: Any
-    reasons: Mapping[str, Reason]
+    reasons: Mapping[str, Mapping[str, Reason]]
 
     def write(self, stream: IO[bytes]) -> None:
         """Write the .pte."""
@@ -32,14 +34,15 @@ class Lowered:
 
 
 def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: VulkanOptions) -> Lowered:
-    """Lower each method within `limits`.
+    """Lower all methods within `limits`; equal constants are stored once.
 
     Raises LoweringError where ExecuTorch does.
     """
-    partitioner = GuardedPartitioner(_compile_options(options), limits)
+    state = shared_state(methods)
+    partitioners = {name: GuardedPartitioner(_compile_options(options), limits) for name in methods}
     with adjusted_upstream(limits):
-        manager = _lower(dict(methods), partitioner)
-    return Lowered(manager=manager, reasons=partitioner.reasons)
+        manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
+    return Lowered(manager=manager, reasons={name: made.reasons for name, made in partitioners.items()})
 
 
 def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) -> Lowered:
@@ -49,7 +52,8 @@ def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) 
     """
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner  # noqa: PLC0415 - baseline only
 
-    return Lowered(manager=_lower(dict(methods), VulkanPartitioner(_compile_options(options))), reasons={})
+    partitioners = {name: VulkanPartitioner(_compile_options(options)) for name in methods}
+    return Lowered(manager=_lower(methods, partitioners, MemoryPlanningPass()), reasons={})
 
 
 def _compile_options(options: VulkanOptions) -> dict[str, Any]:
@@ -64,13 +68,15 @@ def _compile_options(options: VulkanOptions) -> dict[str, Any]:
     return chosen
 
 
-def _lower(methods: dict[str, ExportedProgram], partitioner: Any) -> Any:
+def _lower(methods: Mapping[str, ExportedProgram], partitioners: Mapping[str, Any], memory: Any) -> Any:
     try:
         with torch.no_grad():  # tracing writes to buffers, which autograd forbids where a gradient is needed
             edge = to_edge_transform_and_lower(
-                methods, partitioner=[partitioner], compile_config=EdgeCompileConfig(_check_ir_validity=False)
+                dict(methods),
+                partitioner={name: [made] for name, made in partitioners.items()},
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
-            return edge.to_executorch(ExecutorchBackendConfig())
+            return edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=memory))
     except Exception as error:  # upstream asserts and raises anything
         text = next(iter(str(error).strip().splitlines()), "")
         raise LoweringError(

@@ -15,7 +15,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
     parse_compile_options,
 )
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
-from executorch.exir.backend.utils import tag_constant_data, tag_mutated_buffer
+from executorch.exir.backend.utils import tag_constant_data
 from executorch.exir.dialects._ops import ops as edge_ops
 from torch import fx
 from torch.export import ExportedProgram
@@ -68,26 +68,10 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         for name, reason in supported.reasons.items():
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
-        tag_mutated_buffer(exported_program)
-        _give_back_read_buffers(exported_program)
+        # No tag_mutated_buffer: of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call
+        # but not from its graph, and no other method could share it. Left to the program, it is an input, and its new
+        # value a result like any other.
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
-
-
-def _give_back_read_buffers(exported: ExportedProgram) -> None:
-    """Leave to the program each buffer whose new value others read too.
-
-    ExecuTorch drops the output of a buffer that a delegate owns from the delegate's call but not from its graph, which
-    then fails at run time. A buffer of the program is an input, and its new value a result like any other.
-    """
-    signature = exported.graph_signature
-    read = {
-        signature.buffers_to_mutate[n.name]
-        for n in exported.graph.nodes
-        if n.name in signature.buffers_to_mutate and len(n.users) > 1
-    }
-    for node in exported.graph.find_nodes(op="placeholder"):
-        if signature.inputs_to_buffers.get(node.name) in read:
-            node.meta.pop("delegation_tag", None)
 
 
 def _does_work(nodes: Any) -> bool:

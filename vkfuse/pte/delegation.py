@@ -19,15 +19,18 @@ class Placement:
     cpu: Mapping[str, int]
 
 
-def placement(pte: PteFile, *, graphs: Graphs | None = None) -> Placement:
-    """Count calls over all methods, each instruction once. FormatError where a Vulkan blob is malformed."""
+def placement(pte: PteFile, *, graphs: Graphs | None = None, method: str | None = None) -> Placement:
+    """Count calls over all methods, or of one, each instruction once. FormatError where a Vulkan blob is malformed."""
     graphs = vulkan_graphs(pte) if graphs is None else graphs
-    backends = Counter(delegate.id for method in pte.methods for delegate in method.delegates)
-    vulkan = Counter(call.name for graph in graphs.values() for call in graph.chain)
-    cpu = Counter(name for method in pte.methods for name in kernel_names(method))
+    methods = [known for known in pte.methods if method in {None, known.name}]
+    backends = Counter(delegate.id for known in methods for delegate in known.delegates)
+    vulkan = Counter(
+        call.name for (name, _), graph in graphs.items() if method in {None, name} for call in graph.chain
+    )
+    cpu = Counter(name for known in methods for name in kernel_names(known))
     return Placement(
         subgraphs=backends.total(),
-        crossings=sum(_crossings(method) for method in pte.methods),
+        crossings=sum(_crossings(known) for known in methods),
         backends=_sorted(backends),
         vulkan=_sorted(vulkan),
         cpu=_sorted(cpu),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -21,6 +22,7 @@ from vkfuse.report.model import (
     CpuOperator,
     Delegation,
     Loadable,
+    MethodRow,
     OutputFile,
     TableRow,
 )
@@ -38,18 +40,21 @@ class Reason(Protocol):
         """The numbers and names."""
 
 
-_NO_REASONS: Final[Mapping[str, Reason]] = MappingProxyType({})
+Reasons = Mapping[str, Reason]
+_NO_REASONS: Final[Reasons] = MappingProxyType({})
+_NO_METHODS: Final[Mapping[str, Reasons]] = MappingProxyType({})
 
 
 def delegation_of(
     pte: PteFile,
-    reasons: Mapping[str, Reason] = _NO_REASONS,
+    reasons: Reasons = _NO_REASONS,
     *,
     runtime: str = DEFAULT,
     graphs: Graphs | None = None,
+    method: str | None = None,
 ) -> Delegation:
-    """Return where operators run; `reasons` by functional name (`aten.add.Scalar`) say why on the CPU."""
-    placed = placement(pte, graphs=graphs)
+    """Return where operators of all methods, or of one, run; `reasons` by functional name (`aten.add.Scalar`) say why."""
+    placed = placement(pte, graphs=graphs, method=method)
     registered = find_runtime(runtime).operators
     return Delegation(
         subgraphs=placed.subgraphs,
@@ -121,17 +126,26 @@ class Measured:
 
     pte: PteFile
     delegation: Delegation
+    methods: tuple[MethodRow, ...]
     loadable: Loadable
     tables: tuple[TableRow, ...]
     ledger: tuple[LedgerEntry, ...]
 
 
-def measure(pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reason] = _NO_REASONS) -> Measured:
-    """Measure a file for a runtime. InputError, FormatError."""
+def measure(
+    pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reasons] = _NO_METHODS
+) -> Measured:
+    """Measure a file for a runtime; `reasons` for operators on the CPU by method. InputError, FormatError."""
     graphs = vulkan_graphs(pte)
+    delegation = partial(delegation_of, pte, runtime=runtime, graphs=graphs)
+    every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
     return Measured(
         pte=pte,
-        delegation=delegation_of(pte, reasons, runtime=runtime, graphs=graphs),
+        delegation=delegation(every),
+        methods=tuple(
+            MethodRow(name=m.name, delegation=delegation(reasons.get(m.name, _NO_REASONS), method=m.name))
+            for m in pte.methods
+        ),
         loadable=loadable_of(pte, runtime, graphs=graphs),
         tables=tables_of(pte, graphs),
         ledger=ledger(pte, graphs=graphs),

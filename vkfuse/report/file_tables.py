@@ -4,7 +4,7 @@ No names of parameters are stored, so a table is named after its content: the fi
 named data, or the place where it stands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -51,36 +51,50 @@ _INTEGERS: Final = ("int8", "uint8")
 
 def tables_of(pte: PteFile, graphs: Graphs) -> tuple[TableRow, ...]:
     """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
-    rows: dict[str, TableRow] = {}
-    for row in (*_vulkan_rows(graphs), *(row for method in pte.methods for row in _cpu_rows(method))):
-        rows[row.name] = _together(rows.get(row.name), row)
-    return tuple(sorted(rows.values(), key=lambda row: (-row.bytes_after, row.name)))
+    found: dict[str, _Read] = {}
+    for read in (*_vulkan_rows(graphs), *(read for method in pte.methods for read in _cpu_rows(method))):
+        found[read.row.name] = _together(found.get(read.row.name), read)
+    rows = (replace(read.row, bytes_after=sum(read.parts.values())) for read in found.values())
+    return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))
 
 
-def _together(known: TableRow | None, row: TableRow) -> TableRow:
-    """Return one row for a table that two operators read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A table as its readers so far have it; `parts` are the bytes of its constants, each once, by where they stand."""
+
+    row: TableRow
+    parts: Mapping[str, int]
+
+
+def _together(known: _Read | None, read: _Read) -> _Read:
+    """Return a table that two operators read."""
     if known is None:
-        return row
-    consumers = tuple(dict.fromkeys((*known.consumers, *row.consumers)))
-    return replace(known, consumers=consumers, group_size=known.group_size or row.group_size)
+        return read
+    row = replace(
+        known.row,
+        consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),
+        methods=tuple(dict.fromkeys((*known.row.methods, *read.row.methods))),
+        group_size=known.row.group_size or read.row.group_size,
+    )
+    return _Read(row=row, parts={**known.parts, **read.parts})
 
 
-def _vulkan_rows(graphs: Graphs) -> Iterator[TableRow]:
+def _vulkan_rows(graphs: Graphs) -> Iterator[_Read]:
     """Yield a row for each read of a table in a Vulkan delegate."""
     for (method, index), graph in graphs.items():
         copies = {c.args[1]: c.args[0] for c in graph.chain if c.name == _PREPACK and len(c.args) > 1}
         for call in graph.chain:
             reader = _VULKAN.get(call.name)
             if reader is not None:
-                yield from _vulkan_row(graph, call, reader, copies, f"{method}/{index}")
+                yield from _vulkan_row(graph, call, reader, copies, (method, index))
 
 
 _PREPACK: Final = "et_vk.prepack.default"
 
 
 def _vulkan_row(
-    graph: VulkanGraph, call: OperatorCall, reader: Reader, copies: dict[int, int], where: str
-) -> Iterator[TableRow]:
+    graph: VulkanGraph, call: OperatorCall, reader: Reader, copies: dict[int, int], where: tuple[str, int]
+) -> Iterator[_Read]:
     """Yield the row of one call, if its weight is a constant."""
 
     def constant(position: int) -> VkTensor | None:
@@ -92,14 +106,16 @@ def _vulkan_row(
     if weight is None:
         return
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
-    key = graph.constants[weight.constant_id].named_key
+    keys = {tensor.constant_id: graph.constants[tensor.constant_id].named_key for tensor in (weight, *scales)}
+    inline = f"{where[0]}/{where[1]} constant"
     yield _row(
-        name=key[:12] if key else f"{where} constant {weight.constant_id}",
+        method=where[0],
+        name=keys[weight.constant_id][:12] or f"{inline} {weight.constant_id}",
         dims=weight.dims,
         dtype=weight.dtype.label,
         reader=reader,
         group=_integer(graph, call, reader.group),
-        size=weight.nbytes + sum(tensor.nbytes for tensor in scales),
+        parts={keys[t.constant_id] or f"{inline} {t.constant_id}": t.nbytes for t in (weight, *scales)},
         wide=weight.dtype.bytes * 8 if weight.dtype is not VkDataType.UNSET else 0,
     )
 
@@ -112,7 +128,7 @@ def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> in
     return value.value if isinstance(value, Int) else None
 
 
-def _cpu_rows(method: Method) -> Iterator[TableRow]:
+def _cpu_rows(method: Method) -> Iterator[_Read]:
     """Yield a row for each read of a table by a CPU kernel."""
     for call in method.instructions:
         if not isinstance(call, KernelCall):
@@ -122,7 +138,7 @@ def _cpu_rows(method: Method) -> Iterator[TableRow]:
             yield from _cpu_row(method, call, reader)
 
 
-def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[TableRow]:
+def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[_Read]:
     """Yield the row of one call, if its weight is a constant."""
 
     def constant(position: int) -> Tensor | None:
@@ -134,23 +150,37 @@ def _cpu_row(method: Method, call: KernelCall, reader: Reader) -> Iterator[Table
         return
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
     yield _row(
-        name=weight.name or f"{method.name} constant {weight.data_buffer_idx}",
+        method=method.name,
+        name=_constant_name(weight),
         dims=weight.sizes,
         dtype=weight.scalar_type.label,
         reader=reader,
         group=None,
-        size=weight.nbytes + sum(tensor.nbytes for tensor in scales),
+        parts={_constant_name(tensor): tensor.nbytes for tensor in (weight, *scales)},
         wide=weight.scalar_type.bytes * 8,
     )
 
 
+def _constant_name(tensor: Tensor) -> str:
+    """Name a constant of the program; all methods of a file share them."""
+    return tensor.name or f"constant {tensor.data_buffer_idx}"
+
+
 def _row(
-    *, name: str, dims: tuple[int, ...], dtype: str, reader: Reader, group: int | None, size: int, wide: int
-) -> TableRow:
+    *,
+    method: str,
+    name: str,
+    dims: tuple[int, ...],
+    dtype: str,
+    reader: Reader,
+    group: int | None,
+    parts: Mapping[str, int],
+    wide: int,
+) -> _Read:
     """Return a row; the last axis of a packed weight counts bytes of several values."""
     bits = reader.bits or wide
     values = 8 // reader.bits if reader.bits else 1
-    return TableRow(
+    row = TableRow(
         name=name,
         shape=(*dims[:-1], dims[-1] * values) if dims else (),
         bits=bits,
@@ -160,9 +190,11 @@ def _row(
         how=(),
         reason="",
         bytes_before=None,
-        bytes_after=size,
+        bytes_after=0,
         proof=None,
+        methods=(method,),
     )
+    return _Read(row=row, parts=parts)
 
 
 def _rung(bits: int, dtype: str, reader: Reader) -> Rung:

@@ -19,7 +19,7 @@ ProofKind = Literal["exact", "rounded"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """The program that was read."""
+    """The program that was read; of several their paths and the sum of their bytes."""
 
     path: str
     bytes: int
@@ -86,7 +86,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """One quantized weight: `how` are the codes of what was done to it, `reason` why no better rung."""
+    """One quantized weight: `how` are the codes of what was done to it, `reason` why no better rung.
+
+    `methods` are those that read it; its bytes count once.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -99,6 +102,7 @@ class TableRow:
     bytes_before: int | None
     bytes_after: int
     proof: Proof | None
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class RepairRow:
     code: str
     node: str
     detail: str
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,16 @@ class Verify:
     max_abs_error: float | None
     max_rel_error: float | None
     skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodRow:
+    """One method of the file: the program that it came from, where its operators run, whether it is right."""
+
+    name: str
+    input: InputFile | None = None
+    delegation: Delegation | None = None
+    verify: Verify | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +205,7 @@ class Report:
     input: InputFile | None = None
     output: OutputFile | None = None
     baseline: Baseline | None = None
+    methods: tuple[MethodRow, ...] = ()
     delegation: Delegation | None = None
     loadable: Loadable | None = None
     tables: tuple[TableRow, ...] = ()

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from vkfuse.pte.findings import Finding, LedgerEntry
-from vkfuse.report.model import Report, SizeChange, TableRow
+from vkfuse.report.model import MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import Column, Section
 from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
-from vkfuse.report.summary import summary
+from vkfuse.report.summary import COUNTS, summary, verification
 
 T = TypeVar("T")
 
@@ -20,6 +20,37 @@ def sections(report: Report) -> tuple[Section, ...]:
     return tuple(section.without_empty_columns() for section in made if section.rows)
 
 
+def _methods(report: Report) -> Section:
+    """Show each of several methods; what there is to say of a single one is the summary."""
+    several = report.methods if len(report.methods) > 1 else ()
+    return Section(
+        title="Methods",
+        columns=(
+            Column("Method", fold=True),
+            Column("From", fold=True),
+            Column("Delegates", right=True),
+            Column("On Vulkan", right=True),
+            Column("On the CPU", right=True),
+            Column("Crossings", right=True),
+            Column("Verified", fold=True),
+        ),
+        rows=tuple(_method(row) for row in several),
+    )
+
+
+def _method(row: MethodRow) -> tuple[str, ...]:
+    """One method as text."""
+    source = "" if row.input is None else f"{row.input.path}, {mebibytes(row.input.bytes)}"
+    counts = ["" if row.delegation is None else f"{count(row.delegation):,}" for _, count in COUNTS]
+    return row.name, source, *counts, "" if row.verify is None else verification(row.verify)
+
+
+def _in(report: Report, methods: Iterable[str]) -> str:
+    """The methods that something is about, nothing where it is all."""
+    named = [row.name for row in report.methods if row.name in {*methods}]
+    return "" if len(named) == len(report.methods) else ", ".join(named)
+
+
 def _tables(report: Report) -> Section:
     """Show what became of each table."""
     shown = report.tables[:_SHOWN]
@@ -27,22 +58,24 @@ def _tables(report: Report) -> Section:
         title="Tables",
         columns=(
             Column("Table", fold=True),
+            Column("In", fold=True),
             Column("Shape, grid"),
             Column("Read by"),
             Column("Now, proof"),
             Column("Before", right=True),
             Column("After", right=True),
         ),
-        rows=tuple(_table(row) for row in shown),
+        rows=tuple(_table(row, _in(report, row.methods)) for row in shown),
         rest=_rest(report.tables[_SHOWN:], "table", lambda row: row.bytes_after),
     )
 
 
-def _table(row: TableRow) -> tuple[str, ...]:
+def _table(row: TableRow, where: str) -> tuple[str, ...]:
     """One table as text."""
     grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else ""
     return (
         row.name,
+        where,
         _lines(" x ".join(map(str, row.shape)), grid),
         _lines(*row.consumers),
         _lines(row.rung, _proof(row)),
@@ -122,23 +155,51 @@ def _cpu(report: Report) -> Section:
     operators = report.delegation.cpu.items() if report.delegation is not None else ()
     return Section(
         title="On the CPU",
-        columns=(Column("Operator", fold=True), Column("Calls", right=True), Column("Why", fold=True)),
+        columns=(
+            Column("Operator", fold=True),
+            Column("In", fold=True),
+            Column("Calls", right=True),
+            Column("Why", fold=True),
+        ),
         rows=tuple(
-            (name, f"{operator.count:,}", ": ".join(filter(None, (operator.reason, operator.detail))) or "-")
+            (
+                name,
+                _in(report, _with_kernel(report, name)),
+                f"{operator.count:,}",
+                ": ".join(filter(None, (operator.reason, operator.detail))) or "-",
+            )
             for name, operator in operators
         ),
     )
 
 
+def _with_kernel(report: Report, name: str) -> list[str]:
+    """The methods that call a CPU kernel."""
+    return [row.name for row in report.methods if row.delegation is not None and name in row.delegation.cpu]
+
+
 def _repairs(report: Report) -> Section:
     """Show exact rewrites around what the runtime lacks, counted by code."""
-    nodes: dict[tuple[str, str], list[str]] = {}
+    made: dict[tuple[str, str], list[RepairRow]] = {}
     for row in report.repairs:
-        nodes.setdefault((row.code, row.detail), []).append(row.node)
+        made.setdefault((row.code, row.detail), []).append(row)
     return Section(
         title="Repairs",
-        columns=(Column("Repair"), Column("Where", fold=True), Column("Why", fold=True)),
-        rows=tuple((code, _some(where), detail) for (code, detail), where in nodes.items()),
+        columns=(
+            Column("Repair"),
+            Column("In", fold=True),
+            Column("Where", fold=True),
+            Column("Why", fold=True),
+        ),
+        rows=tuple(
+            (
+                code,
+                _in(report, [row.method for row in rows]),
+                _some([*dict.fromkeys(row.node for row in rows)]),
+                detail,
+            )
+            for (code, detail), rows in made.items()
+        ),
     )
 
 
@@ -228,6 +289,7 @@ def _notes(report: Report) -> Section:
 
 _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     summary,
+    _methods,
     _findings,
     _tables,
     _refusals,

@@ -86,12 +86,12 @@ def _delegation(report: Report) -> Iterator[tuple[str, str]]:
     if now is None:
         return
     was = report.baseline.delegation if report.baseline is not None else None
-    for key, count in _COUNTS:
+    for key, count in COUNTS:
         text = f"{count(now):,}" if was is None else f"{count(was):,} -> {count(now):,}"
         yield key, text
 
 
-_COUNTS: Final[tuple[tuple[str, Callable[[Delegation], int]], ...]] = (
+COUNTS: Final[tuple[tuple[str, Callable[[Delegation], int]], ...]] = (
     ("Delegates", lambda delegation: delegation.subgraphs),
     ("On Vulkan", lambda delegation: sum(delegation.vulkan.values())),
     ("On the CPU", lambda delegation: sum(operator.count for operator in delegation.cpu.values())),
@@ -103,11 +103,11 @@ def _verified(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what running the file's bytes gave."""
     if report.verify is None:
         return
-    yield "Verified", _verification(report.verify)
+    yield "Verified", verification(report.verify)
     yield from (("", f"not compared: {skipped}") for skipped in report.verify.skipped)
 
 
-def _verification(verify: Verify) -> str:
+def verification(verify: Verify) -> str:
     """`yes, largest error 0`."""
     if not verify.ran:
         return "not run"

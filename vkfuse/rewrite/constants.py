@@ -1,6 +1,6 @@
 """Evaluate what a program computes from its constants alone."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.program import constants_of
+from vkfuse.rewrite.content import content
 
 
 class Constants:
@@ -73,6 +74,17 @@ class Constants:
                 stack.append((current, True))
                 stack.extend((i, False) for i in current.all_input_nodes)
         return list(order)
+
+    def key(self, node: fx.Node) -> Hashable:
+        """What `node` is computed from and how: constants with equal keys are equal, of whatever programs they are."""
+        steps = self.expression(node)
+        place = {step: i for i, step in enumerate(steps)}
+        return tuple(
+            content(self._stored[step.name])
+            if step.op == "placeholder"
+            else (str(step.target), str(fx.node.map_arg((step.args, step.kwargs), place.__getitem__)))
+            for step in steps
+        )
 
     def frontier(self, graph: fx.Graph) -> Iterator[fx.Node]:
         """Computed constants that something other than a constant reads."""

@@ -1,5 +1,6 @@
 """What a rule says of a site: a proposal that can be proved and applied, or a refusal."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
@@ -75,7 +76,8 @@ class Proposal(Protocol):
 class Decision:
     """What is done with a site, its proof, and why nothing better was.
 
-    Without a proposal the site's operand is folded with all other constant expressions.
+    Without a proposal the site's operand is folded with all other constant expressions; `folded` is the same for operands
+    that are stored once.
     """
 
     site: Site
@@ -83,6 +85,7 @@ class Decision:
     proposal: Proposal | None
     refusals: tuple[Refusal, ...]
     proof: Proof
+    folded: Hashable = None
 
     @property
     def how(self) -> tuple[str, ...]:

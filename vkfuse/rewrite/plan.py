@@ -1,6 +1,7 @@
 """Decide what becomes of each site, from an unmodified program."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 
 from torch.export import ExportedProgram
 
@@ -14,18 +15,41 @@ from vkfuse.rewrite.survey import Consumer, Site, Table, survey
 _EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what the program computes, evaluated
 
 
-def plan(exported: ExportedProgram, operators: frozenset[str]) -> tuple[TablePlan, ...]:
-    """A decision for each site of each table of `exported`, each with its proof; `operators` are the runtime's."""
-    constants = Constants(exported)
-    return tuple(
-        TablePlan(
-            table=table, decisions=tuple(decide(site, table, constants, operators) for site in table.sites)
+Plans = tuple[TablePlan, ...]
+
+
+def plan(methods: Mapping[str, ExportedProgram], operators: frozenset[str]) -> dict[str, Plans]:
+    """A decision for each site of each table of each method, each with its proof; `operators` are the runtime's.
+
+    A table of several methods is laid out for all of them, so that they read the same bytes.
+    """
+    constants = {name: Constants(exported) for name, exported in methods.items()}
+    tables = {name: survey(exported, constants[name]) for name, exported in methods.items()}
+    consumers = _consumers(table for found in tables.values() for table in found)
+    return {
+        name: tuple(
+            _planned(replace(table, elsewhere=consumers[table.identity]), constants[name], operators)
+            for table in found
         )
-        for table in survey(exported, constants)
+        for name, found in tables.items()
+    }
+
+
+def _consumers(tables: Iterable[Table]) -> dict[Hashable, frozenset[Consumer]]:
+    """What all sites of each table do with it, by the table's identity."""
+    found: dict[Hashable, frozenset[Consumer]] = {}
+    for table in tables:
+        found[table.identity] = found.get(table.identity, frozenset()) | table.consumers
+    return found
+
+
+def _planned(table: Table, constants: Constants, operators: frozenset[str]) -> TablePlan:
+    return TablePlan(
+        table=table, decisions=tuple(decide(site, table, constants, operators) for site in table.sites)
     )
 
 
-def before_fused_lookups(exported: ExportedProgram, plans: Sequence[TablePlan]) -> tuple[TablePlan, ...]:
+def before_fused_lookups(exported: ExportedProgram, plans: Plans) -> Plans:
     """`plans` of `exported` with every looked-up table folded: the file that ExecuTorch made before it had the lookup."""
     constants = Constants(exported)
 
@@ -76,7 +100,14 @@ def _unreadable(site: Site) -> list[Refusal]:
 
 def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:
     proposal = fold_lookup(site, table, constants)
-    return Decision(site=site, rung=Rung.FOLDED, proposal=proposal, refusals=refusals, proof=_EVALUATED)
+    return Decision(
+        site=site,
+        rung=Rung.FOLDED,
+        proposal=proposal,
+        refusals=refusals,
+        proof=_EVALUATED,
+        folded=None if site.operand is None else constants.key(site.operand),
+    )
 
 
 def _not_in_runtime(proposal: Proposal, operators: frozenset[str]) -> Refusal:

@@ -59,11 +59,20 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """A constant quantized weight with all of its sites, told apart by `identity`."""
+    """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
+
+    `elsewhere` is what other methods of the same file do with it.
+    """
 
     name: str
     identity: Hashable
     sites: tuple[Site, ...]
+    elsewhere: frozenset[Consumer] = frozenset()
+
+    @property
+    def consumers(self) -> frozenset[Consumer]:
+        """What is done with it anywhere in the file."""
+        return self.elsewhere.union(site.consumer for site in self.sites)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
     """All tables of `exported` in the order of their first site; sites with equal integer values share a table."""
     found: dict[Hashable, list[tuple[Site, fx.Node]]] = {}
     for site, source in _sites(exported, constants):
-        found.setdefault(_identity(site, source), []).append((site, source))
+        found.setdefault(_identity(site, source, constants), []).append((site, source))
     names = _stored_names(exported)
     return tuple(
         Table(
@@ -196,9 +205,9 @@ def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
     return _Use(consumer=Consumer.MATMUL, operand=operand, transposed=transposed)
 
 
-def _identity(site: Site, source: fx.Node) -> Hashable:
+def _identity(site: Site, source: fx.Node, constants: Constants) -> Hashable:
     """Content of the integer values, so that copies of one table are one table."""
-    return source.name if site.grid is None else content(site.grid.values)
+    return constants.key(source) if site.grid is None else content(site.grid.values)
 
 
 def _stored_names(exported: ExportedProgram) -> dict[str, str]:

@@ -96,7 +96,7 @@ def linear_pack(site: Site, table: Table) -> Q4Pack | Refusal:
             detail=f"{grid.scales.dtype} scales with {x.dtype} activations: the runtime has no such shader",
             hint=f"quantize with scales in {x.dtype}",
         )
-    tied = any(s.consumer is Consumer.GATHER for s in table.sites)
+    tied = Consumer.GATHER in table.consumers
     return q4_pack(grid, table, columns_multiple=LOOKUP_COLUMNS if tied else LINEAR_COLUMNS)
 
 

@@ -102,7 +102,7 @@ def _does_not_fit(grid: Grid, values: torch.Tensor) -> Refusal:
 
 def _padded_rows(grid: Grid, table: Table) -> int:
     """A linear needs whole texels of rows; a lookup never reads the extra ones, so that both share one pack."""
-    multiple = LINEAR_ROWS if any(s.consumer is Consumer.MATMUL for s in table.sites) else 1
+    multiple = LINEAR_ROWS if Consumer.MATMUL in table.consumers else 1
     return -(-grid.rows // multiple) * multiple
 
 
