@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from vkfuse.cost import Meter
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
+from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
 from vkfuse.lower.reason import Reason
@@ -21,7 +22,7 @@ from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load
 from vkfuse.pte import read_pte
-from vkfuse.pte.lint import faults
+from vkfuse.pte.model import PteFile
 from vkfuse.pte.runtimes import Runtime, find_runtime
 from vkfuse.report.build import Measured, baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
@@ -34,8 +35,6 @@ from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
 
 Source = Path | str | ExportedProgram
-
-MAX_ROUNDS = 6  # each round keeps at least one more operator off the delegate
 
 _ON_CPU = {
     "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
@@ -186,35 +185,17 @@ def _write_loadable(
     options: Options,
     progress: Progress,
 ) -> Measured:
-    """Lower and read back until the runtime can load the file, each time with fewer operators on the delegate.
+    """Lower, write and read back until the runtime can load the file.
 
     Raises LoweringError that names what is left.
     """
-    operators = find_runtime(options.runtime).operators
-    kept_off: dict[str, Reason] = {}
-    for _ in range(MAX_ROUNDS):
-        progress(
-            "lowering" if not kept_off else f"lowering again with {', '.join(sorted(kept_off))} on the CPU"
-        )
-        lowered = lower(methods, Limits(operators=operators, kept_off=kept_off), options.vulkan)
+
+    def written(lowered: Lowered) -> PteFile:
         write(temporary, lowered.write, target)
-        progress("reading back")
-        measured = measure(read_pte(temporary), options.runtime, reasons=lowered.reasons)
-        findings = faults(measured.loadable.findings)
-        if not findings:
-            return measured
-        more = {
-            f.operator: Reason(code=f.code, detail=f.hint)
-            for f in findings
-            if f.operator not in {"", *kept_off}
-        }
-        if not more:
-            break
-        kept_off |= more
-    left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in findings[:5])
-    raise LoweringError(
-        f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=findings[0].hint
-    )
+        return read_pte(temporary)
+
+    lowered, pte = lower_loadable(methods, options, written, progress)
+    return measure(pte, options.runtime, reasons=lowered.reasons)
 
 
 def _diff(after: Measured, before: Measured) -> Diff:

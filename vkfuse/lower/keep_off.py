@@ -3,7 +3,7 @@
 Each rule is measured against ExecuTorch's Vulkan runtime; the code of a reason is stable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -37,10 +37,11 @@ _INTEGER_OPERATORS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the target's runtime has, and what is kept off for other reasons (operator name -> reason)."""
+    """What the target's runtime has, and what is kept off for other reasons, by operator or by method and node."""
 
     operators: frozenset[str]
-    kept_off: dict[str, Reason] = field(default_factory=dict)
+    kept_off: Mapping[str, Reason] = field(default_factory=dict)
+    nodes: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
 
 
 Rule = Callable[[fx.Node, Limits], Reason | None]

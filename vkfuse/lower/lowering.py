@@ -11,10 +11,11 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
-from vkfuse.lower.partition import GuardedPartitioner, adjusted_upstream
+from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
 from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import shared_state
 from vkfuse.options import Storage, VulkanOptions
+from vkfuse.pte.model import DelegateCall, PteFile
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
 # may stay textures: dynamic quantization stores its scales so and has no other shader.
@@ -27,22 +28,50 @@ class Lowered:
 
     manager: Any
     reasons: Mapping[str, Mapping[str, Reason]]
+    delegated: tuple[Node, ...] = ()
+
+    def handles(self, pte: PteFile, method: str, delegate: int, node_id: int) -> tuple[int, ...]:
+        """Debug handles of an operator call in the file that this wrote: of the nodes that it came from."""
+        instructions = next(m for m in pte.methods if m.name == method).instructions
+        calls = [
+            at
+            for at, instruction in enumerate(instructions)
+            if isinstance(instruction, DelegateCall) and instruction.delegate_index == delegate
+        ]
+        maps = (self.manager.delegate_map.get(method, {}).get(at, {}).get("delegate_map", {}) for at in calls)
+        return tuple(handle for known in maps for handle in known.get(node_id, ()))
 
     def write(self, stream: IO[bytes]) -> None:
         """Write the .pte."""
         self.manager.write_to_file(stream)
 
 
+class NotLoweredError(LoweringError):
+    """ExecuTorch raised; `delegated` had been chosen for delegates by then."""
+
+    def __init__(self, error: LoweringError, delegated: tuple[Node, ...]) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.delegated = delegated
+
+
 def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: VulkanOptions) -> Lowered:
     """Lower all methods within `limits`; equal constants are stored once.
 
-    Raises LoweringError where ExecuTorch does.
+    Raises NotLoweredError where ExecuTorch raises anything.
     """
     state = shared_state(methods)
-    partitioners = {name: GuardedPartitioner(_compile_options(options), limits) for name in methods}
-    with adjusted_upstream(limits):
-        manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
-    return Lowered(manager=manager, reasons={name: made.reasons for name, made in partitioners.items()})
+    partitioners = {name: GuardedPartitioner(name, _compile_options(options), limits) for name in methods}
+    try:
+        with adjusted_upstream(limits):
+            manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
+    except LoweringError as error:
+        raise NotLoweredError(error, _delegated(partitioners)) from error
+    reasons = {name: made.reasons for name, made in partitioners.items()}
+    return Lowered(manager=manager, reasons=reasons, delegated=_delegated(partitioners))
+
+
+def _delegated(partitioners: Mapping[str, GuardedPartitioner]) -> tuple[Node, ...]:
+    return tuple(node for partitioner in partitioners.values() for node in partitioner.delegated)
 
 
 def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) -> Lowered:

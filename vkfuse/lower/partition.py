@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
@@ -35,10 +36,30 @@ _KEPT_FUSIONS = {
 }
 
 
-class GuardedPartitioner(Partitioner):  # type: ignore[misc]
-    """Partition for the Vulkan backend within `limits`; `reasons` tells for each node left out why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A delegated node of an edge graph.
 
-    def __init__(self, options: Mapping[str, Any], limits: Limits) -> None:
+    `handle` is its debug handle, which the operator calls of the delegate refer to; `fused` where a fusion of upstream's
+    takes it.
+    """
+
+    method: str
+    name: str
+    operator: str
+    handle: int | None
+    fused: bool
+
+
+class GuardedPartitioner(Partitioner):  # type: ignore[misc]
+    """Partition a method for the Vulkan backend within `limits`.
+
+    `reasons` tells for each operator left out why, `delegated` are the nodes that were not.
+    """
+
+    def __init__(self, method: str, options: Mapping[str, Any], limits: Limits) -> None:
+        self._method = method
+        self.delegated: list[Node] = []
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
         self._limits = limits
@@ -53,7 +74,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
-        supported = _Supported(self._options, self._limits, fusable)
+        supported = _Supported(self._method, self._options, self._limits, fusable)
         partitions = CapabilityBasedPartitioner(
             module, _Chosen(module, supported), allows_single_node_partition=True
         ).propose_partitions()
@@ -64,6 +85,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             tag = f"tag{partition.id}"
             for node in partition.nodes:
                 node.meta["delegation_tag"] = tag
+                self.delegated.append(self._node(node, fused=node in supported.fusable_nodes))
             tags[tag] = self.delegation_spec
         for name, reason in supported.reasons.items():
             self.reasons.setdefault(name, reason)
@@ -72,6 +94,11 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         # but not from its graph, and no other method could share it. Left to the program, it is an input, and its new
         # value a result like any other.
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def _node(self, node: fx.Node, *, fused: bool) -> Node:
+        handle = node.meta.get("debug_handle")
+        operator = operator_name(node)
+        return Node(method=self._method, name=node.name, operator=operator, handle=handle, fused=fused)
 
 
 def _does_work(nodes: Any) -> bool:
@@ -93,7 +120,7 @@ _IDLE = frozenset(
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
     """Upstream's support checks, after vkfuse's own."""
 
-    def __init__(self, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
+    def __init__(self, method: str, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
         texture_limits = options.get("texture_limits") or (
             vulkan_utils.SMALL_TEXTURE_LIMITS
             if options.get("small_texture_limits")
@@ -106,13 +133,16 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
             operator_blocklist=set(),
         )
         self._limits = limits
+        self._method = method
         self.reasons: dict[str, Reason] = {}
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         """Whether `node` may be delegated; the reason why not is kept."""
         del submodules
         self._skipped = ""
-        reason = None if node in self.fusable_nodes else why_not(node, self._limits)
+        reason = self._limits.nodes.get((self._method, node.name))
+        if reason is None and node not in self.fusable_nodes:
+            reason = why_not(node, self._limits)
         if reason is None and not self._is_node_supported(node):
             reason = Reason(
                 code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner"

@@ -1,0 +1,152 @@
+"""Lower until the file can be loaded; just what its faults, or errors of ExecuTorch, are about goes to the CPU."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch.export import ExportedProgram
+
+from vkfuse.errors import LoweringError
+from vkfuse.lower.keep_off import Limits
+from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
+from vkfuse.lower.partition import Node
+from vkfuse.lower.reason import Reason
+from vkfuse.lower.search import culprits
+from vkfuse.options import Options, Progress
+from vkfuse.pte.lint import Blame, blame, faults, lint
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.runtimes import find_runtime
+
+MAX_ROUNDS = 6  # each keeps at least one more operator off the delegate
+MAX_ATTEMPTS = 40  # to find what ExecuTorch cannot lower, some seconds each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptOff:
+    """What has been found so far: single nodes by method and name, and operators by name where a fusion makes them."""
+
+    nodes: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
+    operators: Mapping[str, Reason] = field(default_factory=dict)
+
+    def __or__(self, other: "KeptOff") -> "KeptOff":
+        """Both; what was there first keeps its reason."""
+        return KeptOff(nodes={**other.nodes, **self.nodes}, operators={**other.operators, **self.operators})
+
+    def limits(self, operators: frozenset[str]) -> Limits:
+        """What this leaves of a runtime's operators."""
+        return Limits(operators=operators, kept_off=self.operators, nodes=self.nodes)
+
+
+def lower_loadable(
+    methods: Mapping[str, ExportedProgram],
+    options: Options,
+    write: Callable[[Lowered], PteFile],
+    progress: Progress,
+) -> tuple[Lowered, PteFile]:
+    """Lower, `write` and read back until the runtime can load the file.
+
+    Raises LoweringError that names what is left.
+    """
+    kept = KeptOff()
+    for _ in range(MAX_ROUNDS):
+        lowered, kept = _lowered(methods, options, kept, progress)
+        pte = write(lowered)
+        progress("reading back")
+        found = faults(lint(pte, options.runtime))
+        if not found:
+            return lowered, pte
+        more = _blamed(lowered, pte, options.runtime)
+        if kept | more == kept:
+            break
+        kept |= more
+    left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in found[:5])
+    raise LoweringError(
+        f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=found[0].hint
+    )
+
+
+def _blamed(lowered: Lowered, pte: PteFile, runtime: str) -> KeptOff:
+    """The nodes behind each faulty operator call, the operator itself where a fusion made it of others."""
+    nodes: dict[tuple[str, str], Reason] = {}
+    operators: dict[str, Reason] = {}
+    for each in blame(pte, runtime):
+        reason = Reason(code=each.finding.code, detail=each.finding.hint)
+        found = _nodes_of(each, lowered, pte)
+        nodes |= {(node.method, node.name): reason for node in found}
+        if not found and each.finding.operator:
+            operators[each.finding.operator] = reason
+    return KeptOff(nodes=nodes, operators=operators)
+
+
+def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
+    handles = lowered.handles(pte, each.method, each.delegate, each.node_id)
+    behind = [n for n in lowered.delegated if n.method == each.method and n.handle in handles]
+    alike = [node for node in behind if node.operator == each.finding.operator]
+    return alike or [node for node in behind if not node.fused]
+
+
+def _lowered(
+    methods: Mapping[str, ExportedProgram], options: Options, kept: KeptOff, progress: Progress
+) -> tuple[Lowered, KeptOff]:
+    """Lower without what is kept off, and without what else ExecuTorch cannot lower."""
+    operators = find_runtime(options.runtime).operators
+    progress(_stage(kept))
+    try:
+        return lower(methods, kept.limits(operators), options.vulkan), kept
+    except NotLoweredError as error:
+        attempts = _Attempts(methods=methods, options=options, kept=kept, error=error, progress=progress)
+        kept |= attempts.culprits()
+    return lower(methods, kept.limits(operators), options.vulkan), kept
+
+
+def _stage(kept: KeptOff) -> str:
+    names = sorted({*kept.operators, *(name for _, name in kept.nodes)})
+    return f"lowering again with {', '.join(names)} on the CPU" if names else "lowering"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempts:
+    """Lowerings with ever other nodes on the CPU, to see which of them make ExecuTorch raise `error`."""
+
+    methods: Mapping[str, ExportedProgram]
+    options: Options
+    kept: KeptOff
+    error: NotLoweredError
+    progress: Progress
+    count: int = 0
+
+    def culprits(self) -> KeptOff:
+        """First by operator, then by node; all nodes of an operator where telling them apart would take too long.
+
+        Raises the error where it is not about what is delegated.
+        """
+        nodes = list(self.error.delegated)
+        names = tuple(dict.fromkeys(node.operator for node in nodes))
+        guilty = culprits(names, lambda left: self._works([n for n in nodes if n.operator in left]))
+        if guilty is None:
+            raise self.error
+        suspects = tuple(node for node in nodes if node.operator in guilty)
+        try:
+            found = culprits(suspects, self._works) or frozenset(suspects)
+        except _TooManyAttempts:
+            found = frozenset(suspects)
+        return self._without(found)
+
+    def _without(self, nodes: "frozenset[Node] | list[Node]") -> KeptOff:
+        reason = Reason(code="executorch-raises", detail=self.error.message)
+        return KeptOff(nodes={(node.method, node.name): reason for node in nodes})
+
+    def _works(self, left_out: "frozenset[Node] | list[Node]") -> bool:
+        if self.count == MAX_ATTEMPTS:
+            raise _TooManyAttempts
+        self.count += 1
+        self.progress(f"looking for what ExecuTorch cannot lower, attempt {self.count}")
+        limits = (self.kept | self._without(left_out)).limits(find_runtime(self.options.runtime).operators)
+        try:
+            lower(self.methods, limits, self.options.vulkan)
+        except NotLoweredError:
+            return False
+        return True
+
+
+class _TooManyAttempts(Exception):  # noqa: N818 - no error, a budget
+    """The search has had its attempts."""
