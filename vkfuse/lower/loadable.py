@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
-from vkfuse.lower.partition import Node
+from vkfuse.lower.partition import NO_HANDLE, Node
 from vkfuse.lower.reason import Reason
 from vkfuse.lower.search import culprits
 from vkfuse.options import Options, Progress
@@ -79,7 +79,8 @@ def _blamed(lowered: Lowered, pte: PteFile, runtime: str) -> KeptOff:
 
 def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
     handles = lowered.handles(pte, each.method, each.delegate, each.node_id)
-    behind = [n for n in lowered.delegated if n.method == each.method and n.handle in handles]
+    known = [n for n in lowered.delegated if n.method == each.method and n.handle != NO_HANDLE]
+    behind = [node for node in known if node.handle in handles]
     alike = [node for node in behind if node.operator == each.finding.operator]
     return alike or [node for node in behind if not node.fused]
 

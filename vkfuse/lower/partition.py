@@ -15,6 +15,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
     ops_not_to_decompose,
     parse_compile_options,
 )
+from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
 from executorch.exir.backend.utils import tag_constant_data
 from executorch.exir.dialects._ops import ops as edge_ops
@@ -36,6 +37,9 @@ _KEPT_FUSIONS = {
 }
 
 
+NO_HANDLE = -1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A delegated node of an edge graph.
@@ -47,7 +51,7 @@ class Node:
     method: str
     name: str
     operator: str
-    handle: int | None
+    handle: int
     fused: bool
 
 
@@ -90,15 +94,32 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         for name, reason in supported.reasons.items():
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
+        _leave_what_cannot_be_copied(module)
         # No tag_mutated_buffer: of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call
         # but not from its graph, and no other method could share it. Left to the program, it is an input, and its new
         # value a result like any other.
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _node(self, node: fx.Node, *, fused: bool) -> Node:
-        handle = node.meta.get("debug_handle")
-        operator = operator_name(node)
-        return Node(method=self._method, name=node.name, operator=operator, handle=handle, fused=fused)
+        return Node(
+            method=self._method,
+            name=node.name,
+            operator=operator_name(node),
+            handle=_handle(node),
+            fused=fused,
+        )
+
+
+def _leave_what_cannot_be_copied(module: fx.GraphModule) -> None:
+    """Hand in a constant that readers inside and outside of a delegate share, where one reads it within a list.
+
+    ExecuTorch copies a shared constant for each reader, but not in lists (duplicate_constant_node_pass.py).
+    """
+    for node in module.graph.find_nodes(op="placeholder"):
+        tag = node.meta.get("delegation_tag")
+        shared = tag is not None and any(user.meta.get("delegation_tag") != tag for user in node.users)
+        if shared and any(node not in (*user.args, *user.kwargs.values()) for user in node.users):
+            del node.meta["delegation_tag"]
 
 
 def _does_work(nodes: Any) -> bool:
@@ -180,13 +201,16 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
     """Upstream's registries as vkfuse needs them, put back afterwards.
 
     The registry entries of the 4-bit matmuls list the dtypes of activations only and so reject their own packed
-    weights; the fusion patterns are cut down to `_KEPT_FUSIONS` that the runtime can run.
+    weights; the fusion patterns are cut down to `_KEPT_FUSIONS` that the runtime can run. A delegate's operator calls
+    refer to the debug handles of their nodes, which the graph builder would replace by its own count.
     """
     registry = vulkan_registry.vulkan_supported_ops
     matmuls = [edge_ops.edge.et_vk.linear_q4gsw.default, edge_ops.edge.et_vk.linear_dq8ca_q4gsw.default]
     entries = {op: registry[op] for op in matmuls}
     patterns = dict(vulkan_patterns.fusable_patterns)
+    process_node = VkGraphBuilder.process_node
     try:
+        VkGraphBuilder.process_node = lambda self, node, _count: process_node(self, node, _handle(node))
         for op, entry in entries.items():
             registry[op] = _any_dtype(entry)
         for name in patterns:
@@ -194,9 +218,15 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
                 del vulkan_patterns.fusable_patterns[name]
         yield
     finally:
+        VkGraphBuilder.process_node = process_node
         registry.update(entries)
         vulkan_patterns.fusable_patterns.clear()
         vulkan_patterns.fusable_patterns.update(patterns)
+
+
+def _handle(node: fx.Node) -> int:
+    """The debug handle that a node of an edge graph has, `NO_HANDLE` for one that a pass of the backend's made."""
+    return int(node.meta.get("debug_handle") or NO_HANDLE)
 
 
 def _any_dtype(features: Any) -> Any:

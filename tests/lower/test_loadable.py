@@ -1,0 +1,112 @@
+"""Lowering until the file loads, with real faults and with errors made to happen in ExecuTorch's own lowering."""
+
+import pytest
+import torch
+from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
+from torch import nn
+
+from vkfuse.errors import LoweringError
+from vkfuse.lower import loadable
+from vkfuse.lower.loadable import lower_loadable
+from vkfuse.lower.quiet import quiet
+from vkfuse.options import Options
+from vkfuse.program import from_exported
+from vkfuse.pte import read_pte
+from vkfuse.report.build import measure
+
+
+class _Layers(nn.Module):
+    """Four linears with activations between; x [3, 8]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.sigmoid(layer(x))
+        picked = torch.tensor([2, 0])
+        return torch.tanh(x), x[picked], x[:, picked]
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The layers, exported."""
+    return from_exported(torch.export.export(_Layers().eval(), (torch.randn(3, 8),))).exported
+
+
+@pytest.fixture
+def lowered(program, tmp_path):
+    """A function: the delegation of the file that comes out, and the stages that were reported."""
+
+    def run():
+        stages = []
+
+        def write(made):
+            path = tmp_path / "model.pte"
+            with path.open("wb") as stream:
+                made.write(stream)
+            return read_pte(path)
+
+        with quiet():
+            made, pte = lower_loadable({"forward": program}, Options(), write, stages.append)
+        return measure(pte, reasons=made.reasons).delegation, stages
+
+    return run
+
+
+def test_a_fault_of_one_call_keeps_off_that_call(lowered):
+    """Indexing along columns is not built, along rows it is: only the first leaves the delegate."""
+    delegation, stages = lowered()
+    assert delegation.cpu["aten::index.Tensor_out"].count == 1
+    assert delegation.cpu["aten::index.Tensor_out"].reason == "index-later-axis"
+    assert delegation.vulkan["aten.index.Tensor"] == 1
+    assert stages == [
+        "lowering",
+        "reading back",
+        "lowering again with aten_index_tensor_1 on the CPU",
+        "reading back",
+    ]
+
+
+def _fail_on(monkeypatch, is_bad):
+    """Let ExecuTorch's Vulkan backend raise where a delegate holds bad nodes."""
+    real = VulkanBackend.preprocess.__func__
+
+    def preprocess(cls, program, specs):
+        bad = [n.name for n in program.graph_module.graph.nodes if n.op == "call_function" and is_bad(n)]
+        if bad:
+            raise AssertionError(f"cannot lower {bad[0]}")
+        return real(cls, program, specs)
+
+    monkeypatch.setattr(VulkanBackend, "preprocess", classmethod(preprocess))
+
+
+def test_an_error_of_executorch_keeps_off_what_raises(lowered, monkeypatch):
+    """Of four sigmoids that look the same, the two that ExecuTorch cannot lower are found; the others are delegated."""
+    _fail_on(monkeypatch, lambda node: node.name in {"aten_sigmoid_default_1", "aten_sigmoid_default_3"})
+    delegation, stages = lowered()
+    assert delegation.cpu["aten::sigmoid.out"].count == 2
+    assert delegation.cpu["aten::sigmoid.out"].reason == "executorch-raises"
+    assert "cannot lower aten_sigmoid_default_1" in delegation.cpu["aten::sigmoid.out"].detail
+    assert delegation.vulkan["aten.sigmoid.default"] == 2
+    assert sum("attempt" in stage for stage in stages) < 16
+
+
+def test_too_long_a_search_keeps_off_the_operator(lowered, monkeypatch):
+    """Where telling nodes apart would take too many attempts, all of the operator stay on the CPU."""
+    _fail_on(monkeypatch, lambda node: node.name == "aten_sigmoid_default_1")
+    monkeypatch.setattr(loadable, "MAX_ATTEMPTS", 6)
+    delegation, stages = lowered()
+    assert delegation.cpu["aten::sigmoid.out"].count == 4
+    assert sum("attempt" in stage for stage in stages) <= 6
+
+
+def test_an_error_about_nothing_delegated_is_told(lowered, monkeypatch):
+    """An error that comes whatever is delegated is ExecuTorch's own, with its text."""
+    monkeypatch.setattr(
+        "executorch.exir.program._program.EdgeProgramManager.to_executorch",
+        lambda *_args, **_named: (_ for _ in ()).throw(RuntimeError("no memory plan")),
+    )
+    with pytest.raises(LoweringError, match="RuntimeError: no memory plan"):
+        lowered()
