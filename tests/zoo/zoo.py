@@ -1,6 +1,8 @@
 """Settings of the zoo's models, and the exported program of each."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -34,12 +36,11 @@ class Setting:
 
 
 def build(setting: Setting) -> ExportedProgram:
-    """The exported program, of random weights that depend on nothing but the setting."""
+    """The exported program; random weights depend on nothing but the setting."""
     torch.manual_seed(0)
     model = setting.architecture.build(setting.attention).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # initial values are too small to tell one model from another
-            parameter.mul_(2.0)
+    if not setting.architecture.published:
+        _enlarge(model)
     _quantize_embeddings(model)
     if setting.weights == "int4":
         quantize(model, nn.Linear)
@@ -49,9 +50,16 @@ def build(setting: Setting) -> ExportedProgram:
     dynamic = None if setting.length != "dynamic" else tuple(_dynamic(inputs, lengths))
     strict = (
         setting.length == "cache"
-    )  # as transformers exports it: the cache is no module, tracing finds its buffers
+    )  # transformers' way: the cache is no module, only tracing finds its buffers
     with torch.no_grad():
         return torch.export.export(module.eval(), inputs, dynamic_shapes=dynamic, strict=strict)
+
+
+def _enlarge(model: nn.Module) -> None:
+    """Initial weights are too small to tell one model from another."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
 
 
 def _quantize_embeddings(model: nn.Module) -> None:
@@ -76,10 +84,10 @@ def _call(model: nn.Module, setting: Setting) -> tuple[nn.Module, tuple[torch.Te
     if setting.length == "cache":
         return _cached(model, setting.batch), (tokens[:, :1], torch.tensor([5])), 0
     match setting.architecture.family:
-        case "encoder":
+        case "encoder" | "sentence" as family:
             mask = torch.ones_like(tokens)
             mask[-1, 8:] = 0
-            return Encoder(model), (tokens, mask), 2
+            return Encoder(model) if family == "encoder" else model, (tokens, mask), 2
         case "causal":
             return Causal(model), (tokens,), 1
         case "decoder":
@@ -112,41 +120,19 @@ def settings() -> tuple[Setting, ...]:
     return tuple(s for at, a in enumerate(ARCHITECTURES) for s in _settings(a, at))
 
 
-def _settings(architecture: Architecture, at: int) -> list[Setting]:
-    weights: tuple[Weights, ...] = ("embedding", "int4", "8da4w")
-    attentions = architecture.attentions
-    dynamic: Length = "dynamic" if architecture.dynamic else "static"
-    chosen = [
-        Setting(
-            architecture=architecture,
-            weights=weights[at % 3],
-            length="static",
-            batch=1,
-            attention=attentions[at % 2],
-        ),
-        Setting(
-            architecture=architecture,
-            weights=weights[(at + 1) % 3],
-            length="static",
-            batch=2,
-            attention=attentions[(at + 1) % 2],
-        ),
-        Setting(
-            architecture=architecture,
-            weights=weights[(at + 2) % 3],
-            length=dynamic,
-            batch=1 + at % 2,
-            attention=attentions[at % 2],
-        ),
-    ]
+def _settings(architecture: Architecture, at: int) -> Iterator[Setting]:
+    weights = _turned(("embedding", "int4", "8da4w"), at) if architecture.linears else 3 * ("embedding",)
+    one, other = _turned(architecture.attentions, at)
+    last: Length = "dynamic" if architecture.dynamic else "static"
+    make = partial(Setting, architecture=architecture)
+    yield make(weights=weights[0], length="static", batch=1, attention=one)
+    yield make(weights=weights[1], length="static", batch=2, attention=other)
+    yield make(weights=weights[2], length=last, batch=1 + at % 2, attention=one)
     if architecture.family == "causal" and architecture.cached:
-        chosen.append(
-            Setting(
-                architecture=architecture,
-                weights=weights[(at + 1) % 3],
-                length="cache",
-                batch=1,
-                attention=attentions[at % 2],
-            )
-        )
-    return chosen
+        yield make(weights=weights[1], length="cache", batch=1, attention=one)
+
+
+def _turned(values: tuple[Any, ...], by: int) -> tuple[Any, ...]:
+    """`values` beginning at another one."""
+    first = by % len(values)
+    return values[first:] + values[:first]

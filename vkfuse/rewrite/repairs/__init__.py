@@ -21,6 +21,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
+from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
 from vkfuse.rewrite.repairs.splits import splits_as_slices
@@ -48,6 +49,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     scalars_as_tensors,
     complete_layer_norms,
     group_norms_in_four_dimensions,
+    reductions_keep_dimensions,
     splits_as_slices,
 )
 
