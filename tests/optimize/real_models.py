@@ -55,47 +55,30 @@ def encoder(*, batch: int, linears: bool, length: int = 16) -> ExportedProgram:
     return export(module, tokens, mask)
 
 
-def _sizes(layers: int) -> dict[str, object]:
-    return {
-        "vocab_size": 1003,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": True,
-        "attn_implementation": "sdpa",
-    }
-
-
 def llama() -> nn.Module:
-    """A random Llama of two layers."""
+    """A random Llama of two layers with grouped queries and a tied head."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - seconds
 
-    return LlamaForCausalLM(LlamaConfig(**_sizes(2)))
-
-
-def qwen2() -> nn.Module:
-    """A random Qwen2 of one layer, with biases."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: PLC0415 - seconds
-
-    return Qwen2ForCausalLM(Qwen2Config(**_sizes(1)))
-
-
-def qwen3() -> nn.Module:
-    """A random Qwen3 of one layer, with norms of queries and keys."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds
-
-    return Qwen3ForCausalLM(Qwen3Config(**_sizes(1), head_dim=32))
+    config = LlamaConfig(
+        vocab_size=1003,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
 
 
 def causal(model: nn.Module, *, dynamic_activations: bool, batch: int) -> ExportedProgram:
-    """A causal model in int4 group 32 with a dynamic length of 2 to 64."""
+    """A causal model in int4 group 32 with a dynamic length of 1 to 64."""
     module = quantize(_CausalModel(model), nn.Embedding)
     if dynamic_activations:
         quantize_dynamic(module)
     else:
         quantize(module, nn.Linear)
-    length = Dim("length", min=2, max=64)
+    length = Dim("length", min=1, max=64)
     return export(module, torch.randint(0, 1000, (batch, 16)), dynamic=({1: length},))

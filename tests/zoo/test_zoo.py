@@ -10,6 +10,7 @@ from vkfuse.pipeline import optimize
 # Of 32-bit arithmetic in another order; the runtime's tanh form of gelu, of 5e-4 a layer; 8-bit activations that round
 # to a neighbour.
 BOUNDS = {"embedding": 2e-3, "int4": 2e-3, "8da4w": 2e-2}
+DEEP = 5  # times as much after the six layers of a published model
 REPRESENTATIVE = 3  # of so many settings one is in `make test`, the rest in `make test-zoo`
 
 
@@ -25,7 +26,8 @@ def test_zoo(setting, request, tmp_path):
     report = optimize(program, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
     assert report.loadable.ok
     assert report.verify.ok
-    assert report.verify.max_rel_error < BOUNDS[setting.weights]
+    depth = DEEP if setting.architecture.published else 1
+    assert report.verify.max_rel_error < BOUNDS[setting.weights] * depth
     refused = {table.reason.partition(":")[0] for table in report.tables if table.rung != "q4"}
     assert refused <= {"constant-indices"}  # positions of a static length: no input chooses their rows
     assert report.tables
