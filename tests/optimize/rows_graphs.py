@@ -73,7 +73,7 @@ class _Cache(LanguageModel):
     def __init__(self, write) -> None:
         super().__init__(128)
         self.write = write
-        self.register_buffer("cache", torch.zeros(2, 7, 64))
+        self.register_buffer("cache", torch.full((2, 7, 64), 0.25))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         self.write(self.cache, self.table(tokens))

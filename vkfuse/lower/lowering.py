@@ -7,13 +7,14 @@ from typing import IO, Any
 import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
 from vkfuse.lower.reason import Reason
-from vkfuse.lower.state import shared_state
+from vkfuse.lower.state import initialized, shared_state
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
 
@@ -105,7 +106,8 @@ def _lower(methods: Mapping[str, ExportedProgram], partitioners: Mapping[str, An
                 partitioner={name: [made] for name, made in partitioners.items()},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
-            return edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=memory))
+            passes = [InitializedMutableBufferPass(list(initialized(methods)))]
+            return edge.to_executorch(ExecutorchBackendConfig(passes=passes, memory_planning_pass=memory))
     except Exception as error:  # upstream asserts and raises anything
         text = next(iter(str(error).strip().splitlines()), "")
         raise LoweringError(

@@ -36,6 +36,18 @@ def shared_state(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:
     return several if all(state.alike for state in states) else frozenset()
 
 
+def initialized(methods: Mapping[str, ExportedProgram]) -> tuple[str, ...]:
+    """Names of the placeholders of written buffers that do not start as zeros: their values have to be in the file."""
+    found: dict[str, None] = {}
+    for exported in methods.values():
+        written = {*exported.graph_signature.buffers_to_mutate.values()}
+        tensors = constants_of(exported)
+        for placeholder, name in exported.graph_signature.inputs_to_buffers.items():
+            if name in written and placeholder in tensors and bool(tensors[placeholder].any()):
+                found[placeholder] = None
+    return tuple(found)
+
+
 def state_notes(
     programs: Mapping[str, ExportedProgram], lowered: Mapping[str, ExportedProgram]
 ) -> Iterator[str]:
