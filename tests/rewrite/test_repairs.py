@@ -284,6 +284,31 @@ def test_lower_bounds():
     assert bounds == [LOWEST, -torch.inf, -torch.inf, -torch.inf, -9.0]
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("kind", ["plain", "causal", "bool", "float"])
+def test_attention_without_heads(rank, kind):
+    """Attention of two or three dimensions is written out as well."""
+
+    class Attention(nn.Module):
+        def forward(self, query, key, allowed):
+            mask = {"bool": allowed, "float": torch.where(allowed, 0.0, -1e9)}.get(kind)
+            return nn.functional.scaled_dot_product_attention(
+                query, key, key * 2, attn_mask=mask, is_causal=kind == "causal"
+            )
+
+    shape = (2, 4, 8)[3 - rank :]
+    inputs = (torch.randn(shape), torch.randn(shape), torch.ones(4, 4).tril().bool())
+    before = _program(Attention(), *inputs)
+    repaired = repair(before, AFTER_TABLES)
+    assert {"attention-in-four-dimensions", "attention-written-out"} <= {r.code for r in repaired.repairs}
+    assert not any(
+        n.target == aten.scaled_dot_product_attention.default for n in repaired.exported.graph.nodes
+    )
+    torch.testing.assert_close(
+        repaired.exported.module()(*inputs), before.module()(*inputs), rtol=1e-5, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("float_mask", [False, True])
 def test_attention_with_empty_rows(float_mask):
     """Attention under a mask that empties rows is zero there, whichever way the mask was made."""

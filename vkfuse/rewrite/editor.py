@@ -148,6 +148,7 @@ class GraphEditor:
 
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
+        self._erase_replaced()
         self.graph.eliminate_dead_code()
         specs = self._live_specs()
         self.graph.lint()
@@ -165,6 +166,12 @@ class GraphEditor:
             constants={k: v for k, v in old.constants.items() if k in targets},
             verifiers=old.verifiers,
         )
+
+    def _erase_replaced(self) -> None:
+        """Operators that draw random numbers, as attention might, are no dead code to torch."""
+        for node in reversed(self._replaced):
+            if node.op == "call_function" and not node.users:
+                self.graph.erase_node(node)
 
     def _live_specs(self) -> list[InputSpec]:
         mutated = set(self._exported.graph_signature.buffers_to_mutate.values())

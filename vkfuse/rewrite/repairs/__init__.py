@@ -12,7 +12,7 @@ from vkfuse.rewrite.repairs.arithmetic import (
     scalars_as_tensors,
     write_out_rms_norm,
 )
-from vkfuse.rewrite.repairs.attention import write_out_attention
+from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
@@ -43,6 +43,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     repeats_as_concatenation,
     permutations_without_ones,
     stacks_as_slices,
+    attention_in_four_dimensions,
     write_out_attention,
     expansions_as_broadcasts,
     write_out_rms_norm,

@@ -22,6 +22,9 @@ from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
 
+_ATTENTION = aten.scaled_dot_product_attention.default
+_OPERANDS = ("query", "key", "value")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attention:
@@ -39,6 +42,38 @@ class _Attention:
     def grouped(self) -> bool:
         """Whether several query heads share a key head."""
         return bool(self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1])
+
+
+def attention_in_four_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Give attention without a dimension for heads, or for the batch, dimensions of one."""
+    found = [n for n in exported.graph.nodes if n.target == _ATTENTION and _missing_dimensions(n)]
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node in found:
+        with editor.before(node):
+            editor.replace(node, _with_dimensions(editor, node, _missing_dimensions(node)))
+    names = tuple(n.name for n in found)
+    return editor.finish(), (
+        Repair(code="attention-in-four-dimensions", nodes=names, detail="dimensions of one in front"),
+    )
+
+
+def _missing_dimensions(node: fx.Node) -> int:
+    """How many dimensions query, key and value all lack to four, 0 where they differ."""
+    ranks = {argument(node, i, name).meta["val"].ndim for i, name in enumerate(_OPERANDS)}
+    return max(0, 4 - ranks.pop()) if len(ranks) == 1 else 0
+
+
+def _with_dimensions(editor: GraphEditor, node: fx.Node, missing: int) -> fx.Node:
+    operands = [editor.node(argument(node, i, name)) for i, name in enumerate(_OPERANDS)]
+    for _ in range(missing):
+        operands = [editor.call(aten.unsqueeze.default, operand, 0) for operand in operands]
+    rest, named = fx.node.map_arg((node.args[3:], node.kwargs), editor.node)
+    out = editor.call(_ATTENTION, *operands, *rest, **named)
+    for _ in range(missing):
+        out = editor.call(aten.squeeze.dim, out, 0)
+    return out
 
 
 def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -66,9 +101,9 @@ def _relax_views(editor: GraphEditor, exported: ExportedProgram) -> None:
 
 
 def _attention(node: fx.Node) -> _Attention | None:
-    if node.target != aten.scaled_dot_product_attention.default:
+    if node.target != _ATTENTION:
         return None
-    query, key, value = (argument(node, i, name) for i, name in enumerate(("query", "key", "value")))
+    query, key, value = (argument(node, i, name) for i, name in enumerate(_OPERANDS))
     if argument(node, 4, "dropout_p", 0.0) != 0.0 or any(
         t.meta["val"].ndim != 4 for t in (query, key, value)
     ):
