@@ -48,6 +48,11 @@ class Architecture:
     published: bool = False
     linears: bool = True
 
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention to choose."""
+        return self.family not in {"sentence", "other"}
+
 
 def _of(model: str, config: str, sizes: Mapping[str, Any], **more: Any) -> Callable[[str], nn.Module]:
     """A builder of a class of transformers."""

@@ -90,7 +90,7 @@ def _row(report: Report) -> Row:
 
 def _lines(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
     for setting, row in rows:
-        attention = setting.attention if setting.architecture.family != "other" else ""
+        attention = setting.attention if setting.architecture.attends else ""
         before = "" if row.before is None else f"{row.before / 1024:.0f}"
         cells = (setting.architecture.name, setting.weights, setting.length, attention, setting.batch, before)
         measures = (f"{row.after / 1024:.0f}", row.parts, row.crossings, sum(row.cpu.values()))
