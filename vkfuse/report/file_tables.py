@@ -10,7 +10,7 @@ from typing import Final
 
 from vkfuse.pte.enums import VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
-from vkfuse.pte.values import Int
+from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import Graphs, OperatorCall, VkTensor, VulkanGraph
 from vkfuse.report.model import Rung, TableRow
 
@@ -24,12 +24,15 @@ class Reader:
     scales: tuple[int, ...] = ()
     group: int | None = None
     bits: int | None = None  # of a packed weight; None: as wide as its type
+    linear: int | None = None  # where the flag stands that tells the two layouts of a packed weight apart
     rung: Rung | None = None  # None: `q4` for a fused pack, `gathered` for integer rows, else `untouched`
 
 
 _GATHER, _MATMUL = "gather", "matmul"
 _VULKAN: Final = {
-    "et_vk.embedding_q4gsw.default": Reader(consumer=_GATHER, weight=0, scales=(1,), group=2, bits=4),
+    "et_vk.embedding_q4gsw.default": Reader(
+        consumer=_GATHER, weight=0, scales=(1,), group=2, bits=4, linear=4
+    ),
     "et_vk.linear_q4gsw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
     "et_vk.q4gsw_linear.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
     "et_vk.linear_dq8ca_q4gsw.default": Reader(consumer=_MATMUL, weight=3, scales=(4, 5), group=6, bits=4),
@@ -75,6 +78,7 @@ def _together(known: _Read | None, read: _Read) -> _Read:
         consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),
         methods=tuple(dict.fromkeys((*known.row.methods, *read.row.methods))),
         group_size=known.row.group_size or read.row.group_size,
+        how=tuple(dict.fromkeys((*known.row.how, *read.row.how))),
     )
     return _Read(row=row, parts={**known.parts, **read.parts})
 
@@ -108,7 +112,7 @@ def _vulkan_row(
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
     keys = {tensor.constant_id: graph.constants[tensor.constant_id].named_key for tensor in (weight, *scales)}
     inline = f"{where[0]}/{where[1]} constant"
-    yield _row(
+    read = _row(
         method=where[0],
         name=keys[weight.constant_id][:12] or f"{inline} {weight.constant_id}",
         dims=weight.dims,
@@ -118,6 +122,14 @@ def _vulkan_row(
         parts={keys[t.constant_id] or f"{inline} {t.constant_id}": t.nbytes for t in (weight, *scales)},
         wide=weight.dtype.bytes * 8 if weight.dtype is not VkDataType.UNSET else 0,
     )
+    yield replace(read, row=replace(read.row, how=_layout(graph, call, reader.linear)))
+
+
+def _layout(graph: VulkanGraph, call: OperatorCall, position: int | None) -> tuple[str, ...]:
+    """Return the code of the flat layout for a weight that is read so."""
+    if position is None or position >= len(call.args):
+        return ()
+    return ("flat-layout",) if graph.values[call.args[position]] == Bool(value=False) else ()
 
 
 def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:
