@@ -116,6 +116,12 @@ def optimize(
             help="How 4-bit tables that no linear reads are stored: flat is faster, linear loads anywhere."
         ),
     ] = DEFAULT_LAYOUT,
+    embed_shader: Annotated[
+        bool,
+        typer.Option(
+            "--embed-shader", help="Store the lookups' shaders in the file; stock runtimes ignore them."
+        ),
+    ] = False,
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     allow_pickle: PickleOption = False,
@@ -128,7 +134,11 @@ def optimize(
         runtime=runtime,
         baseline=_baseline(baseline),
         vulkan=VulkanOptions(
-            fp16=fp16, storage=storage, small_textures=small_textures, lookup_layout=lookup_layout
+            fp16=fp16,
+            storage=storage,
+            small_textures=small_textures,
+            lookup_layout=lookup_layout,
+            embed_shader=embed_shader,
         ),
         verify=verify,
         allow_pickle=allow_pickle,

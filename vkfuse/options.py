@@ -42,12 +42,14 @@ class VulkanOptions:
 
     `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
     every GPU has, in place of 16384. A flat `lookup_layout` is read faster, a linear one loads on every GPU.
+    `embed_shader` stores vkfuse's own shaders for the lookups in the file, for runtimes that take them from there.
     """
 
     fp16: bool = False
     storage: Storage = Storage.TEXTURE
     small_textures: bool = False
     lookup_layout: LookupLayout = DEFAULT_LAYOUT
+    embed_shader: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

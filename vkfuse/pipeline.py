@@ -30,7 +30,7 @@ from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodR
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
-from vkfuse.tables import table_rows
+from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
 
@@ -92,6 +92,8 @@ def optimize(
             delegation=after.delegation,
             loadable=after.loadable,
             tables=table_rows(plans, before.plans),
+            lookups=named_lookups(after.lookups, plans),
+            shaders=after.shaders,
             repairs=tuple(_repair_rows(surveyed, prepared)),
             verify=together(row.verify for row in methods if row.verify is not None),
             cost=meter.cost(),

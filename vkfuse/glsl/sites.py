@@ -8,6 +8,7 @@ from importlib import resources
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, Storage, Variant, WeightLayout
 
 OPERATOR = "et_vk.embedding_q4gsw.default"
+LEAST_DIMENSION = 4096  # of maxImageDimension2D, by the Vulkan specification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ def runtimes() -> tuple[str, ...]:
 def dispatches(
     *, vocab: int, embed_dim: int, scales: DType, dtype: DType, storage: Storage, is_linear_weight: bool
 ) -> tuple[Dispatch, ...]:
-    """The shaders for a lookup in a table [vocab, embed_dim]; two where the device's limits decide.
+    """The shaders for a lookup in a table [vocab, embed_dim]; two where the device's limit decides.
 
     `dtype` and `storage` are those of the output. Source of the limit: `prepack_quantized_linear_weight`.
     """
@@ -41,6 +42,8 @@ def dispatches(
     if not is_linear_weight:
         return (dispatch(WeightLayout.FLAT),)
     texels = max(embed_dim // VECTOR, -(-vocab // ROWS_PER_BLOCK))
+    if texels <= LEAST_DIMENSION:
+        return (dispatch(WeightLayout.LINEAR_TEXTURE2D),)
     return (
         dispatch(WeightLayout.LINEAR_TEXTURE2D, f"maxImageDimension2D >= {texels}"),
         dispatch(WeightLayout.LINEAR_BUFFER, f"maxImageDimension2D < {texels}"),

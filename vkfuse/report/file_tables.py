@@ -48,6 +48,7 @@ _CPU: Final = {
     "quantized_decomposed::embedding_2bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=2),
     "quantized_decomposed::embedding_4bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=4),
 }
+NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
 _INTEGERS: Final = ("int8", "uint8")
 
@@ -110,19 +111,26 @@ def _vulkan_row(
     if weight is None:
         return
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
-    keys = {tensor.constant_id: graph.constants[tensor.constant_id].named_key for tensor in (weight, *scales)}
-    inline = f"{where[0]}/{where[1]} constant"
+    place = f"{where[0]}/{where[1]}"
     read = _row(
         method=where[0],
-        name=keys[weight.constant_id][:12] or f"{inline} {weight.constant_id}",
+        name=constant_name(graph, weight, place),
         dims=weight.dims,
         dtype=weight.dtype.label,
         reader=reader,
         group=_integer(graph, call, reader.group),
-        parts={keys[t.constant_id] or f"{inline} {t.constant_id}": t.nbytes for t in (weight, *scales)},
+        parts={constant_name(graph, t, place, digits=None): t.nbytes for t in (weight, *scales)},
         wide=weight.dtype.bytes * 8 if weight.dtype is not VkDataType.UNSET else 0,
     )
     yield replace(read, row=replace(read.row, how=_layout(graph, call, reader.linear)))
+
+
+def constant_name(
+    graph: VulkanGraph, tensor: VkTensor, where: str, *, digits: int | None = NAME_DIGITS
+) -> str:
+    """Return the first digits of a constant's key, or where it stands."""
+    key = graph.constants[tensor.constant_id].named_key
+    return key[:digits] or f"{where} constant {tensor.constant_id}"
 
 
 def _layout(graph: VulkanGraph, call: OperatorCall, position: int | None) -> tuple[str, ...]:
