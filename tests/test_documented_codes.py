@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [*(ROOT / "vkfuse" / "rewrite").rglob("*.py"), *(ROOT / "vkfuse" / "lower").rglob("*.py")]
+SOURCES = [
+    *(ROOT / "vkfuse" / "rewrite").rglob("*.py"),
+    *(ROOT / "vkfuse" / "lower").rglob("*.py"),
+    ROOT / "vkfuse" / "glsl" / "sites.py",
+]
 SECTIONS = {
     "code": ("Why not better", "Repairs", "Why an operator is on the CPU"),
     "how": ("How a table was made to fit",),
@@ -32,7 +36,11 @@ def _used(pattern: str) -> set[str]:
             r'code="([a-z0-9-]+)"',
             {"not-partitioned", "no-vulkan-operator", "runtime-primitive", "baseline"},
         ),
-        ("how", r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded))"[:,)]', {"constants-folded"}),
+        (
+            "how",
+            r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|layout))"[:,)]',
+            {"constants-folded"},
+        ),
     ],
 )
 def test_codes_in_the_source_are_the_documented_ones(kind, pattern, elsewhere):

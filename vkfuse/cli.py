@@ -18,7 +18,15 @@ from vkfuse.commands import shader
 from vkfuse.commands.formats import Format as TextOrJson
 from vkfuse.errors import ExitCode, VkfuseError
 from vkfuse.methods import parse_methods
-from vkfuse.options import BaselineChoice, Options, Progress, Storage, VulkanOptions
+from vkfuse.options import (
+    DEFAULT_LAYOUT,
+    BaselineChoice,
+    LookupLayout,
+    Options,
+    Progress,
+    Storage,
+    VulkanOptions,
+)
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
@@ -102,6 +110,18 @@ def optimize(
     small_textures: Annotated[
         bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
     ] = False,
+    lookup_layout: Annotated[
+        LookupLayout,
+        typer.Option(
+            help="How 4-bit tables that no linear reads are stored: flat is faster, linear loads anywhere."
+        ),
+    ] = DEFAULT_LAYOUT,
+    embed_shader: Annotated[
+        bool,
+        typer.Option(
+            "--embed-shader", help="Store the lookups' shaders in the file; stock runtimes ignore them."
+        ),
+    ] = False,
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     allow_pickle: PickleOption = False,
@@ -113,7 +133,13 @@ def optimize(
     options = Options(
         runtime=runtime,
         baseline=_baseline(baseline),
-        vulkan=VulkanOptions(fp16=fp16, storage=storage, small_textures=small_textures),
+        vulkan=VulkanOptions(
+            fp16=fp16,
+            storage=storage,
+            small_textures=small_textures,
+            lookup_layout=lookup_layout,
+            embed_shader=embed_shader,
+        ),
         verify=verify,
         allow_pickle=allow_pickle,
         verbose=verbose,

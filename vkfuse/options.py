@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from vkfuse.pte.runtimes import DEFAULT
 
@@ -25,17 +26,30 @@ class Storage(StrEnum):
     BUFFER = "buffer"
 
 
+class LookupLayout(StrEnum):
+    """How 4-bit tables that no linear reads are stored; docs/shader.md draws both."""
+
+    FLAT = "flat"
+    LINEAR = "linear"
+
+
+DEFAULT_LAYOUT: Final = LookupLayout.LINEAR  # needs no feature of the device
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VulkanOptions:
     """Choices of the Vulkan backend.
 
     `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
-    every GPU has, in place of 16384.
+    every GPU has, in place of 16384. A flat `lookup_layout` is read faster, a linear one loads on every GPU.
+    `embed_shader` stores vkfuse's own shaders for the lookups in the file, for runtimes that take them from there.
     """
 
     fp16: bool = False
     storage: Storage = Storage.TEXTURE
     small_textures: bool = False
+    lookup_layout: LookupLayout = DEFAULT_LAYOUT
+    embed_shader: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

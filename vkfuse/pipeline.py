@@ -30,7 +30,7 @@ from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodR
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
-from vkfuse.tables import table_rows
+from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
 
@@ -75,7 +75,7 @@ def optimize(
     with atomic_file(target) as temporary:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
-            surveyed, plans = _plan(programs, runtime, progress)
+            surveyed, plans = _plan(programs, runtime, chosen, progress)
             prepared = _prepare(surveyed, plans)
             after = _write_loadable(_exported(prepared), temporary, target, chosen, progress)
             verifications = _verify(temporary, programs, chosen, progress)
@@ -92,6 +92,8 @@ def optimize(
             delegation=after.delegation,
             loadable=after.loadable,
             tables=table_rows(plans, before.plans),
+            lookups=named_lookups(after.lookups, plans),
+            shaders=after.shaders,
             repairs=tuple(_repair_rows(surveyed, prepared)),
             verify=together(row.verify for row in methods if row.verify is not None),
             cost=meter.cost(),
@@ -117,7 +119,7 @@ def inspect(
     runtime = find_runtime(chosen.runtime)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose):
-        surveyed, plans = _plan(programs, runtime, progress)
+        surveyed, plans = _plan(programs, runtime, chosen, progress)
         before = _without_fused_lookups(surveyed, plans)
     report = Report(
         runtime=runtime.version,
@@ -158,12 +160,12 @@ def _inputs(programs: Mapping[str, Program]) -> InputFile | None:
 
 
 def _plan(
-    programs: Mapping[str, Program], runtime: Runtime, progress: Progress
+    programs: Mapping[str, Program], runtime: Runtime, options: Options, progress: Progress
 ) -> tuple[dict[str, Repaired], dict[str, Plans]]:
     """Each program as the survey sees it, and the plan for its tables."""
     progress("planning")
     surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
-    return surveyed, plan(_exported(surveyed), runtime.operators)
+    return surveyed, plan(_exported(surveyed), runtime.operators, options.vulkan.lookup_layout)
 
 
 def _prepare(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Repaired]:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from vkfuse.report.model import Proof, Rung, TableRow
+from vkfuse.report.file_tables import NAME_DIGITS
+from vkfuse.report.model import LookupRow, Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, TablePlan
@@ -39,6 +40,18 @@ def table_rows(plans: Plans, before: Plans) -> tuple[TableRow, ...]:
     sizes = {identity: _bytes(made) for identity, made in _by_table(before).items()}
     rows = [_row(names[identity], made, sizes.get(identity)) for identity, made in _by_table(plans).items()]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
+
+
+def named_lookups(lookups: Sequence[LookupRow], plans: Plans) -> tuple[LookupRow, ...]:
+    """Lookups as the file has them, each with its table's name in place of the first digits of its bytes' SHA-256."""
+    names = {
+        content(constant)[0][:NAME_DIGITS]: plan.table.name
+        for made in reversed([*plans.values()])
+        for plan in made
+        for decision in plan.decisions
+        for constant in _constants(decision)[:1]
+    }
+    return tuple(replace(row, table=names.get(row.table, row.table)) for row in lookups)
 
 
 def _by_table(plans: Plans) -> dict[Hashable, list[_Made]]:

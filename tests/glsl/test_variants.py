@@ -69,7 +69,7 @@ def test_work_groups_cover_the_output_once(shape, blocks):
 
 
 def test_a_site_names_its_shaders():
-    """A flat table has one shader; a linear one has two, and says which device limit decides."""
+    """A flat table has one shader; a linear one two, and says which device limit decides, unless every device has it."""
     site = {"vocab": 128256, "embed_dim": 2048, "scales": DType.FLOAT, "dtype": DType.HALF}
     (flat,) = dispatches(**site, storage=Storage.BUFFER, is_linear_weight=False)
     assert (flat.name, flat.when, flat.runtimes) == (
@@ -81,6 +81,8 @@ def test_a_site_names_its_shaders():
     assert texture.name == "embedding_q4gsw_float_scales_linear_weight_texture2d_texture3d_half"
     assert texture.when == "maxImageDimension2D >= 16032"
     assert buffer.name == "embedding_q4gsw_float_scales_linear_weight_buffer_texture3d_half"
+    (small,) = dispatches(**site | {"vocab": 8 * 4096}, storage=Storage.TEXTURE3D, is_linear_weight=True)
+    assert (small.name, small.when) == (texture.name, "")
 
 
 def test_every_site_dispatches_a_known_variant():

@@ -110,8 +110,8 @@ def test_unknown_names_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def _flip_last(values):
-    packed = nibbles_pack(values)
+def _flip_last(values, **order):
+    packed = nibbles_pack(values, **order)
     packed[-1, -1] ^= 16
     return packed
 

@@ -10,7 +10,7 @@ from vkfuse.pte.calls import Call, Site
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.findings import Finding
 from vkfuse.pte.lint import faults, lint
-from vkfuse.pte.rules import RULES
+from vkfuse.pte.rules import RULES, flat_weight_is_copied_by_bytes
 from vkfuse.pte.runtimes import cpu_kernels, find_runtime
 from vkfuse.pte.shader_names import shader_names, staging_shader_names
 from vkfuse.pte.values import Bool, Extent, Int, String
@@ -89,7 +89,7 @@ def codes(made):
     return {finding.code: finding.effect for rule in RULES for finding in rule(made)}
 
 
-def lookup(weight=None, scales=None, group=32, ids=None, out=None):
+def lookup(weight=None, scales=None, group=32, ids=None, out=None, *, linear=True):
     """Return a fused lookup, right unless an argument says otherwise."""
     return call(
         Q4,
@@ -97,7 +97,7 @@ def lookup(weight=None, scales=None, group=32, ids=None, out=None):
         scales or constant(64, 2),
         Int(group),
         ids or indices(1, 5),
-        Bool(value=True),
+        Bool(value=linear),
         out or tensor(1, 5, 64),
     )
 
@@ -148,6 +148,7 @@ WRONG_AND_RIGHT = [
     (linear(scales=tensor(2, 64)), linear(), {"not-a-constant": "fails"}),
     (call("et_vk.prepack.default", tensor(4), tensor(4)), linear(), {"not-a-constant": "fails"}),
     (lookup(weight=packed(64, 24), group=4), lookup(group=4), {"columns-not-multiple-of-32": "fails"}),
+    (lookup(linear=False), lookup(), {"needs-8-bit-storage": "note"}),
     (lookup(group=2), lookup(group=4), {"group-not-multiple-of-4": "wrong"}),
     (linear(group=2), linear(group=4), {"group-not-multiple-of-4": "wrong"}),
     (lookup(group=48), lookup(group=64), {"group-does-not-divide-columns": "wrong"}),
@@ -367,6 +368,13 @@ def test_wrong_files_have_the_measured_findings(files):
     assert (kernel.kind, kernel.name, kernel.code) == ("cpu-kernel", "aten::sort.values", "no-kernel")
     (external,) = lint(read_pte(files / "external.pte"))
     assert (external.code, external.effect, faults([external])) == ("external-constants", "note", ())
+
+
+def test_a_large_flat_table_names_its_work_groups():
+    """What 65535 groups of 64 bytes copy every GPU takes; of one row more the note says that not every one does."""
+    for rows, told in ((65535 * 2, False), (65535 * 2 + 1, True)):
+        (finding,) = flat_weight_is_copied_by_bytes(lookup(weight=packed(rows, 32), linear=False))
+        assert ("65,536 work groups" in finding.hint) == told
 
 
 def test_older_runtimes_lack_the_lookup(files):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vkfuse.glsl.sites import dispatches
+from vkfuse.glsl.variants import DType, Storage
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.report import model
 
@@ -57,6 +59,8 @@ def full():
         delegation=_delegation(),
         loadable=_loadable(),
         tables=_tables(),
+        lookups=_lookups(),
+        shaders=_shaders(),
         repairs=tuple(
             model.RepairRow(
                 code="flatten-linear-input", node=f"linear_{n}", detail="the runtime reads two dimensions"
@@ -151,6 +155,25 @@ def _tables():
             proof=None,
             reason="unknown-arithmetic: aten.sin stands between",
         ),
+    )
+
+
+def _lookups():
+    """Return two lookups of a tied table whose shader the device's limits decide, and one of a flat table."""
+    sites = {"scales": DType.FLOAT, "dtype": DType.FLOAT, "storage": Storage.TEXTURE3D}
+    tied = dispatches(vocab=33984, embed_dim=640, is_linear_weight=True, **sites)
+    flat = dispatches(vocab=512, embed_dim=640, is_linear_weight=False, **sites)
+    place = {"method": "forward", "where": "forward/0"}
+    row = model.LookupRow(table="model.embed_tokens.weight", shaders=tied, **place)
+    return row, row, model.LookupRow(table="pos.weight", shaders=flat, **place)
+
+
+def _shaders():
+    """Return a shader of vkfuse's in two delegates, and one of somebody else's."""
+    name = "embedding_q4gsw_float_scales_texture3d_float"
+    return (
+        model.EmbeddedShader(name=name, sha256="ab" * 32, bytes=5_432, where=("forward/0", "forward/1")),
+        model.EmbeddedShader(name="", sha256="cd" * 32, bytes=99, where=("forward/0",)),
     )
 
 

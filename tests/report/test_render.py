@@ -50,6 +50,8 @@ def test_sections_stand_in_reading_order(full):
         "Findings",
         "Tables",
         "How, and why not better",
+        "Lookups",
+        "Embedded shaders",
         "On the CPU",
         "Repairs",
         "Changed bytes",

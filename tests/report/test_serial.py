@@ -8,6 +8,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.report import model
 from vkfuse.report.serial import dumps, json_schema, to_json
@@ -53,6 +54,15 @@ FULL = model.Report(
             proof=model.Proof(kind="exact", max_abs_error=0.0),
         ),
     ),
+    lookups=(
+        model.LookupRow(
+            table="emb.weight",
+            method="forward",
+            where="forward/0",
+            shaders=(Dispatch(name="embedding_q4gsw_buffer_half", when="", runtimes=("1.3", "1.5")),),
+        ),
+    ),
+    shaders=(model.EmbeddedShader(name="", sha256="ab" * 32, bytes=12, where=("forward/0",)),),
     repairs=(model.RepairRow(code="fold-constants", node="add_3", detail="1 + weight"),),
     verify=model.Verify(ran=True, ok=False, max_abs_error=math.inf, max_rel_error=None, skipped=("b: why",)),
     cost=model.Cost(seconds=1.5, peak_rss_bytes=1 << 30),

@@ -1,5 +1,7 @@
 """Packs rebuilt equal the table they were made of, for any table."""
 
+import dataclasses
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -8,16 +10,19 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from vkfuse.operators import register_operators
+from vkfuse.options import LookupLayout
 from vkfuse.rewrite.decisions import Refusal
 from vkfuse.rewrite.grids import Grid
 from vkfuse.rewrite.packing.groups import pad, padded_group, regroup, row_bytes
 from vkfuse.rewrite.packing.nibbles import fits, pack, unpack
 from vkfuse.rewrite.rules.dq8ca_linear import group_sums
 from vkfuse.rewrite.rules.q4_pack import LINEAR_COLUMNS, LOOKUP_COLUMNS, q4_pack
-from vkfuse.rewrite.survey import Table
+from vkfuse.rewrite.survey import Consumer, Table
 
 NIBBLES = st.integers(-8, 7)
 TABLE = Table(name="table", identity=0, sites=())
+FLAT = dataclasses.replace(TABLE, layout=LookupLayout.FLAT)
+SHARED = dataclasses.replace(FLAT, elsewhere=frozenset({Consumer.MATMUL}))
 SHAPES = st.tuples(
     st.integers(1, 9), st.integers(1, 12), st.integers(1, 40)
 )  # rows, groups, columns of a group
@@ -30,14 +35,15 @@ def matrices(draw):
     return draw(hnp.arrays(np.int8, (rows, 2 * half), elements=NIBBLES))
 
 
-@given(matrices())
-def test_nibbles_round_trip(values):
-    """The even column is the low nibble, the odd one the high, each plus 8; unpacking gives the values back."""
-    packed = pack(torch.from_numpy(values))
+@given(matrices(), st.booleans())
+def test_nibbles_round_trip(values, low_first):
+    """The even column is the nibble that is said, the odd one the other, each plus 8; unpacking gives the values back."""
+    packed = pack(torch.from_numpy(values), low_first=low_first)
     assert packed.dtype == torch.uint8
-    assert torch.equal(unpack(packed), torch.from_numpy(values))
-    assert np.array_equal(packed.numpy() & 15, values[:, 0::2] + 8)
-    assert np.array_equal(packed.numpy() >> 4, values[:, 1::2] + 8)
+    assert torch.equal(unpack(packed, low_first=low_first), torch.from_numpy(values))
+    even, odd = (packed.numpy() & 15, packed.numpy() >> 4)[:: 1 if low_first else -1]
+    assert np.array_equal(even, values[:, 0::2] + 8)
+    assert np.array_equal(odd, values[:, 1::2] + 8)
 
 
 @given(
@@ -76,10 +82,10 @@ def _floats(grid):
 
 
 @settings(deadline=None, max_examples=150)
-@given(grids(), st.sampled_from([LOOKUP_COLUMNS, LINEAR_COLUMNS]))
-def test_pack_rebuilds_the_table(grid, multiple):
+@given(grids(), st.sampled_from([LOOKUP_COLUMNS, LINEAR_COLUMNS]), st.sampled_from([TABLE, FLAT, SHARED]))
+def test_pack_rebuilds_the_table(grid, multiple, table):
     """The rows that the pack stands for are the table's, whatever was padded, split or folded; the shader can read it."""
-    made = q4_pack(grid, TABLE, columns_multiple=multiple)
+    made = q4_pack(grid, table, columns_multiple=multiple)
     if isinstance(made, Refusal):
         assert made.code == "group-not-multiple-of-4"
         return
@@ -92,23 +98,24 @@ def test_pack_rebuilds_the_table(grid, multiple):
 
 
 @settings(deadline=None, max_examples=40)
-@given(grids(), st.data())
-def test_upstreams_lookup_reads_the_pack(grid, data):
-    """ExecuTorch's own definition of the operator gives the table's rows."""
+@given(grids(), st.sampled_from([TABLE, FLAT, SHARED]), st.data())
+def test_upstreams_lookup_reads_the_pack(grid, table, data):
+    """ExecuTorch's own definition of the operator gives the table's rows, in the layout that the pack says."""
     register_operators()
-    made = q4_pack(grid, TABLE, columns_multiple=LOOKUP_COLUMNS)
+    made = q4_pack(grid, table, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(made, Refusal):
         return
     rows = data.draw(st.lists(st.integers(0, grid.rows - 1), min_size=1, max_size=5))
     lookup = torch.ops.et_vk.embedding_q4gsw.default
-    got = lookup(made.packed, made.scales.float(), made.group_size, torch.tensor(rows), True)
+    got = lookup(made.packed, made.scales.float(), made.group_size, torch.tensor(rows), made.is_linear_weight)
+    assert made.is_linear_weight == (table is not FLAT)
     assert torch.equal(got[:, : grid.columns], _floats(grid)[rows])
 
 
 @given(grids())
 def test_group_sums_are_sums_of_groups(grid):
     """Each group's weights add up to its sum; padded rows add nothing."""
-    made = q4_pack(grid, TABLE, columns_multiple=LINEAR_COLUMNS)
+    made = q4_pack(grid, SHARED, columns_multiple=LINEAR_COLUMNS)
     if isinstance(made, Refusal):
         return
     values = unpack(made.packed).numpy().astype(np.int32)

@@ -9,6 +9,7 @@ from programs import LanguageModel, export, indices, linear, lookup, quantize
 from torch import nn
 
 from vkfuse.lower.quiet import quiet
+from vkfuse.options import LookupLayout
 from vkfuse.program import from_exported
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite import plan as planning
@@ -63,6 +64,16 @@ def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
     step = bit if bit < 16 else bit >> 4
     assert proof.kind == "rounded"
     assert proof.max_abs_error == pytest.approx(step * float(scale), rel=1e-5)
+
+
+def test_nibbles_read_in_the_other_order_are_found():
+    """Linear bytes marked as flat, and flat ones marked as linear, are no proof: each mark has one order."""
+    exported, constants, linear = _planned(LOOKUP)
+    (planned,) = planning.plan({"forward": exported}, OPERATORS, LookupLayout.FLAT)["forward"]
+    for decision, marked in ((linear, True), (planned.decisions[0], False)):
+        assert decision.proposal.pack.is_linear_weight == marked
+        other = _spoiled(decision.proposal, is_linear_weight=not marked)
+        assert proving.prove(decision.site, other, constants).kind == "rounded"
 
 
 def test_the_last_bit_of_a_scale_is_found():

@@ -30,6 +30,8 @@ def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) ->
         methods=after.methods,
         loadable=after.loadable,
         tables=after.tables,
+        lookups=after.lookups,
+        shaders=after.shaders,
         ledger=after.ledger,
         diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),

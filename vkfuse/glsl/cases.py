@@ -6,8 +6,8 @@ from enum import StrEnum
 import numpy as np
 
 from vkfuse.glsl.geometry import Size3, global_size, local_size, output_sizes
-from vkfuse.glsl.layouts import ROWS_PER_BLOCK
 from vkfuse.glsl.operands import Lookup
+from vkfuse.glsl.variants import ROWS_PER_BLOCK
 
 INT32_MAX = 2**31 - 1
 

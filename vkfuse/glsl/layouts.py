@@ -8,14 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from vkfuse.glsl.variants import VECTOR, DType, WeightLayout
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, WeightLayout
 
 Int8: TypeAlias = npt.NDArray[np.int8]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Words: TypeAlias = npt.NDArray[np.uint32]
 Array: TypeAlias = npt.NDArray[Any]
 
-ROWS_PER_BLOCK = 8
 BUFFER_ALIGNMENT = 16  # the runtime rounds allocations up to a texel
 
 

@@ -8,6 +8,7 @@ from itertools import product
 SHADER = "embedding_q4gsw"
 COLUMNS_PER_INVOCATION = 32
 VECTOR = 4  # columns of one stored vector: one texel, or one vec4 of a buffer
+ROWS_PER_BLOCK = 8  # of a linear weight
 
 
 class DType(StrEnum):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vkfuse.glsl.geometry import Size3, Size4, global_size, local_size, output_sizes, work_groups
-from vkfuse.glsl.layouts import ROWS_PER_BLOCK, Int32, Words, numpy_type
+from vkfuse.glsl.layouts import Int32, Words, numpy_type
 from vkfuse.glsl.operands import filled_buffer, indices_of, output_of, weight_of
-from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, Storage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.memory import Resource
 

@@ -11,6 +11,7 @@ from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPas
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
+from vkfuse.lower.embed import shaders_embedded
 from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
 from vkfuse.lower.reason import Reason
@@ -63,7 +64,7 @@ def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: Vulka
     state = shared_state(methods)
     partitioners = {name: GuardedPartitioner(name, _compile_options(options), limits) for name in methods}
     try:
-        with adjusted_upstream(limits):
+        with adjusted_upstream(limits), shaders_embedded(wanted=options.embed_shader):
             manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error

@@ -5,7 +5,9 @@ from typing import Literal
 
 FindingKind = Literal["operator", "shader", "cpu-kernel", "format"]
 Effect = Literal["fails", "wrong", "note"]
-LedgerKind = Literal["header", "program", "delegate", "constant", "named-data", "unreferenced", "padding"]
+LedgerKind = Literal[
+    "header", "program", "delegate", "constant", "shader", "named-data", "unreferenced", "padding"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

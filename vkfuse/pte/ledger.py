@@ -7,9 +7,10 @@ from typing import Final
 from vkfuse.pte.claims import Claim, Piece, divide
 from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile, Tensor
+from vkfuse.pte.shaders import stored_shaders
 from vkfuse.pte.uses import constant_uses, shape_label
 from vkfuse.pte.values import Extent
-from vkfuse.pte.vulkan import Graphs, VulkanGraph, vulkan_graphs
+from vkfuse.pte.vulkan import Constant, Graphs, VulkanGraph, vulkan_graphs
 
 _NAMED_USERS: Final = 3  # users that a label spells out
 _LARGEST_PADDING: Final = 1 << 16  # segments are aligned to at most 64 KiB
@@ -45,6 +46,7 @@ def _is_padding(pte: PteFile, at: Extent) -> bool:
 def _claims(pte: PteFile, graphs: Graphs) -> Iterator[Claim]:
     """Yield what is known of the file, from content to container: of equal extents the first wins."""
     yield from _merged(_contents(pte, graphs))
+    yield from _shaders(pte, graphs)
     yield from _delegates(pte, graphs)
     yield from (Claim(entry.data_at, "named-data", f"named data {entry.key}") for entry in pte.named)
     length = 8 + (pte.header.length if pte.header else 0)
@@ -84,6 +86,22 @@ def _contents(pte: PteFile, graphs: Graphs) -> Iterator[tuple[Extent, str]]:
         yield from _vulkan_contents(graph, blob, named, f"vulkan:{method_name}/{index}")
 
 
+def _shaders(pte: PteFile, graphs: Graphs) -> Iterator[Claim]:
+    """Yield the shaders that Vulkan delegates carry."""
+    named = {entry.key: entry.data_at for entry in pte.named}
+    for (method_name, index), graph in graphs.items():
+        blob = _processed_at(pte, method_name, index)
+        for shader in stored_shaders(graph):
+            at = _place(shader.constant, blob, named)
+            if at is not None:
+                yield Claim(at, "shader", f"vulkan:{method_name}/{index} shader {shader.label}")
+
+
+def _place(constant: Constant, blob: Extent, named: dict[str, Extent]) -> Extent | None:
+    """Return where the bytes of a constant or shader stand, None where they are not in the file."""
+    return constant.at.within(blob) if constant.at is not None else named.get(constant.named_key)
+
+
 def _described(tensor: Tensor) -> str:
     """`constant emb.weight float32[64,64]`: what is known of a program's tensor."""
     role = "constant" if tensor.allocation is None else "initial state"
@@ -97,7 +115,7 @@ def _vulkan_contents(
     """Yield (bytes, user) of a graph's constants, inline and named."""
     uses = constant_uses(graph)
     for index, constant in enumerate(graph.constants):
-        at = constant.at.within(blob) if constant.at is not None else named.get(constant.named_key)
+        at = _place(constant, blob, named)
         if at is not None:
             yield from ((at, f"{where} {use}") for use in uses.get(index, ("unused",)))
 

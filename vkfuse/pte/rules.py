@@ -37,6 +37,7 @@ _POOL_SIZES: Final = {  # arguments of a height and a width each
     "aten.max_pool2d.default": (1, 2, 3, 4),
     "aten.max_pool2d_with_indices.default": (1, 2, 3, 4),
 }
+_LOCAL_SIZE, _WORK_GROUPS = 64, 65535  # of a copy to a buffer; the least maxComputeWorkGroupCount
 _CHANNELS, _BATCH = 2, 3  # axes of a texture, counted from the width
 
 _GROUP_ARGUMENT: Final = {EMBEDDING: 2, **dict.fromkeys(LINEARS, 3), LINEAR_8DA4W: 6}
@@ -73,6 +74,21 @@ def columns_multiple_of_32(call: Call) -> Iterator[Finding]:
     if call.name == EMBEDDING and weight and weight.dims and weight.dims[-1] * 2 % 32:
         hint = f"{weight.dims[-1] * 2} columns; pad them to a multiple of 32"
         yield call.finding("columns-not-multiple-of-32", "fails", hint)
+
+
+def flat_weight_is_copied_by_bytes(call: Call) -> Iterator[Finding]:
+    """EmbeddingQ4gsw.cpp copies a flat weight with one invocation a byte (nchw_to_buffer), 64 in a work group.
+
+    api/Context.cpp throws without 8-bit storage; the number of work groups is not checked.
+    """
+    weight = call.tensor(0)
+    if call.name != EMBEDDING or call.flag(4) is not False or weight is None:
+        return
+    hint = "a flat table; GPUs without storageBuffer8BitAccess (Adreno 6xx) fail at load"
+    groups = -(-weight.nbytes // _LOCAL_SIZE)
+    if groups > _WORK_GROUPS:
+        hint += f"; {groups:,} work groups copy it, not every GPU takes more than {_WORK_GROUPS:,}"
+    yield call.finding("needs-8-bit-storage", "note", f"{hint}; --lookup-layout linear needs neither")
 
 
 def group_multiple_of_4(call: Call) -> Iterator[Finding]:
@@ -265,6 +281,7 @@ def _in_buffer(call: Call, tensor: VkTensor) -> bool:
 RULES: Final[tuple[Rule, ...]] = (
     constants_are_constant,
     columns_multiple_of_32,
+    flat_weight_is_copied_by_bytes,
     group_multiple_of_4,
     group_divides_columns,
     indices_in_one_row,

@@ -172,7 +172,9 @@ def _embedding_q4gsw(call: Call) -> Iterator[str]:
         return
     name = "embedding_q4gsw" + ("_float_scales" if scales.dtype is not VkDataType.FLOAT16 else "")
     yield f"nchw_to_buffer_{dtype_suffix(scales.dtype)}_{dtype_suffix(scales.dtype)}"
-    if call.flag(4):
+    if not call.flag(4):
+        yield "nchw_to_buffer_uint8_uint8"
+    else:
         storage = _packed_storage(weight)
         yield f"pack_q4_linear_weight_{storage}"
         name += f"_linear_weight_{storage}"

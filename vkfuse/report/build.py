@@ -16,12 +16,15 @@ from vkfuse.pte.model import PteFile
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.report.file_tables import tables_of
+from vkfuse.report.lookups import embedded_shaders, lookups_of
 from vkfuse.report.model import (
     Baseline,
     BaselineKind,
     CpuOperator,
     Delegation,
+    EmbeddedShader,
     Loadable,
+    LookupRow,
     MethodRow,
     OutputFile,
     TableRow,
@@ -129,6 +132,8 @@ class Measured:
     methods: tuple[MethodRow, ...]
     loadable: Loadable
     tables: tuple[TableRow, ...]
+    lookups: tuple[LookupRow, ...]
+    shaders: tuple[EmbeddedShader, ...]
     ledger: tuple[LedgerEntry, ...]
 
 
@@ -148,6 +153,8 @@ def measure(
         ),
         loadable=loadable_of(pte, runtime, graphs=graphs),
         tables=tables_of(pte, graphs),
+        lookups=lookups_of(pte, graphs),
+        shaders=embedded_shaders(graphs),
         ledger=ledger(pte, graphs=graphs),
     )
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from vkfuse.pte.enums import VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
-from vkfuse.pte.values import Int
+from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import Graphs, OperatorCall, VkTensor, VulkanGraph
 from vkfuse.report.model import Rung, TableRow
 
@@ -24,12 +24,15 @@ class Reader:
     scales: tuple[int, ...] = ()
     group: int | None = None
     bits: int | None = None  # of a packed weight; None: as wide as its type
+    linear: int | None = None  # where the flag stands that tells the two layouts of a packed weight apart
     rung: Rung | None = None  # None: `q4` for a fused pack, `gathered` for integer rows, else `untouched`
 
 
 _GATHER, _MATMUL = "gather", "matmul"
 _VULKAN: Final = {
-    "et_vk.embedding_q4gsw.default": Reader(consumer=_GATHER, weight=0, scales=(1,), group=2, bits=4),
+    "et_vk.embedding_q4gsw.default": Reader(
+        consumer=_GATHER, weight=0, scales=(1,), group=2, bits=4, linear=4
+    ),
     "et_vk.linear_q4gsw.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
     "et_vk.q4gsw_linear.default": Reader(consumer=_MATMUL, weight=1, scales=(2,), group=3, bits=4),
     "et_vk.linear_dq8ca_q4gsw.default": Reader(consumer=_MATMUL, weight=3, scales=(4, 5), group=6, bits=4),
@@ -45,6 +48,7 @@ _CPU: Final = {
     "quantized_decomposed::embedding_2bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=2),
     "quantized_decomposed::embedding_4bit": Reader(consumer=_GATHER, weight=0, scales=(1, 2), bits=4),
 }
+NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
 _INTEGERS: Final = ("int8", "uint8")
 
@@ -75,6 +79,7 @@ def _together(known: _Read | None, read: _Read) -> _Read:
         consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),
         methods=tuple(dict.fromkeys((*known.row.methods, *read.row.methods))),
         group_size=known.row.group_size or read.row.group_size,
+        how=tuple(dict.fromkeys((*known.row.how, *read.row.how))),
     )
     return _Read(row=row, parts={**known.parts, **read.parts})
 
@@ -106,18 +111,33 @@ def _vulkan_row(
     if weight is None:
         return
     scales = [tensor for tensor in map(constant, reader.scales) if tensor is not None]
-    keys = {tensor.constant_id: graph.constants[tensor.constant_id].named_key for tensor in (weight, *scales)}
-    inline = f"{where[0]}/{where[1]} constant"
-    yield _row(
+    place = f"{where[0]}/{where[1]}"
+    read = _row(
         method=where[0],
-        name=keys[weight.constant_id][:12] or f"{inline} {weight.constant_id}",
+        name=constant_name(graph, weight, place),
         dims=weight.dims,
         dtype=weight.dtype.label,
         reader=reader,
         group=_integer(graph, call, reader.group),
-        parts={keys[t.constant_id] or f"{inline} {t.constant_id}": t.nbytes for t in (weight, *scales)},
+        parts={constant_name(graph, t, place, digits=None): t.nbytes for t in (weight, *scales)},
         wide=weight.dtype.bytes * 8 if weight.dtype is not VkDataType.UNSET else 0,
     )
+    yield replace(read, row=replace(read.row, how=_layout(graph, call, reader.linear)))
+
+
+def constant_name(
+    graph: VulkanGraph, tensor: VkTensor, where: str, *, digits: int | None = NAME_DIGITS
+) -> str:
+    """Return the first digits of a constant's key, or where it stands."""
+    key = graph.constants[tensor.constant_id].named_key
+    return key[:digits] or f"{where} constant {tensor.constant_id}"
+
+
+def _layout(graph: VulkanGraph, call: OperatorCall, position: int | None) -> tuple[str, ...]:
+    """Return the code of the flat layout for a weight that is read so."""
+    if position is None or position >= len(call.args):
+        return ()
+    return ("flat-layout",) if graph.values[call.args[position]] == Bool(value=False) else ()
 
 
 def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:

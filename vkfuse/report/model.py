@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
 
 SCHEMA: Final = "vkfuse.report/1"
@@ -103,6 +104,29 @@ class TableRow:
     bytes_after: int
     proof: Proof | None
     methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupRow:
+    """A fused lookup: the table that it reads, its delegate, and the shaders that it may dispatch there.
+
+    `table` is a name in `tables`; `shaders` are two where the device's limits decide, as their `when` says.
+    """
+
+    table: str
+    method: str
+    where: str
+    shaders: tuple[Dispatch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedShader:
+    """SPIR-V that delegates carry: vkfuse's own by `name`, empty where it is another; `where` are the delegates."""
+
+    name: str
+    sha256: str
+    bytes: int
+    where: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +233,8 @@ class Report:
     delegation: Delegation | None = None
     loadable: Loadable | None = None
     tables: tuple[TableRow, ...] = ()
+    lookups: tuple[LookupRow, ...] = ()
+    shaders: tuple[EmbeddedShader, ...] = ()
     repairs: tuple[RepairRow, ...] = ()
     verify: Verify | None = None
     cost: Cost | None = None

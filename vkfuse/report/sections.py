@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
+from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
-from vkfuse.report.model import MethodRow, RepairRow, Report, SizeChange, TableRow
+from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import Column, Section
 from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
 from vkfuse.report.summary import COUNTS, summary, verification
@@ -117,6 +118,57 @@ def _refusals(report: Report) -> Section:
             for row in report.tables
             if row.how or row.reason
         ),
+    )
+
+
+def _lookups(report: Report) -> Section:
+    """Show the shader that each lookup dispatches; lookups of one table that dispatch the same are one row."""
+    calls: dict[tuple[str, tuple[Dispatch, ...]], list[LookupRow]] = {}
+    for row in report.lookups:
+        calls.setdefault((row.table, row.shaders), []).append(row)
+    return Section(
+        title="Lookups",
+        columns=(
+            Column("Table", fold=True),
+            Column("In", fold=True),
+            Column("Calls", right=True),
+            Column("Shader, where", fold=True),
+            Column("Runtimes"),
+        ),
+        rows=tuple(
+            (
+                table,
+                _in(report, [row.method for row in rows]),
+                f"{len(rows):,}",
+                _lines(*(line for shader in shaders for line in (shader.name, _where(shader)))),
+                _lines(*dict.fromkeys(_span(shader.runtimes) for shader in shaders)),
+            )
+            for (table, shaders), rows in [*calls.items()][:_SHOWN]
+        ),
+        rest=f"and {counted(len(calls) - _SHOWN, 'more table')}" if len(calls) > _SHOWN else "",
+    )
+
+
+def _where(shader: Dispatch) -> str:
+    """`  if maxImageDimension2D >= 250`."""
+    return f"  if {shader.when}" if shader.when else ""
+
+
+def _span(versions: tuple[str, ...]) -> str:
+    """`1.3 to 1.5`."""
+    return f"{versions[0]} to {versions[-1]}" if len(versions) > 1 else "".join(versions)
+
+
+def _shaders(report: Report) -> Section:
+    """Show the shaders that the file carries."""
+    return Section(
+        title="Embedded shaders",
+        columns=(Column("Shader", fold=True), Column("In", fold=True), Column("Bytes", right=True)),
+        rows=tuple(
+            (row.name or f"unknown {row.sha256[:12]}".strip(), _some([*row.where]), f"{row.bytes:,}")
+            for row in report.shaders[:_SHOWN]
+        ),
+        rest=_rest(report.shaders[_SHOWN:], "shader", lambda row: row.bytes),
     )
 
 
@@ -293,6 +345,8 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     _findings,
     _tables,
     _refusals,
+    _lookups,
+    _shaders,
     _cpu,
     _repairs,
     _changes,

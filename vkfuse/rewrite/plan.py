@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch.export import ExportedProgram
 
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proof, Proposal, Refusal, Rung, TablePlan
 from vkfuse.rewrite.prove import prove
@@ -18,17 +19,24 @@ _EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what th
 Plans = tuple[TablePlan, ...]
 
 
-def plan(methods: Mapping[str, ExportedProgram], operators: frozenset[str]) -> dict[str, Plans]:
+def plan(
+    methods: Mapping[str, ExportedProgram],
+    operators: frozenset[str],
+    layout: LookupLayout = DEFAULT_LAYOUT,
+) -> dict[str, Plans]:
     """A decision for each site of each table of each method, each with its proof; `operators` are the runtime's.
 
-    A table of several methods is laid out for all of them, so that they read the same bytes.
+    A table of several methods is laid out for all of them, so that they read the same bytes; `layout` is for those that
+    are only looked up.
     """
     constants = {name: Constants(exported) for name, exported in methods.items()}
     tables = {name: survey(exported, constants[name]) for name, exported in methods.items()}
     consumers = _consumers(table for found in tables.values() for table in found)
     return {
         name: tuple(
-            _planned(replace(table, elsewhere=consumers[table.identity]), constants[name], operators)
+            _planned(
+                replace(table, elsewhere=consumers[table.identity], layout=layout), constants[name], operators
+            )
             for table in found
         )
         for name, found in tables.items()

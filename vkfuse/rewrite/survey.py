@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -61,18 +62,25 @@ class Site:
 class Table:
     """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
 
-    `elsewhere` is what other methods of the same file do with it.
+    `elsewhere` is what other methods of the same file do with it, `layout` how lookups of it are to be stored where
+    no linear reads it.
     """
 
     name: str
     identity: Hashable
     sites: tuple[Site, ...]
     elsewhere: frozenset[Consumer] = frozenset()
+    layout: LookupLayout = DEFAULT_LAYOUT
 
     @property
     def consumers(self) -> frozenset[Consumer]:
         """What is done with it anywhere in the file."""
         return self.elsewhere.union(site.consumer for site in self.sites)
+
+    @property
+    def needs_linear_layout(self) -> bool:
+        """Whether it is packed as linears read it: there is only one pack, so one linear anywhere decides for all."""
+        return Consumer.MATMUL in self.consumers or self.layout is LookupLayout.LINEAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,12 @@ class Q4Lookup:
         scales = editor.constant(pack.scales, f"{self.name}.scales")
         indices = flat_indices(editor, site, pack.rows)
         rows = editor.call(
-            torch.ops.et_vk.embedding_q4gsw.default, weight, scales, pack.group_size, indices, True
+            torch.ops.et_vk.embedding_q4gsw.default,
+            weight,
+            scales,
+            pack.group_size,
+            indices,
+            pack.is_linear_weight,
         )
         if pack.columns != pack.padded_columns:
             rows = editor.call(aten.slice.Tensor, rows, 1, 0, pack.columns)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vkfuse.glsl.sites import layout_advice
 from vkfuse.rewrite.decisions import Refusal
 from vkfuse.rewrite.grids import Grid
 from vkfuse.rewrite.packing import groups, nibbles
@@ -19,7 +20,8 @@ class Q4Pack:
     """A table as 4-bit bytes and scales.
 
     `packed` uint8 [padded rows, padded columns / 2]; `scales` [padded rows, padded columns / group_size], float32 or
-    float16; `rows` and `columns` are the table's own, the rest is zeros. `how` names what had to be done.
+    float16; `rows` and `columns` are the table's own, the rest is zeros. `is_linear_weight` is the operator's word for the
+    layout that linears share. `how` names what had to be done.
     """
 
     packed: torch.Tensor
@@ -29,6 +31,7 @@ class Q4Pack:
     columns: int
     dtype: torch.dtype
     how: tuple[str, ...]
+    is_linear_weight: bool = True
 
     @property
     def padded_rows(self) -> int:
@@ -43,12 +46,13 @@ class Q4Pack:
     def rebuild(self, low: int, high: int) -> torch.Tensor:
         """Rows [low, high) as the shader computes them: ``float(nibble - 8) * float(scale)``, then the dtype's rounding."""
         scales = self.scales[low:high].float().unsqueeze(-1)
-        values = nibbles.unpack(self.packed[low:high]).float().reshape(*scales.shape[:2], self.group_size)
+        values = nibbles.unpack(self.packed[low:high], low_first=self.is_linear_weight)
+        values = values.float().reshape(*scales.shape[:2], self.group_size)
         return (values * scales).reshape(len(scales), -1)[:, : self.columns].to(self.dtype)
 
 
 def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refusal:
-    """The pack of `grid`, with rows padded where a linear reads the same table, or why there is none."""
+    """The pack of `grid`, rows padded and the layout linear where a linear reads the same table, or why there is none."""
     if grid.scales.dtype.itemsize > torch.float32.itemsize:
         return Refusal(
             code="scales-wider-than-float32",
@@ -71,9 +75,9 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
         )
     group, columns = grouping
     rows = _padded_rows(grid, table)
-    how = _how(grid, group, columns, rows)
+    layout = layout_advice(shared_with_linear=table.needs_linear_layout)
     return Q4Pack(
-        packed=nibbles.pack(groups.pad(values, rows, columns)),
+        packed=nibbles.pack(groups.pad(values, rows, columns), low_first=layout.is_linear_weight),
         scales=groups.pad(
             groups.regroup(_stored(grid.scales), grid.group_size, group, columns), rows, columns // group
         ),
@@ -81,7 +85,8 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
         rows=grid.rows,
         columns=grid.columns,
         dtype=grid.dtype,
-        how=how,
+        how=(*_how(grid, group, columns, rows), *filter(None, (layout.how,))),
+        is_linear_weight=layout.is_linear_weight,
     )
 
 
