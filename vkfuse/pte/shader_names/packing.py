@@ -47,17 +47,17 @@ def float_matrix(weight: VkTensor, storage: str) -> Iterator[str]:
 
 def float_matrix_storage(columns: int, rows: int, batch: int = 1) -> str:
     """Storage of a packed float matrix of [columns, rows] outputs and inputs: texels [batch * rows / 4, columns]."""
-    return _texture_or_buffer(-(-columns // 4) * 4, batch * -(-rows // 4))
+    return texels(-(-columns // 4) * 4, batch * -(-rows // 4))
 
 
 def four_bit_matrix_storage(weight: VkTensor) -> str:
     """Storage of a packed 4-bit matrix [N, K/2] (prepack_quantized_linear_weight): texels [ceil(N/8), K/4]."""
-    return _texture_or_buffer(weight.dims[-1] * 2 // 4, -(-weight.dims[-2] // 8))
+    return texels(weight.dims[-1] * 2 // 4, -(-weight.dims[-2] // 8))
 
 
 def eight_bit_matrix_storage(weight: VkTensor) -> str:
     """Storage of a packed 8-bit matrix [N, K] (prepack_quantized_linear_weight): texels [K/4, ceil(N/4)]."""
-    return _texture_or_buffer(-(-weight.dims[-2] // 4), -(-weight.dims[-1] // 4))
+    return texels(-(-weight.dims[-2] // 4), -(-weight.dims[-1] // 4))
 
 
 def packed(shader: str, storage: str) -> Iterator[str]:
@@ -66,6 +66,6 @@ def packed(shader: str, storage: str) -> Iterator[str]:
     yield f"no_op_int32_{storage}"
 
 
-def _texture_or_buffer(width: int, height: int) -> str:
+def texels(width: int, height: int) -> str:
     """Storage of this many texels."""
     return "texture2d" if max(width, height) <= MAX_TEXTURE_2D else "buffer"
