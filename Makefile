@@ -23,12 +23,15 @@ $(VENV)/.dev: $(VENV)/.package
 demo: $(VENV)/.package
 	@$(BIN)/vkfuse demo demo
 
+# Two processes, each with whole files: importing torch and ExecuTorch and lowering take one core each.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Every architecture in every setting; `make test` has a third of them.
 test-zoo: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "zoo or not zoo" tests/zoo
+	$(PYTEST) -m "zoo or not zoo" --dist load tests/zoo
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
