@@ -113,7 +113,7 @@ def optimize(
     lookup_layout: Annotated[
         LookupLayout,
         typer.Option(
-            help="How 4-bit tables that no linear reads are stored: flat is faster, linear loads anywhere."
+            help="How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
         ),
     ] = DEFAULT_LAYOUT,
     embed_shader: Annotated[

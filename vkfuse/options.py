@@ -41,7 +41,7 @@ class VulkanOptions:
     """Choices of the Vulkan backend.
 
     `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
-    every GPU has, in place of 16384. A flat `lookup_layout` is read faster, a linear one loads on every GPU.
+    every GPU has, in place of 16384. A flat `lookup_layout` is read faster, a linear one needs no feature of the GPU.
     `embed_shader` stores vkfuse's own shaders for the lookups in the file, for runtimes that take them from there.
     """
 
