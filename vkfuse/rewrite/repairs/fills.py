@@ -72,7 +72,7 @@ def raise_mask_fills(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[
         Repair(
             code="mask-fills-raised",
             nodes=names,
-            detail=f"{LOWEST:.7g} is {FLOOR:.7g}, the least that the runtime's softmax sees",
+            detail=f"{LOWEST:.9g} becomes {FLOOR:.9g}, the least that the runtime's softmax sees",
         ),
     )
 
