@@ -318,6 +318,14 @@ def _globals_of_member(data: bytes, where: str) -> set[str]:
         ) from error
 
 
+def _imported(argument: str, where: str) -> str:
+    """The qualified name of an opcode's "module name"; no import has a space in either."""
+    module, _, name = argument.partition(" ")
+    if not module or " " in name:
+        raise UnsafePickleError(f"{where}: the pickle imports a name with a space", hint=_PICKLE_HINT)
+    return f"{module}.{name}"
+
+
 def pickle_globals(data: bytes, where: str) -> set[str]:
     """Qualified names that a pickle would import, read opcode by opcode without running it.
 
@@ -334,7 +342,7 @@ def pickle_globals(data: bytes, where: str) -> set[str]:
                     f"{where}: the pickle uses the copyreg extension registry", hint=_PICKLE_HINT
                 )
             if opcode.name in {"GLOBAL", "INST"}:
-                found.add(str(arg).replace(" ", "."))
+                found.add(_imported(str(arg), where))
             elif opcode.name == "STACK_GLOBAL":
                 if None in strings:
                     raise UnsafePickleError(
