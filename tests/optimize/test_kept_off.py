@@ -55,3 +55,29 @@ def test_kept_off_one_by_one(outcome_of):
     assert expected == {name: on_cpu.get(name) for name in expected}
     assert outcome.report.loadable.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
+class _ChannelsLast(nn.Module):
+    """Images in channels_last through a convolution, others put in channels_last between two; and as they came."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+    def forward(self, images, others):
+        hidden = self.first(others).to(memory_format=torch.channels_last)
+        return self.second(hidden + 1), self.first(images), images * 2
+
+
+def _channels_last():
+    images = torch.randn(1, 3, 8, 8)
+    return export(_ChannelsLast(), images.to(memory_format=torch.channels_last), images)
+
+
+def test_channels_last(outcome_of):
+    """The runtime ignores orders of dimensions: tensors enter and leave its delegates in the default one."""
+    outcome = outcome_of(_channels_last)
+    assert {"inputs-in-order", "copies-in-order"} <= {repair.code for repair in outcome.report.repairs}
+    assert {o.reason for o in outcome.report.delegation.cpu.values()} == {"order-of-dimensions"}
+    assert outcome.report.verify.ok
+    assert worst_error(outcome.exported, outcome.path) < 1e-5

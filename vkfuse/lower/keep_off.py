@@ -157,6 +157,20 @@ def _keeps_its_size(node: fx.Node, limits: Limits) -> Reason | None:
     return None
 
 
+def _changes_order(node: fx.Node, limits: Limits) -> Reason | None:
+    """A delegate knows no order of dimensions but the default one: a copy into another, or out of it, is none there."""
+    del limits
+    orders = (
+        {tuple(t.dim_order()) for t in tensors_of(node)} if operator_name(node) in _ORDERED_COPIES else set()
+    )
+    if len(orders) <= 1:
+        return None
+    return Reason(code="order-of-dimensions", detail="a copy that changes the order of dimensions")
+
+
+_ORDERED_COPIES = ("dim_order_ops._clone_dim_order.default", "dim_order_ops._to_dim_order_copy.default")
+
+
 def _unfit_arguments(node: fx.Node, limits: Limits) -> Reason | None:
     del limits
     return unfit_arguments(operator_name(node), node)
@@ -169,6 +183,7 @@ RULES: tuple[Rule, ...] = (
     _too_many_dimensions,
     _empty,
     _keeps_its_size,
+    _changes_order,
     _unfit_arguments,
 )
 

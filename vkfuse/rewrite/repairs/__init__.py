@@ -20,6 +20,7 @@ from vkfuse.rewrite.repairs.fills import raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.orders import copies_in_order, inputs_in_order
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
@@ -32,9 +33,11 @@ RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ..
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
 BEFORE_SURVEY: tuple[RepairRule, ...] = (hoist_branch_tables, renormalize_whole_tables)
 
-# After the tables: constants first, so that masks are values when attention is written out; decompositions before the
-# repairs that look at what they leave.
+# After the tables: inputs and constants first, so that masks are values when attention is written out; decompositions
+# before the repairs that look at what they leave.
 AFTER_TABLES: tuple[RepairRule, ...] = (
+    inputs_in_order,
+    copies_in_order,
     fold_constants,
     raise_mask_fills,
     cache_writes_as_choices,
