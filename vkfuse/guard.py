@@ -318,12 +318,19 @@ def _globals_of_member(data: bytes, where: str) -> set[str]:
         ) from error
 
 
-def _imported(argument: str, where: str) -> str:
-    """The qualified name of an opcode's "module name"; no import has a space in either."""
-    module, _, name = argument.partition(" ")
-    if not module or " " in name:
-        raise UnsafePickleError(f"{where}: the pickle imports a name with a space", hint=_PICKLE_HINT)
-    return f"{module}.{name}"
+def _imported(data: bytes, at: int, where: str) -> str:
+    """The qualified name of the opcode at `at`: a line for the module and one for the name, as they stand.
+
+    pickletools undoes escapes in them, which an unpickler does not.
+    """
+    middle = data.index(b"\n", at)
+    lines = data[at + 1 : middle], data[middle + 1 : data.index(b"\n", middle + 1)]
+    if not all(_QUALIFIED.fullmatch(line) for line in lines):
+        raise UnsafePickleError(f"{where}: the pickle imports an odd name: {lines}", hint=_PICKLE_HINT)
+    return b".".join(lines).decode()
+
+
+_QUALIFIED = re.compile(rb"[A-Za-z0-9_.]+")
 
 
 def pickle_globals(data: bytes, where: str) -> set[str]:
@@ -336,13 +343,13 @@ def pickle_globals(data: bytes, where: str) -> set[str]:
     strings: list[str | None] = [None, None]  # the last two pushes, None where not a string
     last: str | None = None  # the string that the previous opcode left on top, if any
     try:
-        for opcode, arg, _ in pickletools.genops(data):
+        for opcode, arg, at in pickletools.genops(data):
             if opcode.name in {"EXT1", "EXT2", "EXT4"}:
                 raise UnsafePickleError(
                     f"{where}: the pickle uses the copyreg extension registry", hint=_PICKLE_HINT
                 )
             if opcode.name in {"GLOBAL", "INST"}:
-                found.add(_imported(str(arg), where))
+                found.add(_imported(data, int(at or 0), where))
             elif opcode.name == "STACK_GLOBAL":
                 if None in strings:
                     raise UnsafePickleError(

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vkfuse.errors import FormatError, InputError
@@ -43,6 +43,7 @@ def test_any_bytes_give_an_answer_or_an_error(data):
 
 
 @given(st.integers(0, 3000), st.integers(0, 0xFF))
+@example(72, 10)
 def test_a_changed_word_gives_an_answer_or_an_error(at, byte):
     """A corrupted module is read or refused."""
     spirv = bytearray(shipped_spirv(VARIANTS[0]))

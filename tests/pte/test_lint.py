@@ -3,20 +3,20 @@
 import dataclasses
 
 import pytest
+from build_graphs import site
 
 from vkfuse.errors import InputError
 from vkfuse.pte import read_pte
-from vkfuse.pte.calls import Call, Site
+from vkfuse.pte.calls import Call
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.findings import Finding
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.rules import RULES, flat_weight_is_copied_by_bytes
 from vkfuse.pte.runtimes import cpu_kernels, find_runtime
 from vkfuse.pte.shader_names import shader_names, staging_shader_names
-from vkfuse.pte.values import Bool, Extent, Int, String
-from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VulkanGraph
+from vkfuse.pte.values import Bool, Int, String
+from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor
 
-NOWHERE = Extent(0, 0)
 Q4 = "et_vk.embedding_q4gsw.default"
 LINEAR = "et_vk.linear_q4gsw.default"
 
@@ -57,25 +57,6 @@ def packed(*dims):
 def indices(*dims, storage=VkStorageType.TEXTURE_3D):
     """Return indices of a lookup."""
     return tensor(*dims, dtype=VkDataType.INT32, storage=storage)
-
-
-def site(values=(), chain=(), input_ids=(), output_ids=()):
-    """Return a delegate with these values."""
-    graph = VulkanGraph(
-        version="0",
-        chain=tuple(chain),
-        values=tuple(values),
-        input_ids=tuple(input_ids),
-        output_ids=tuple(output_ids),
-        constants=(),
-        shaders=(),
-        storage_override=VkStorageType.DEFAULT_STORAGE,
-        layout_override=VkMemoryLayout.DEFAULT_LAYOUT,
-        header_at=NOWHERE,
-        flatbuffer_at=NOWHERE,
-        bytes_at=NOWHERE,
-    )
-    return Site(where="forward/0", graph=graph, default_storage=VkStorageType.TEXTURE_3D)
 
 
 def call(name, *arguments):

@@ -10,17 +10,17 @@ import json
 from pathlib import Path
 
 import pytest
+from build_graphs import site
 
-from vkfuse.pte.calls import Call, Site
+from vkfuse.pte.calls import Call
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.runtimes import find_runtime
 from vkfuse.pte.shader_names import MODELLED, shader_names, staging_shader_names
-from vkfuse.pte.values import Bool, Double, Extent, Int, String
-from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VulkanGraph
+from vkfuse.pte.values import Bool, Double, Int, String
+from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor
 
 CALLS = json.loads(Path(__file__).with_name("shader_calls.json").read_text("utf-8"))
 RUNTIME = find_runtime("1.5")
-NOWHERE = Extent(0, 0)
 
 TYPES = {
     "float": VkDataType.FLOAT32,
@@ -111,29 +111,10 @@ def value(text):
     )
 
 
-def site(values, call=None, ids=()):
-    """Return a delegate with these values; `ids` are inputs and outputs."""
-    graph = VulkanGraph(
-        version="0",
-        chain=(call,) if call else (),
-        values=tuple(values),
-        input_ids=tuple(ids),
-        output_ids=tuple(ids),
-        constants=(),
-        shaders=(),
-        storage_override=VkStorageType.DEFAULT_STORAGE,
-        layout_override=VkMemoryLayout.DEFAULT_LAYOUT,
-        header_at=NOWHERE,
-        flatbuffer_at=NOWHERE,
-        bytes_at=NOWHERE,
-    )
-    return Site(where="forward/0", graph=graph, default_storage=VkStorageType.TEXTURE_3D)
-
-
 def call_of(operator, values, arguments):
     """Return a call with these arguments, by index."""
     call = OperatorCall(node_id=0, name=operator, args=tuple(arguments))
-    return Call(site(values, call), call)
+    return Call(site(values, [call]), call)
 
 
 def parsed(operator, text):
@@ -202,6 +183,8 @@ def test_calls_with_odd_arguments_are_no_crash(operator):
 
 def test_packed_bytes_are_copied_by_their_own_shaders():
     """Inputs and outputs of four 8-bit integers a word (measured)."""
-    names = set(staging_shader_names(site([value("int8 buffer 4w4c 1x4x4x8")], ids=[0])))
+    names = set(
+        staging_shader_names(site([value("int8 buffer 4w4c 1x4x4x8")], input_ids=[0], output_ids=[0]))
+    )
     assert names == {"nchw_to_int8x4_buffer", "int8x4_buffer_to_nchw"}
     assert names <= RUNTIME.shaders

@@ -103,6 +103,7 @@ TRICKS = {
     "the memo is written twice": b"\x8c\x05torchq\x000\x8c\x02osq\x000h\x00\x8c\x06system\x93.",
     "the name is dotted": b"cos\npath.os.system\n.",
     "the module begins with a space": b"c os\nsystem\n.",
+    "the module has an escape": b"c\\x6fs\nsystem\n.",
     "the instance opcode": b"(S'true'\nios\nsystem\n.",
     "the object opcode": b"(cos\nsystem\nS'true'\no.",
     "the extension registry": b"\x82\x01.",

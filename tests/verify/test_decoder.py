@@ -67,3 +67,4 @@ def test_a_fault_deep_inside_is_placed(decoder, operator, argument):
     graph, call = faults.call_of(parse_pte(data), operator)
     assert verdict.departure.where.endswith(f":{graph.chain.index(call)}")
     assert "demo.py:" in verdict.departure.source
+    assert verdict.departure.where in {table.where for table in verdict.tables if not table.passed}

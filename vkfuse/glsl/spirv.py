@@ -119,12 +119,20 @@ def _instructions(words: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]
         at += length
 
 
+def _text(operands: tuple[int, ...]) -> str:
+    """A literal string: UTF-8 in words, padded with zeros."""
+    try:
+        return struct.pack(f"<{len(operands)}I", *operands).rstrip(b"\0").decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"an extension's name is no text: {error}", field="spirv") from error
+
+
 def _collect(module: _Module, operation: int, operands: tuple[int, ...]) -> None:
     match operation, operands:
         case Op.CAPABILITY, (capability,):
             module.capabilities.append(CAPABILITIES.get(capability, str(capability)))
         case Op.EXTENSION, _:
-            module.extensions.append(struct.pack(f"<{len(operands)}I", *operands).rstrip(b"\0").decode())
+            module.extensions.append(_text(operands))
         case Op.DECORATE, (target, Decoration.BINDING, binding):
             module.bindings[target] = binding
         case Op.DECORATE, (target, Decoration.BUFFER_BLOCK):

@@ -6,26 +6,8 @@ import torch
 from torch import fx
 
 from vkfuse.lower.reason import Reason
+from vkfuse.pte.rules import BINARY, GROUP_NORM, LAYER_NORM, POOL_SIZES, REDUCTIONS
 
-_BINARY = frozenset(
-    {
-        *(f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div", "eq", "lt", "le", "gt", "ge")),
-        "aten.div.Tensor_mode",
-        "aten.pow.Tensor_Tensor",
-        "aten.minimum.default",
-        "aten.bitwise_and.Tensor",
-        "aten.bitwise_or.Tensor",
-        "aten.logical_and.default",
-        "aten.logical_or.default",
-    }
-)
-_REDUCTIONS = frozenset({"aten.sum.dim_IntList", "aten.mean.dim", "aten.amax.default", "aten.amin.default"})
-# Positions of arguments that are a height and a width.
-_PAIRS = {
-    "aten.avg_pool2d.default": (1, 2, 3),
-    "aten.max_pool2d.default": (1, 2, 3, 4),
-    "aten.max_pool2d_with_indices.default": (1, 2, 3, 4),
-}
 _IMAGES = 4  # dimensions of [batch, channels, height, width]
 
 
@@ -34,15 +16,15 @@ def unfit_arguments(name: str, node: fx.Node) -> Reason | None:
 
     The codes are those of `vkfuse report`, which finds the same in a file; each rule is measured.
     """
-    if name in _BINARY:
+    if name in BINARY:
         return _binary(name, node)
-    if name in _REDUCTIONS:
+    if name in REDUCTIONS:
         return _reduction(node)
-    if name in _PAIRS:
+    if name in POOL_SIZES:
         return _pool(name, node)
-    if name == "aten.native_layer_norm.default" and len(_given(node, 1)) != 1:
+    if name == LAYER_NORM and len(_given(node, 1)) != 1:
         return Reason(code="layer-norm-shape", detail="the runtime normalizes over the last dimension only")
-    if name == "aten.native_group_norm.default" and _rank(node.args[0]) != _IMAGES:
+    if name == GROUP_NORM and _rank(node.args[0]) != _IMAGES:
         return Reason(code="group-norm-shape", detail="the runtime normalizes images only")
     return None
 
@@ -75,7 +57,7 @@ def _reduction(node: fx.Node) -> Reason | None:
 
 def _pool(name: str, node: fx.Node) -> Reason | None:
     """utils/KernelUtils.cpp, make_ivec2_from_list."""
-    given = [_given(node, position) for position in _PAIRS[name] if position < len(node.args)]
+    given = [_given(node, position) for position in POOL_SIZES[name] if position < len(node.args)]
     if len(given) < 2 or any(len(sizes) != 2 for sizes in given):
         return Reason(
             code="pool-arguments", detail="the runtime wants a height and a width, of the stride too"

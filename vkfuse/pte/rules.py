@@ -32,7 +32,7 @@ BINARY: Final = frozenset(  # BinaryOp.cpp, REGISTER_OPERATORS
         *("aten.logical_and.default", "aten.logical_or.default"),
     )
 )
-_POOL_SIZES: Final = {  # arguments of a height and a width each
+POOL_SIZES: Final = {  # arguments of a height and a width each
     "aten.avg_pool2d.default": (1, 2, 3),
     "aten.max_pool2d.default": (1, 2, 3, 4),
     "aten.max_pool2d_with_indices.default": (1, 2, 3, 4),
@@ -266,7 +266,7 @@ def arg_reduces_rows_of_a_buffer(call: Call) -> Iterator[Finding]:
 
 def pool_sizes_are_pairs(call: Call) -> Iterator[Finding]:
     """utils/KernelUtils.cpp, make_ivec2_from_list: two numbers for the kernel, stride and so on (measured: stride=[])."""
-    for position in _POOL_SIZES.get(call.name, ()):
+    for position in POOL_SIZES.get(call.name, ()):
         sizes = call.integers(position)
         if sizes is not None and len(sizes) != 2:
             hint = f"argument {position} is {list(sizes)}; give a height and a width, the stride too"

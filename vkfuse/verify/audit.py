@@ -21,9 +21,14 @@ from vkfuse.verify.verdict import TableCheck
 from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
 _SIMILAR: Final = 0.9  # share of equal values from which two tables are meant to be one
+_ROUNDED: Final = 2e-3  # twice the unit of half precision, of the largest value
 _SAMPLES: Final = 4  # blocks of rows that are compared first
 _SAMPLED_ROWS: Final = 16
 _SAMPLED_COLUMNS: Final = 512
+_PADDED_ROWS: Final = 8  # what packing pads to
+_PADDED_COLUMNS: Final = 32
+_VALUES: Final = "values"
+_SCALES: Final = "scales"
 
 Rows = Callable[[int, int], torch.Tensor]
 
@@ -60,22 +65,58 @@ class TableReader:
 
 
 def audit(tables: tuple[Candidate, ...], exported: ExportedProgram) -> Iterator[TableCheck]:
-    """Yield a check of each table of the file for which the program has one of at most its size."""
+    """Yield a check of each table of the file for which the program has one of at most its size.
+
+    A table that resembles none must be one of its size that no other table of the file resembles, up to rounding: what a
+    half-precision program rounds, its file may not.
+    """
     constants = Constants(exported)
     wanted = [
         candidate for table in survey(exported, constants) for candidate in _of_program(table, constants)
     ]
     samples = [_sample(candidate, candidate.rows) for candidate in wanted]
-    for found in tables:
-        read = cache(partial(_sample, found))
-        likely = [
-            (_equal_share(read(other.rows), sample), other.rows * other.columns, at)
-            for at, (other, sample) in enumerate(zip(wanted, samples, strict=True))
-            if other.rows <= found.rows and other.columns <= found.columns
-        ]
-        if likely:
-            share, _, best = max(likely, key=itemgetter(0, 1))
-            yield _compared(found, wanted[best]) if share >= _SIMILAR else _unlike(found)
+    matches = [(found, *_best(found, wanted, samples)) for found in tables]
+    claimed = {wanted[best].name for _, best, share in matches if best is not None and share >= _SIMILAR}
+    for found, best, share in matches:
+        if best is None:
+            continue
+        if share >= _SIMILAR:
+            yield _compared(found, wanted[best])
+            continue
+        left = [other for other in wanted if other.name not in claimed and _is_of_size(found, other)]
+        yield (
+            _compared(found, left[0])
+            if left and not any(_is_near(found, o) for o in left)
+            else _unlike(found)
+        )
+
+
+def _best(found: Candidate, wanted: list[Candidate], samples: list[torch.Tensor]) -> tuple[int | None, float]:
+    """Place and share of equal values of the program's table that is most like one of the file, None where none fits."""
+    read = cache(partial(_sample, found))
+    likely = [
+        (_equal_share(read(other.rows), sample), other.rows * other.columns, at)
+        for at, (other, sample) in enumerate(zip(wanted, samples, strict=True))
+        if other.rows <= found.rows and other.columns <= found.columns
+    ]
+    share, _, best = max(likely, key=itemgetter(0, 1), default=(0.0, 0, None))
+    return best, share
+
+
+def _is_of_size(found: Candidate, other: Candidate) -> bool:
+    """Whether a table of the file is as large as one of the program's, but for padding."""
+    rows, columns = found.rows - other.rows, found.columns - other.columns
+    return (
+        other.where not in {_VALUES, _SCALES} and 0 <= rows < _PADDED_ROWS and 0 <= columns < _PADDED_COLUMNS
+    )
+
+
+def _is_near(found: Candidate, other: Candidate) -> bool:
+    """Whether two tables are the same up to the rounding of half precision."""
+    ours, theirs = _sample(found, other.rows)[:, : other.columns].float(), _sample(other, other.rows).float()
+    columns = theirs.shape[1]
+    near = (ours[:, :columns] - theirs).abs() <= _ROUNDED * theirs.abs().max()
+    return float(near.float().mean()) >= _SIMILAR
 
 
 def _of_program(table: Table, constants: Constants) -> Iterator[Candidate]:
@@ -89,14 +130,14 @@ def _of_program(table: Table, constants: Constants) -> Iterator[Candidate]:
         scales, values = grid.scales, grid.values
         yield Candidate(
             name=table.name,
-            where="values",
+            where=_VALUES,
             rows=grid.rows,
             columns=grid.columns,
             read=lambda low, high: values[low:high],
         )
         yield Candidate(
             name=table.name,
-            where="scales",
+            where=_SCALES,
             rows=grid.rows,
             columns=scales.shape[1],
             read=lambda low, high: scales[low:high],

@@ -54,32 +54,25 @@ def size(tensor: VkTensor, axis: int) -> int:
 
 def by_storage_and_dtype(operator: str) -> Namer:
     """Name after storage and type of the output: the usual form."""
-
-    def names(call: Call) -> Iterator[str]:
-        out = output(call)
-        if out:
-            yield f"{operator}_{stored(call.site, out)}"
-
-    return names
+    return _by_output(lambda site, out: f"{operator}_{stored(site, out)}")
 
 
 def by_dtype_and_storage(operator: str) -> Namer:
     """Name after type and storage of the output."""
-
-    def names(call: Call) -> Iterator[str]:
-        out = output(call)
-        if out:
-            yield f"{operator}_{dtype(out)}_{call.site.storage_suffix(out)}"
-
-    return names
+    return _by_output(lambda site, out: f"{operator}_{dtype(out)}_{site.storage_suffix(out)}")
 
 
 def by_dtype(operator: str) -> Namer:
     """Name after the type of the output, for operators of textures."""
+    return _by_output(lambda _site, out: f"{operator}_{dtype(out)}")
+
+
+def _by_output(spell: Callable[[Site, VkTensor], str]) -> Namer:
+    """One name, of the output."""
 
     def names(call: Call) -> Iterator[str]:
         out = output(call)
         if out:
-            yield f"{operator}_{dtype(out)}"
+            yield spell(call.site, out)
 
     return names
