@@ -102,6 +102,14 @@ def test_too_long_a_search_keeps_off_the_operator(lowered, monkeypatch):
     assert sum("attempt" in stage for stage in stages) <= 6
 
 
+def test_a_search_without_end_tells_the_error(lowered, monkeypatch):
+    """Where even the operators cannot be told apart in time, ExecuTorch's own error is what the user gets."""
+    _fail_on(monkeypatch, lambda node: node.name == "aten_sigmoid_default_1")
+    monkeypatch.setattr(loadable, "MAX_ATTEMPTS", 2)
+    with pytest.raises(LoweringError, match="cannot lower aten_sigmoid_default_1"):
+        lowered()
+
+
 def test_an_error_about_nothing_delegated_is_told(lowered, monkeypatch):
     """An error that comes whatever is delegated is ExecuTorch's own, with its text."""
     monkeypatch.setattr(

@@ -118,11 +118,14 @@ class _Attempts:
     def culprits(self) -> KeptOff:
         """First by operator, then by node; all nodes of an operator where telling them apart would take too long.
 
-        Raises the error where it is not about what is delegated.
+        Raises the error where it is not about what is delegated, or about too many operators to find them all.
         """
         nodes = list(self.error.delegated)
         names = tuple(dict.fromkeys(node.operator for node in nodes))
-        guilty = culprits(names, lambda left: self._works([n for n in nodes if n.operator in left]))
+        try:
+            guilty = culprits(names, lambda left: self._works([n for n in nodes if n.operator in left]))
+        except _TooManyAttempts:
+            guilty = None
         if guilty is None:
             raise self.error
         suspects = tuple(node for node in nodes if node.operator in guilty)
