@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vkfuse.glsl.layouts import index_texels, pack_flat, pack_linear, padded_bytes
+from vkfuse.glsl.layouts import index_texels, numpy_type, pack_flat, pack_linear, padded_bytes
 from vkfuse.glsl.reference import embedding
-from vkfuse.glsl.variants import DType
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, DType
+from vkfuse.glsl.workload import Shape, random_rows
 
 
 @st.composite
@@ -55,6 +56,24 @@ def test_buffers_are_whole_texels(size):
     assert padded.size >= 16
     assert not padded[:size].any()
     assert (padded[size:] == 0xFF).all()
+
+
+@given(rows=st.integers(1, 300), groups=st.integers(1, 70), dtype=st.sampled_from(DType))
+def test_scales_tell_the_rows_of_a_linear_weight(rows, groups, dtype):
+    """The shader takes as many rows as the buffer of scales has: all of the table, and never more than its blocks."""
+    scales = padded_bytes(np.zeros((rows, groups), numpy_type(dtype))).size // dtype.nbytes
+    assert rows <= scales // groups <= -(-rows // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
+
+
+@given(tokens=st.integers(1, 70), neighbours=st.integers(1, 9), seed=st.integers(0, 99))
+def test_neighbours_are_of_blocks_that_follow_each_other(tokens, neighbours, seed):
+    """Runs of rows start at a multiple of their length in blocks, and each row is one block further."""
+    shape = Shape(tokens=tokens, embed_dim=32, vocab=1000, group_size=32, neighbours=neighbours)
+    rows = random_rows(shape, np.random.default_rng(seed))
+    assert rows.shape == (tokens,)
+    assert 0 <= rows.min() <= rows.max() < 1000
+    if neighbours > 1:
+        assert np.array_equal(rows // 8 % neighbours, np.arange(tokens) % neighbours)
 
 
 def test_reference_is_the_definition():

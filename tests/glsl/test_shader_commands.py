@@ -89,7 +89,26 @@ def test_no_such_variant():
 def test_columns_must_fit_the_groups(device):
     """Columns that the runtime refuses are an error before anything runs."""
     with pytest.raises(VkfuseError, match="48 columns"):
-        bench_options(device.info, None, [48])
+        bench_options(device.info, None, [48], 1)
+
+
+def test_neighbours_must_fit_the_table(device):
+    """More neighbouring blocks than the table has are an error before anything runs."""
+    with pytest.raises(VkfuseError, match="no 9999999 blocks"):
+        bench_options(device.info, None, None, 9999999)
+
+
+def test_a_bench_of_one_variant(device):  # noqa: ARG001 - a driver is needed
+    """One variant at one shape, with neighbouring rows: a row and the summary on stdout."""
+    name = "embedding_q4gsw_float_scales_linear_weight_texture2d_buffer_half"
+    result = shader(
+        *("bench", "-q", "--format", "json", "--variant", name),
+        *("--tokens", "8", "--embed-dim", "64", "--neighbours", "4"),
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [row["variant"] for row in report["rows"]] == [name]
+    assert report["options"]["neighbours"] == 4
 
 
 def test_nothing_imports_torch():

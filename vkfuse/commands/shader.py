@@ -1,7 +1,7 @@
 """`vkfuse shader`: the embedding shader, listed, built, exported, checked and timed. Imports no torch."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ import typer
 
 from vkfuse.commands.formats import Format
 from vkfuse.errors import ExitCode, VkfuseError
-from vkfuse.glsl.variants import VARIANTS, Variant
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, VARIANTS, Variant
 
 if TYPE_CHECKING:
     from vkfuse.glsl.bench import BenchOptions
@@ -126,25 +126,35 @@ def bench(
         list[int] | None,
         typer.Option("--embed-dim", min=32, help="Columns of the table; as often as wanted."),
     ] = None,
+    variant: Annotated[
+        str,
+        typer.Option("--variant", metavar="GLOB", help="Only variants whose names match; scales are float."),
+    ] = "*",
+    neighbours: Annotated[
+        int,
+        typer.Option("--neighbours", min=1, help="Blocks of 8 rows that indices ask for one after another."),
+    ] = 1,
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     quiet: QuietOption = False,
 ) -> None:
     """Time the shader beside the runtime's mapping and a plain copy, by GPU timestamps."""
-    from vkfuse.glsl.bench import bench as bench_variants  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.bench import FLOAT_SCALES  # noqa: PLC0415 - the command's own modules
+    from vkfuse.glsl.bench import bench as bench_variants  # noqa: PLC0415
     from vkfuse.glsl.render import bench_text  # noqa: PLC0415
     from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
 
+    chosen = variants_matching(variant, FLOAT_SCALES)
     with open_device(device) as opened:
-        options = bench_options(opened.info, tokens, embed_dim)
-        result = bench_variants(opened, options, progress=progress(quiet=quiet))
+        options = bench_options(opened.info, tokens, embed_dim, neighbours)
+        result = bench_variants(opened, options, chosen, progress=progress(quiet=quiet))
     show(bench_text(result), result.as_dict(), fmt, report)
 
 
 def bench_options(
-    info: "DeviceInfo", tokens: list[int] | None, embed_dims: list[int] | None
+    info: "DeviceInfo", tokens: list[int] | None, embed_dims: list[int] | None, neighbours: int
 ) -> "BenchOptions":
-    """The device's default options, with the user's shapes. VkfuseError for columns that no variant takes."""
+    """The device's default options, with the user's shapes. VkfuseError for what no variant or table takes."""
     from dataclasses import replace  # noqa: PLC0415 - with the command's modules
 
     from vkfuse.glsl.bench import default_options  # noqa: PLC0415
@@ -155,18 +165,22 @@ def bench_options(
         raise VkfuseError(
             f"{odd[0]} columns are no multiple of {options.group_size}", hint="the runtime refuses them"
         )
+    if neighbours * ROWS_PER_BLOCK > options.vocab:
+        raise VkfuseError(f"a table of {options.vocab} rows has no {neighbours} blocks of {ROWS_PER_BLOCK}")
     return replace(
         options,
+        neighbours=neighbours,
         tokens=tuple(tokens or options.tokens),
         embed_dims=tuple(embed_dims or options.embed_dims),
     )
 
 
-def variants_matching(pattern: str) -> tuple[Variant, ...]:
+def variants_matching(pattern: str, variants: Sequence[Variant] = VARIANTS) -> tuple[Variant, ...]:
     """The variants whose names match a glob. VkfuseError when none does."""
-    chosen = tuple(variant for variant in VARIANTS if fnmatch(variant.name, pattern))
+    chosen = tuple(variant for variant in variants if fnmatch(variant.name, pattern))
     if not chosen:
-        raise VkfuseError(f"no variant matches {pattern!r}", hint="vkfuse shader list names them")
+        names = ", ".join(variant.name for variant in variants[:2])
+        raise VkfuseError(f"no variant matches {pattern!r}", hint=f"they are called {names}, ...")
     return chosen
 
 

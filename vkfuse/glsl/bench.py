@@ -1,14 +1,14 @@
 """Time the shader on a device, beside the runtime's mapping and a plain copy, by GPU timestamps in one run."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, TypeAlias
 
 from vkfuse.glsl.manifest import bench_spirv, shipped_spirv
-from vkfuse.glsl.variants import BindingKind, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.variants import VARIANTS, BindingKind, DType, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.loader import vulkan
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
@@ -18,17 +18,23 @@ from vkfuse.glsl.workload import Shape, Table, Traffic, Workload, fits, random_t
 
 COPY_LOCAL = 256
 COPY_BYTES_PER_GROUP = COPY_LOCAL * 4 * 16  # four vectors of 16 bytes an invocation, see copy.glsl
+FLOAT_SCALES = tuple(variant for variant in VARIANTS if variant.scales is DType.FLOAT)
 Progress: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """What to time. `output_bytes` bounds the outputs of one measurement, `copy_bytes` is the size of a copy."""
+    """What to time.
+
+    `neighbours`: blocks of 8 rows that indices ask for in a row (see `Shape`). `output_bytes` bounds the outputs of one
+    measurement, `copy_bytes` is the size of a copy.
+    """
 
     tokens: tuple[int, ...] = (1, 64, 512, 4096, 8192)
     embed_dims: tuple[int, ...] = (384, 2048, 4096)
     vocab: int = 65536
     group_size: int = 32
+    neighbours: int = 1
     rounds: int = 9
     max_dispatches: int = 32
     output_bytes: int = 1 << 30
@@ -111,12 +117,17 @@ def default_options(info: DeviceInfo) -> BenchOptions:
     )
 
 
-def bench(device: Device, options: BenchOptions, progress: Progress = lambda _: None) -> BenchReport:
-    """Time all variants with float scales at all shapes; the scales' type changes one load of eight."""
+def bench(
+    device: Device,
+    options: BenchOptions,
+    variants: Sequence[Variant] = FLOAT_SCALES,
+    progress: Progress = lambda _: None,
+) -> BenchReport:
+    """Time variants, all of them with float scales, at all shapes; the scales' type changes one load of eight."""
     with Bench.opened(device, options) as run:
         progress("copy")
         copies = run.copy_bandwidth(run.copy_by_shader), run.copy_bandwidth(run.copy_by_command)
-        rows = tuple(run.rows(progress))
+        rows = tuple(run.rows(variants, progress))
     return BenchReport(
         device=device.info.as_dict(),
         options=options,
@@ -187,20 +198,23 @@ class Bench:
             while time.monotonic() < end:
                 self.device.run(commands)
 
-    def rows(self, progress: Progress) -> Iterator[Row]:
+    def rows(self, variants: Sequence[Variant], progress: Progress) -> Iterator[Row]:
         """Time all that fits the device; tables are made once for a layout and a width."""
         options = self.options
         for layout, embed_dim in product(WeightLayout, options.embed_dims):
             progress(f"{layout}, {embed_dim} columns")
             shapes = [
-                Shape(tokens=tokens, embed_dim=embed_dim, vocab=options.vocab, group_size=options.group_size)
+                Shape(
+                    tokens=tokens,
+                    embed_dim=embed_dim,
+                    vocab=options.vocab,
+                    group_size=options.group_size,
+                    neighbours=options.neighbours,
+                )
                 for tokens in options.tokens
             ]
-            variants = [
-                Variant(scales=DType.FLOAT, weight=layout, storage=storage, dtype=dtype)
-                for storage, dtype in product(Storage, DType)
-            ]
-            points = [pair for pair in product(variants, shapes) if fits(self.device.info, *pair)]
+            of_layout = [variant for variant in variants if variant.weight is layout]
+            points = [pair for pair in product(of_layout, shapes) if fits(self.device.info, *pair)]
             if not points:
                 continue
             with random_tables(self.device, layout, DType.FLOAT, shapes[0]) as tables:

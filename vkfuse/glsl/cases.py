@@ -89,12 +89,16 @@ def lookup_of(case: Case, seed: int = 0) -> Lookup:
     flat = indices.reshape(-1)
     flat[: min(flat.size, 2)] = [0, case.vocab - 1][: flat.size]
     if case.outside:
-        flat[2:8] = outside_indices(case.vocab)
+        outside = outside_indices(case.vocab)
+        flat[2 : 2 + len(outside)] = outside
     values = rng.integers(-8, 8, (case.vocab, case.embed_dim), np.int8)
     return Lookup(values=values, scales=scales, group_size=case.group_size, indices=indices)
 
 
 def outside_indices(vocab: int) -> tuple[int, ...]:
-    """Indices before and behind the table, as near as every layout can tell (a linear weight ends with a block)."""
+    """Indices before and behind the table, as near as every layout can tell (a linear weight ends with a block).
+
+    2^29 rows of 8 words or scales are 2^32, which 32 bits take for none.
+    """
     end = -(-vocab // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
-    return -1, end, end + 1, 1 << 20, INT32_MAX, -INT32_MAX - 1
+    return -1, end, end + 1, 1 << 20, 1 << 29, INT32_MAX, -INT32_MAX - 1

@@ -71,7 +71,7 @@ def output_of(device: Device, variant: Variant, sizes: Size4, *, guard: int = 0)
     width, height, depth = sizes[0] // VECTOR, max(1, sizes[1]), max(1, sizes[2] * sizes[3])
     texel = Texel.FLOAT16 if variant.dtype is DType.HALF else Texel.FLOAT32
     if variant.storage is Storage.TEXTURE3D:
-        return create_image(device, (width, height, depth), texel, dimensions=3, storage=True)
+        return create_image(device, (width, height, depth), texel, dimensions=3)
     buffer = create_buffer(device, width * height * depth * texel.nbytes + guard)
     buffer.nbytes -= guard
     return buffer
@@ -88,7 +88,7 @@ def weight_of(device: Device, layout: WeightLayout, words: npt.NDArray[np.uint32
     if layout is not WeightLayout.LINEAR_TEXTURE2D:
         return filled_buffer(device, words)
     height, width, _ = words.shape
-    image = create_image(device, (width, height, 1), Texel.INT32, dimensions=2, storage=False)
+    image = create_image(device, (width, height, 1), Texel.INT32, dimensions=2)
     upload(image, words)
     return image
 
@@ -107,7 +107,7 @@ def indices_of(device: Device, variant: Variant, indices: Int32) -> Resource:
         return filled_buffer(device, indices)
     texels = index_texels(indices)
     depth, height, width, _ = texels.shape
-    image = create_image(device, (width, height, depth), Texel.INT32, dimensions=3, storage=False)
+    image = create_image(device, (width, height, depth), Texel.INT32, dimensions=3)
     upload(image, texels)
     return image
 

@@ -53,7 +53,10 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
         f"copy of {options.copy_bytes >> 20} MiB: {report.copy_shader / GIGA:.0f} GB/s by a shader, "
         f"{report.copy_command / GIGA:.0f} GB/s by vkCmdCopyBuffer (read and written)"
     )
-    yield f"tables of {options.vocab} rows, groups of {options.group_size}; best of {options.rounds} rounds"
+    rows_of = (
+        "" if options.neighbours == 1 else f", rows of {options.neighbours} neighbouring blocks together"
+    )
+    yield f"tables of {options.vocab} rows, groups of {options.group_size}{rows_of}; best of {options.rounds} rounds"
     for storage in Storage:
         rows = [row for row in report.rows if variant_named(row.variant).storage is storage]
         yield ""

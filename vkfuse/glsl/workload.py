@@ -18,12 +18,16 @@ TABLES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One point of the benchmark: `tokens` rows of a table [vocab, embed_dim] in groups of `group_size`."""
+    """One point of the benchmark: `tokens` rows of a table [vocab, embed_dim] in groups of `group_size`.
+
+    The rows are random, `neighbours` at a time from blocks of 8 rows that follow each other.
+    """
 
     tokens: int
     embed_dim: int
     vocab: int
     group_size: int
+    neighbours: int = 1
 
     @property
     def sizes(self) -> Size4:
@@ -90,14 +94,14 @@ class Workload:
 def random_tables(
     device: Device, layout: WeightLayout, scales: DType, shape: Shape, count: int = TABLES
 ) -> Iterator[tuple[Table, ...]]:
-    """Tables of random bits, which in any layout are random values."""
+    """Tables of random bits, which in any layout are random values; scales between 1/128 and 1/64."""
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
         tables = []
         for _ in range(count):
             weight = weight_of(device, layout, _random_words(layout, shape, rng))
             stack.callback(weight.free)
-            drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
+            drawn = (1 + rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32)) / 128
             held = filled_buffer(device, drawn.astype(numpy_type(scales)))
             stack.callback(held.free)
             tables.append(Table(weight=weight, scales=held))
@@ -110,7 +114,7 @@ def workload(
 ) -> Iterator[Workload]:
     """Operands of `dispatches` lookups, each with indices and an output of its own; the tables take turns."""
     rng = np.random.default_rng(1)
-    rows = [rng.integers(0, shape.vocab, shape.tokens, np.int32) for _ in range(dispatches)]
+    rows = [random_rows(shape, rng) for _ in range(dispatches)]
     with ExitStack() as stack:
 
         def kept(resource: Resource) -> Resource:
@@ -125,6 +129,16 @@ def workload(
             asked = kept(indices_of(device, variant, indices))
             resources.append((output, asked, table.weight, table.scales, sizes))
         yield Workload(dispatches=tuple(resources), traffic=_mean_traffic(variant, shape, rows))
+
+
+def random_rows(shape: Shape, rng: np.random.Generator) -> Int32:
+    """Rows to look up [tokens]: each run of `neighbours` has a row of each block between two of its multiples."""
+    if shape.neighbours == 1:
+        return rng.integers(0, shape.vocab, shape.tokens, np.int32)
+    runs = -(-shape.tokens // shape.neighbours)
+    starts = rng.integers(0, shape.vocab // (ROWS_PER_BLOCK * shape.neighbours), runs) * shape.neighbours
+    blocks = (starts[:, None] + np.arange(shape.neighbours)).reshape(-1)[: shape.tokens]
+    return (blocks * ROWS_PER_BLOCK + rng.integers(0, ROWS_PER_BLOCK, shape.tokens)).astype(np.int32)
 
 
 def _random_words(layout: WeightLayout, shape: Shape, rng: np.random.Generator) -> Words:

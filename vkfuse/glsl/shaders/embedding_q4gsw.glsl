@@ -54,70 +54,96 @@ $else:
   return texelFetch(t_indices, ivec3(y >> 2, z - outer * out_sizes.z, outer), 0)[y & 3];
 }
 
-// load_word(): the bits of columns 4x..4x+3 of a row. unpack(): their values, -8..7.
+// Whether `length` elements have a row `row` of `stride` elements each: length / stride > row, without a division.
+bool has_row(const int length, const int stride, const int row) {
+  uint high, low;
+  umulExtended(uint(row), uint(stride), high, low);
+  return high == 0 && low <= uint(length - stride);
+}
+
+// is_row(): whether the table has a row. A linear weight ends with a block of rows, its scales with the last row.
+// PACKED: what is loaded for columns 4x..4x+3 of a row; nothing is done with it before all is loaded. bits_of(): where
+// in it the four nibbles are, at SHIFTS.
 $if WEIGHT_LAYOUT == "flat":
-  int rows_of_weight() {
-    return t_weight.length() / (out_sizes.x >> 3);
+  #define PACKED int
+  #define SHIFTS uvec4(4, 0, 12, 8)
+  bool is_row(const int row) {
+    return has_row(t_weight.length(), out_sizes.x >> 3, row);
   }
-  uint load_word(const int row, const int x) {
-    return uint(t_weight[row * (out_sizes.x >> 3) + (x >> 1)]) >> ((x & 1) << 4);
+  PACKED load_packed(const int row, const int x) {
+    return t_weight[row * (out_sizes.x >> 3) + (x >> 1)];
   }
-  vec4 unpack(const uint word) {
-    return vec4((uvec4(word) >> uvec4(4, 0, 12, 8)) & 15u) - 8.0;
+  uint bits_of(const PACKED packed, const int row, const int x) {
+    return uint(packed) >> ((x & 1) << 4);
   }
 $else:
+  #define SHIFTS uvec4(0, 8, 16, 24)
+  bool is_row(const int row) {
+    return has_row(t_scales.length(), groups_of_row(), row);
+  }
   $if WEIGHT_LAYOUT == "buffer":
-    int rows_of_weight() {
-      return t_weight.length() / out_sizes.x << 3;
+    #define PACKED int
+    PACKED load_packed(const int row, const int x) {
+      return t_weight[(row >> 3) * out_sizes.x + (x << 2) + (row & 3)];
     }
-    uint load_word(const int row, const int x) {
-      return uint(t_weight[(row >> 3) * out_sizes.x + (x << 2) + (row & 3)]) >> (row & 4);
+    uint bits_of(const PACKED packed, const int row, const int x) {
+      return uint(packed) >> (row & 4);
     }
   $else:
-    int rows_of_weight() {
-      return textureSize(t_weight, 0).y << 3;
+    #define PACKED ivec4
+    PACKED load_packed(const int row, const int x) {
+      return texelFetch(t_weight, ivec2(x, row >> 3), 0);
     }
-    uint load_word(const int row, const int x) {
-      return uint(texelFetch(t_weight, ivec2(x, row >> 3), 0)[row & 3]) >> (row & 4);
+    uint bits_of(const PACKED packed, const int row, const int x) {
+      return uint(packed[row & 3]) >> (row & 4);
     }
-  vec4 unpack(const uint word) {
-    return vec4((uvec4(word) >> uvec4(0, 8, 16, 24)) & 15u) - 8.0;
-  }
 
+// The values -8..7 of four nibbles: 2^23 + n is the float whose lowest bits are n.
+vec4 unpack(const uint bits) {
+  return uintBitsToFloat((uvec4(bits) >> SHIFTS & 15u) | 0x4b000000u) - (exp2(23.0) + 8.0);
+}
+
+const uint ZEROS = 0x88888888u;  // unpack() makes zeros of it
+
+// The nearest half, ties to even, still as floats: Vulkan leaves open how a conversion or an image store rounds. Values
+// below the least normal half have fewer bits; only scales below it make such. (Adding a large number and taking it away
+// again would round both, and compilers drop it, `precise` or not.)
 $if DTYPE == "half":
-  // The nearest half, ties to even, still as floats: Vulkan leaves open how a conversion or an image store rounds.
-  vec4 round_to_output(const vec4 v) {
+  const float LEAST_SCALE = exp2(-14.0);
+  vec4 round_to_output(const vec4 v, const bool subnormal) {
     const uvec4 bits = floatBitsToUint(v);
-    const vec4 normal = uintBitsToFloat((bits + 0xfffu + ((bits >> 13) & 1u)) & ~0x1fffu);
-    const vec4 subnormal = roundEven(v * exp2(24.0)) * exp2(-24.0);
-    return mix(normal, subnormal, lessThan(abs(v), vec4(exp2(-14.0))));
+    const vec4 rounded = uintBitsToFloat((bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu);
+    const vec4 in_steps = roundEven(v * exp2(24.0)) * exp2(-24.0);
+    return subnormal ? mix(rounded, in_steps, lessThan(abs(v), vec4(LEAST_SCALE))) : rounded;
   }
 $else:
-  #define round_to_output(v) (v)
+  const float LEAST_SCALE = 0.0;
+  #define round_to_output(v, subnormal) (v)
 
 // One vector of the output, and what its values are made of.
 struct Vector {
   ivec3 pos;
   int row;  // of the table, or -1
-  uint word;
+  PACKED packed;
   float scale;  // of the first column
 };
 
 // The row that an index asks for, or -1: the runtime checks no index, and does not tell the size of the table.
-int row_at(const ivec3 pos, const int rows) {
+int row_at(const ivec3 pos) {
   const int row = load_index(min(pos.y, output_size().y - 1), min(pos.z, output_size().z - 1));
-  return row >= 0 && row < rows ? row : -1;
+  return is_row(row) ? row : -1;
 }
 
 Vector load(const ivec3 pos, const int row) {
   const int x = min(pos.x, output_size().x - 1);
   const int group = max(row, 0) * groups_of_row() + quotient(x << 2, group_size);
-  return Vector(pos, row, load_word(max(row, 0), x), float(t_scales[group]));
+  return Vector(pos, row, load_packed(max(row, 0), x), float(t_scales[group]));
 }
 
-void store(const Vector v, const vec4 scales) {
+void store(const Vector v, const vec4 scales, const bool subnormal) {
   const ivec3 size = output_size();
-  const vec4 values = v.row < 0 ? vec4(0) : round_to_output(unpack(v.word) * scales);
+  const vec4 q = unpack(v.row < 0 ? ZEROS : bits_of(v.packed, v.row, v.pos.x));
+  const vec4 values = round_to_output(q * (v.row < 0 ? vec4(0) : scales), subnormal);
   if (all(lessThan(v.pos, size))) {
 $if STORAGE == "buffer":
     t_out[(v.pos.z * size.y + v.pos.y) * size.x + v.pos.x] = VECTOR(values);
@@ -139,6 +165,19 @@ vec4 load_scales(const Vector v) {
   return scales;
 }
 
+// Work groups start in the order of x, y, z. A texture is kept in tiles, so that rows above and below are fetched along:
+// there, groups of the same columns follow each other, and find in the cache what others have brought.
+$if WEIGHT_LAYOUT == "texture2d":
+  uvec3 work_group() {
+    const uvec3 count = gl_NumWorkGroups, id = gl_WorkGroupID;
+    const uint at = id.x + count.x * (id.y + count.y * id.z);
+    const uint column = at / (count.y * count.z);
+    const uint rest = at - column * (count.y * count.z);
+    return uvec3(column, rest % count.y, rest / count.y);
+  }
+$else:
+  #define work_group() gl_WorkGroupID
+
 // Where the vectors of an invocation lie. Were they the 32 columns that it was sent for, neighbours would store 128
 // bytes apart, and a memory transaction would carry a quarter of what it could. So neighbours along x share their
 // columns and write them side by side. Each stays in its row: one index to load and, in a texture, whose tiles are a
@@ -150,39 +189,44 @@ $else:
   const bool DEALT = false;
 
 ivec3 position(const int turn) {
-  const uvec3 size = gl_WorkGroupSize;
+  const uvec3 size = gl_WorkGroupSize, first = work_group() * size * uvec3(VECTORS, 1, 1);
   if (!DEALT) {
-    const uint x = (gl_WorkGroupID.x * VECTORS + turn) * size.x + gl_LocalInvocationID.x;
-    return ivec3(x, gl_GlobalInvocationID.yz);
+    return ivec3(first + gl_LocalInvocationID + uvec3(turn * size.x, 0, 0));
   }
   const uint dealt = turn * size.x * size.y * size.z + gl_LocalInvocationIndex;
-  const uint owner = dealt / VECTORS;
-  const uvec3 local = uvec3(owner % size.x, owner / size.x % size.y, owner / (size.x * size.y));
-  const uvec3 id = gl_WorkGroupID * size + local;
-  return ivec3(id.x * VECTORS + dealt % VECTORS, id.yz);
+  const uint row = dealt / (VECTORS * size.x);
+  return ivec3(first + uvec3(dealt % (VECTORS * size.x), row % size.y, row / size.y));
 }
 
 void main() {
-  const int rows = min(rows_of_weight(), t_scales.length() / groups_of_row());
   // The local index decides nothing, but on a branch that hangs on constants alone lavapipe compiles at each dispatch.
   const bool spans_groups = min(group_size & 3, int(gl_LocalInvocationIndex) + 1) > 0;
-  if (!spans_groups) {
-    // Loads before stores, and without branches, so that they wait for memory together.
-    Vector vectors[VECTORS];
-    int row;
-    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      if (turn == 0 || DEALT) {
-        row = row_at(position(turn), rows);
-      }
-      vectors[turn] = load(position(turn), row);
+  Vector vectors[VECTORS];
+  int row;
+  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    if (turn == 0 || DEALT) {
+      row = row_at(position(turn));
     }
-    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      store(vectors[turn], vec4(vectors[turn].scale));
-    }
-    return;
+    vectors[turn] = load(position(turn), row);
   }
-  [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-    const Vector v = load(position(turn), row_at(position(turn), rows));
-    store(v, load_scales(v));
+  // This needs all loads. Without it drivers store the first vectors before they load the last, and wait for memory time
+  // and again; so floats are asked, too, although no scale of theirs is too small.
+  float least = abs(vectors[0].scale);
+  [[unroll]] for (int turn = 1; turn < VECTORS; turn++) {
+    least = min(least, abs(vectors[turn].scale));
+  }
+  if (spans_groups) {
+    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      const Vector v = load(position(turn), row_at(position(turn)));
+      store(v, load_scales(v), true);
+    }
+  } else if (least < LEAST_SCALE) {
+    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      store(vectors[turn], vec4(vectors[turn].scale), true);
+    }
+  } else {
+    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      store(vectors[turn], vec4(vectors[turn].scale), false);
+    }
   }
 }

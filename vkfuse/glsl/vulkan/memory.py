@@ -88,10 +88,15 @@ def create_buffer(device: Device, nbytes: int, *, host: bool = False) -> Buffer:
     return Buffer(device=device, handle=handle, memory=memory, nbytes=nbytes)
 
 
-def create_image(device: Device, extent: Extent, texel: Texel, *, dimensions: int, storage: bool) -> Image:
-    """An image as the runtime creates it: optimal tiling, sampled, and for `storage` also written by shaders."""
+def create_image(device: Device, extent: Extent, texel: Texel, *, dimensions: int) -> Image:
+    """An image as the runtime creates all of its: optimal tiling, sampled and written by shaders."""
     vk = vulkan()
-    sampled = vk.VK_IMAGE_USAGE_SAMPLED_BIT | (vk.VK_IMAGE_USAGE_STORAGE_BIT if storage else 0)
+    usage = (
+        vk.VK_IMAGE_USAGE_SAMPLED_BIT
+        | vk.VK_IMAGE_USAGE_STORAGE_BIT
+        | vk.VK_IMAGE_USAGE_TRANSFER_SRC_BIT
+        | vk.VK_IMAGE_USAGE_TRANSFER_DST_BIT
+    )
     info = vk.VkImageCreateInfo(
         imageType=vk.VK_IMAGE_TYPE_2D if dimensions == 2 else vk.VK_IMAGE_TYPE_3D,
         format=_format(texel),
@@ -100,7 +105,7 @@ def create_image(device: Device, extent: Extent, texel: Texel, *, dimensions: in
         arrayLayers=1,
         samples=vk.VK_SAMPLE_COUNT_1_BIT,
         tiling=vk.VK_IMAGE_TILING_OPTIMAL,
-        usage=sampled | vk.VK_IMAGE_USAGE_TRANSFER_SRC_BIT | vk.VK_IMAGE_USAGE_TRANSFER_DST_BIT,
+        usage=usage,
     )
     handle = vk.vkCreateImage(device.handle, info, None)
     memory = _allocate(device, vk.vkGetImageMemoryRequirements(device.handle, handle), host=False)
