@@ -117,3 +117,4 @@ def test_what_does_not_fit_is_left_out(device):
     report = bench(device, options)
     assert {variant_named(row.variant).storage for row in report.rows} == {Storage.BUFFER}
     assert "no shape fits the device's limits for texture3d outputs" in bench_text(report)
+    assert "texture3d" not in bench_text(bench(device, options, [BUFFER]))

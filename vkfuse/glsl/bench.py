@@ -74,10 +74,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """All rows, and the bandwidth (bytes read and written a second) of a copy by a shader and by vkCmdCopyBuffer."""
+    """Rows of the shapes that fit the device, for `variants` by name.
+
+    The copies are bandwidths (bytes read and written a second): one by a shader, one by vkCmdCopyBuffer.
+    """
 
     device: dict[str, object]
     options: BenchOptions
+    variants: tuple[str, ...]
     copy_shader: float
     copy_command: float
     rows: tuple[Row, ...]
@@ -131,6 +135,7 @@ def bench(
     return BenchReport(
         device=device.info.as_dict(),
         options=options,
+        variants=tuple(variant.name for variant in variants),
         copy_shader=copies[0],
         copy_command=copies[1],
         rows=rows,

@@ -57,7 +57,7 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
         "" if options.neighbours == 1 else f", rows of {options.neighbours} neighbouring blocks together"
     )
     yield f"tables of {options.vocab} rows, groups of {options.group_size}{rows_of}; best of {options.rounds} rounds"
-    for storage in Storage:
+    for storage in dict.fromkeys(variant_named(name).storage for name in report.variants):
         rows = [row for row in report.rows if variant_named(row.variant).storage is storage]
         yield ""
         if rows:

@@ -94,14 +94,14 @@ class Workload:
 def random_tables(
     device: Device, layout: WeightLayout, scales: DType, shape: Shape, count: int = TABLES
 ) -> Iterator[tuple[Table, ...]]:
-    """Tables of random bits, which in any layout are random values; scales between 1/128 and 1/64."""
+    """Tables of random bits, which in any layout are random values."""
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
         tables = []
         for _ in range(count):
             weight = weight_of(device, layout, _random_words(layout, shape, rng))
             stack.callback(weight.free)
-            drawn = (1 + rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32)) / 128
+            drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
             held = filled_buffer(device, drawn.astype(numpy_type(scales)))
             stack.callback(held.free)
             tables.append(Table(weight=weight, scales=held))

@@ -105,20 +105,17 @@ vec4 unpack(const uint bits) {
 
 const uint ZEROS = 0x88888888u;  // unpack() makes zeros of it
 
-// The nearest half, ties to even, still as floats: Vulkan leaves open how a conversion or an image store rounds. Values
-// below the least normal half have fewer bits; only scales below it make such. (Adding a large number and taking it away
-// again would round both, and compilers drop it, `precise` or not.)
 $if DTYPE == "half":
-  const float LEAST_SCALE = exp2(-14.0);
-  vec4 round_to_output(const vec4 v, const bool subnormal) {
+  // The nearest half, ties to even, still as floats: Vulkan leaves open how a conversion or an image store rounds.
+  // (Adding a large number and taking it away again would be shorter, and compilers drop it, `precise` or not.)
+  vec4 round_to_output(const vec4 v) {
     const uvec4 bits = floatBitsToUint(v);
-    const vec4 rounded = uintBitsToFloat((bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu);
-    const vec4 in_steps = roundEven(v * exp2(24.0)) * exp2(-24.0);
-    return subnormal ? mix(rounded, in_steps, lessThan(abs(v), vec4(LEAST_SCALE))) : rounded;
+    const vec4 normal = uintBitsToFloat((bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu);
+    const vec4 subnormal = roundEven(v * exp2(24.0)) * exp2(-24.0);
+    return mix(normal, subnormal, lessThan(abs(v), vec4(exp2(-14.0))));
   }
 $else:
-  const float LEAST_SCALE = 0.0;
-  #define round_to_output(v, subnormal) (v)
+  #define round_to_output(v) (v)
 
 // One vector of the output, and what its values are made of.
 struct Vector {
@@ -140,10 +137,10 @@ Vector load(const ivec3 pos, const int row) {
   return Vector(pos, row, load_packed(max(row, 0), x), float(t_scales[group]));
 }
 
-void store(const Vector v, const vec4 scales, const bool subnormal) {
+void store(const Vector v, const vec4 scales) {
   const ivec3 size = output_size();
   const vec4 q = unpack(v.row < 0 ? ZEROS : bits_of(v.packed, v.row, v.pos.x));
-  const vec4 values = round_to_output(q * (v.row < 0 ? vec4(0) : scales), subnormal);
+  const vec4 values = round_to_output(q * (v.row < 0 ? vec4(0) : scales));
   if (all(lessThan(v.pos, size))) {
 $if STORAGE == "buffer":
     t_out[(v.pos.z * size.y + v.pos.y) * size.x + v.pos.x] = VECTOR(values);
@@ -209,24 +206,23 @@ void main() {
     }
     vectors[turn] = load(position(turn), row);
   }
-  // This needs all loads. Without it drivers store the first vectors before they load the last, and wait for memory time
-  // and again; so floats are asked, too, although no scale of theirs is too small.
+  if (spans_groups) {
+    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+      const Vector v = load(position(turn), row_at(position(turn)));
+      store(v, load_scales(v));
+    }
+    return;
+  }
+  // Never so, but the question needs all loads. Without it drivers store the first vectors before they load the last,
+  // and wait for memory time and again.
   float least = abs(vectors[0].scale);
   [[unroll]] for (int turn = 1; turn < VECTORS; turn++) {
     least = min(least, abs(vectors[turn].scale));
   }
-  if (spans_groups) {
-    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      const Vector v = load(position(turn), row_at(position(turn)));
-      store(v, load_scales(v), true);
-    }
-  } else if (least < LEAST_SCALE) {
-    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      store(vectors[turn], vec4(vectors[turn].scale), true);
-    }
-  } else {
-    [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      store(vectors[turn], vec4(vectors[turn].scale), false);
-    }
+  if (least < 0.0) {
+    return;
+  }
+  [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    store(vectors[turn], vec4(vectors[turn].scale));
   }
 }
