@@ -19,11 +19,27 @@ def test_every_command_is_documented_and_exists():
     assert documented == set(get_command(app).commands)
 
 
-def test_the_table_is_made_from_the_log():
-    """The benchmark's table is what the script makes from the kept JSON."""
-    table = runpy.run_path(str(ROOT / "benchmarks/shader_table.py"))["table"]
+def test_the_tables_are_made_from_the_log():
+    """The benchmark's tables are what the script makes from the kept JSON."""
+    script = runpy.run_path(str(ROOT / "benchmarks/shader_table.py"))
     log = json.loads((ROOT / "benchmarks/shader/h100.json").read_text())
-    assert table(log) in (ROOT / "benchmarks/shader/README.md").read_text()
+    readme = (ROOT / "benchmarks/shader/README.md").read_text()
+    assert script["table"](log) in readme
+    assert script["texture_table"](log) in readme
+
+
+def test_the_shader_is_nowhere_slower_than_the_runtimes_mapping():
+    """At every shape of the kept log, in a stream and alone; and where memory does not forbid it, many times faster."""
+    log = json.loads((ROOT / "benchmarks/shader/h100.json").read_text())
+    assert all(min(row["speedup"], row["speedup_alone"]) > 1 for row in log["rows"])
+    assert all(
+        row["speedup"] > 5 and (row["tokens"] < 4096 or row["share_of_copy"] > 0.6)
+        for row in log["rows"]
+        if row["tokens"] >= 512
+        and row["embed_dim"] >= 2048
+        and "_buffer_" in row["variant"].replace("linear_weight_buffer", "")
+        and "texture2d" not in row["variant"]
+    )
 
 
 def test_the_log_is_of_a_gpu_and_whole():
