@@ -9,6 +9,8 @@ import pytest
 
 from vkfuse.commands.shader import bench_options, variants_matching
 from vkfuse.errors import VkfuseError
+from vkfuse.glsl.bench import FLOAT_SCALES
+from vkfuse.glsl.cases import CASES
 
 RUN = """
 import sys
@@ -75,7 +77,8 @@ def test_a_check_writes_its_reports(device, tmp_path):  # noqa: ARG001 - a drive
     name = "embedding_q4gsw_buffer_float"
     result = shader("check", "--variant", name, "--report", str(path))
     assert result.returncode == 0
-    assert result.stdout.endswith("21 of 21 lookups right, bit for bit\n")
+    cases = len(CASES)
+    assert result.stdout.endswith(f"{cases} of {cases} lookups right, bit for bit\n")
     assert result.stderr == f"vkfuse: {name}\n"
     assert json.loads(path.read_text())["ok"] is True
 
@@ -84,6 +87,8 @@ def test_no_such_variant():
     """A pattern without a match is an error."""
     with pytest.raises(VkfuseError, match="no variant matches"):
         variants_matching("linear*")
+    with pytest.raises(VkfuseError, match="no variant with float scales matches"):
+        variants_matching("embedding_q4gsw_buffer_half", FLOAT_SCALES)
 
 
 def test_columns_must_fit_the_groups(device):

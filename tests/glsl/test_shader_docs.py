@@ -8,7 +8,10 @@ from pathlib import Path
 from typer.main import get_command
 
 from vkfuse.commands.shader import app
-from vkfuse.glsl.manifest import template_folder
+from vkfuse.glsl.bench import FLOAT_SCALES
+from vkfuse.glsl.cases import CASES
+from vkfuse.glsl.manifest import digest, shipped_spirv, template_folder
+from vkfuse.glsl.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,17 +45,16 @@ def test_the_shader_is_nowhere_slower_than_the_runtimes_mapping():
     )
 
 
-def test_the_log_is_of_a_gpu_and_whole():
-    """The kept log covers every layout, storage and dtype at every shape, and all checks were right."""
+def test_the_logs_are_of_a_gpu_and_whole():
+    """They cover every layout, storage and dtype at every shape, all lookups were right, and with these very shaders."""
     log = json.loads((ROOT / "benchmarks/shader/h100.json").read_text())
-    options = log["options"]
+    check = (ROOT / "benchmarks/shader/h100-check.txt").read_text()
+    options, lookups = log["options"], len(VARIANTS) * len(CASES)
     assert log["device"]["kind"] == "discrete"
     assert len(log["rows"]) == 12 * len(options["tokens"]) * len(options["embed_dims"])
-    assert (
-        (ROOT / "benchmarks/shader/h100-check.txt")
-        .read_text()
-        .endswith("504 of 504 lookups right, bit for bit\n")
-    )
+    assert log["shaders"] == digest(shipped_spirv(variant) for variant in FLOAT_SCALES)
+    assert f"shaders: sha256 {digest(shipped_spirv(variant) for variant in VARIANTS)}\n" in check
+    assert check.endswith(f"{lookups} of {lookups} lookups right, bit for bit\n")
 
 
 def test_the_template_includes_nothing():

@@ -161,7 +161,9 @@ def test_a_shader_outside_of_the_blob_is_refused(embedded):
     """A length that leaves the delegate's bytes: an error that names the field, never a read."""
     data, _, shader = embedded
     at = data.rindex(shader.length.to_bytes(8, "little"))  # in the graph; before it only in the blob's header
-    for length in (shader.length + 1, 1 << 40, (1 << 64) - 1):
+    (graph,) = vulkan_graphs(parse_pte(data)).values()
+    room = graph.bytes_at.end - shader.at.offset  # what follows a shader is filled up to 16 bytes
+    for length in (room + 1, 1 << 40, (1 << 64) - 1):
         changed = data[:at] + length.to_bytes(8, "little") + data[at + 8 :]
         with pytest.raises(FormatError, match=r"shaders\[0\]"):
             vulkan_graphs(parse_pte(changed))

@@ -132,7 +132,11 @@ def bench(
     ] = "*",
     neighbours: Annotated[
         int,
-        typer.Option("--neighbours", min=1, help="Blocks of 8 rows that indices ask for one after another."),
+        typer.Option(
+            "--neighbours",
+            min=1,
+            help="Indices ask for a row in each of so many neighbouring blocks of 8 rows, from a random one on.",
+        ),
     ] = 1,
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
@@ -179,8 +183,8 @@ def variants_matching(pattern: str, variants: Sequence[Variant] = VARIANTS) -> t
     """The variants whose names match a glob. VkfuseError when none does."""
     chosen = tuple(variant for variant in variants if fnmatch(variant.name, pattern))
     if not chosen:
-        names = ", ".join(variant.name for variant in variants[:2])
-        raise VkfuseError(f"no variant matches {pattern!r}", hint=f"they are called {names}, ...")
+        scales = " with float scales" if len(variants) < len(VARIANTS) else ""
+        raise VkfuseError(f"no variant{scales} matches {pattern!r}", hint="vkfuse shader list names them")
     return chosen
 
 

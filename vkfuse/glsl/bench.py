@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, TypeAlias
 
-from vkfuse.glsl.manifest import bench_spirv, shipped_spirv
+from vkfuse.glsl.manifest import bench_spirv, digest, shipped_spirv
 from vkfuse.glsl.variants import VARIANTS, BindingKind, DType, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.loader import vulkan
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """Rows of the shapes that fit the device, for `variants` by name.
+    """Rows of the shapes that fit the device, for `variants` by name; `shaders` is the digest of their SPIR-V.
 
     The copies are bandwidths (bytes read and written a second): one by a shader, one by vkCmdCopyBuffer.
     """
@@ -82,6 +82,7 @@ class BenchReport:
     device: dict[str, object]
     options: BenchOptions
     variants: tuple[str, ...]
+    shaders: str
     copy_shader: float
     copy_command: float
     rows: tuple[Row, ...]
@@ -136,6 +137,7 @@ def bench(
         device=device.info.as_dict(),
         options=options,
         variants=tuple(variant.name for variant in variants),
+        shaders=digest(shipped_spirv(variant) for variant in variants),
         copy_shader=copies[0],
         copy_command=copies[1],
         rows=rows,
@@ -207,7 +209,7 @@ class Bench:
         """Time all that fits the device; tables are made once for a layout and a width."""
         options = self.options
         for layout, embed_dim in product(WeightLayout, options.embed_dims):
-            progress(f"{layout}, {embed_dim} columns")
+            of_layout = [variant for variant in variants if variant.weight is layout]
             shapes = [
                 Shape(
                     tokens=tokens,
@@ -218,10 +220,10 @@ class Bench:
                 )
                 for tokens in options.tokens
             ]
-            of_layout = [variant for variant in variants if variant.weight is layout]
             points = [pair for pair in product(of_layout, shapes) if fits(self.device.info, *pair)]
             if not points:
                 continue
+            progress(f"{layout}, {embed_dim} columns")
             with random_tables(self.device, layout, DType.FLOAT, shapes[0]) as tables:
                 for variant, shape in points:
                     yield self.row(variant, shape, tables)

@@ -16,6 +16,7 @@ class Scales(StrEnum):
     """How a case draws its scales."""
 
     USUAL = "usual"  # about 1/64, both signs
+    BROKEN = "broken"  # some infinite or NaN: the other groups' values must be right
     WIDE = "wide"  # from subnormal halves to the largest: every rounding of a half
 
 
@@ -35,7 +36,7 @@ class Case:
         parts = [f"{self.vocab}x{self.embed_dim}/{self.group_size}", f"indices {list(self.index_shape)}"]
         parts += [f"local {self.local}"] if self.local else []
         parts += ["outside"] if self.outside else []
-        parts += ["wide scales"] if self.scales is Scales.WIDE else []
+        parts += [f"{self.scales} scales"] if self.scales is not Scales.USUAL else []
         return ", ".join(parts)
 
     @property
@@ -70,7 +71,9 @@ CASES: tuple[Case, ...] = (
     # Indices outside the table; roundings.
     Case(vocab=256, embed_dim=256, group_size=32, index_shape=(4, 5), outside=True),
     Case(vocab=1003, embed_dim=96, group_size=6, index_shape=(23,), outside=True),
+    Case(vocab=21, embed_dim=64, group_size=64, index_shape=(10,), outside=True),
     Case(vocab=64, embed_dim=384, group_size=32, index_shape=(67,), scales=Scales.WIDE),
+    Case(vocab=64, embed_dim=384, group_size=32, index_shape=(67,), scales=Scales.BROKEN),
 )
 
 
@@ -85,20 +88,24 @@ def lookup_of(case: Case, seed: int = 0) -> Lookup:
         scales = bits.view(np.float16)
     else:
         scales = (rng.standard_normal(shape) / 64).astype(np.float16)
+    if case.scales is Scales.BROKEN:
+        broken = rng.random(shape) < 1 / 8
+        scales[broken] = rng.choice(np.array([np.nan, np.inf, -np.inf], np.float16), broken.sum())
     indices = rng.integers(0, case.vocab, case.index_shape, np.int32)
     flat = indices.reshape(-1)
     flat[: min(flat.size, 2)] = [0, case.vocab - 1][: flat.size]
     if case.outside:
-        outside = outside_indices(case.vocab)
+        outside = outside_indices(case.vocab, shape[1])
         flat[2 : 2 + len(outside)] = outside
     values = rng.integers(-8, 8, (case.vocab, case.embed_dim), np.int8)
     return Lookup(values=values, scales=scales, group_size=case.group_size, indices=indices)
 
 
-def outside_indices(vocab: int) -> tuple[int, ...]:
-    """Indices before and behind the table, as near as every layout can tell (a linear weight ends with a block).
+def outside_indices(vocab: int, groups: int) -> tuple[int, ...]:
+    """Indices before and behind a table with `groups` scales a row, as near as every layout can tell.
 
-    2^29 rows of 8 words or scales are 2^32, which 32 bits take for none.
+    A linear weight ends with a block. Its scales tell the last row where a row's fill 16 bytes, to which their buffer is
+    rounded. 2^29 rows of 8 words or scales are 2^32, which 32 bits take for none.
     """
-    end = -(-vocab // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
+    end = vocab if groups * 2 >= 16 else -(-vocab // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
     return -1, end, end + 1, 1 << 20, 1 << 29, INT32_MAX, -INT32_MAX - 1

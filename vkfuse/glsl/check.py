@@ -11,7 +11,7 @@ from vkfuse.glsl.build import validate_shipped
 from vkfuse.glsl.cases import CASES, Case, lookup_of
 from vkfuse.glsl.geometry import Size3, global_size, work_groups
 from vkfuse.glsl.layouts import Array, numpy_type
-from vkfuse.glsl.manifest import shipped_spirv
+from vkfuse.glsl.manifest import digest, shipped_spirv
 from vkfuse.glsl.operands import Lookup, operands, read_output
 from vkfuse.glsl.reference import embedding
 from vkfuse.glsl.variants import VARIANTS, Variant
@@ -40,10 +40,12 @@ class Outcome:
 class CheckReport:
     """All outcomes on a device.
 
-    `spirv_val` and `validation_layer` say whether the validators were there; `messages` are the layer's.
+    `shaders` is the digest of the SPIR-V. `spirv_val` and `validation_layer` say whether the validators were there;
+    `messages` are the layer's.
     """
 
     device: dict[str, object]
+    shaders: str
     outcomes: tuple[Outcome, ...]
     spirv_val: bool
     validation_layer: bool
@@ -75,6 +77,7 @@ def check(
         outcomes += check_variant(device, variant, lookups, spirv_of(variant))
     return CheckReport(
         device=device.info.as_dict(),
+        shaders=digest(spirv_of(variant) for variant in variants),
         outcomes=tuple(outcomes),
         spirv_val=validate_shipped(),
         validation_layer=device.instance.validated,
@@ -131,9 +134,9 @@ def run(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> tup
 
 
 def first_difference(output: Array, expected: Array) -> str:
-    """The first element whose bits differ, or nothing."""
+    """The first element whose bits differ, or nothing; what should be infinite or NaN may be anything."""
     bits = np.dtype(f"u{expected.dtype.itemsize}")
-    different = np.argwhere(output.view(bits) != expected.view(bits))
+    different = np.argwhere((output.view(bits) != expected.view(bits)) & np.isfinite(expected))
     if not len(different):
         return ""
     at = tuple(int(i) for i in different[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -80,6 +80,11 @@ def manifest_of(compiler: tuple[str, ...], shaders: Mapping[str, bytes]) -> Mani
 def shipped_manifest() -> Manifest:
     """The manifest in the package."""
     return Manifest.loads((shipped_folder() / MANIFEST).read_text(encoding="utf-8"))
+
+
+def digest(shaders: Iterable[bytes]) -> str:
+    """SHA-256 of compiled shaders one after another, in hexadecimal: what a report was made with."""
+    return hashlib.sha256(b"".join(shaders)).hexdigest()
 
 
 def shipped_spirv(variant: Variant) -> bytes:

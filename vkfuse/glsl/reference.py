@@ -22,5 +22,6 @@ def embedding(
     for position in np.ndindex(indices.shape):
         row = int(indices[position])
         if 0 <= row < vocab:
-            out[position] = values[row].astype(np.float32) * scales[row].astype(np.float32)[group]
+            with np.errstate(invalid="ignore"):  # zero times an infinite scale
+                out[position] = values[row].astype(np.float32) * scales[row].astype(np.float32)[group]
     return out.astype(numpy_type(dtype))

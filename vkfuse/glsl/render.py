@@ -37,6 +37,7 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
     yield f"spirv-val: {'no message' if report.spirv_val else 'not installed'}"
     layer = f"{len(report.messages) or 'no'} messages" if report.validation_layer else "not used"
     yield f"Khronos validation layer: {layer}"
+    yield f"shaders: sha256 {report.shaders}"
     right = sum(outcome.ok for outcome in report.outcomes)
     yield f"{right} of {len(report.outcomes)} lookups right, bit for bit"
 

@@ -132,7 +132,7 @@ def workload(
 
 
 def random_rows(shape: Shape, rng: np.random.Generator) -> Int32:
-    """Rows to look up [tokens]: each run of `neighbours` has a row of each block between two of its multiples."""
+    """Rows to look up [tokens]. From one multiple of `neighbours` blocks to the next, a row of each block in turn."""
     if shape.neighbours == 1:
         return rng.integers(0, shape.vocab, shape.tokens, np.int32)
     runs = -(-shape.tokens // shape.neighbours)

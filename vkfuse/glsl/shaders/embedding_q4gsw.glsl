@@ -58,7 +58,7 @@ $else:
 bool has_row(const int length, const int stride, const int row) {
   uint high, low;
   umulExtended(uint(row), uint(stride), high, low);
-  return high == 0 && low <= uint(length - stride);
+  return length >= stride && high == 0 && low <= uint(length - stride);
 }
 
 // is_row(): whether the table has a row. A linear weight ends with a block of rows, its scales with the last row.
@@ -162,7 +162,7 @@ vec4 load_scales(const Vector v) {
   return scales;
 }
 
-// Work groups start in the order of x, y, z. A texture is kept in tiles, so that rows above and below are fetched along:
+// Work groups usually start in the order of x, y, z. A texture is kept in tiles, so that rows above and below are fetched along:
 // there, groups of the same columns follow each other, and find in the cache what others have brought.
 $if WEIGHT_LAYOUT == "texture2d":
   uvec3 work_group() {
@@ -195,6 +195,14 @@ ivec3 position(const int turn) {
   return ivec3(first + uvec3(dealt % (VECTORS * size.x), row % size.y, row / size.y));
 }
 
+// Right for groups that begin or end within a vector, too, and slower.
+void one_by_one() {
+  [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
+    const Vector v = load(position(turn), row_at(position(turn)));
+    store(v, load_scales(v));
+  }
+}
+
 void main() {
   // The local index decides nothing, but on a branch that hangs on constants alone lavapipe compiles at each dispatch.
   const bool spans_groups = min(group_size & 3, int(gl_LocalInvocationIndex) + 1) > 0;
@@ -207,19 +215,17 @@ void main() {
     vectors[turn] = load(position(turn), row);
   }
   if (spans_groups) {
-    [[dont_unroll]] for (int turn = 0; turn < VECTORS; turn++) {
-      const Vector v = load(position(turn), row_at(position(turn)));
-      store(v, load_scales(v));
-    }
+    one_by_one();
     return;
   }
   // Never so, but the question needs all loads. Without it drivers store the first vectors before they load the last,
-  // and wait for memory time and again.
+  // and wait for memory time and again. (The answer does no harm where a compiler takes a scale of NaN for less.)
   float least = abs(vectors[0].scale);
   [[unroll]] for (int turn = 1; turn < VECTORS; turn++) {
     least = min(least, abs(vectors[turn].scale));
   }
   if (least < 0.0) {
+    one_by_one();
     return;
   }
   [[unroll]] for (int turn = 0; turn < VECTORS; turn++) {
