@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vkfuse.glsl.variants import VARIANTS, Variant, WeightLayout, variant_named
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, VARIANTS, Variant, WeightLayout, variant_named
 
 COLUMNS = 2048
 TOKENS = (1, 64, 512, 4096, 8192)
@@ -17,10 +17,7 @@ HEAD = (
 )
 
 TEXTURE_HEAD = ("output", "tokens", "faster", "of copy, blocks of 8 rows", "of copy, lines of 4 blocks")
-BLOCK, LINE = (
-    8,
-    32,
-)  # rows of the table in a block of a linear weight, and in a line of 128 bytes of its texture
+ROWS_PER_LINE = 4 * ROWS_PER_BLOCK  # of the table, in a line of 128 bytes of its texture
 
 Rows = Mapping[tuple[Variant, int], Mapping[str, Any]]
 
@@ -34,12 +31,17 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def texture_table(report: Mapping[str, Any]) -> str:
-    """Lookups in linear-texture2d weights at 2048 columns: share of copy by blocks asked for, and by lines fetched."""
+    """Lookups in linear-texture2d weights at 2048 columns: share of copy by blocks asked for, and by lines fetched.
+
+    For a report of random rows, without --neighbours.
+    """
     lines = []
     for (variant, tokens), row in rows_of(report).items():
         if variant.weight is WeightLayout.LINEAR_TEXTURE2D and tokens >= 512:
             share = row["share_of_copy"]
-            asked, fetched = (distinct_rows(report, tokens, unit) * COLUMNS // 2 for unit in (BLOCK, LINE))
+            asked, fetched = (
+                distinct_rows(report, tokens, unit) * COLUMNS // 2 for unit in (ROWS_PER_BLOCK, ROWS_PER_LINE)
+            )
             touched = row["bytes_read"] + row["bytes_written"]
             by_line = share * (touched - asked + fetched) / touched
             output = f"{variant.storage} {variant.dtype}"
