@@ -12,11 +12,12 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
 
-_TENSOR_FORMS = {
+_TENSOR_FORMS: dict[Any, Any] = {
     aten.add.Scalar: aten.add.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
@@ -30,16 +31,8 @@ _EXACT_INTEGERS = 1 << 24
 def write_out_rms_norm(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 as torch does."""
     found = [n for n in exported.graph.nodes if n.target == aten.rms_norm.default]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            editor.replace(node, _rms_norm(editor, node))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="rms-norm-written-out", nodes=names, detail="mean of squares and rsqrt"),
-    )
+    detail = "mean of squares and rsqrt"
+    return replace_each(exported, found, _rms_norm, code="rms-norm-written-out", detail=detail)
 
 
 def _rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
@@ -67,18 +60,13 @@ def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tupl
     An integer scalar would become an integer tensor, cast to float on the CPU at every call.
     """
     found = [n for n in exported.graph.nodes if _is_scalar_arithmetic(n) and _is_float(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-            target = _TENSOR_FORMS.get(node.target, node.target)
-            editor.replace(node, editor.call(target, *map(_as_float, args), **kwargs))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="scalars-as-tensors", nodes=names, detail="the runtime has the tensor form only"),
-    )
+    detail = "the runtime has the tensor form only"
+    return replace_each(exported, found, _tensor_form, code="scalars-as-tensors", detail=detail)
+
+
+def _tensor_form(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
+    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *map(_as_float, args), **kwargs)
 
 
 def _is_scalar_arithmetic(node: fx.Node) -> bool:
@@ -95,25 +83,18 @@ def _as_float(value: Any) -> Any:
 def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Give layer norms without weight or bias a weight of ones and a bias of zeros."""
     found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and None in _affine(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        shape, dtype = list(argument(node, 1, "normalized_shape")), node.meta["val"].dtype
-        weight, bias = (None if p is None else editor.node(p) for p in _affine(node))
-        weight = (
-            editor.constant(torch.ones(shape, dtype=dtype), "layer_norm.ones") if weight is None else weight
-        )
-        bias = editor.constant(torch.zeros(shape, dtype=dtype), "layer_norm.zeros") if bias is None else bias
-        with editor.before(node):
-            new = editor.call(
-                node.target, editor.node(argument(node, 0, "input")), shape, weight, bias, *node.args[4:]
-            )
-            editor.replace(node, new)
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="layer-norm-completed", nodes=names, detail="the runtime wants weight and bias"),
-    )
+    detail = "the runtime wants weight and bias"
+    return replace_each(exported, found, _completed, code="layer-norm-completed", detail=detail)
+
+
+def _completed(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    shape, dtype = list(argument(node, 1, "normalized_shape")), node.meta["val"].dtype
+    ones, zeros = torch.ones(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+    weight, bias = (None if p is None else editor.node(p) for p in _affine(node))
+    weight = editor.constant(ones, "layer_norm.ones") if weight is None else weight
+    bias = editor.constant(zeros, "layer_norm.zeros") if bias is None else bias
+    source = editor.node(argument(node, 0, "input"))
+    return editor.call(node.target, source, shape, weight, bias, *node.args[4:])
 
 
 def _affine(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
@@ -134,19 +115,16 @@ def group_norms_in_four_dimensions(exported: ExportedProgram) -> tuple[ExportedP
         for n in exported.graph.nodes
         if n.target == aten.group_norm.default and n.meta["val"].ndim == _SEQUENCES
     ]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            wide = editor.call(aten.unsqueeze.default, editor.node(argument(node, 0, "input")), -1)
-            rest = fx.node.map_arg((node.args[1:], node.kwargs), editor.node)
-            normed = editor.call(aten.group_norm.default, wide, *rest[0], **rest[1])
-            editor.replace(node, editor.call(aten.squeeze.dim, normed, -1))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="group-norm-in-four-dimensions", nodes=names, detail="the runtime's takes images"),
+    detail = "the runtime's takes images"
+    return replace_each(
+        exported, found, _in_four_dimensions, code="group-norm-in-four-dimensions", detail=detail
     )
+
+
+def _in_four_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    wide = editor.call(aten.unsqueeze.default, editor.node(argument(node, 0, "input")), -1)
+    args, kwargs = fx.node.map_arg((node.args[1:], node.kwargs), editor.node)
+    return editor.call(aten.squeeze.dim, editor.call(aten.group_norm.default, wide, *args, **kwargs), -1)
 
 
 _SEQUENCES = 3  # dimensions of [batch, channels, length]

@@ -18,6 +18,7 @@ from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -47,16 +48,8 @@ class _Attention:
 def attention_in_four_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Give attention without a dimension for heads, or for the batch, dimensions of one."""
     found = [n for n in exported.graph.nodes if n.target == _ATTENTION and _missing_dimensions(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            editor.replace(node, _with_dimensions(editor, node, _missing_dimensions(node)))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="attention-in-four-dimensions", nodes=names, detail="dimensions of one in front"),
-    )
+    detail = "dimensions of one in front"
+    return replace_each(exported, found, _with_dimensions, code="attention-in-four-dimensions", detail=detail)
 
 
 def _missing_dimensions(node: fx.Node) -> int:
@@ -65,7 +58,8 @@ def _missing_dimensions(node: fx.Node) -> int:
     return max(0, 4 - ranks.pop()) if len(ranks) == 1 else 0
 
 
-def _with_dimensions(editor: GraphEditor, node: fx.Node, missing: int) -> fx.Node:
+def _with_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    missing = _missing_dimensions(node)
     operands = [editor.node(argument(node, i, name)) for i, name in enumerate(_OPERANDS)]
     for _ in range(missing):
         operands = [editor.call(aten.unsqueeze.default, operand, 0) for operand in operands]

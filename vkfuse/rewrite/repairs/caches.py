@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -22,7 +23,6 @@ aten = torch.ops.aten
 class _Write:
     """`row`, of size 1 along `dimension`, written into `cache` at `position`, int [1]."""
 
-    node: fx.Node
     cache: fx.Node
     dimension: int
     position: fx.Node
@@ -31,18 +31,13 @@ class _Write:
 
 def cache_writes_as_choices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Replace each write of one row at a computed position into a float tensor of static shape."""
-    found = [w for n in exported.graph.nodes if (w := _index_copy(n) or _index_put(n)) is not None]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for write in found:
-        with editor.before(write.node):
-            editor.replace(write.node, _choice(editor, write))
-    names = tuple(w.node.name for w in found)
-    return editor.finish(), (
-        Repair(
-            code="cache-writes-as-choices", nodes=names, detail="the runtime writes to no computed position"
-        ),
+    found = {n: w for n in exported.graph.nodes if (w := _index_copy(n) or _index_put(n)) is not None}
+    return replace_each(
+        exported,
+        found,
+        lambda editor, node: _choice(editor, found[node]),
+        code="cache-writes-as-choices",
+        detail="the runtime writes to no computed position",
     )
 
 
@@ -70,7 +65,7 @@ def _index_copy(node: fx.Node) -> _Write | None:
         return None
     names = ("self", "dim", "index", "source")
     cache, dimension, position, row = (argument(node, i, name) for i, name in enumerate(names))
-    return _checked(node, cache, dimension, position, row)
+    return _checked(cache, dimension, position, row)
 
 
 def _index_put(node: fx.Node) -> _Write | None:
@@ -80,10 +75,10 @@ def _index_put(node: fx.Node) -> _Write | None:
     cache, indices, row = (argument(node, i, name) for i, name in enumerate(("self", "indices", "values")))
     if any(index is not None for index in indices[:-1]):
         return None
-    return _checked(node, cache, len(indices) - 1, indices[-1], row)
+    return _checked(cache, len(indices) - 1, indices[-1], row)
 
 
-def _checked(node: fx.Node, cache: fx.Node, dimension: int, position: fx.Node, row: fx.Node) -> _Write | None:
+def _checked(cache: fx.Node, dimension: int, position: fx.Node, row: fx.Node) -> _Write | None:
     """The write, where its shapes are static, the position is one integer and the row fits."""
     target, index, source = (n.meta["val"] for n in (cache, position, row))
     if not target.dtype.is_floating_point or index.dtype == torch.bool or tuple(index.shape) != (1,):
@@ -94,7 +89,7 @@ def _checked(node: fx.Node, cache: fx.Node, dimension: int, position: fx.Node, r
         return None
     if not _expands_to(source.shape, expected):
         return None
-    return _Write(node=node, cache=cache, dimension=dimension, position=position, row=row)
+    return _Write(cache=cache, dimension=dimension, position=position, row=row)
 
 
 def _expands_to(shape: torch.Size, expected: list[int]) -> bool:

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -38,18 +39,13 @@ def inputs_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[R
 def copies_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Let copies into another order of dimensions keep the default one, but for those that are the program's results."""
     found = [n for n in exported.graph.nodes if n.target in _COPIES and _is_out_of_order(n) and _is_read(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            args, given = fx.node.map_arg((node.args, node.kwargs), editor.node)
-            kwargs = {**given, "memory_format": torch.contiguous_format}
-            editor.replace(node, editor.call(node.target, *args, **kwargs))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="copies-in-order", nodes=names, detail="the runtime ignores other orders of dimensions"),
-    )
+    detail = "the runtime ignores other orders of dimensions"
+    return replace_each(exported, found, _in_order, code="copies-in-order", detail=detail)
+
+
+def _in_order(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    args, given = fx.node.map_arg((node.args, node.kwargs), editor.node)
+    return editor.call(node.target, *args, **{**given, "memory_format": torch.contiguous_format})
 
 
 _COPIES = (aten.clone.default, aten._to_copy.default)  # noqa: SLF001 - the operator's name

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -20,16 +21,13 @@ _MOST = 4
 def permutations_without_ones(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Replace each squeezed transposition of an unsqueezed tensor of four dimensions."""
     found = {n: p for n in exported.graph.nodes if (p := _permutation(n)) is not None}
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node, (source, order) in found.items():
-        with editor.before(node):
-            editor.replace(node, editor.call(aten.permute.default, editor.node(source), order))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="permuted-in-four-dimensions", nodes=names, detail="four dimensions in place of five"),
-    )
+
+    def permuted(editor: GraphEditor, node: fx.Node) -> fx.Node:
+        source, order = found[node]
+        return editor.call(aten.permute.default, editor.node(source), order)
+
+    detail = "four dimensions in place of five"
+    return replace_each(exported, found, permuted, code="permuted-in-four-dimensions", detail=detail)
 
 
 def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -21,20 +22,15 @@ _MOST = 2  # dimensions that the runtime reduces at once
 def reductions_keep_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Let each reduction of floats along one or two dimensions, the last not by itself, keep them, and squeeze them."""
     found = {n: dims for n in exported.graph.nodes if (dims := _removed(n)) is not None}
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node, dims in found.items():
-        with editor.before(node):
-            source = editor.node(argument(node, 0, "self"))
-            kept = editor.call(node.target, source, dims, True)
-            editor.replace(node, editor.call(aten.squeeze.dims, kept, dims))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(
-            code="reductions-keep-dimensions", nodes=names, detail="the runtime's inner reductions keep them"
-        ),
-    )
+
+    def kept(editor: GraphEditor, node: fx.Node) -> fx.Node:
+        source = editor.node(argument(node, 0, "self"))
+        return editor.call(
+            aten.squeeze.dims, editor.call(node.target, source, found[node], True), found[node]
+        )
+
+    detail = "the runtime's inner reductions keep them"
+    return replace_each(exported, found, kept, code="reductions-keep-dimensions", detail=detail)
 
 
 def _removed(node: fx.Node) -> list[int] | None:

@@ -8,8 +8,10 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -19,19 +21,14 @@ def renormalize_whole_tables(exported: ExportedProgram) -> tuple[ExportedProgram
     """Let each renormalization of a constant table cover all of its rows, which makes its result a constant."""
     constants = Constants(exported)
     found = [n for n in exported.graph.nodes if _renormalizes(n, constants)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        rows = torch.arange(node.args[0].meta["val"].shape[0])
-        every_row = editor.constant(rows, f"{node.name}.rows")
-        with editor.before(node):
-            new = editor.call(node.target, editor.node(node.args[0]), every_row, *node.args[2:])
-        editor.replace(node, new)
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="renormalized", nodes=names, detail="max_norm applied to every row"),
-    )
+    detail = "max_norm applied to every row"
+    return replace_each(exported, found, _of_every_row, code="renormalized", detail=detail)
+
+
+def _of_every_row(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    table = argument(node, 0, "self")
+    rows = editor.constant(torch.arange(table.meta["val"].shape[0]), f"{node.name}.rows")
+    return editor.call(node.target, editor.node(table), rows, *node.args[2:])
 
 
 def _renormalizes(node: fx.Node, constants: Constants) -> bool:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -22,35 +23,29 @@ _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  #
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Repeat:
-    """``source`` [batch, heads, rows, size] repeated `count` times along its heads, as `result` sees it."""
+    """``source`` [batch, heads, rows, size] repeated `count` times along its heads."""
 
     source: fx.Node
     count: int
-    result: fx.Node
 
 
 def repeats_as_concatenation(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Replace each repetition of heads through a fifth dimension."""
-    found = [r for n in exported.graph.nodes if (r := _repeat(n)) is not None]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for repeat in found:
-        with editor.before(repeat.result):
-            rows, size = editor.sizes(repeat.source)[2:]
-            flat = editor.call(aten.reshape.default, editor.node(repeat.source), [-1, 1, rows, size])
-            copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
-            shape = [
-                editor.sizes(repeat.source)[0],
-                repeat.source.meta["val"].shape[1] * repeat.count,
-                rows,
-                size,
-            ]
-            editor.replace(repeat.result, editor.call(aten.reshape.default, copies, shape))
-    names = tuple(r.result.name for r in found)
-    return editor.finish(), (
-        Repair(code="repeats-concatenated", nodes=names, detail="four dimensions in place of five"),
+    found = {n: r for n in exported.graph.nodes if (r := _repeat(n)) is not None}
+    return replace_each(
+        exported,
+        found,
+        lambda editor, node: _concatenated(editor, found[node]),
+        code="repeats-concatenated",
+        detail="four dimensions in place of five",
     )
+
+
+def _concatenated(editor: GraphEditor, repeat: _Repeat) -> fx.Node:
+    batch, heads, rows, size = editor.sizes(repeat.source)
+    flat = editor.call(aten.reshape.default, editor.node(repeat.source), [-1, 1, rows, size])
+    copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
+    return editor.call(aten.reshape.default, copies, [batch, heads * repeat.count, rows, size])
 
 
 def _repeat(node: fx.Node) -> _Repeat | None:
@@ -71,7 +66,7 @@ def _repeat(node: fx.Node) -> _Repeat | None:
     heads = source.meta["val"].shape[1]
     if not (isinstance(heads, int) and isinstance(count, int) and node.meta["val"].shape[1] == heads * count):
         return None
-    return _Repeat(source=source, count=count, result=node)
+    return _Repeat(source=source, count=count)
 
 
 def _same_shape(node: fx.Node) -> bool:

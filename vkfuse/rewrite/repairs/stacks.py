@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
@@ -35,16 +36,13 @@ class _Part:
 
 def stacks_as_slices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Replace each part that is taken out of a view of five dimensions or more."""
-    found = [part for n in exported.graph.nodes for part in _parts(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for part in found:
-        with editor.before(part.node):
-            editor.replace(part.node, _slice(editor, part))
-    names = tuple(p.node.name for p in found)
-    return editor.finish(), (
-        Repair(code="stacks-as-slices", nodes=names, detail="four dimensions in place of five"),
+    found = {part.node: part for n in exported.graph.nodes for part in _parts(n)}
+    return replace_each(
+        exported,
+        found,
+        lambda editor, node: _slice(editor, found[node]),
+        code="stacks-as-slices",
+        detail="four dimensions in place of five",
     )
 
 
