@@ -20,9 +20,9 @@ from torchao.quantization.granularity import PerGroup
 
 from vkfuse.lower.lowering import lower_stock
 from vkfuse.lower.quiet import quiet
-from vkfuse.operators import register_operators
 from vkfuse.options import BaselineChoice, Options, VulkanOptions
 from vkfuse.pipeline import optimize
+from vkfuse.program.operators import register_operators
 
 MIB = 1 << 20
 VOCABULARY, WIDTH, HIDDEN = 33984, 640, 6400

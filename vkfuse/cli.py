@@ -17,7 +17,6 @@ from vkfuse import __version__
 from vkfuse.commands import shader
 from vkfuse.commands.formats import Format as TextOrJson
 from vkfuse.errors import ExitCode, VkfuseError
-from vkfuse.methods import parse_methods
 from vkfuse.options import (
     DEFAULT_LAYOUT,
     BaselineChoice,
@@ -27,6 +26,7 @@ from vkfuse.options import (
     Storage,
     VulkanOptions,
 )
+from vkfuse.program.methods import parse_methods
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered

@@ -17,10 +17,11 @@ from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
 from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import state_notes
-from vkfuse.methods import METHOD, checked_methods
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
-from vkfuse.program import Program, from_exported, load
+from vkfuse.program.check import Checked
+from vkfuse.program.load import Program, from_exported, load
+from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.runtimes import Runtime, find_runtime
@@ -34,7 +35,7 @@ from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
 
-Source = Path | str | ExportedProgram
+Source = Path | str | Checked | ExportedProgram
 
 _ON_CPU = {
     "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
@@ -60,12 +61,12 @@ def optimize(
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
 
     A mapping gives several programs by the names of their methods; what they share is stored once. A program by itself
-    is the method "forward". `changes` are fields of Options, as in ``optimize(program, "model.pte", runtime="1.4")``.
+    is the method "forward". `changes` are options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
 
     Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
     compute something else than the program; then `output` is what it was before.
     """
-    chosen, meter, target = dataclasses.replace(options or Options(), **changes), Meter(), Path(output)
+    chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
     runtime = find_runtime(chosen.runtime)
     given = (
         None
@@ -113,9 +114,10 @@ def inspect(
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
+    **changes: Any,
 ) -> Result:
     """The plan for one program or several without lowering: each table, its verdict and what it would take."""
-    chosen, meter = options or Options(), Meter()
+    chosen, meter = (options or Options()).changed(changes), Meter()
     runtime = find_runtime(chosen.runtime)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose):
@@ -144,7 +146,8 @@ def _programs(
 def _program(source: Source, options: Options) -> Program:
     if isinstance(source, ExportedProgram):
         return from_exported(source)
-    return load(Path(source), allow_pickle=options.allow_pickle)
+    of = source if isinstance(source, Checked) else Path(source)
+    return load(of, allow_pickle=options.allow_pickle, max_memory=options.max_memory)
 
 
 def _input(program: Program) -> InputFile | None:

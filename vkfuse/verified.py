@@ -8,7 +8,7 @@ import torch
 
 from vkfuse.errors import CheckFailedError
 from vkfuse.options import Options
-from vkfuse.program import Program
+from vkfuse.program.load import Program
 from vkfuse.pte import read_pte
 from vkfuse.report.model import Verify
 from vkfuse.verify.compare import Tolerance

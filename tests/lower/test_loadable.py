@@ -10,7 +10,7 @@ from vkfuse.lower import loadable
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import Options
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte
 from vkfuse.report.build import measure
 

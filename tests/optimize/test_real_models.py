@@ -7,7 +7,7 @@ import torch
 from outcome import worst_error
 from real_models import causal, encoder, llama
 
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 SUMS = 2e-5  # float32 products summed in another order, over two layers

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.editor import GraphEditor

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from vkfuse.operators import register_operators
 from vkfuse.options import LookupLayout
+from vkfuse.program.operators import register_operators
 from vkfuse.rewrite.decisions import Refusal
 from vkfuse.rewrite.grids import Grid
 from vkfuse.rewrite.packing.groups import pad, padded_group, regroup, row_bytes

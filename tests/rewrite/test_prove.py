@@ -10,7 +10,7 @@ from torch import nn
 
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import LookupLayout
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite import prove as proving

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, repair

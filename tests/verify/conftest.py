@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from vkfuse.lower.quiet import quiet
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from vkfuse.demo import DecoderConfig, quantized_decoder
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.verify.reference import Arithmetic, Reference
 from vkfuse.verify.session import run_file

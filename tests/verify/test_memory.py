@@ -10,7 +10,7 @@ import torch
 from stock_programs import Dequantized, as_lookup
 
 from vkfuse.lower.quiet import quiet
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 
 ROOT = Path(__file__).parents[2]
 ROWS, COLUMNS, GROUP = 131072, 1024, 32
@@ -19,7 +19,7 @@ _GROWTH = """
 import sys
 from pathlib import Path
 from vkfuse.lower.quiet import quiet
-from vkfuse.program import load
+from vkfuse.program.load import load
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 def resident(field):

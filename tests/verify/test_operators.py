@@ -9,7 +9,7 @@ import pytest
 import torch
 from executorch.backends.vulkan.op_registry import vulkan_supported_ops
 
-from vkfuse.operators import register_operators
+from vkfuse.program.operators import register_operators
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.pte.values import Int

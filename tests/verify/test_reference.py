@@ -8,7 +8,7 @@ from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
 from vkfuse.errors import InputError
-from vkfuse.program import from_exported
+from vkfuse.program.load import from_exported
 from vkfuse.verify import rowwise
 from vkfuse.verify.reference import Arithmetic, Reference, noisy_runtime
 

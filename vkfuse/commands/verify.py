@@ -14,8 +14,8 @@ from rich.console import Console
 from vkfuse.commands.formats import Format
 from vkfuse.errors import InputError
 from vkfuse.lower.quiet import quiet
-from vkfuse.operators import register_operators
-from vkfuse.program import load
+from vkfuse.program.load import load
+from vkfuse.program.operators import register_operators
 from vkfuse.pte.ptd import read_ptd
 from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Verification

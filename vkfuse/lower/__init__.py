@@ -1,1 +1,1 @@
-"""Program -> .pte. Beside `vkfuse.operators`, the only importer of ExecuTorch."""
+"""Program -> .pte. Beside `vkfuse.program.operators`, the only importer of ExecuTorch."""

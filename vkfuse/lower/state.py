@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.program import constants_of
+from vkfuse.program.load import constants_of
 
 _NAMED = 3  # buffers that a note spells out
 

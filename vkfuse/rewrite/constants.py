@@ -7,7 +7,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program import constants_of
+from vkfuse.program.load import constants_of
 from vkfuse.rewrite.content import content
 
 

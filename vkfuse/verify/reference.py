@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from vkfuse.errors import InputError, VkfuseError
-from vkfuse.program import constants_of
+from vkfuse.program.load import constants_of
 from vkfuse.verify.errors import first_line
 from vkfuse.verify.rowwise import RowTable
 from vkfuse.verify.steps import Argument

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from vkfuse.errors import FormatError, InputError, VkfuseError
-from vkfuse.operators import register_operators
+from vkfuse.program.operators import register_operators
 from vkfuse.pte.calls import site_of
 from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import (

@@ -10,7 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.errors import CheckFailedError, InputError
-from vkfuse.operators import register_operators
+from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.runtimes import DEFAULT

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from vkfuse.errors import InputError, UnsafePickleError
-from vkfuse.guard import pickle_globals
+from vkfuse.program.pickles import pickle_globals
 
 OBJECTS = st.recursive(
     st.one_of(

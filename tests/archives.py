@@ -30,11 +30,15 @@ class Touch:
 
 @dataclass
 class Archive:
-    """The members of a .pt2 without their common folder; `extra` follow them, names may repeat."""
+    """The members of a .pt2 without their common folder; `extra` follow them, names may repeat.
+
+    The last one, whose name ends with 10, stands `repeated` times more in the directory, as 11, 12, ...
+    """
 
     members: dict[str, bytes]
     extra: list[tuple[str, bytes]] = field(default_factory=list)
     folder: str = "model/"
+    repeated: int = 0
 
     def edit_json(self, member: str, change: Callable[[Any], None]) -> None:
         """Change a member in place."""
@@ -44,7 +48,8 @@ class Archive:
 
     def encoded(self) -> bytes:
         """The archive's bytes, uncompressed as torch writes them."""
-        return zipped((self.folder + name, data) for name, data in (*self.members.items(), *self.extra))
+        whole = zipped((self.folder + name, data) for name, data in (*self.members.items(), *self.extra))
+        return _with_repeated(whole, self.repeated) if self.repeated else whole
 
 
 def take_apart(path: Path) -> Archive:
@@ -71,6 +76,15 @@ def _parts(archive: bytes) -> tuple[bytes, bytes, int]:
     """The members, the directory, and the number of entries of a zip without a comment."""
     _, _, _, _, count, size, at, _ = _DIRECTORY_END.unpack(archive[-_DIRECTORY_END.size :])
     return archive[:at], archive[at : at + size], count
+
+
+def _with_repeated(archive: bytes, times: int) -> bytes:
+    """The archive with the directory's last entry, name_10, repeated as name_11 and so on: bytes that count again."""
+    members, directory, count = _parts(archive)
+    last = directory[directory.rindex(b"PK\1\2") :]
+    directory += b"".join(last.replace(b"_10", f"_{11 + n}".encode(), 1) for n in range(times))
+    end = _DIRECTORY_END.pack(b"PK\5\6", 0, 0, count + times, count + times, len(directory), len(members), 0)
+    return members + directory + end
 
 
 def behind_another(shown: bytes, hidden: bytes) -> bytes:

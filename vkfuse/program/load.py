@@ -1,20 +1,23 @@
 """A .pt2, or a program in memory, as a `Program`: functional, every weight a plain constant with a name."""
 
 import contextlib
-import io
-import pickle
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from torch._export.serde import schema
+from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 from torch.export import ExportedProgram
 
-from vkfuse.errors import InputError, LoweringError, UnsafePickleError
-from vkfuse.guard import check_archive, is_allowed
-from vkfuse.operators import register_operators
+from vkfuse.errors import InputError, LoweringError
+from vkfuse.program import rebuilt
+from vkfuse.program.bounds import check_evaluated, check_excess, memory_limit
+from vkfuse.program.check import INPUTS, Checked, open_checked
+from vkfuse.program.operators import register_operators
+from vkfuse.program.payload import tensors, unpickled
+from vkfuse.program.targets import check_targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +37,28 @@ class Program:
         return self.exported.example_inputs  # type: ignore[no-any-return]
 
 
-def load(path: Path, *, allow_pickle: bool = False) -> Program:
-    """Read a .pt2 from `path`, or from stdin where it is `-`, after the guard has looked through it.
+def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int | None = None) -> Program:
+    """Read a .pt2 from a path, or from stdin where it is `-`, after it has been looked through.
 
-    Raises InputError (unreadable, not an exported program) and UnsafePickleError.
+    `max_memory` bounds in bytes what its constants may evaluate to, in place of a multiple of the file's size.
+    Raises InputError (unreadable, not an exported program, beyond all bounds) and UnsafePickleError.
     """
-    name = "stdin" if str(path) == "-" else str(path)
-    source, size = _open(path, name)
-    unpickling = contextlib.nullcontext() if allow_pickle else _guarded_unpickling()
-    with source, check_archive(source, name, allow_pickle=allow_pickle) as archive, unpickling:
-        exported = _deserialize(archive, name)
-    return Program(exported=plain(exported, name), name=name, bytes=size)
+    checked = (
+        source
+        if isinstance(source, Checked)
+        else open_checked(source, allow_pickle=allow_pickle, max_memory=max_memory)
+    )
+    register_operators()
+    with _reported(checked.name):
+        exported = _trusted(checked) if checked.model is None else _deserialized(checked, checked.model)
+    if checked.model is None:
+        return Program(exported=plain(exported, checked.name), name=checked.name, bytes=checked.bytes)
+    limit = memory_limit(checked.bytes, max_memory)
+    check_targets(exported, checked.name)
+    check_excess(rebuilt.excess(exported), limit, checked.name)
+    made = plain(exported, checked.name)
+    check_evaluated(rebuilt.steps(made), rebuilt.stored_names(made), limit, checked.name)
+    return Program(exported=made, name=checked.name, bytes=checked.bytes)
 
 
 def from_exported(exported: ExportedProgram, name: str = "program") -> Program:
@@ -53,66 +67,36 @@ def from_exported(exported: ExportedProgram, name: str = "program") -> Program:
     return Program(exported=plain(exported, name), name=name, bytes=None)
 
 
-def _open(path: Path, name: str) -> tuple[IO[bytes], int]:
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read()
-            return io.BytesIO(data), len(data)
-        return path.open("rb"), path.stat().st_size
-    except OSError as error:
-        raise InputError(
-            f"{name}: {error.strerror or error}", hint="check the path and its permissions"
-        ) from error
+def _trusted(checked: Checked) -> ExportedProgram:
+    """What torch itself loads, code included."""
+    exported = torch.export.load(checked.archive.stream())
+    exported._guards_code = []  # source text that ExportedProgram.module() would execute  # noqa: SLF001
+    return exported
 
 
-class _GuardedUnpickler(pickle.Unpickler):
-    """Imports only what the guard allows: a second line, for what the guard might have read differently."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class or function `module.name`. Raises UnsafePickleError where it is not allowed."""
-        if not is_allowed(f"{module}.{name}"):
-            raise UnsafePickleError(f"a pickle wants to import {module}.{name!r}, which is not allowed")
-        return super().find_class(module, name)
-
-
-class _GuardedPickle:
-    """The part of the pickle module that torch.load uses."""
-
-    Unpickler = _GuardedUnpickler
-    load = staticmethod(lambda stream, **options: _GuardedUnpickler(stream, **options).load())
+def _deserialized(checked: Checked, model: dict[str, Any]) -> ExportedProgram:
+    """The program of checked data, by the part of ``torch.export.load`` that builds it."""
+    inputs = unpickled(checked.archive, INPUTS) if INPUTS in checked.archive else None
+    return ExportedProgramDeserializer().deserialize(
+        _dict_to_dataclass(schema.ExportedProgram, model),  # type: ignore[no-untyped-call]
+        tensors(checked.archive, checked.weights),
+        tensors(checked.archive, checked.constants),
+        inputs,
+    )
 
 
 @contextlib.contextmanager
-def _guarded_unpickling() -> Iterator[None]:
-    """Let every torch.load within that is not restricted to weights use the guarded unpickler."""
-    unguarded = torch.load
-
-    def guarded(*args: Any, weights_only: bool | None = None, **options: Any) -> Any:
-        if weights_only is False:
-            options["pickle_module"] = _GuardedPickle
-        return unguarded(*args, weights_only=weights_only, **options)
-
-    torch.load = guarded
+def _reported(name: str) -> Iterator[None]:
+    """Turn whatever torch raises on a damaged program into one error that names the file."""
     try:
         yield
-    finally:
-        torch.load = unguarded
-
-
-def _deserialize(source: IO[bytes], name: str) -> ExportedProgram:
-    """``torch.export.load`` with torchao and ExecuTorch's operators registered."""
-    register_operators()
-    try:
-        exported = torch.export.load(source)
-    except UnsafePickleError as error:
-        raise UnsafePickleError(f"{name}: {error.message}", hint=error.hint) from error
-    except Exception as error:  # upstream raises anything on a damaged archive
+    except InputError:
+        raise
+    except Exception as error:  # upstream raises anything
         raise InputError(
-            f"{name}: torch.export.load failed: {_first_line(error)}",
+            f"{name}: the program cannot be rebuilt: {_first_line(error)}",
             hint=f"export the program again with torch {torch.__version__.split('+')[0]}",
         ) from error
-    exported._guards_code = []  # source text that ExportedProgram.module() would execute  # noqa: SLF001
-    return exported
 
 
 def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
