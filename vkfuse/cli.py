@@ -1,22 +1,24 @@
 """The command line: parse, call one function, render, exit code. Heavy packages load inside the commands."""
 
 import contextlib
+import math
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
 
-from vkfuse import __version__
+from vkfuse import __version__, signals, streams
 from vkfuse.commands import shader
 from vkfuse.commands.formats import Format as TextOrJson
-from vkfuse.errors import ExitCode, VkfuseError
+from vkfuse.errors import ExitCode, VkfuseError, remedy
+from vkfuse.limits import Limits, enforce, parse_seconds, parse_size
 from vkfuse.options import (
     DEFAULT_LAYOUT,
     BaselineChoice,
@@ -26,14 +28,18 @@ from vkfuse.options import (
     Storage,
     VulkanOptions,
 )
+from vkfuse.output import Publication, reported, write
 from vkfuse.program.methods import parse_methods
 from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
+from vkfuse.signals import Interrupted
+from vkfuse.streams import ReaderGoneError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+_Parsed = TypeVar("_Parsed", int, float)
 app = typer.Typer(
     name="vkfuse",
     help="Turn torchao-quantized PyTorch programs into small, loadable, proven ExecuTorch Vulkan files.",
@@ -73,6 +79,46 @@ VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def _parsed_by(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
+    """Turn the parser's ValueError into an error of usage."""
+
+    def parser(text: str) -> _Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parser
+
+
+def _tolerance(text: str) -> float:
+    """A number that differences can be held against. ValueError."""
+    tolerance = float(text)
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"{text!r} is no tolerance: write a number from 0 on")
+    return tolerance
+
+
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        parser=_parsed_by(parse_size),
+        help="End the run with exit code 2 when it takes more: 4GiB, 1.5GB, bytes. Needs Linux.",
+    ),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        parser=_parsed_by(parse_seconds),
+        help="End the run with exit code 2 when it takes longer: 90, 90s, 5m, 1.5h.",
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -127,6 +173,8 @@ def optimize(
     allow_pickle: PickleOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
+    max_memory: MemoryOption = None,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods."""
     sources = parse_methods(models)
@@ -143,12 +191,21 @@ def optimize(
         verify=verify,
         allow_pickle=allow_pickle,
         verbose=verbose,
+        max_memory=max_memory,
     )
-    with _reports(report) as reports, _progress(quiet=quiet) as progress:
-        result = _pipeline().optimize(sources, output, options, progress=progress)
-        reports(result.report)
-    if not quiet:
-        _print(result.report, fmt, sys.stderr if str(output) == "-" else sys.stdout)
+    reports = report or []
+    lift = enforce(Limits(memory=max_memory, seconds=timeout), [output, *reports])
+    with (
+        _outputs(_reads(sources, options.baseline), reports, lift) as outputs,
+        _progress(quiet=quiet) as stage,
+    ):
+        temporary, to_stdout = outputs.publication.file(output, "-o"), str(output) == "-"
+        if not quiet and not to_stdout:
+            outputs.publication.prints()
+        result = _pipeline().optimize(sources, output, options, progress=stage, into=temporary)
+        outputs.fill(result.report)
+        if not quiet:
+            _print(result.report, fmt, sys.stderr if to_stdout else sys.stdout)
 
 
 @app.command()
@@ -161,15 +218,21 @@ def inspect(
     allow_pickle: PickleOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
+    max_memory: MemoryOption = None,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Show each quantized table of MODEL.pt2, its verdict and what it would take, without lowering."""
     sources = parse_methods(models)
-    options = Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose)
-    with _reports(report) as reports, _progress(quiet=quiet) as progress:
-        result = _pipeline().inspect(sources, options, progress=progress)
-        reports(result.report)
-    if not quiet:
-        _print(result.report, fmt, sys.stdout)
+    options = Options(runtime=runtime, allow_pickle=allow_pickle, verbose=verbose, max_memory=max_memory)
+    reports = report or []
+    lift = enforce(Limits(memory=max_memory, seconds=timeout), reports)
+    with _outputs(_reads(sources), reports, lift) as outputs, _progress(quiet=quiet) as stage:
+        if not quiet:
+            outputs.publication.prints()
+        result = _pipeline().inspect(sources, options, progress=stage)
+        outputs.fill(result.report)
+        if not quiet:
+            _print(result.report, fmt, sys.stdout)
 
 
 @app.command("report")
@@ -185,15 +248,22 @@ def report_command(
     report: ReportOption = None,
     fmt: FormatOption = Format.TEXT,
     quiet: QuietOption = False,
+    max_memory: MemoryOption = None,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Describe NEW.pte, and what changed against BASE.pte. Needs neither torch nor ExecuTorch."""
     from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
 
-    with _reports(report) as reports:
+    reports = report or []
+    lift = enforce(Limits(memory=max_memory, seconds=timeout), reports)
+    reads = [("NEW.pte", new), *([] if base is None else [("BASE.pte", base)])]
+    with _outputs(reads, reports, lift) as outputs:
+        if not quiet:
+            outputs.publication.prints()
         made = report_files(new, base, runtime)
-        reports(made)
-    if not quiet:
-        _print(made, fmt, sys.stdout)
+        outputs.fill(made)
+        if not quiet:
+            _print(made, fmt, sys.stdout)
 
 
 @app.command()
@@ -210,8 +280,22 @@ def verify(
         list[Path] | None, typer.Option("--ptd", metavar="FILE", help="External data of the file.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=0, help="How many random inputs to try.")] = 3,
-    atol: Annotated[float | None, typer.Option(help="Absolute tolerance, in place of the dtype's.")] = None,
-    rtol: Annotated[float | None, typer.Option(help="Relative tolerance, in place of the dtype's.")] = None,
+    atol: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            parser=_parsed_by(_tolerance),
+            help="Absolute tolerance, in place of the dtype's.",
+        ),
+    ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            parser=_parsed_by(_tolerance),
+            help="Relative tolerance, in place of the dtype's.",
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help="Method of the file.")] = "forward",
     device: Annotated[
         bool, typer.Option("--device", help="Also run the lookups' shader on a Vulkan driver.")
@@ -220,9 +304,14 @@ def verify(
     fmt: Annotated[TextOrJson, typer.Option("--format", help="How to print the verdict.")] = TextOrJson.TEXT,
     allow_pickle: PickleOption = False,
     verbose: VerboseOption = False,
+    max_memory: MemoryOption = None,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2 does."""
-    with _progress(quiet=False) as progress:
+    lift = enforce(Limits(memory=max_memory, seconds=timeout), [])
+    reads = [("MODEL.pte", model), ("--against", against), *(("--ptd", path) for path in ptd or ())]
+    with _outputs(reads, [], lift) as outputs, _progress(quiet=False) as progress:
+        outputs.publication.prints()
         progress("loading")
         _pipeline()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch
@@ -244,8 +333,8 @@ def verify(
             allow_pickle=allow_pickle,
             verbose=verbose,
         )
-    with _to_reader():
         command.render(verification, fmt, _console(sys.stdout))
+        sys.stdout.flush()
     if not verification.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -257,16 +346,19 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """Write a realistic quantized decoder as model.pt2 and optimize it."""
-    with _progress(quiet=quiet) as progress:
-        pipeline = _pipeline()
-        from vkfuse.demo import write_demo  # noqa: PLC0415 - imports torch
-
+    program, model = folder / "model.pt2", folder / "model.pte"
+    with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        progress(f"writing {folder / 'model.pt2'}")
-        write_demo(folder / "model.pt2")
-        result = pipeline.optimize(folder / "model.pt2", folder / "model.pte", progress=progress)
-    if not quiet:
-        _print(result.report, Format.TEXT, sys.stdout)
+    with _outputs([], []) as outputs, _progress(quiet=quiet) as stage:
+        temporaries = [outputs.publication.file(path) for path in (program, model)]
+        if not quiet:
+            outputs.publication.prints()
+        _pipeline()
+        from vkfuse.commands.demo import make_demo  # noqa: PLC0415 - imports torch
+
+        report = make_demo(program, model, *temporaries, progress=stage)
+        if not quiet:
+            _print(report, Format.TEXT, sys.stdout)
 
 
 def _pipeline() -> "ModuleType":
@@ -293,107 +385,121 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         yield status.update
 
 
-def _print(report: Report, fmt: Format, stream: TextIO) -> None:
-    with _to_reader():
-        render(report, fmt, _console(stream))
+_Reads = Sequence[tuple[str, Path]]  # what the user calls each file that a run reads, and its path
+
+
+def _reads(sources: Mapping[str, Path], baseline: BaselineChoice | Path = BaselineChoice.NONE) -> _Reads:
+    """The programs, and the baseline where it is a file."""
+    of_baseline = [] if isinstance(baseline, BaselineChoice) else [("--baseline", baseline)]
+    return [*(("MODEL.pt2", path) for path in sources.values()), *of_baseline]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outputs:
+    """What a run publishes: the model and other files through `publication`, and the reports."""
+
+    publication: Publication
+    reports: Sequence[tuple[Path, Path]]
+
+    def fill(self, report: Report) -> None:
+        """Write the report to each path, its format by the suffix. OutputError."""
+        for path, temporary in self.reports:
+            text = rendered(report, _FORMATS.get(path.suffix, Format.TEXT)).encode(errors="backslashreplace")
+            write(temporary, partial(_put, text), path)
 
 
 @contextlib.contextmanager
-def _reports(paths: list[Path] | None) -> Iterator[Callable[[Report], None]]:
-    """A function that writes a report to each path, its format by the suffix.
-
-    The paths are opened before any work, and published together at the end. Raises OutputError.
-    """
-    from vkfuse.output import atomic_file, write  # noqa: PLC0415 - only where there are files to write
-
-    with contextlib.ExitStack() as stack:
-        temporaries = [(path, stack.enter_context(atomic_file(path))) for path in paths or ()]
-
-        def fill(report: Report) -> None:
-            for path, temporary in temporaries:
-                text = rendered(report, _FORMATS.get(path.suffix, Format.TEXT)).encode()
-                write(temporary, partial(_put, text), path)
-
-        yield fill
+def _outputs(
+    reads: _Reads, reports: Sequence[Path], lift: Callable[[], object] = lambda: None
+) -> Iterator[_Outputs]:
+    """The outputs of a run, refused before any work where one is another file of it, published together at the end."""
+    with Publication(before_renames=lift) as publication:
+        for role, path in reads:
+            publication.reads(role, path)
+        temporaries = [(path, publication.file(path, "--report")) for path in reports]
+        yield _Outputs(publication=publication, reports=temporaries)
 
 
 def _put(data: bytes, stream: IO[bytes]) -> None:
     stream.write(data)
 
 
+def _print(report: Report, fmt: Format, stream: TextIO) -> None:
+    render(report, fmt, _console(stream))
+    stream.flush()
+
+
 LOG_WIDTH = 110  # columns where there is no terminal to ask
-
-
-@contextlib.contextmanager
-def _to_reader() -> Iterator[None]:
-    """Write a result: a reader that goes away is no failed check, which Typer and Rich would make of it (exit 1)."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise _ReaderGoneError from error
-
-
-class _Console(Console):
-    """A console that leaves a broken pipe to the command."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise what Rich caught."""
-        raise BrokenPipeError
 
 
 def _console(stream: TextIO) -> Console:
     """A console on `stream`, as wide as the terminal, or as a log."""
-    console = _Console(file=stream)
+    console = Console(file=stream)
     return (
-        console if console.is_terminal or "COLUMNS" in os.environ else _Console(file=stream, width=LOG_WIDTH)
+        console if console.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
     )
 
 
 _FORMATS = {".json": Format.JSON, ".md": Format.MARKDOWN}
 
 
-class _ReaderGoneError(BaseException):
-    """The reader of stdout went away."""
-
-
-class _Interrupted(BaseException):
-    """Ctrl-C or a cancelled job. No Exception: upstream swallows those."""
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise _Interrupted
-
-
 def main() -> NoReturn:
     """Entry point: every error ends in one line, a remedy and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        app()
-    except VkfuseError as error:
-        code = _fail(error.message, error.hint, error.exit_code)
-    except ModuleNotFoundError as error:
-        code = _fail(f"this command needs the package {error.name!r}", "pip install vkfuse", ExitCode.USAGE)
-    except _Interrupted:
-        code = _fail("interrupted", "nothing was written", ExitCode.INTERRUPTED)
-    except (BrokenPipeError, _ReaderGoneError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
-        code = ExitCode.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - a user never sees a traceback unless asked for
-        code = _unexpected(error)
+    streams.prepare()
+    code = _code()
+    signals.ignore()
     sys.exit(code)
 
 
-def _fail(message: str, hint: str, code: ExitCode) -> ExitCode:
+def _code() -> int:
+    """Run the command, then write out what stdout still holds. Gives the exit code."""
+    code = _guarded(_command)
+    flushed = _guarded(lambda: sys.stdout.flush() or ExitCode.OK)
+    return code or flushed
+
+
+def _command() -> int:
+    signals.listen()
+    try:
+        app()
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else ExitCode.OK
+    return ExitCode.OK
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """The exit code of `run`, whatever it raises: the one place where errors become messages."""
+    try:
+        return run()
+    except (BrokenPipeError, ReaderGoneError):
+        return ExitCode.BROKEN_PIPE
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - a user never sees a traceback unless asked for
+        return _told(error)
+
+
+def _told(error: BaseException) -> ExitCode:
+    """Say what happened and what to do, and give the exit code."""
+    code = ExitCode.USAGE
+    match error:
+        case VkfuseError():
+            message, hint, code = error.message, error.hint, error.exit_code
+        case Interrupted():
+            message, hint, code = "interrupted", "nothing was written", ExitCode.INTERRUPTED
+        case ModuleNotFoundError():
+            message, hint = f"this command needs the package {error.name!r}", "pip install vkfuse"
+        case OSError():
+            named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            message, hint = f"{named}{error.strerror or error}", remedy(error)
+        case UnicodeError():
+            message, hint = f"text in another encoding: {error}", "set PYTHONUTF8=1"
+        case MemoryError():
+            message, hint = "out of memory", "free some, or allow the process more"
+        case _:
+            if {"-v", "--verbose"} & set(sys.argv):
+                traceback.print_exception(error)
+            text = next(iter(str(error).strip().splitlines()), "")
+            message, code = f"{type(error).__name__}: {text[:300]}", ExitCode.FAULT
+            hint = "a fault in vkfuse: run again with -v and report the traceback"
     lines = [f"vkfuse: error: {message}"] + ([f"  hint: {hint}"] if hint else [])
     sys.stderr.write("\n".join(lines) + "\n")
     return code
-
-
-def _unexpected(error: Exception) -> ExitCode:
-    if {"-v", "--verbose"} & set(sys.argv):
-        traceback.print_exc()
-    text = next(iter(str(error).strip().splitlines()), "")
-    hint = "a fault in vkfuse: run again with -v and report the traceback"
-    return _fail(f"{type(error).__name__}: {text[:300]}", hint, ExitCode.LOWERING)

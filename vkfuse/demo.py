@@ -5,7 +5,7 @@ Llama's shape at a small scale: grouped-query attention, RMSNorm, rotary embeddi
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -128,7 +128,7 @@ def quantized_decoder(config: DecoderConfig) -> torch.export.ExportedProgram:
     return torch.export.export(model, (tokens,), dynamic_shapes=({1: length},))
 
 
-def write_demo(path: Path, config: DecoderConfig | None = None) -> None:
+def write_demo(stream: IO[bytes], config: DecoderConfig | None = None) -> None:
     """Write the demo decoder as a .pt2."""
     with quiet():
-        torch.export.save(quantized_decoder(config or DecoderConfig()), path)
+        torch.export.save(quantized_decoder(config or DecoderConfig()), stream)

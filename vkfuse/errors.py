@@ -1,20 +1,32 @@
 """The errors that a user sees: one line, a remedy, and the exit code of the command."""
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final, Self
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command line tool."""
+    """Exit codes of the command line tool, and what each means: the table of the README."""
 
-    OK = 0
-    CHECK_FAILED = 1  # a check that the user asked for: budget, requirement, diff, verify
-    USAGE = 2  # bad usage, unreadable input, unwritable output
-    LOWERING = 3  # the program could not be lowered to a loadable file
-    INTERRUPTED = 130  # Ctrl-C, as shells count it
-    BROKEN_PIPE = 141  # the reader of stdout went away, likewise
+    meaning: str
+
+    OK = 0, "done"
+    CHECK_FAILED = 1, "a check that was asked for failed: the file does not compute what the program does"
+    USAGE = 2, "bad usage, unreadable input, unwritable output, or a limit of time or memory was reached"
+    LOWERING = 3, "the program could not be lowered to a file that the runtime loads"
+    FAULT = 70, "a fault in vkfuse itself"
+    INTERRUPTED = 130, "interrupted by Ctrl-C, SIGTERM or SIGHUP; nothing was written"
+    BROKEN_PIPE = 141, "the reader of stdout went away"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """A member that is its code."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class VkfuseError(Exception):
@@ -66,6 +78,10 @@ class OutputError(VkfuseError):
     """The output cannot be written."""
 
 
+class LimitError(VkfuseError):
+    """A limit of time or memory was reached."""
+
+
 class MissingPackageError(VkfuseError):
     """A command needs a package that is not installed."""
 
@@ -80,3 +96,23 @@ class LoweringError(VkfuseError):
     """The program could not be lowered to a loadable file."""
 
     exit_code = ExitCode.LOWERING
+
+
+_SPACE: Final = "free some space, or write elsewhere"
+_FILES: Final = "raise the limit on open files (ulimit -n)"
+_REMEDIES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        errno.ENOSPC: _SPACE,
+        errno.EDQUOT: _SPACE,
+        errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write elsewhere",
+        errno.EMFILE: _FILES,
+        errno.ENFILE: _FILES,
+        errno.ELOOP: "its symbolic links lead to each other: repair them",
+        errno.ENOMEM: "free some memory",
+    }
+)
+
+
+def remedy(error: OSError, otherwise: str = "check the path and its permissions") -> str:
+    """What to do about an error of the system."""
+    return _REMEDIES.get(error.errno or 0, otherwise)

@@ -1,81 +1,389 @@
-"""Output is atomic: a temporary file beside the target, fsync, rename; a failed run leaves what was there."""
+"""The files of a run are published together or not at all; a failed run leaves what was there.
+
+Each is written to a temporary beside its target, which is synced and renamed once all are whole. A run holds a lock on its
+temporaries, so that the next one can tell what a killed run left behind from what a running one still needs.
+"""
 
 import contextlib
+import fcntl
 import os
+import re
+import secrets
 import shutil
-import sys
+import signal
+import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Final, Self
 
-from vkfuse.errors import OutputError
+from vkfuse.errors import OutputError, remedy
+from vkfuse.signals import Interrupted, handled_by
+from vkfuse.streams import STDIN, STDOUT, ReaderGoneError, require_stdout
+
+_TEMPORARY: Final = re.compile(r"\.vkfuse-[0-9a-f]{8}\.tmp")
+_STDOUT_NAMES: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+_ANY_WRITE: Final = 0o222
+_Key = tuple[object, ...]  # tells whether two names are one file
 
 
-@contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
-    """A temporary path to write to, renamed to `target` when the block ends well and removed when it does not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """A file and what the user calls it: an option or argument, and the path."""
 
-    `-` writes to stdout. The temporary is created at once, so that an unwritable folder is found before any work.
-    Raises OutputError where the target cannot be written, the disk is full included.
+    role: str
+    path: str
+    key: _Key | None
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.role, self.path) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """A target, the regular file that it is or will be (None for stdout, a device, a pipe), and the temporary for it."""
+
+    target: Path
+    place: Path | None
+    old: os.stat_result | None
+    temporary: Path
+    lock: int
+
+
+class Publication:
+    """The outputs of a run. Within the block they are written to temporaries; at its end all are published or none.
+
+    A report is printed to stdout after everything is written, within the block, because a full device must undo the rest.
+    Raises OutputError, before any work, for what cannot be written and for an output that is another file of the run.
     """
-    with _reported(target):
-        if target.is_dir():
-            raise IsADirectoryError(21, "is a directory")
-        place = _place(target)
-        folder = None if place is None else place.parent
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=folder)
-        os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with _reported(target):
-            _publish(temporary, target, place)
-    finally:
-        temporary.unlink(missing_ok=True)
 
+    def __init__(self, *, before_renames: Callable[[], object] = lambda: None) -> None:
+        self._read: list[_Named] = []
+        self._written: list[_Named] = []
+        self._outputs: list[_Output] = []
+        self._before_renames = before_renames
+        self.published = False
 
-def _place(target: Path) -> Path | None:
-    """The regular file that `target` is or will be, links followed; None for stdout, a device or a pipe."""
-    if str(target) == "-":
-        return None
-    resolved = target.resolve()
-    return None if resolved.exists() and not resolved.is_file() else resolved
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
+        try:
+            if kind is None or kind is ReaderGoneError:  # who reads the printed report decides nothing
+                self.publish()
+        except Interrupted:
+            if not self.published:
+                raise
+        finally:
+            self._drop()
 
-def _publish(temporary: Path, target: Path, place: Path | None) -> None:
-    if place is None:
-        with contextlib.nullcontext(sys.stdout.buffer) if str(target) == "-" else target.open("wb") as stream:
-            with temporary.open("rb") as source:
-                shutil.copyfileobj(source, stream)
-            stream.flush()
-        return
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask())
-    temporary.replace(place)
+    def reads(self, role: str, path: Path) -> None:
+        """Say that the run reads `path` (`-` is stdin), which no output may be."""
+        name, is_stdin = str(path), str(path) == "-"
+        named = _Named(role=role, path=name, key=_of_descriptor(STDIN) if is_stdin else _of_path(path))
+        _check_apart(named, self._written)
+        self._read.append(named)
+
+    def prints(self) -> None:
+        """Say that the run prints to stdout. OutputError where it is closed, or leads to a file of the run."""
+        require_stdout()
+        self._claim(_Named(role="", path="stdout", key=_of_descriptor(STDOUT)))
+
+    def file(self, target: Path, role: str = "") -> Path:
+        """A temporary to write in place of `target`, which is stdout where it is `-`."""
+        key: _Key | None
+        if str(target) in _STDOUT_NAMES:
+            require_stdout()
+            place = old = None
+            key = _of_descriptor(STDOUT) or ("stdout",)
+        else:
+            with reported(target):
+                place, old = _look(target)
+                key = None if place is None else _of_path(place)
+        self._claim(_Named(role=role, path=str(target), key=key))
+        if place is None:
+            with _in_temporary_folder():
+                temporary, lock = _temporary(Path(tempfile.gettempdir()), 0o600)
+        else:
+            with reported(target):
+                temporary, lock = _temporary(place.parent, 0o600 if old else 0o666)
+        self._outputs.append(_Output(target=target, place=place, old=old, temporary=temporary, lock=lock))
+        return temporary
+
+    def publish(self) -> None:
+        """Publish what was written, once. OutputError, and then every file is what it was."""
+        if self.published:
+            return
+        files = [(output, output.place) for output in self._outputs if output.place is not None]
+        for output, _ in files:
+            with reported(output.target):
+                _settle(output)
+        for output in self._outputs:
+            if output.place is None:
+                with reported(output.target):
+                    _send(output)
+        self._before_renames()
+        with _uninterrupted():
+            # The largest is the last, which needs no second copy of the old one.
+            _rename(sorted(files, key=lambda pair: pair[0].temporary.stat().st_size))
+            self.published = True
+
+    def _claim(self, named: _Named) -> None:
+        _check_apart(named, [*self._read, *self._written])
+        self._written.append(named)
+
+    def _drop(self) -> None:
+        for output in self._outputs:
+            output.temporary.unlink(missing_ok=True)
+            os.close(output.lock)
+        self._outputs.clear()
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:
     """Let `fill` write `path`; errors name `target`. Raises OutputError."""
-    with _reported(target), path.open("wb") as stream:
+    with reported(target), path.open("wb") as stream:
         fill(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
-def _reported(target: Path) -> Iterator[None]:
+def scratch() -> Iterator[IO[bytes]]:
+    """A temporary file without a name, which no killed run can leave behind. OutputError."""
+    with _in_temporary_folder(), tempfile.TemporaryFile() as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _in_temporary_folder() -> Iterator[None]:
+    """Name the folder for temporary files in errors of the system, and say how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "the folder for temporary files"
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}",
+            hint="set TMPDIR to a folder that has room and can be written",
+        ) from error
+
+
+def collect(folder: Path) -> None:
+    """Remove the temporaries in `folder` that no process holds a lock on: what killed runs left."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_unlocked(Path(entry.path))
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove a temporary whose lock is free; leave what cannot be opened, locked or removed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _temporary(folder: Path, mode: int) -> tuple[Path, int]:
+    """A new file, and the descriptor that holds its lock; what killed runs left beside it goes. The umask applies."""
+    collect(folder)
+    while True:
+        path = folder / f".vkfuse-{secrets.token_hex(4)}.tmp"
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            if _lock(descriptor):
+                return path, descriptor
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the file is ours: not one that another run has just taken for a killed one's and removed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, where nothing is collected either
+        return True
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _look(target: Path) -> tuple[Path | None, os.stat_result | None]:
+    """The regular file that `target` is or will be, links followed, and its status; OSError where it cannot be written."""
+    old = _status(target)
+    if old is not None and stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(21, "is a directory")
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        return None, old
+    place = Path(os.path.realpath(target))
+    folder = place.parent
+    if old is not None:
+        _check_writable(old, place, f"is write-protected (mode {stat.S_IMODE(old.st_mode):04o})")
+    status = folder.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(20, f"{folder} is no folder")
+    _check_writable(
+        status, folder, f"its folder is write-protected (mode {stat.S_IMODE(status.st_mode):04o})"
+    )
+    return place, old
+
+
+def _check_writable(status: os.stat_result, path: Path, why: str) -> None:
+    """PermissionError where nobody may write, which holds for root too, or we may not."""
+    if not status.st_mode & _ANY_WRITE:
+        raise PermissionError(13, why)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(13, f"{why}, and is another user's" if status.st_uid != os.geteuid() else why)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """The status of what `path` leads to, None where that is not there."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _of_path(path: Path) -> _Key | None:
+    """The key of a regular file or of one that is not there yet; None for a device, a pipe, and what cannot be read."""
+    try:
+        status = _status(path)
+    except OSError:
+        return None
+    return (os.path.realpath(path),) if status is None else _of_status(status)
+
+
+def _of_descriptor(descriptor: int) -> _Key | None:
+    try:
+        return _of_status(os.fstat(descriptor))
+    except OSError:
+        return None
+
+
+def _of_status(status: os.stat_result) -> _Key | None:
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _check_apart(named: _Named, others: list[_Named]) -> None:
+    for other in others:
+        if named.key is not None and named.key == other.key:
+            raise OutputError(
+                f"{named} and {other} are the same file", hint="give each output a name of its own"
+            )
+
+
+def _settle(output: _Output) -> None:
+    """Sync the temporary and give it the owner and mode of what it replaces, as far as the system lets it."""
+    with output.temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    if output.old is None:
+        return
+    with contextlib.suppress(PermissionError):
+        os.chown(output.temporary, output.old.st_uid, output.old.st_gid)
+    output.temporary.chmod(stat.S_IMODE(output.old.st_mode))
+
+
+def _send(output: _Output) -> None:
+    """Write the bytes to stdout, a device or a pipe."""
+    to_stdout = str(output.target) in _STDOUT_NAMES
+    with contextlib.nullcontext(require_stdout()) if to_stdout else output.target.open("wb") as stream:
+        with output.temporary.open("rb") as source:
+            shutil.copyfileobj(source, stream)
+        stream.flush()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """One rename: its place, and the old file under another name where there was one that may be wanted back."""
+
+    place: Path
+    backup: Path | None
+    was_there: bool
+
+    def undo(self) -> None:
+        """Make the place what it was; a last step that failed has changed nothing."""
+        if self.backup is not None:
+            self.backup.replace(self.place)
+        elif not self.was_there:
+            self.place.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove the old file."""
+        if self.backup is not None:
+            self.backup.unlink(missing_ok=True)
+
+
+def _rename(outputs: list[tuple[_Output, Path]]) -> None:
+    """Rename each temporary to its place; where one fails, put back those before it."""
+    steps: list[_Step] = []
+    try:
+        for output, place in outputs:
+            with reported(output.target):
+                steps.append(_step(place, last=output is outputs[-1][0]))
+                output.temporary.replace(place)
+    except OutputError:
+        for step in reversed(steps):
+            step.undo()
+        raise
+    finally:
+        for step in steps:
+            step.forget()
+    for folder in {place.parent for _, place in outputs}:
+        _sync(folder)
+
+
+def _step(place: Path, *, last: bool) -> _Step:
+    there = place.exists()
+    return _Step(place=place, backup=_kept(place) if there and not last else None, was_there=there)
+
+
+def _kept(place: Path) -> Path:
+    """The file under a second name; a copy on file systems that have no hard links."""
+    backup = place.with_name(f".vkfuse-{secrets.token_hex(4)}.old")
+    try:
+        os.link(place, backup)
+    except OSError:
+        shutil.copy2(place, backup)
+    return backup
+
+
+def _sync(folder: Path) -> None:
+    """Make renames in `folder` last through a power cut, where the system lets it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold signals back within, so that none comes between two renames, and deliver them afterwards."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler runs
+        yield
+        return
+    came: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    try:
+        with handled_by(remember):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def reported(target: Path | str) -> Iterator[None]:
     """Turn the system's errors into one that names the target and a remedy."""
     try:
         yield
     except OSError as error:
-        full = error.errno in {28, 122}  # ENOSPC, EDQUOT
-        hint = "free some space or write elsewhere with -o" if full else "choose a writable path with -o"
+        hint = remedy(error, "choose a writable path")
         raise OutputError(f"cannot write {target}: {error.strerror or error}", hint=hint) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

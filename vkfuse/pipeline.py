@@ -1,7 +1,7 @@
 """The order of the stages: load, plan, rewrite, lower, read back, compare, report. Prints nothing."""
 
+import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +18,14 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import state_notes
 from vkfuse.options import BaselineChoice, Options, Progress
-from vkfuse.output import atomic_file, write
+from vkfuse.output import Publication, scratch, write
 from vkfuse.program.check import Checked
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
+from vkfuse.pte.mapping import map_open
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.reader import parse_pte
 from vkfuse.pte.runtimes import Runtime, find_runtime
 from vkfuse.report.build import Measured, baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
@@ -56,6 +58,7 @@ def optimize(
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
+    into: Path | None = None,
     **changes: Any,
 ) -> Result:
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
@@ -64,7 +67,8 @@ def optimize(
     is the method "forward". `changes` are options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
 
     Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
-    compute something else than the program; then `output` is what it was before.
+    compute something else than the program; then `output` is what it was before. A caller that publishes the file itself,
+    together with others, writes it `into` a temporary of its own.
     """
     chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
     runtime = find_runtime(chosen.runtime)
@@ -73,7 +77,7 @@ def optimize(
         if isinstance(chosen.baseline, BaselineChoice)
         else measure(read_pte(chosen.baseline), chosen.runtime)
     )
-    with atomic_file(target) as temporary:
+    with _published(into, target, source, chosen) as temporary:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
             surveyed, plans = _plan(programs, runtime, chosen, progress)
@@ -107,6 +111,22 @@ def optimize(
             ),
         )
     return Result(report=report, output=target)
+
+
+@contextlib.contextmanager
+def _published(
+    into: Path | None, target: Path, source: Source | Mapping[str, Source], options: Options
+) -> Iterator[Path]:
+    """The file to write: `into`, which the caller publishes, or one that becomes `target` at the end."""
+    if into is not None:
+        yield into
+        return
+    sources = source.values() if isinstance(source, Mapping) else [source]
+    baselines = [] if isinstance(options.baseline, BaselineChoice) else [options.baseline]
+    with Publication() as publication:
+        for path in (read for read in [*sources, *baselines] if isinstance(read, Path | str)):
+            publication.reads("input", Path(path))
+        yield publication.file(target, "output")
 
 
 def inspect(
@@ -281,13 +301,14 @@ def _written(
     kind: BaselineKind, make: Callable[[], Lowered], plans: Mapping[str, Plans], options: Options
 ) -> _Before:
     """Write a baseline to a temporary file and measure what came out, or say why nothing did."""
-    with tempfile.TemporaryDirectory(prefix="vkfuse-") as folder:
-        path = Path(folder) / f"{kind}.pte"
-        try:
-            lowered = make()
-        except LoweringError as error:
-            return _Before(baseline=Baseline(kind=kind, bytes=None, loadable=False, note=error.message))
-        write(path, lowered.write, path)
-        measured = measure(read_pte(path), options.runtime, reasons=lowered.reasons)
-    baseline = dataclasses.replace(baseline_of(kind, measured), path="")
-    return _Before(baseline=baseline, measured=measured, plans=plans)
+    try:
+        lowered = make()
+    except LoweringError as error:
+        return _Before(baseline=Baseline(kind=kind, bytes=None, loadable=False, note=error.message))
+    with scratch() as stream:
+        lowered.write(stream)
+        stream.flush()
+        stream.seek(0)
+        pte = parse_pte(map_open(stream, kind))
+    measured = measure(pte, options.runtime, reasons=lowered.reasons)
+    return _Before(baseline=baseline_of(kind, measured), measured=measured, plans=plans)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vkfuse.cli import main
+from vkfuse.signals import SIGNALS
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ def vkfuse(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["vkfuse", *map(str, arguments)])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         capsys.readouterr()
         try:
             with pytest.raises(SystemExit) as left:

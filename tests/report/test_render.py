@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_text_keeps_to_the_width(full, width):
     if width >= 80:
         assert "83.0 MiB  0.668 MiB" in "\n".join(lines)
         assert "model.embed_tokens" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", [0, 1, 20, 60, 70, 80])
+def test_narrow_text_is_whole(full, width):
+    """Every character of a wide report is in a narrow one: a console of few columns, or none, cuts nothing off."""
+    narrow, wide = (rendered(full, Format.TEXT, width=columns) for columns in (width, 400))
+    assert Counter("".join(narrow.split())) == Counter("".join(wide.split()))
 
 
 def test_sections_stand_in_reading_order(full):

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections import Counter
 
+import pytest
 from rich.console import Console
 
 from vkfuse.pte.findings import Finding
@@ -61,8 +63,8 @@ DIFFERS = Verification(
 )
 
 
-def _text(verification):
-    console = Console(width=150, color_system=None, force_terminal=False)
+def _text(verification, width=150):
+    console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
         render_text(verification, console)
     return capture.get()
@@ -97,6 +99,13 @@ def test_text_says_what_departs_and_where():
         line.startswith("table head.weight in et_vk.linear_q4gsw.default") and line.endswith("row 3")
         for line in lines
     )
+
+
+@pytest.mark.parametrize("width", [0, 20, 60, 80])
+def test_narrow_text_is_whole(width):
+    """Every character of a wide verdict is in a narrow one."""
+    narrow, wide = (_text(DIFFERS, columns) for columns in (width, 400))
+    assert Counter("".join(narrow.split())) == Counter("".join(wide.split()))
 
 
 def test_text_of_a_pass_is_short():

@@ -1,7 +1,8 @@
 """`vkfuse shader`: the embedding shader, listed, built, exported, checked and timed. Imports no torch."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from vkfuse.commands.formats import Format
 from vkfuse.errors import ExitCode, VkfuseError
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VARIANTS, Variant
+from vkfuse.output import Publication, reported
 
 if TYPE_CHECKING:
     from vkfuse.glsl.bench import BenchOptions
@@ -108,9 +110,10 @@ def check(
     from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
 
     chosen = variants_matching(variant)
-    with open_device(device, validate=validate) as opened:
-        result = check_variants(opened, chosen, progress=progress(quiet=quiet))
-    show(check_text(result), result.as_dict(), fmt, report)
+    with results(fmt, report) as show:
+        with open_device(device, validate=validate) as opened:
+            result = check_variants(opened, chosen, progress=progress(quiet=quiet))
+        show(check_text(result), result.as_dict())
     if not result.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -149,10 +152,11 @@ def bench(
     from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
 
     chosen = variants_matching(variant, FLOAT_SCALES)
-    with open_device(device) as opened:
-        options = bench_options(opened.info, tokens, embed_dim, neighbours)
-        result = bench_variants(opened, options, chosen, progress=progress(quiet=quiet))
-    show(bench_text(result), result.as_dict(), fmt, report)
+    with results(fmt, report) as show:
+        with open_device(device) as opened:
+            options = bench_options(opened.info, tokens, embed_dim, neighbours)
+            result = bench_variants(opened, options, chosen, progress=progress(quiet=quiet))
+        show(bench_text(result), result.as_dict())
 
 
 def bench_options(
@@ -188,16 +192,29 @@ def variants_matching(pattern: str, variants: Sequence[Variant] = VARIANTS) -> t
     return chosen
 
 
-def show(text: str, data: dict[str, object], fmt: Format, paths: list[Path] | None) -> None:
-    """Print a result, and write it to each of `paths` in the format of its suffix. OutputError."""
-    from vkfuse.output import atomic_file  # noqa: PLC0415 - only with a result
+Show = Callable[[str, dict[str, object]], None]
 
-    both = {Format.TEXT: text, Format.JSON: json.dumps(data, indent=2) + "\n"}
-    for path in paths or []:
-        suffix_format = Format.JSON if path.suffix == ".json" else Format.TEXT
-        with atomic_file(path) as temporary:
-            temporary.write_text(both[suffix_format], encoding="utf-8")
-    typer.echo(both[fmt], nl=False)
+
+@contextlib.contextmanager
+def results(fmt: Format, paths: list[Path] | None) -> Iterator[Show]:
+    """A function that writes a result to each of `paths`, in the format of its suffix, and prints it.
+
+    The paths are checked before any work. OutputError.
+    """
+    with Publication() as publication:
+        publication.prints()
+        temporaries = [(path, publication.file(path, "--report")) for path in paths or ()]
+
+        def show(text: str, data: dict[str, object]) -> None:
+            both = {Format.TEXT: text, Format.JSON: json.dumps(data, indent=2) + "\n"}
+            for path, temporary in temporaries:
+                with reported(path):
+                    temporary.write_text(
+                        both[Format.JSON if path.suffix == ".json" else Format.TEXT], "utf-8"
+                    )
+            typer.echo(both[fmt], nl=False)
+
+        yield show
 
 
 def progress(*, quiet: bool) -> Callable[[str], None]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vkfuse.errors import OutputError
 from vkfuse.glsl.build import Build
 from vkfuse.glsl.manifest import (
     MANIFEST,
@@ -14,7 +13,7 @@ from vkfuse.glsl.manifest import (
     template_folder,
 )
 from vkfuse.glsl.variants import SHADER, VARIANTS
-from vkfuse.output import atomic_file
+from vkfuse.output import Publication, reported
 
 TREE_FOLDER = Path("backends/vulkan/runtime/graph/ops/glsl")
 
@@ -28,38 +27,34 @@ def export(folder: Path) -> tuple[Path, ...]:
         name: (template_folder() / name).read_bytes() for name in (f"{SHADER}.glsl", f"{SHADER}.yaml")
     }
     if (folder / TREE_FOLDER).is_dir():
-        return _write(folder / TREE_FOLDER, templates)
+        return _write({folder / TREE_FOLDER: templates})
     compiled = {f"{variant.name}{SPIRV}": shipped_spirv(variant) for variant in VARIANTS}
     manifest = {MANIFEST: shipped_manifest().dumps().encode()}
-    return (
-        *_write(folder / "glsl", templates),
-        *_write(folder / "spirv", compiled),
-        *_write(folder, manifest),
-    )
+    return _write({folder / "glsl": templates, folder / "spirv": compiled, folder: manifest})
 
 
 def ship(built: Build) -> tuple[Path, ...]:
     """Put a build into the package, in place of what it ships; for a source checkout."""
     folder = Path(str(shipped_folder()))
-    keep = {f"{name}{SPIRV}" for name in built.shaders}
+    shaders = {f"{name}{SPIRV}": spirv for name, spirv in built.shaders.items()}
+    bench = {f"{name}{SPIRV}": spirv for name, spirv in built.bench.items()}
+    manifest = {MANIFEST: built.manifest.dumps().encode()}
+    written = _write({folder: shaders | manifest, folder / "bench": bench})
     for path in folder.glob(f"*{SPIRV}"):
-        if path.name not in keep:
+        if path.name not in shaders:
             path.unlink()
-    return (
-        *_write(folder, {f"{name}{SPIRV}": spirv for name, spirv in built.shaders.items()}),
-        *_write(folder / "bench", {f"{name}{SPIRV}": spirv for name, spirv in built.bench.items()}),
-        *_write(folder, {MANIFEST: built.manifest.dumps().encode()}),
-    )
+    return written
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror}", hint="choose another folder"
-        ) from error
-    for name, data in files.items():
-        with atomic_file(folder / name) as temporary:
-            temporary.write_bytes(data)
-    return tuple(folder / name for name in files)
+def _write(folders: Mapping[Path, Mapping[str, bytes]]) -> tuple[Path, ...]:
+    """Write the files of each folder, all or none; their paths."""
+    files = {folder / name: data for folder, named in folders.items() for name, data in named.items()}
+    for folder in folders:
+        with reported(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    with Publication() as publication:
+        temporaries = {path: publication.file(path) for path in files}
+        for path, temporary in temporaries.items():
+            with reported(path):
+                temporary.write_bytes(files[path])
+    return tuple(files)

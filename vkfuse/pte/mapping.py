@@ -1,26 +1,55 @@
 """Files into memory without copying."""
 
 import mmap
+import os
+import stat
 import sys
 from pathlib import Path
+from typing import IO, Final
 
-from vkfuse.errors import InputError
+from vkfuse.errors import InputError, remedy
+
+LIMIT: Final = 512 << 20  # bytes of what cannot be mapped: stdin, a pipe, a device
+_CHUNK: Final = 1 << 20
 
 
 def map_file(path: Path | str) -> memoryview:
-    """Return the file's bytes, mapped read-only where the file allows it; `-` reads stdin. InputError."""
-    if str(path) == "-":
-        return memoryview(sys.stdin.buffer.read())
+    """Return the file's bytes, mapped read-only; `-` is stdin. InputError, also past LIMIT of what cannot be mapped."""
+    name = "stdin" if str(path) == "-" else str(path)
     try:
-        with Path(path).open("rb") as file:
-            return _map(file.fileno()) or memoryview(file.read())
+        if str(path) == "-":
+            return map_open(sys.stdin.buffer, name)
+        with Path(path).open("rb", buffering=0) as file:
+            return map_open(file, name)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {name}: {error.strerror or error}", hint=remedy(error)) from error
 
 
-def _map(descriptor: int) -> memoryview | None:
-    """Return the mapped file; None for pipes and empty files, which cannot be mapped."""
+def map_open(file: IO[bytes], name: str) -> memoryview:
+    """Return the bytes of an open file, mapped where it is a regular one that nobody has read from. InputError."""
+    return _map(file) or _read(file, name)
+
+
+def _map(file: IO[bytes]) -> memoryview | None:
+    """Return the mapped file; None for what cannot be mapped, an empty file included."""
     try:
+        descriptor = file.fileno()
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size or os.lseek(descriptor, 0, os.SEEK_CUR):
+            return None
         return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
     except (ValueError, OSError):
         return None
+
+
+def _read(file: IO[bytes], name: str) -> memoryview:
+    """Read a pipe or a device to its end."""
+    data = bytearray()
+    while chunk := file.read(_CHUNK):
+        data += chunk
+        if len(data) > LIMIT:
+            raise InputError(
+                f"{name}: more than {LIMIT >> 20} MiB, which is read of a pipe or a device at most",
+                hint="write it to a file, which is mapped whatever its size",
+            )
+    return memoryview(data)

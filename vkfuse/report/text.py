@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vkfuse.report.model import Report
@@ -12,16 +13,43 @@ from vkfuse.report.section import Section
 from vkfuse.report.sections import sections
 
 _NARROWEST = 14  # columns that a folded name keeps
+_FOLDED = 6  # and one that has no such promise
+_LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
 _STYLES = {"FAILED": "bold red", "no": "bold red", "fails": "bold red", "wrong": "red", "loads,": "red"}
 
 
 def render_text(report: Report, console: Console) -> None:
     """Print the report; the console decides on width and colour."""
+    widen(console)
     for index, section in enumerate(sections(report)):
         if index:
             console.print()
-        for part in _parts(section):
+        for part in _parts(section, console.width - 2):
             console.print(part, soft_wrap=False)
+
+
+def widen(console: Console, least: int = 0) -> None:
+    """Give a console the columns that a table needs to lose no text, whatever COLUMNS says."""
+    console.width = max(console.width, least, _LEAST)
+
+
+def least_width(table: Table) -> int:
+    """Return the columns that a table needs: its numbers whole, its names folded."""
+    return sum(map(_least_width, table.columns))
+
+
+def _least_width(column: Column) -> int:
+    cells = [column.header, *column.cells]
+    text = max(cell_len(str(cell)) for cell in cells) if column.no_wrap else column.min_width or _FOLDED
+    return text + 2  # the padding
+
+
+def _fitted(table: Table, width: int) -> Table:
+    """Return the table, its numbers folded too where they and the narrowest names are wider than `width` columns."""
+    if least_width(table) > width:
+        for column in table.columns:
+            column.no_wrap, column.min_width = False, None
+    return table
 
 
 def visible(text: str) -> str:
@@ -32,10 +60,11 @@ def visible(text: str) -> str:
     )
 
 
-def _parts(section: Section) -> Iterator[RenderableType]:
-    """Yield the title, the table, and the line that stands for the rest."""
+def _parts(section: Section, width: int) -> Iterator[RenderableType]:
+    """Yield the title, the table of `width` columns, and the line that stands for the rest."""
     yield Text(visible(section.title), style="bold")
-    yield Padding(_table(section) if section.columns else _pairs(section), (0, 0, 0, 2), expand=False)
+    table = _fitted(_table(section), width) if section.columns else _pairs(section)
+    yield Padding(table, (0, 0, 0, 2), expand=False)
     if section.rest:
         yield Text(f"  {section.rest}", style="dim")
 

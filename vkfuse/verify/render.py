@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vkfuse import __version__
+from vkfuse.report.text import least_width, widen
 from vkfuse.verify.verdict import Applied, OutputError, Run, Status, TableCheck, Verification
 
 SCHEMA: Final = "vkfuse.verify/1"
@@ -49,8 +50,10 @@ def _plain(value: Any) -> Any:
 def render_text(verification: Verification, console: Console) -> None:
     """Print the verification; the console decides on width and colour."""
     style = "bold green" if verification.ok else "bold red"
+    parts = [*_parts(verification)]
+    widen(console, max((least_width(part) + 2 for part in parts if isinstance(part, Table)), default=0))
     console.print(Text(_HEADLINES[verification.status], style=style))
-    for part in _parts(verification):
+    for part in parts:
         console.print(Padding(part, (0, 0, 0, 2), expand=False))
 
 
