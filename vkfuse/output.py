@@ -27,6 +27,7 @@ from vkfuse.streams import STDIN, STDOUT, ReaderGoneError, require_stdout
 _TEMPORARY: Final = re.compile(r"\.vkfuse-[0-9a-f]{8}\.tmp")
 _STDOUT_NAMES: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 _ANY_WRITE: Final = 0o222
+_EFFECTIVE: Final = os.access in os.supports_effective_ids
 _Key = tuple[object, ...]  # tells whether two names are one file
 
 
@@ -221,22 +222,19 @@ def _look(target: Path) -> tuple[Path | None, os.stat_result | None]:
     place = Path(os.path.realpath(target))
     folder = place.parent
     if old is not None:
-        _check_writable(old, place, f"is write-protected (mode {stat.S_IMODE(old.st_mode):04o})")
+        _check_writable(old, place, "it")
     status = folder.stat()
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(20, f"{folder} is no folder")
-    _check_writable(
-        status, folder, f"its folder is write-protected (mode {stat.S_IMODE(status.st_mode):04o})"
-    )
+    _check_writable(status, folder, "its folder")
     return place, old
 
 
-def _check_writable(status: os.stat_result, path: Path, why: str) -> None:
-    """PermissionError where nobody may write, which holds for root too, or we may not."""
-    if not status.st_mode & _ANY_WRITE:
-        raise PermissionError(13, why)
-    if not os.access(path, os.W_OK):
-        raise PermissionError(13, f"{why}, and is another user's" if status.st_uid != os.geteuid() else why)
+def _check_writable(status: os.stat_result, path: Path, what: str) -> None:
+    """PermissionError where the mode lets nobody write, which holds for root too, or the system does not let us."""
+    if not status.st_mode & _ANY_WRITE or not os.access(path, os.W_OK, effective_ids=_EFFECTIVE):
+        mode = stat.S_IMODE(status.st_mode)
+        raise PermissionError(13, f"{what} may not be written (mode {mode:04o}, owner {status.st_uid})")
 
 
 def _status(path: Path) -> os.stat_result | None:

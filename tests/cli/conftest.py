@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,14 +51,48 @@ def environment():
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
+# A .pte without a method: root offset, identifier, and a table whose vtable says that it has no fields.
+SMALL_PTE = struct.pack("<I4sHHi", 12, b"ET12", 4, 4, 4)
+OLD = b"what was there before"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a.pte, which `vkfuse report` reads in no time, and old.json, to be replaced or not."""
+    (tmp_path / "a.pte").write_bytes(SMALL_PTE)
+    (tmp_path / "old.json").write_bytes(OLD)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(folder):
+    """A function: run a line of sh in the folder, where $vkfuse is the command line; `user` is root's to choose."""
+
+    def run(line, *, user=(), **variables):
+        env = {
+            **environment(),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "vkfuse": f"{sys.executable} -m vkfuse",
+            **variables,
+        }
+        ran = subprocess.run(
+            [*user, "sh", "-c", line], cwd=folder, env=env, capture_output=True, timeout=60, check=False
+        )
+        return Ran(
+            ran.returncode, *(text.decode(errors="surrogateescape") for text in (ran.stdout, ran.stderr))
+        )
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def start():
     """A function: start the command line as a process of its own, streams as bytes."""
 
-    def run(*arguments, stdin=subprocess.DEVNULL):
+    def run(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options):
         command = [sys.executable, "-m", "vkfuse", *map(str, arguments)]
         return subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment(), **options
         )
 
     return run
