@@ -15,8 +15,13 @@ class Interrupted(BaseException):
 
 def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Raise Interrupted, and let nothing interrupt what cleans up."""
-    ignore()
+    for number in SIGNALS:
+        signal.signal(number, _pass)  # not SIG_IGN, which Python complains about where a signal has just come
     raise Interrupted
+
+
+def _pass(_signal: int, _frame: FrameType | None) -> None:
+    """Do nothing."""
 
 
 def listen() -> None:

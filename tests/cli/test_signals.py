@@ -38,8 +38,9 @@ def waiting(start, folder):
     os.mkfifo(folder / "pipe")
 
     def run(*options, **settings):
+        before = len(_temporaries(folder))
         process = start("report", folder / "pipe", f"--report={folder}/old.json", *options, **settings)
-        _wait_for(lambda: process.poll() is not None or _temporaries(folder))
+        _wait_for(lambda: process.poll() is not None or len(_temporaries(folder)) > before)
         return process
 
     return run
