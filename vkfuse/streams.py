@@ -5,7 +5,7 @@ import io
 import os
 import select
 import sys
-from typing import IO, Final, TextIO
+from typing import IO, BinaryIO, Final, TextIO, cast
 
 from vkfuse.errors import OutputError, remedy
 
@@ -33,11 +33,13 @@ class _Descriptor(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def _write(self, data: memoryview) -> int:
-        while True:
+        left = memoryview(data).cast("B")
+        while left:
             try:
-                return os.write(self._descriptor, data)
+                left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
+        return len(data)
 
 
 class _Result(_Descriptor):
@@ -120,14 +122,16 @@ def _fill(descriptor: int) -> None:
 
 
 def _text(raw: io.RawIOBase, like: TextIO | None, *, by_line: bool) -> TextIO:
+    # Without a BufferedWriter, which would write a second time what a signal interrupts it in.
     encoding = "utf-8" if like is None else like.encoding
-    buffer = io.BufferedWriter(raw)
-    return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=by_line)
+    return io.TextIOWrapper(
+        cast("BinaryIO", raw), encoding=encoding, errors="backslashreplace", line_buffering=by_line
+    )
 
 
 def require_stdout() -> IO[bytes]:
     """Stdout for bytes. OutputError where it is closed."""
-    if sys.stdout is None or isinstance(getattr(sys.stdout.buffer, "raw", None), _ClosedResult):
+    if sys.stdout is None or isinstance(sys.stdout.buffer, _ClosedResult):
         raise stdout_closed()
     return sys.stdout.buffer
 
