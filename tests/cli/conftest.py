@@ -1,28 +1,14 @@
 """Run the command line: in this process where an error is expected, in its own where streams and signals matter."""
 
-import os
 import signal
-import struct
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from running import OLD, SMALL_PTE, Ran, environment
 
 from vkfuse.cli import main
 from vkfuse.signals import SIGNALS
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -43,17 +29,6 @@ def vkfuse(monkeypatch, capsys):
         return Ran(left.value.code or 0, out, err)
 
     return run
-
-
-def environment():
-    """The environment of a subprocess: this checkout first, nothing of the terminal."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
-    return {**kept, "PYTHONPATH": str(ROOT)}
-
-
-# A .pte without a method: root offset, identifier, and a table whose vtable says that it has no fields.
-SMALL_PTE = struct.pack("<I4sHHi", 12, b"ET12", 4, 4, 4)
-OLD = b"what was there before"
 
 
 @pytest.fixture

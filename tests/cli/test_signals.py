@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import OLD, Ran, environment
+from running import OLD, Ran, environment
 
 from vkfuse.errors import ExitCode
 from vkfuse.limits import parse_seconds, parse_size

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import OLD, ROOT
+from running import OLD, ROOT
 
 from vkfuse.errors import ExitCode
 
