@@ -63,7 +63,7 @@ def _skip_without_namespaces(user=()):
 
 
 # Of this checkout, where the package is not installed in the environment; the test's alone.
-CHECKOUT = ("--ro-bind", ROOT, ROOT, "--setenv", "PYTHONPATH", ROOT)
+CHECKOUT = ("--ro-bind", ROOT, "/tmp/checkout", "--setenv", "PYTHONPATH", "/tmp/checkout")
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
 
 
