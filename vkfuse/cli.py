@@ -137,7 +137,13 @@ def _root(
 def optimize(
     models: ModelsArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MODEL.pte", help="File to write; - writes stdout.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL.pte",
+            help="File to write, - is stdout. A temporary that a killed run left beside it is removed.",
+        ),
     ],
     *,
     runtime: RuntimeOption = DEFAULT_RUNTIME,
@@ -310,6 +316,7 @@ def verify(
     """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2 does."""
     lift = enforce(Limits(memory=max_memory, seconds=timeout), [])
     reads = [("MODEL.pte", model), ("--against", against), *(("--ptd", path) for path in ptd or ())]
+    reads += [] if inputs is None else [("--inputs", inputs)]
     with _outputs(reads, [], lift) as outputs, _progress(quiet=False) as progress:
         outputs.publication.prints()
         progress("loading")

@@ -91,7 +91,7 @@ class Publication:
     def prints(self) -> None:
         """Say that the run prints to stdout. OutputError where it is closed, or leads to a file of the run."""
         require_stdout()
-        self._claim(_Named(role="", path="stdout", key=_of_descriptor(STDOUT)))
+        self._claim(_Named(role="", path="stdout", key=_of_stdout()))
 
     def file(self, target: Path, role: str = "") -> Path:
         """A temporary to write in place of `target`, which is stdout where it is `-`."""
@@ -99,7 +99,7 @@ class Publication:
         if str(target) in _STDOUT_NAMES:
             require_stdout()
             place = old = None
-            key = _of_descriptor(STDOUT) or ("stdout",)
+            key = _of_stdout()
         else:
             with reported(target):
                 place, old = _look(target)
@@ -252,6 +252,10 @@ def _of_path(path: Path) -> _Key | None:
     except OSError:
         return None
     return (os.path.realpath(path),) if status is None else _of_status(status)
+
+
+def _of_stdout() -> _Key:
+    return _of_descriptor(STDOUT) or ("stdout",)
 
 
 def _of_descriptor(descriptor: int) -> _Key | None:

