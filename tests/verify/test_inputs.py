@@ -124,7 +124,7 @@ def test_inputs_run_no_code(tmp_path, capsys):
     """A pickle that would call something, and what is no file of inputs, are input errors."""
     torch.save(_Evil(), tmp_path / "evil.pt")
     (tmp_path / "text.npz").write_text("no arrays")
-    for name in ("evil.pt", "text.npz", "missing.pt"):
+    for name in ("evil.pt", "text.npz", "missing.pt", "/dev/zero", ""):
         with pytest.raises(InputError, match=name):
             read_inputs(tmp_path / name)
     assert "ran" not in capsys.readouterr().out

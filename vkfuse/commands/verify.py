@@ -1,6 +1,5 @@
 """`vkfuse verify MODEL.pte --against MODEL.pt2`: run the file's own bytes, and say whether they are the program."""
 
-import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,15 +57,13 @@ def read_inputs(path: Path) -> tuple[Any, ...]:
 
     Nothing in the file can run code. InputError for anything else.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot read inputs from {path}: it is no file", hint="save them to a file")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"cannot read inputs from {path}: it is no file", hint="save them to a file")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return tuple(torch.from_numpy(arrays[name]) for name in arrays.files)
         stored = torch.load(path, weights_only=True)
-    except InputError:
-        raise
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read inputs from {path}: {error}") from error
     except Exception as error:  # torch.load raises pickle's errors, whatever they are
