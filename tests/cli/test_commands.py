@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 import vkfuse as package
+from vkfuse.errors import OutputError
 from vkfuse.pte import read_pte
 
 KEYS = {
@@ -145,6 +146,14 @@ def test_baselines(kind, vkfuse, program, optimized, tmp_path):
     assert baseline["bytes"] > 3000
     if kind == "file":
         assert baseline["bytes"] == other.stat().st_size
+
+
+def test_output_that_is_the_input(program):
+    """From Python too the program is not written over; the error comes before any work."""
+    before = program.read_bytes()
+    with pytest.raises(OutputError, match="are the same file"):
+        package.optimize(program, program)
+    assert program.read_bytes() == before
 
 
 def test_inspect_lowers_nothing(vkfuse, program):

@@ -68,6 +68,25 @@ FAILED = {  # what is wrong: (line of sh, words of the message); exit code 2, an
     "stdout over the input": ("$vkfuse report a.pte >> a.pte", "stdout and NEW.pte a.pte are"),
     "stdout over a report": ("$vkfuse report a.pte --report r >> r", "stdout and --report r are"),
     "two reports": (f"$vkfuse report a.pte {SAVED} {SAVED}", "--report old.json and --report old.json are"),
+    "model over the program": ("$vkfuse optimize a.pte -o ./a.pte", "-o a.pte and MODEL.pt2 a.pte are"),
+    "model over a method's program": (
+        "ln -s a.pte l; $vkfuse optimize x=old.json y=l -o a.pte",
+        "-o a.pte and MODEL.pt2 l are",
+    ),
+    "model over the baseline": (
+        "ln old.json l; $vkfuse optimize a.pte -o l --baseline old.json",
+        "-o l and --baseline old.json are",
+    ),
+    "model over a report": ("$vkfuse optimize a.pte -o m --report m", "-o m and --report m are"),
+    "report over the program": (
+        "$vkfuse inspect a.pte --report a.pte",
+        "--report a.pte and MODEL.pt2 a.pte are",
+    ),
+    "two results on stdout": ("$vkfuse report a.pte --report - | cat; exit 2", "stdout and --report - are"),
+    "demo that links its files": (
+        "mkdir d; ln -s model.pt2 d/model.pte; $vkfuse demo d",
+        "d/model.pte and d/model.pt2 are",
+    ),
     "absent": ("$vkfuse report absent.pte", "absent.pte: No such file"),
     "loop of links": ("ln -s loop loop; $vkfuse report loop", "loop: Too many levels of symbolic links"),
     "folder": ("$vkfuse report .", "cannot read .: Is a directory"),
