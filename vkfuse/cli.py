@@ -39,6 +39,8 @@ from vkfuse.streams import ReaderGoneError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from vkfuse.program.check import Checked
+
 _Parsed = TypeVar("_Parsed", int, float)
 app = typer.Typer(
     name="vkfuse",
@@ -208,7 +210,8 @@ def optimize(
         temporary, to_stdout = outputs.publication.file(output, "-o"), str(output) == "-"
         if not quiet and not to_stdout:
             outputs.publication.prints()
-        result = _pipeline().optimize(sources, output, options, progress=stage, into=temporary)
+        programs = _opened(sources, options)
+        result = _pipeline().optimize(programs, output, options, progress=stage, into=temporary)
         outputs.fill(result.report)
         if not quiet:
             _print(result.report, fmt, sys.stderr if to_stdout else sys.stdout)
@@ -235,7 +238,8 @@ def inspect(
     with _outputs(_reads(sources), reports, lift) as outputs, _progress(quiet=quiet) as stage:
         if not quiet:
             outputs.publication.prints()
-        result = _pipeline().inspect(sources, options, progress=stage)
+        programs = _opened(sources, options)
+        result = _pipeline().inspect(programs, options, progress=stage)
         outputs.fill(result.report)
         if not quiet:
             _print(result.report, fmt, sys.stdout)
@@ -319,6 +323,8 @@ def verify(
     reads += [] if inputs is None else [("--inputs", inputs)]
     with _outputs(reads, [], lift) as outputs, _progress(quiet=False) as progress:
         outputs.publication.prints()
+        bounds = Options(allow_pickle=allow_pickle, max_memory=max_memory)
+        program = _opened({"--against": against}, bounds)["--against"]
         progress("loading")
         _pipeline()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch
@@ -327,7 +333,7 @@ def verify(
 
         verification = command.verify(
             model,
-            against,
+            program,
             inputs=inputs,
             external=tuple(ptd or ()),
             options=VerifyOptions(
@@ -337,7 +343,7 @@ def verify(
                 tolerance=Tolerance(atol=atol, rtol=rtol),
                 device=device,
             ),
-            allow_pickle=allow_pickle,
+            max_memory=max_memory,
             verbose=verbose,
         )
         command.render(verification, fmt, _console(sys.stdout))
@@ -366,6 +372,16 @@ def demo(
         report = make_demo(program, model, *temporaries, progress=stage)
         if not quiet:
             _print(report, Format.TEXT, sys.stdout)
+
+
+def _opened(sources: Mapping[str, Path], options: Options) -> "dict[str, Checked]":
+    """Look through the programs, before torch is imported: what is refused is refused at once."""
+    from vkfuse.program.check import open_checked  # noqa: PLC0415 - only where there are programs
+
+    return {
+        name: open_checked(path, allow_pickle=options.allow_pickle, max_memory=options.max_memory)
+        for name, path in sources.items()
+    }
 
 
 def _pipeline() -> "ModuleType":

@@ -17,13 +17,13 @@ from vkfuse.lower.lowering import Lowered, lower, lower_stock
 from vkfuse.lower.quiet import quiet
 from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import state_notes
+from vkfuse.mapping import map_open
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import Publication, scratch, write
 from vkfuse.program.check import Checked
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
-from vkfuse.pte.mapping import map_open
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import parse_pte
 from vkfuse.pte.runtimes import Runtime, find_runtime

@@ -14,6 +14,7 @@ from rich.console import Console
 from vkfuse.commands.formats import Format
 from vkfuse.errors import InputError
 from vkfuse.lower.quiet import quiet
+from vkfuse.program.check import Checked
 from vkfuse.program.load import load
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.ptd import read_ptd
@@ -24,19 +25,19 @@ from vkfuse.verify.verify import VerifyOptions, verify_file
 
 def verify(
     model: Path,
-    against: Path,
+    against: Path | Checked,
     *,
     inputs: Path | None = None,
     external: tuple[Path, ...] = (),
     options: VerifyOptions | None = None,
-    allow_pickle: bool = False,
+    max_memory: int | None = None,
     verbose: bool = False,
 ) -> Verification:
     """Compare `model` with the program `against`; `external` are its .ptd files. InputError, FormatError."""
     chosen = options or VerifyOptions()
     with quiet(verbose=verbose):
         register_operators()
-        program = load(against, allow_pickle=allow_pickle)
+        program = load(against, max_memory=max_memory)
         given = None if inputs is None else (read_inputs(inputs), MappingProxyType[str, object]({}))
         data = {key: blob for path in external for key, blob in read_ptd(path).items()}
         return verify_file(

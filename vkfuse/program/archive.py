@@ -1,15 +1,12 @@
 """Zip archives as torch writes them: members stored as they are, seen in place. Imports no torch."""
 
 import io
-import mmap
 import os
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Final
 
 from vkfuse.errors import InputError, UnsafePickleError
@@ -18,7 +15,6 @@ DAMAGED: Final = "copy or export the file again"
 _LOCAL_HEADER: Final = struct.Struct(
     "<4s22x2H"
 )  # signature, lengths of name and extra field (APPNOTE.TXT, 4.3.7)
-_MAX_STREAM: Final = 16 << 30  # bytes from a pipe, which have to be held in memory
 
 
 class Archive:
@@ -128,33 +124,3 @@ class _Window(io.RawIOBase):
         target[: found.nbytes] = found
         self._at += found.nbytes
         return found.nbytes
-
-
-def open_bytes(path: Path, where: str) -> memoryview:
-    """The bytes of a file, mapped (what is written to them stays in this process), or of stdin where it is `-`.
-
-    Raises InputError: the system's reason, no zip at the start of a pipe, a pipe without end.
-    """
-    try:
-        if str(path) == "-":
-            return memoryview(bytearray(_from_pipe(sys.stdin.buffer, where)))
-        with path.open("rb") as stream:
-            if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device
-                return memoryview(bytearray(_from_pipe(stream, where)))
-            size = os.fstat(stream.fileno()).st_size
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray())
-    except OSError as error:
-        raise InputError(
-            f"{where}: {error.strerror or error}", hint="check the path and its permissions"
-        ) from error
-
-
-def _from_pipe(stream: IO[bytes], where: str) -> bytes:
-    """All that a pipe gives, unless it begins as no zip does."""
-    start = stream.read(2)
-    if start != b"PK":
-        return start
-    rest = stream.read(_MAX_STREAM)
-    if len(rest) == _MAX_STREAM:
-        raise InputError(f"{where}: more than {_MAX_STREAM >> 30} GiB from a pipe", hint="save it to a file")
-    return start + rest

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from vkfuse.errors import InputError, UnsafePickleError
-from vkfuse.program.archive import Archive, open_bytes
+from vkfuse.mapping import map_file
+from vkfuse.program.archive import Archive
 from vkfuse.program.bounds import check_evaluated, check_excess, memory_limit
 from vkfuse.program.declared import declared_bytes, declared_steps, stored_names
 from vkfuse.program.pickles import HINT, check_pickle
@@ -21,6 +22,7 @@ from vkfuse.program.serialized import checked_data, checked_model
 MODEL: Final = "models/model.json"
 INPUTS: Final = "data/sample_inputs/model.pt"
 _VERSION: Final = "0"  # torch/export/pt2_archive/constants.py, ARCHIVE_VERSION_VALUE
+_MAX_PIPE: Final = 16 << 30  # bytes from a pipe, which are held in memory
 _MAX_JSON_BYTES: Final = 256 << 20  # SmolLM2-135M has 6 MB
 _AGAIN: Final = "export the program again"
 
@@ -71,7 +73,7 @@ def open_checked(path: Path, *, allow_pickle: bool = False, max_memory: int | No
     with what it names.
     """
     name = "stdin" if str(path) == "-" else str(path)
-    archive = Archive(open_bytes(path, name), name)
+    archive = Archive(map_file(path, writable=True, limit=_MAX_PIPE, begins=b"PK"), name)
     _check_kind(archive)
     if allow_pickle:
         return Checked(name=name, archive=archive)

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.errors import FormatError, naming
+from vkfuse.mapping import map_file
 from vkfuse.pte.flatbuffer import Budget, Source
 from vkfuse.pte.layout import FLAT_TENSOR
-from vkfuse.pte.mapping import map_file
 from vkfuse.pte.segments import cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
 

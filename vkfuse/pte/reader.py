@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.errors import FormatError, naming
+from vkfuse.mapping import map_file
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import PROGRAM
-from vkfuse.pte.mapping import map_file
 from vkfuse.pte.model import Header, Method, NamedData, Program, PteFile, Subsegments
 from vkfuse.pte.program import read_method
 from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of

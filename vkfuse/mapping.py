@@ -13,43 +13,51 @@ LIMIT: Final = 512 << 20  # bytes of what cannot be mapped: stdin, a pipe, a dev
 _CHUNK: Final = 1 << 20
 
 
-def map_file(path: Path | str) -> memoryview:
-    """Return the file's bytes, mapped read-only; `-` is stdin. InputError, also past LIMIT of what cannot be mapped."""
+def map_file(
+    path: Path | str, *, writable: bool = False, limit: int = LIMIT, begins: bytes = b""
+) -> memoryview:
+    """Return the file's bytes, mapped; `-` is stdin. What is written to a `writable` one stays in this process.
+
+    Raises InputError, also past `limit` bytes of what cannot be mapped; of that nothing more is read where it does not
+    begin with `begins`.
+    """
     name = "stdin" if str(path) == "-" else str(path)
     try:
         if str(path) == "-":
-            return map_open(sys.stdin.buffer, name)
+            return map_open(sys.stdin.buffer, name, writable=writable, limit=limit, begins=begins)
         with Path(path).open("rb", buffering=0) as file:
-            return map_open(file, name)
+            return map_open(file, name, writable=writable, limit=limit, begins=begins)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror or error}", hint=remedy(error)) from error
 
 
-def map_open(file: IO[bytes], name: str) -> memoryview:
+def map_open(
+    file: IO[bytes], name: str, *, writable: bool = False, limit: int = LIMIT, begins: bytes = b""
+) -> memoryview:
     """Return the bytes of an open file, mapped where it is a regular one that nobody has read from. InputError."""
-    return _map(file) or _read(file, name)
+    return _map(file, mmap.ACCESS_COPY if writable else mmap.ACCESS_READ) or _read(file, name, limit, begins)
 
 
-def _map(file: IO[bytes]) -> memoryview | None:
+def _map(file: IO[bytes], access: int) -> memoryview | None:
     """Return the mapped file; None for what cannot be mapped, an empty file included."""
     try:
         descriptor = file.fileno()
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size or os.lseek(descriptor, 0, os.SEEK_CUR):
             return None
-        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(descriptor, 0, access=access))
     except (ValueError, OSError):
         return None
 
 
-def _read(file: IO[bytes], name: str) -> memoryview:
+def _read(file: IO[bytes], name: str, limit: int, begins: bytes) -> memoryview:
     """Read a pipe or a device to its end."""
     data = bytearray()
-    while chunk := file.read(_CHUNK):
+    while data.startswith(begins[: len(data)]) and (chunk := file.read(_CHUNK)):
         data += chunk
-        if len(data) > LIMIT:
+        if len(data) > limit:
             raise InputError(
-                f"{name}: more than {LIMIT >> 20} MiB, which is read of a pipe or a device at most",
+                f"{name}: more than {limit >> 20} MiB, which is read of a pipe or a device at most",
                 hint="write it to a file, which is mapped whatever its size",
             )
     return memoryview(data)
