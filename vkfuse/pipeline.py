@@ -21,6 +21,7 @@ from vkfuse.methods import METHOD, checked_methods
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import atomic_file, write
 from vkfuse.program import Program, from_exported, load
+from vkfuse.proofs import Proved, proofs_of, prove_file
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.runtimes import Runtime, find_runtime
@@ -78,7 +79,8 @@ def optimize(
             surveyed, plans = _plan(programs, runtime, chosen, progress)
             prepared = _prepare(surveyed, plans)
             after = _write_loadable(_exported(prepared), temporary, target, chosen, progress)
-            verifications = _verify(temporary, programs, chosen, progress)
+            proved = prove_file(after.pte, _exported(surveyed), plans)
+            verifications = _verify(temporary, programs, proved, chosen, progress)
             before = (
                 _before(programs, surveyed, plans, chosen, progress) if given is None else _of_file(given)
             )
@@ -91,7 +93,7 @@ def optimize(
             methods=methods,
             delegation=after.delegation,
             loadable=after.loadable,
-            tables=table_rows(plans, before.plans),
+            tables=table_rows(plans, before.plans, proofs_of(proved.values())),
             lookups=named_lookups(after.lookups, plans),
             shaders=after.shaders,
             repairs=tuple(_repair_rows(surveyed, prepared)),
@@ -215,13 +217,17 @@ def _repair_rows(*stages: Mapping[str, Repaired]) -> Iterator[RepairRow]:
 
 
 def _verify(
-    written: Path, programs: Mapping[str, Program], options: Options, progress: Progress
+    written: Path,
+    programs: Mapping[str, Program],
+    proved: Mapping[str, Proved],
+    options: Options,
+    progress: Progress,
 ) -> dict[str, Verification]:
     """Each method's verification, where it was asked for and possible. Raises CheckFailedError."""
     if not options.verify or all(program.example_inputs is None for program in programs.values()):
         return {}
     progress("verifying")
-    return verify_methods(written, programs, options)
+    return verify_methods(written, programs, proved, options)
 
 
 def _method_rows(

@@ -15,7 +15,7 @@ SCHEMA: Final = "vkfuse.report/1"
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "gathered", "folded", "untouched"]
-ProofKind = Literal["exact", "rounded"]
+ProofKind = Literal["exact", "rounded", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +79,14 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The packed table, rebuilt, against the table that the program computes."""
+    """The table, rebuilt from the written bytes as the runtime reads them, against the one that the program computes.
+
+    "exact": every bit is the same; "rounded": the largest error was measured; "none": the file has no bytes that could be
+    compared, the error is None.
+    """
 
     kind: ProofKind
-    max_abs_error: float
+    max_abs_error: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,9 +91,11 @@ def _lines(*parts: str) -> str:
 
 
 def _proof(row: TableRow) -> str:
-    """`exact`, or the largest error."""
+    """`exact`, the largest error, or that there is no proof."""
     if row.proof is None:
         return ""
+    if row.proof.max_abs_error is None:
+        return "no proof"
     return "exact" if row.proof.kind == "exact" else f"within {row.proof.max_abs_error:.2g}"
 
 
