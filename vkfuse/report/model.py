@@ -206,7 +206,7 @@ class CountChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableChange:
-    """A table that only one file has (`before` or `after` is empty), or whose rung or size differs."""
+    """A table that only one file has (`before` or `after` is empty), or whose rung, size or content differs."""
 
     name: str
     before: str
@@ -215,14 +215,33 @@ class TableChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContentChange:
+    """A label of as many bytes as before and other content: how many of its `parts` are `changed`, and of its bytes.
+
+    Parts of a label are compared in the order in which the file uses them.
+    """
+
+    label: str
+    kind: str
+    bytes: int
+    parts: int
+    changed: int
+    differing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    """The output against the baseline file: only what changed, the largest change first."""
+    """The output against the baseline file: only what changed, the largest change first.
+
+    Every byte that differs stands under a label in `ledger`, by its size, or in `contents`.
+    """
 
     total: SizeChange
     ledger: tuple[SizeChange, ...]
     operators: tuple[CountChange, ...]
     tables: tuple[TableChange, ...]
     identical: bool
+    contents: tuple[ContentChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,11 +74,11 @@ def _matrix(site: Site, constants: Constants) -> Rows:
 
 
 def shape_of(site: Site) -> tuple[int, ...]:
-    """Shape of what a use reads."""
-    if site.grid is not None:
-        return site.grid.rows, site.grid.columns
-    shape = () if site.operand is None else tuple(site.operand.meta["val"].shape)
-    return shape[::-1] if site.transposed else shape
+    """Shape of what a use reads: of its operand, or of the table that it dequantizes by itself."""
+    if site.operand is not None:
+        shape = tuple(site.operand.meta["val"].shape)
+        return shape[::-1] if site.transposed else shape
+    return () if site.grid is None else (site.grid.rows, site.grid.columns)
 
 
 def _parts(name: str, grid: Grid) -> Iterator[Wanted]:
