@@ -30,7 +30,7 @@ from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodRow, RepairRow, Report
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
-from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
+from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, after_tables, repair
 from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
@@ -77,7 +77,7 @@ def optimize(
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
             surveyed, plans = _plan(programs, runtime, chosen, progress)
-            prepared = _prepare(surveyed, plans)
+            prepared = _prepare(surveyed, plans, chosen)
             after = _write_loadable(_exported(prepared), temporary, target, chosen, progress)
             proved = prove_file(after.pte, _exported(surveyed), plans)
             verifications = _verify(temporary, programs, proved, chosen, progress)
@@ -170,8 +170,11 @@ def _plan(
     return surveyed, plan(_exported(surveyed), runtime.operators, options.vulkan.lookup_layout)
 
 
-def _prepare(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Repaired]:
-    return {name: repair(apply(of.exported, plans[name]), AFTER_TABLES) for name, of in surveyed.items()}
+def _prepare(
+    surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans], options: Options
+) -> dict[str, Repaired]:
+    rules = after_tables(half=options.vulkan.fp16)
+    return {name: repair(apply(of.exported, plans[name]), rules) for name, of in surveyed.items()}
 
 
 def _without_fused_lookups(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Plans]:
@@ -276,7 +279,7 @@ def _before(
         return _written("stock", lambda: lower_stock(_exported(programs), options.vulkan), {}, options)
     folded = _without_fused_lookups(surveyed, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
-    methods = _exported(_prepare(surveyed, folded))
+    methods = _exported(_prepare(surveyed, folded, options))
     return _written("folded", lambda: lower(methods, limits, options.vulkan), folded, options)
 
 

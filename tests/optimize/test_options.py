@@ -79,6 +79,25 @@ def test_small_textures(small, tmp_path):
     assert worst_error(exported, path) == 0
 
 
+class _Masked(nn.Module):
+    """The shares that a mask leaves of scores, and of none where it leaves nothing."""
+
+    def forward(self, scores: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+        return torch.softmax(scores + mask[:, None], -1)
+
+
+def test_rows_that_a_mask_empties_in_half_precision(tmp_path):
+    """The lowest float32 is no minus infinity in half: a row that it masks everywhere stays uniform, verified too."""
+    path, scores = tmp_path / "model.pte", torch.randn(2, 4, 8)
+    exported = export(_Masked(), scores, torch.ones(2, 8).bool())
+    report = vkfuse.optimize(exported, path, baseline=NONE, vulkan=VulkanOptions(fp16=True)).report
+    assert report.verify.ok
+    assert "mask-fills-raised" in {repair.code for repair in report.repairs}
+    masks = [torch.zeros(2, 8).bool(), torch.tensor([[0] * 8, [0, 1] * 4]).bool()]
+    assert worst_error(exported, path, [(scores, mask) for mask in masks]) < 1e-2
+
+
 def test_runtime_without_the_fused_lookup(tmp_path):
     """For a runtime older than the operator the table goes to the next rung, by a refusal of its own, and still loads."""
     path = tmp_path / "model.pte"
