@@ -110,6 +110,17 @@ def test_runtime_without_the_fused_lookup(tmp_path):
     assert worst_error(exported, path) == 0
 
 
+@pytest.mark.parametrize(
+    ("runtime", "rung", "size"),
+    [("1.2", "gathered", 128 * (64 + 32 + 2 * 2 * 4)), ("1.3", "q4", 128 * (32 + 2 * 2 * 4))],
+)
+def test_tied_head_by_runtime(runtime, rung, size, tmp_path):
+    """One pack and scales for each reader where the runtime looks up in it; without that, rows of bytes beside it."""
+    report = vkfuse.optimize(_tied(), tmp_path / "m.pte", baseline=NONE, runtime=runtime, verify=False).report
+    (table,) = (table for table in report.tables if table.consumers == ("gather", "matmul"))
+    assert (table.rung, table.bytes_after, table.proof.kind) == (rung, size, "exact")
+
+
 def test_public_entry_takes_a_path(program, tmp_path):
     """`vkfuse.optimize(path, output)` gives the report and the path, and tells its stages in order."""
     stages = []
