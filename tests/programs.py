@@ -79,6 +79,18 @@ class HeadFirst(nn.Module):
         return self.head(hidden), self.table(tokens)
 
 
+class Positions(nn.Module):
+    """A float embedding and two layers of its shape, 128 x 128."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(128, 128)
+        self.first, self.second = nn.Linear(128, 128), nn.Linear(128, 128)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(self.table(tokens))))
+
+
 class Linear(nn.Module):
     """A linear layer."""
 

@@ -23,6 +23,7 @@ from vkfuse.output import Publication, scratch, write
 from vkfuse.program.check import Checked
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
+from vkfuse.proofs import Proved, proofs_of, prove_file
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import parse_pte
@@ -32,7 +33,7 @@ from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodRow, RepairRow, Report
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
-from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, Repaired, repair
+from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, after_tables, repair
 from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
@@ -81,9 +82,10 @@ def optimize(
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose):
             surveyed, plans = _plan(programs, runtime, chosen, progress)
-            prepared = _prepare(surveyed, plans)
+            prepared = _prepare(surveyed, plans, chosen)
             after = _write_loadable(_exported(prepared), temporary, target, chosen, progress)
-            verifications = _verify(temporary, programs, chosen, progress)
+            proved = prove_file(after.pte, _exported(surveyed), plans)
+            verifications = _verify(temporary, programs, proved, chosen, progress)
             before = (
                 _before(programs, surveyed, plans, chosen, progress) if given is None else _of_file(given)
             )
@@ -96,7 +98,7 @@ def optimize(
             methods=methods,
             delegation=after.delegation,
             loadable=after.loadable,
-            tables=table_rows(plans, before.plans),
+            tables=table_rows(plans, before.plans, proofs_of(proved.values())),
             lookups=named_lookups(after.lookups, plans),
             shaders=after.shaders,
             repairs=tuple(_repair_rows(surveyed, prepared)),
@@ -191,8 +193,11 @@ def _plan(
     return surveyed, plan(_exported(surveyed), runtime.operators, options.vulkan.lookup_layout)
 
 
-def _prepare(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Repaired]:
-    return {name: repair(apply(of.exported, plans[name]), AFTER_TABLES) for name, of in surveyed.items()}
+def _prepare(
+    surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans], options: Options
+) -> dict[str, Repaired]:
+    rules = after_tables(half=options.vulkan.fp16)
+    return {name: repair(apply(of.exported, plans[name]), rules) for name, of in surveyed.items()}
 
 
 def _without_fused_lookups(surveyed: Mapping[str, Repaired], plans: Mapping[str, Plans]) -> dict[str, Plans]:
@@ -238,13 +243,17 @@ def _repair_rows(*stages: Mapping[str, Repaired]) -> Iterator[RepairRow]:
 
 
 def _verify(
-    written: Path, programs: Mapping[str, Program], options: Options, progress: Progress
+    written: Path,
+    programs: Mapping[str, Program],
+    proved: Mapping[str, Proved],
+    options: Options,
+    progress: Progress,
 ) -> dict[str, Verification]:
     """Each method's verification, where it was asked for and possible. Raises CheckFailedError."""
     if not options.verify or all(program.example_inputs is None for program in programs.values()):
         return {}
     progress("verifying")
-    return verify_methods(written, programs, options)
+    return verify_methods(written, programs, proved, options)
 
 
 def _method_rows(
@@ -293,7 +302,7 @@ def _before(
         return _written("stock", lambda: lower_stock(_exported(programs), options.vulkan), {}, options)
     folded = _without_fused_lookups(surveyed, plans)
     limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
-    methods = _exported(_prepare(surveyed, folded))
+    methods = _exported(_prepare(surveyed, folded, options))
     return _written("folded", lambda: lower(methods, limits, options.vulkan), folded, options)
 
 

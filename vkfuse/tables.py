@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vkfuse.report.file_tables import NAME_DIGITS
+from vkfuse.pte.tables import NAME_DIGITS
 from vkfuse.report.model import LookupRow, Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content
@@ -31,14 +31,24 @@ class _Made:
     decision: Decision
 
 
-def table_rows(plans: Plans, before: Plans) -> tuple[TableRow, ...]:
+Proofs = Mapping[Hashable, decisions.Proof | None]
+
+
+def table_rows(plans: Plans, before: Plans, proofs: Proofs | None = None) -> tuple[TableRow, ...]:
     """A row for each table of all methods, the largest first.
 
-    `before` is the plan of the baseline, empty where it is another file.
+    `before` is the plan of the baseline, empty where it is another file; `proofs` are of the written file, None where
+    nothing is written.
     """
     names = {p.table.identity: p.table.name for made in reversed([*plans.values()]) for p in made}
     sizes = {identity: _bytes(made) for identity, made in _by_table(before).items()}
-    rows = [_row(names[identity], made, sizes.get(identity)) for identity, made in _by_table(plans).items()]
+    rows = [
+        replace(
+            _row(names[identity], made, sizes.get(identity)),
+            proof=None if proofs is None else _proof(proofs.get(identity)),
+        )
+        for identity, made in _by_table(plans).items()
+    ]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
 
 
@@ -79,7 +89,7 @@ def _row(name: str, made: Sequence[_Made], before: int | None) -> TableRow:
         reason=_reason(worst) + _where(worst, made),
         bytes_before=before,
         bytes_after=_bytes(made),
-        proof=_proof(taken),
+        proof=None,
         methods=_methods(made),
     )
 
@@ -110,10 +120,11 @@ def _reason(decision: Decision) -> str:
     return f"{text}; {refusal.hint}" if refusal.hint else text
 
 
-def _proof(made: Sequence[Decision]) -> Proof:
-    """The weakest proof of a table's sites."""
-    worst = max((d.proof for d in made), key=lambda proof: proof.max_abs_error)
-    return Proof(kind="exact" if worst.kind == "exact" else "rounded", max_abs_error=worst.max_abs_error)
+def _proof(proof: decisions.Proof | None) -> Proof:
+    """What the file showed of a table, none where it has no bytes to compare."""
+    if proof is None:
+        return Proof(kind="none", max_abs_error=None)
+    return Proof(kind="exact" if proof.kind == "exact" else "rounded", max_abs_error=proof.max_abs_error)
 
 
 def _bytes(made: Sequence[_Made]) -> int:

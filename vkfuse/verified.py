@@ -9,6 +9,7 @@ import torch
 from vkfuse.errors import CheckFailedError
 from vkfuse.options import Options
 from vkfuse.program.load import Program
+from vkfuse.proofs import Proved
 from vkfuse.pte import read_pte
 from vkfuse.report.model import Verify
 from vkfuse.verify.compare import Tolerance
@@ -17,9 +18,11 @@ from vkfuse.verify.verify import VerifyOptions, verify_file
 
 
 def verify_methods(
-    written: Path, programs: Mapping[str, Program], options: Options
+    written: Path, programs: Mapping[str, Program], proved: Mapping[str, Proved], options: Options
 ) -> dict[str, Verification]:
     """Run the written bytes of each method on its program's example inputs, where it has any.
+
+    What they hold of the tables is `proved` before.
 
     Raises CheckFailedError where they differ.
     """
@@ -29,7 +32,13 @@ def verify_methods(
     for name, program in programs.items():
         if program.example_inputs is None:
             continue
-        chosen = VerifyOptions(method=name, runtime=options.runtime, seeds=1, tolerance=tolerance)
+        chosen = VerifyOptions(
+            method=name,
+            runtime=options.runtime,
+            seeds=1,
+            tolerance=tolerance,
+            tables=proved[name].checks,
+        )
         found[name] = verify_file(pte, program.exported, chosen)
         _check(name, found[name])
     return found

@@ -79,6 +79,25 @@ def test_small_textures(small, tmp_path):
     assert worst_error(exported, path) == 0
 
 
+class _Masked(nn.Module):
+    """The shares that a mask leaves of scores, and of none where it leaves nothing."""
+
+    def forward(self, scores: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+        return torch.softmax(scores + mask[:, None], -1)
+
+
+def test_rows_that_a_mask_empties_in_half_precision(tmp_path):
+    """The lowest float32 is no minus infinity in half: a row that it masks everywhere stays uniform, verified too."""
+    path, scores = tmp_path / "model.pte", torch.randn(2, 4, 8)
+    exported = export(_Masked(), scores, torch.ones(2, 8).bool())
+    report = vkfuse.optimize(exported, path, baseline=NONE, vulkan=VulkanOptions(fp16=True)).report
+    assert report.verify.ok
+    assert "mask-fills-raised" in {repair.code for repair in report.repairs}
+    masks = [torch.zeros(2, 8).bool(), torch.tensor([[0] * 8, [0, 1] * 4]).bool()]
+    assert worst_error(exported, path, [(scores, mask) for mask in masks]) < 1e-2
+
+
 def test_runtime_without_the_fused_lookup(tmp_path):
     """For a runtime older than the operator the table goes to the next rung, by a refusal of its own, and still loads."""
     path = tmp_path / "model.pte"
@@ -89,6 +108,17 @@ def test_runtime_without_the_fused_lookup(tmp_path):
     assert report.runtime.startswith("1.2")
     assert report.loadable.ok
     assert worst_error(exported, path) == 0
+
+
+@pytest.mark.parametrize(
+    ("runtime", "rung", "size"),
+    [("1.2", "gathered", 128 * (64 + 32 + 2 * 2 * 4)), ("1.3", "q4", 128 * (32 + 2 * 2 * 4))],
+)
+def test_tied_head_by_runtime(runtime, rung, size, tmp_path):
+    """One pack and scales for each reader where the runtime looks up in it; without that, rows of bytes beside it."""
+    report = vkfuse.optimize(_tied(), tmp_path / "m.pte", baseline=NONE, runtime=runtime, verify=False).report
+    (table,) = (table for table in report.tables if table.consumers == ("gather", "matmul"))
+    assert (table.rung, table.bytes_after, table.proof.kind) == (rung, size, "exact")
 
 
 def test_public_entry_takes_a_path(program, tmp_path):

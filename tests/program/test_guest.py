@@ -45,13 +45,17 @@ def host():
     logging.disable(logging.NOTSET)
 
 
+def _upstream():
+    logging.basicConfig(force=True)
+    logging.getLogger().setLevel(logging.DEBUG)
+    print("upstream")  # noqa: T201 - what is muted
+    warnings.simplefilter("error")
+    raise ZeroDivisionError
+
+
 def _fails():
     with pytest.raises(ZeroDivisionError), quiet():
-        logging.basicConfig(force=True)
-        logging.getLogger().setLevel(logging.DEBUG)
-        print("upstream")  # noqa: T201 - what is muted
-        warnings.simplefilter("error")
-        raise ZeroDivisionError
+        _upstream()
 
 
 def _cannot_load(tmp_path):

@@ -152,7 +152,7 @@ def _tables():
             group_size=None,
             rung="folded",
             bytes_before=None,
-            proof=None,
+            proof=model.Proof(kind="none", max_abs_error=None),
             reason="unknown-arithmetic: aten.sin stands between",
         ),
     )
@@ -210,6 +210,16 @@ def _diff():
             ),
         ),
         identical=False,
+        contents=(
+            model.ContentChange(
+                label="vulkan:forward linear_q4gsw weight uint8[2048,1024]",
+                kind="constant",
+                bytes=62_914_560,
+                parts=30,
+                changed=2,
+                differing=1_234_567,
+            ),
+        ),
     )
 
 

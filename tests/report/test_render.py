@@ -63,6 +63,7 @@ def test_sections_stand_in_reading_order(full):
         "On the CPU",
         "Repairs",
         "Changed bytes",
+        "Same size, other content",
         "Changed operators",
         "Changed tables",
         "Bytes",

@@ -31,7 +31,7 @@ def with_constant(
     constant = graph.constants[spec.constant_id]
     at = next(entry.data_at for entry in pte.named if entry.key == constant.named_key)
     old = data[at.offset : at.offset + spec.nbytes]
-    dtype = {1: torch.uint8, 5: torch.float32, 3: torch.int32}[int(spec.dtype)]
+    dtype = {1: torch.uint8, 3: torch.int32, 4: torch.float16, 5: torch.float32}[int(spec.dtype)]
     new = (
         change(torch.frombuffer(bytearray(old), dtype=dtype).reshape(spec.dims))
         .contiguous()

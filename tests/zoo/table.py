@@ -1,6 +1,7 @@
 """Write docs/models.md: every setting of the zoo, measured. Finished rows are kept in a folder, so that it can go on.
 
-python tests/zoo/table.py [--part 0/2]      # --part: every second setting, for a second process beside the first
+python tests/zoo/table.py [--part 0/2] [--half]   # --part: every second setting, for a second process beside the first
+                                                  # --half: only the rows in half precision
 """
 
 import argparse
@@ -15,11 +16,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "zoo")]
 
-import zoo  # noqa: E402 - from the tests' own folders
+import torch  # noqa: E402 - after the tests' own folders
+import zoo  # noqa: E402 - likewise
 from stored import exported  # noqa: E402 - likewise
+from torch.export import ExportedProgram  # noqa: E402 - likewise
 
+from vkfuse.errors import CheckFailedError  # noqa: E402 - likewise
+from vkfuse.options import BaselineChoice, Options, VulkanOptions  # noqa: E402 - likewise
 from vkfuse.pipeline import optimize  # noqa: E402 - likewise
+from vkfuse.program.load import from_exported  # noqa: E402 - likewise
 from vkfuse.report.model import Report  # noqa: E402 - likewise
+from vkfuse.verify.compare import Tolerance  # noqa: E402 - likewise
+from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: E402 - likewise
 
 ROWS = ROOT / ".zoo"
 DOCUMENT = ROOT / "docs" / "models.md"
@@ -45,9 +53,21 @@ Small random configurations of what [transformers](https://github.com/huggingfac
 """
 
 
+HALF = """
+## In half precision
+
+The same with `--fp16`, which computes float arithmetic of the GPU in half precision. **error** as above, the limit being
+1e-2 of the output's largest value; **refused**: the file's own run was over it, and `optimize` writes such a file only with
+`--no-verify`. **tables**: the largest error of any table that is read back from the file, whose scales are halves there.
+
+| model | weights | length | attention | batch | after | parts | crossings | CPU | loadable | verdict | error | tables | s |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What the table says of a setting. `cpu`: operators there by reason."""
+    """What the table says of a setting. `cpu`: operators there by reason; `tables`: the largest error of any of them."""
 
     before: int | None
     after: int
@@ -58,18 +78,37 @@ class Row:
     loadable: bool
     error: float
     seconds: float
+    tables: float = 0.0
+    refused: bool = False
 
 
-def measured(setting: zoo.Setting) -> Row:
+def measured(setting: zoo.Setting, *, half: bool = False) -> Row:
     """Optimize, or read what an earlier run found."""
-    kept = ROWS / f"{setting.name}.json"
+    kept = _kept(setting, half=half)
     if not kept.exists():
         program, _ = exported(setting, ROWS)
-        written = ROWS / f"{setting.name}.pte"
-        row = _row(optimize(program, written).report)
+        written = kept.with_suffix(".pte")
+        row = _in_half(program, written) if half else _row(optimize(program, written).report)
         written.unlink()
         kept.write_text(json.dumps(dataclasses.asdict(row)))
     return Row(**json.loads(kept.read_text()))
+
+
+def _kept(setting: zoo.Setting, *, half: bool) -> Path:
+    return ROWS / f"{setting.name}{'-half' if half else ''}.json"
+
+
+def _in_half(program: ExportedProgram, written: Path) -> Row:
+    """A row in half precision; one that is refused is written all the same, and run."""
+    options = Options(baseline=BaselineChoice.NONE, vulkan=VulkanOptions(fp16=True))
+    try:
+        return _row(optimize(program, written, options).report)
+    except CheckFailedError:
+        report = optimize(program, written, options, verify=False).report
+        chosen = VerifyOptions(seeds=1, tolerance=Tolerance(arithmetic=torch.float16), tables=())
+        worst = verify_file(written, from_exported(program).exported, chosen).worst
+        verify = dataclasses.replace(report.verify, max_rel_error=worst.max_rel)
+        return dataclasses.replace(_row(dataclasses.replace(report, verify=verify)), refused=True)
 
 
 def _row(report: Report) -> Row:
@@ -77,6 +116,7 @@ def _row(report: Report) -> Row:
     cpu = Counter[str]()
     for operator in delegation.cpu.values():
         cpu[operator.reason] += operator.count
+    proofs = [table.proof.max_abs_error for table in report.tables]
     return Row(
         before=report.baseline.bytes,
         after=report.output.bytes,
@@ -87,6 +127,7 @@ def _row(report: Report) -> Row:
         loadable=report.loadable.ok,
         error=report.verify.max_rel_error,
         seconds=report.cost.seconds,
+        tables=max((error for error in proofs if error is not None), default=0.0),
     )
 
 
@@ -98,6 +139,15 @@ def _lines(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
         measures = (f"{row.after / 1024:.0f}", row.parts, row.crossings, sum(row.cpu.values()))
         verdict = ("yes" if row.loadable else "no", f"{row.error:.1g}", f"{row.seconds:.0f}")
         yield f"| {' | '.join(map(str, (*cells, *measures, *verdict)))} |"
+
+
+def _half_lines(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
+    for setting, row in rows:
+        attention = setting.attention if setting.architecture.attends else ""
+        cells = (setting.architecture.name, setting.weights, setting.length, attention, setting.batch)
+        measures = (f"{row.after / 1024:.0f}", row.parts, row.crossings, sum(row.cpu.values()))
+        verdict = ("yes" if row.loadable else "no", "refused" if row.refused else "right", f"{row.error:.1g}")
+        yield f"| {' | '.join(map(str, (*cells, *measures, *verdict, f'{row.tables:.1g}', f'{row.seconds:.0f}')))} |"
 
 
 def _kept_off(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
@@ -116,17 +166,39 @@ def _kept_off(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
         yield f"| `{reason}` | {', '.join(sorted(by_reason[reason]))} | {models[reason]} of {len(rows)} |"
 
 
+def _document() -> str:
+    """The document as far as its rows are measured: those in half precision as a table of their own."""
+    rows = [(setting, measured(setting)) for setting in zoo.settings()]
+    halves = [(setting, measured(setting, half=True)) for setting in zoo.settings()]
+    return HEAD + "\n".join([*_lines(rows), *_kept_off(rows)]) + "\n" + _half(halves)
+
+
+def _half(rows: Sequence[tuple[zoo.Setting, Row]]) -> str:
+    return HALF + "\n".join(_half_lines(rows)) + "\n"
+
+
+def _complete(*, half: bool) -> bool:
+    return all(_kept(setting, half=half).exists() for setting in zoo.settings())
+
+
 def main() -> None:
-    """Measure, then write the document once every setting has its row."""
+    """Measure, then write the document once every setting has its row; of --half only its own table is written again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", default="0/1", help="I/N: the settings whose place modulo N is I")
-    index, parts = map(int, parser.parse_args().part.split("/"))
+    parser.add_argument("--half", action="store_true", help="only the rows in half precision")
+    chosen = parser.parse_args()
+    index, parts = map(int, chosen.part.split("/"))
     ROWS.mkdir(exist_ok=True)
     for setting in zoo.settings()[index::parts]:
-        sys.stderr.write(f"{setting.name} {measured(setting).error:.1g}\n")
-    if all((ROWS / f"{setting.name}.json").exists() for setting in zoo.settings()):
-        rows = [(setting, measured(setting)) for setting in zoo.settings()]
-        DOCUMENT.write_text(HEAD + "\n".join([*_lines(rows), *_kept_off(rows)]) + "\n")
+        for half in (True,) if chosen.half else (False, True):
+            sys.stderr.write(
+                f"{setting.name} {'half ' if half else ''}{measured(setting, half=half).error:.1g}\n"
+            )
+    if chosen.half and _complete(half=True):
+        kept, _, _ = DOCUMENT.read_text("utf-8").partition(HALF.partition("\n\n")[0])
+        DOCUMENT.write_text(kept + _half([(s, measured(s, half=True)) for s in zoo.settings()]))
+    elif not chosen.half and _complete(half=False) and _complete(half=True):
+        DOCUMENT.write_text(_document())
 
 
 if __name__ == "__main__":

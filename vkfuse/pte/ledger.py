@@ -1,11 +1,11 @@
 """Every byte of a .pte under a label; the labels sum to the file's size."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from vkfuse.pte.claims import Claim, Piece, divide
-from vkfuse.pte.findings import LedgerEntry
+from vkfuse.pte.claims import Claim, divide
+from vkfuse.pte.findings import LedgerEntry, LedgerKind
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.shaders import stored_shaders
 from vkfuse.pte.uses import constant_uses, shape_label
@@ -17,25 +17,41 @@ _LARGEST_PADDING: Final = 1 << 16  # segments are aligned to at most 64 KiB
 _GAP: Final = "unreferenced"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Bytes of a file that have one label; `order` grows as the file's methods and delegates name them."""
+
+    at: Extent
+    kind: LedgerKind
+    label: str
+    order: int
+
+
+def parts(pte: PteFile, *, graphs: Graphs | None = None) -> Iterator[Part]:
+    """Yield all bytes in file order, each once. FormatError where a Vulkan blob is malformed."""
+    claims = [*_claims(pte, vulkan_graphs(pte) if graphs is None else graphs)]
+    order = {id(claim): number for number, claim in enumerate(claims)}
+    for piece in divide(claims):
+        claim = piece.claim
+        gap = claim.kind == _GAP and _is_padding(pte, piece.at)
+        yield Part(
+            at=piece.at,
+            kind="padding" if gap else claim.kind,
+            label="padding" if gap else claim.label,
+            order=order[id(claim)],
+        )
+
+
 def ledger(pte: PteFile, *, graphs: Graphs | None = None) -> tuple[LedgerEntry, ...]:
     """Return the labels of all bytes, the largest first. FormatError where a Vulkan blob is malformed."""
-    graphs = vulkan_graphs(pte) if graphs is None else graphs
     totals: dict[tuple[str, str], LedgerEntry] = {}
-    for piece in divide(_claims(pte, graphs)):
-        entry = _entry(pte, piece)
+    for part in parts(pte, graphs=graphs):
+        entry = LedgerEntry(label=part.label, kind=part.kind, bytes=part.at.size)
         known = totals.get((entry.kind, entry.label))
         if known is not None:
             entry = replace(entry, bytes=known.bytes + entry.bytes, count=known.count + 1)
         totals[entry.kind, entry.label] = entry
     return tuple(sorted(totals.values(), key=lambda entry: (-entry.bytes, entry.kind, entry.label)))
-
-
-def _entry(pte: PteFile, piece: Piece) -> LedgerEntry:
-    """Return the entry of one piece; small gaps of zeros are padding."""
-    claim = piece.claim
-    if claim.kind == _GAP and _is_padding(pte, piece.at):
-        return LedgerEntry(label="padding", kind="padding", bytes=piece.at.size)
-    return LedgerEntry(label=claim.label, kind=claim.kind, bytes=piece.at.size)
 
 
 def _is_padding(pte: PteFile, at: Extent) -> bool:

@@ -128,6 +128,7 @@ class Measured:
     """Everything that a report says of one file, each delegate decoded once."""
 
     pte: PteFile
+    graphs: Graphs
     delegation: Delegation
     methods: tuple[MethodRow, ...]
     loadable: Loadable
@@ -146,6 +147,7 @@ def measure(
     every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
     return Measured(
         pte=pte,
+        graphs=graphs,
         delegation=delegation(every),
         methods=tuple(
             MethodRow(name=m.name, delegation=delegation(reasons.get(m.name, _NO_REASONS), method=m.name))

@@ -1,28 +1,46 @@
-"""A file against the one before: sizes, labels, operators, tables; the largest change first."""
+"""A file against the one before: sizes, labels, operators, tables, contents; the largest change first."""
 
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal
+from collections.abc import Set as AbstractSet
+from typing import Literal
 
 from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.tables import table_reads
 from vkfuse.report.build import Measured
-from vkfuse.report.model import CountChange, Delegation, Diff, SizeChange, TableChange, TableRow
+from vkfuse.report.contents import content_changes, order_change
+from vkfuse.report.labels import merged
+from vkfuse.report.model import (
+    ContentChange,
+    CountChange,
+    Delegation,
+    Diff,
+    SizeChange,
+    TableChange,
+    TableRow,
+)
 from vkfuse.report.sizes import mebibytes
-
-_DELEGATE: Final = re.compile(r"(\S:\S+)/\d+ ")
 
 
 def diff_of(new: Measured, base: Measured) -> Diff:
     """Return what changed from `base` to `new`."""
+    identical, ledger = _same_bytes(new.pte, base.pte), tuple(_ledger(new.ledger, base.ledger))
     return Diff(
         total=_change("total", "file", base.pte.size, new.pte.size),
-        ledger=tuple(_ledger(new.ledger, base.ledger)),
+        ledger=ledger,
         operators=tuple(_operators(new.delegation, base.delegation)),
-        tables=tuple(_tables(new.tables, base.tables)),
-        identical=_same_bytes(new.pte, base.pte),
+        tables=tuple(_tables(new, base)),
+        identical=identical,
+        contents=() if identical else _contents(new, base, ledger),
     )
+
+
+def _contents(new: Measured, base: Measured, sizes: tuple[SizeChange, ...]) -> tuple[ContentChange, ...]:
+    """Return the labels of other content; where no label is another, the order is."""
+    changes = content_changes((new.pte, new.graphs), (base.pte, base.graphs))
+    return changes if changes or sizes else (order_change(new.pte.data, base.pte.data),)
 
 
 def _same_bytes(new: PteFile, base: PteFile) -> bool:
@@ -52,7 +70,7 @@ def _totals(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str], int]:
     """Return bytes by kind and label, `vulkan:forward/2 graph` under `vulkan:forward graph`."""
     totals: Counter[tuple[str, str]] = Counter()
     for entry in entries:
-        totals[entry.kind, _DELEGATE.sub(r"\1 ", entry.label)] += entry.bytes
+        totals[entry.kind, merged(entry.label)] += entry.bytes
     return totals
 
 
@@ -73,14 +91,16 @@ def _counts(
             yield CountChange(operator=name, place=place, before=before, after=after)
 
 
-def _tables(new: Iterable[TableRow], base: Iterable[TableRow]) -> list[TableChange]:
-    """Tables that only one file has, or that are stored or read otherwise."""
-    after, before = ({row.name: row for row in side} for side in (new, base))
+def _tables(new: Measured, base: Measured) -> list[TableChange]:
+    """Tables that only one file has, that are stored or read otherwise, or that hold other bytes."""
+    after, before = ({row.name: row for row in side.tables} for side in (new, base))
+    same = {name for name, row in after.items() if _described(row) == _described(before.get(name))}
+    ours, theirs = (_table_hashes(side, same) for side in (new, base))
     changes = [
         TableChange(
             name=name,
             before=_described(before.get(name)),
-            after=_described(after.get(name)),
+            after=_described(after.get(name), other=ours.get(name) != theirs.get(name)),
             delta=_bytes(after.get(name)) - _bytes(before.get(name)),
         )
         for name in {**after, **before}
@@ -89,15 +109,32 @@ def _tables(new: Iterable[TableRow], base: Iterable[TableRow]) -> list[TableChan
     return sorted(differing, key=lambda change: (-abs(change.delta), change.name))
 
 
+def _table_hashes(side: Measured, names: AbstractSet[str]) -> dict[str, tuple[bytes, ...]]:
+    """Hashes of the constants of tables by name, in the order of their use."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    known: dict[str, bytes] = {}
+    for read in table_reads(side.pte, side.graphs) if names else ():
+        if read.weight.shown not in names:
+            continue
+        for constant in read.constants:
+            if constant.name not in known:
+                known[constant.name] = hashlib.sha256(constant.data or b"").digest()
+        hashes = (known[constant.name] for constant in read.constants)
+        found[read.weight.shown] = (*found.get(read.weight.shown, ()), *hashes)
+    return found
+
+
 def _bytes(row: TableRow | None) -> int:
     """Bytes of a table that may not be there."""
     return row.bytes_after if row is not None else 0
 
 
-def _described(row: TableRow | None) -> str:
+def _described(row: TableRow | None, *, other: bool = False) -> str:
     """`q4 [64, 64] 4-bit/32, gather, 0.002 MiB`: a table in words, empty where it is not there."""
     if row is None:
         return ""
     group = f"/{row.group_size}" if row.group_size else ""
     consumers = "+".join(row.consumers)
-    return f"{row.rung} {list(row.shape)} {row.bits}-bit{group}, {consumers}, {mebibytes(row.bytes_after)}"
+    content = ", other content" if other else ""
+    size = mebibytes(row.bytes_after)
+    return f"{row.rung} {list(row.shape)} {row.bits}-bit{group}, {consumers}, {size}{content}"

@@ -9,8 +9,8 @@ from vkfuse.pte.calls import Call, Site, site_of
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.shaders import stored_shaders
+from vkfuse.pte.tables import constant_name
 from vkfuse.pte.vulkan import Graphs
-from vkfuse.report.file_tables import constant_name
 from vkfuse.report.model import EmbeddedShader, LookupRow
 
 _DTYPES: Final = {VkDataType.FLOAT16: DType.HALF, VkDataType.FLOAT32: DType.FLOAT}

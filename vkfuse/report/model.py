@@ -15,7 +15,7 @@ SCHEMA: Final = "vkfuse.report/1"
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "gathered", "folded", "untouched"]
-ProofKind = Literal["exact", "rounded"]
+ProofKind = Literal["exact", "rounded", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +79,14 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The packed table, rebuilt, against the table that the program computes."""
+    """The table, rebuilt from the written bytes as the runtime reads them, against the one that the program computes.
+
+    "exact": every bit is the same; "rounded": the largest error was measured; "none": the file has no bytes that could be
+    compared, the error is None.
+    """
 
     kind: ProofKind
-    max_abs_error: float
+    max_abs_error: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +206,7 @@ class CountChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableChange:
-    """A table that only one file has (`before` or `after` is empty), or whose rung or size differs."""
+    """A table that only one file has (`before` or `after` is empty), or whose rung, size or content differs."""
 
     name: str
     before: str
@@ -211,14 +215,33 @@ class TableChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContentChange:
+    """A label of as many bytes as before and other content: how many of its `parts` are `changed`, and of its bytes.
+
+    Parts of a label are compared in the order in which the file uses them.
+    """
+
+    label: str
+    kind: str
+    bytes: int
+    parts: int
+    changed: int
+    differing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    """The output against the baseline file: only what changed, the largest change first."""
+    """The output against the baseline file: only what changed, the largest change first.
+
+    Every byte that differs stands under a label in `ledger`, by its size, or in `contents`.
+    """
 
     total: SizeChange
     ledger: tuple[SizeChange, ...]
     operators: tuple[CountChange, ...]
     tables: tuple[TableChange, ...]
     identical: bool
+    contents: tuple[ContentChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,9 +91,11 @@ def _lines(*parts: str) -> str:
 
 
 def _proof(row: TableRow) -> str:
-    """`exact`, or the largest error."""
+    """`exact`, the largest error, or that there is no proof."""
     if row.proof is None:
         return ""
+    if row.proof.max_abs_error is None:
+        return "no proof"
     return "exact" if row.proof.kind == "exact" else f"within {row.proof.max_abs_error:.2g}"
 
 
@@ -278,6 +280,26 @@ def _change(change: SizeChange) -> tuple[str, ...]:
     return (change.label, *sizes, "gone" if change.after is None else percent(change.percent))
 
 
+def _content_changes(report: Report) -> Section:
+    """Show labels that hold other bytes than before, and as many."""
+    changes = report.diff.contents if report.diff is not None else ()
+    return Section(
+        title="Same size, other content",
+        columns=(
+            Column("Label", fold=True),
+            Column("Size", right=True),
+            Column("Parts", right=True),
+            Column("Changed", right=True),
+            Column("Bytes that differ", right=True),
+        ),
+        rows=tuple(
+            (c.label, mebibytes(c.bytes), f"{c.parts:,}", f"{c.changed:,}", f"{c.differing:,}")
+            for c in changes[:_SHOWN]
+        ),
+        rest=_rest(changes[_SHOWN:], "label", lambda change: change.differing),
+    )
+
+
 def _operator_changes(report: Report) -> Section:
     """Show operators whose number of calls differs."""
     changes = report.diff.operators if report.diff is not None else ()
@@ -350,6 +372,7 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     _cpu,
     _repairs,
     _changes,
+    _content_changes,
     _operator_changes,
     _table_changes,
     _ledger,

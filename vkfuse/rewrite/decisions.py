@@ -63,7 +63,7 @@ class Proposal(Protocol):
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:
-        """The tensors that it stores."""
+        """The tensors that it stores: the weight, its scales where it has any, then the rest."""
 
     def rebuild(self, low: int, high: int) -> torch.Tensor:
         """Rows [low, high) of the float table from the stored tensors, in the dtype of the original."""

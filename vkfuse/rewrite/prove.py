@@ -1,6 +1,7 @@
 """Law 1: the whole table, rebuilt from the bytes to be written, equals what the program computes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -14,21 +15,79 @@ CHUNK_ELEMENTS = 1 << 22  # 16 MiB of float32 a chunk
 Rows = Callable[[int, int], torch.Tensor]
 
 
+Within = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What a table rebuilt from bytes has of the program's: `differing` values that are not within what is allowed.
+
+    `rounded` values differ within it; `largest` is the largest absolute difference of all, `first_row` the first row that
+    has one of `differing`. `exact`: every bit is the program's.
+    """
+
+    differing: int
+    rounded: int
+    largest: float
+    first_row: int | None
+    exact: bool
+
+    @property
+    def proof(self) -> Proof:
+        """The same as what is said of a table."""
+        return Proof(kind="exact" if self.exact else "rounded", max_abs_error=self.largest)
+
+
 def prove(site: Site, proposal: Proposal, constants: Constants) -> Proof:
     """Compare `proposal` with the program's table bit for bit, in chunks of rows.
 
     The proof is "exact" where every bit agrees, else "rounded" with the largest absolute difference.
     """
-    grid, original = site.numbers(), original_rows(site, constants)
-    step = max(1, CHUNK_ELEMENTS // max(1, grid.columns))
-    error, exact = 0.0, True
-    for low in range(0, grid.rows, step):
-        high = min(low + step, grid.rows)
-        wanted, rebuilt = original(low, high), proposal.rebuild(low, high)
-        if not _same_bits(wanted, rebuilt):
-            exact = False
-            error = max(error, _difference(wanted, rebuilt))
-    return Proof(kind="exact" if exact else "rounded", max_abs_error=error)
+    grid = site.numbers()
+    return difference(original_rows(site, constants), proposal.rebuild, grid.rows, grid.columns).proof
+
+
+def equal(rebuilt: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Which values are the same; nothing else is allowed."""
+    return (rebuilt == wanted) | (rebuilt.isnan() & wanted.isnan())
+
+
+def difference(wanted: Rows, rebuilt: Rows, rows: int, columns: int, within: Within = equal) -> Difference:
+    """Compare rows [0, rows) of two tables in chunks; `within` says which values of two chunks are near enough."""
+    step = max(1, CHUNK_ELEMENTS // max(1, columns))
+    parts = [
+        _compared(wanted(low, min(low + step, rows)), rebuilt(low, min(low + step, rows)), low, within)
+        for low in range(0, rows, step)
+    ]
+    return Difference(
+        differing=sum(part.differing for part in parts),
+        rounded=sum(part.rounded for part in parts),
+        largest=max((part.largest for part in parts), default=0.0),
+        first_row=next((part.first_row for part in parts if part.first_row is not None), None),
+        exact=all(part.exact for part in parts),
+    )
+
+
+def _compared(wanted: torch.Tensor, rebuilt: torch.Tensor, low: int, within: Within) -> Difference:
+    """Compare one chunk, whose first row is `low`."""
+    if _same_bits(wanted, rebuilt):
+        return _SAME
+    if wanted.shape != rebuilt.shape:
+        return Difference(
+            differing=wanted.numel(), rounded=0, largest=float("inf"), first_row=low, exact=False
+        )
+    wrong, unequal = ~within(rebuilt, wanted), ~equal(rebuilt, wanted)
+    rows = wrong.flatten(1).any(dim=1).nonzero()
+    return Difference(
+        differing=int(wrong.sum()),
+        rounded=int((unequal & ~wrong).sum()),
+        largest=_largest(wanted, rebuilt),
+        first_row=low + int(rows[0]) if len(rows) else None,
+        exact=False,
+    )
+
+
+_SAME = Difference(differing=0, rounded=0, largest=0.0, first_row=None, exact=True)
 
 
 def original_rows(site: Site, constants: Constants) -> Rows:
@@ -87,7 +146,7 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(left.contiguous().view(bits), right.contiguous().view(bits))
 
 
-def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
-    if left.shape != right.shape:
-        return float("inf")
-    return float((left.double() - right.double()).abs().nan_to_num(nan=float("inf")).max())
+def _largest(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The largest absolute difference; what is no number is infinitely far off, but of another such."""
+    apart = (left.double() - right.double()).abs().nan_to_num(nan=float("inf"))
+    return float(apart.masked_fill(equal(left, right), 0.0).max()) if apart.numel() else 0.0

@@ -109,6 +109,18 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
     )
 
 
+def float_lookups(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[str, Site]]:
+    """Lookups in constants that are no quantized tables, each with its table's name."""
+    names = _stored_names(exported)
+    for node in exported.graph.nodes:
+        use = _known_use(node) if node.op == "call_function" and node not in constants else None
+        if use is None or use.consumer is not Consumer.GATHER or use.operand not in constants:
+            continue
+        if not _sources(use, constants):
+            site = Site(node=node, consumer=use.consumer, operand=use.operand, grid=None, indices=use.indices)
+            yield _table_name(use.operand, constants, names), site
+
+
 def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Site, fx.Node]]:
     """Each site with the node that dequantizes its table."""
     lookups = lookup_readers()

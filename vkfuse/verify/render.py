@@ -126,10 +126,17 @@ def _cells(output: OutputError) -> Iterator[str]:
 
 
 def _tables(tables: tuple[TableCheck, ...]) -> Iterator[RenderableType]:
-    equal = [table for table in tables if table.matches and not table.differing]
+    right = [table for table in tables if table.matches and not table.differing]
+    equal, rounded = ([t for t in right if bool(t.rounded) == rounding] for rounding in (False, True))
     if equal:
         values = sum(table.values for table in equal)
         yield Text(f"tables: {len(equal)} read whole, all {values} values are the program's")
+    if rounded:
+        values, most = sum(table.values for table in rounded), max(table.max_abs for table in rounded)
+        yield Text(
+            f"tables: {len(rounded)} read whole, {values} values are the program's as half precision stores them, "
+            f"within {most:.2g}"
+        )
     for table in tables:
         if table.differing and table.matches:
             yield Text(

@@ -64,7 +64,8 @@ class Applied:
 class TableCheck:
     """A table of the file, read whole as its operator reads it, against the program's that it matches.
 
-    `differing` of `values` differ, the first in row `first_row`; `matches` is empty where none is similar.
+    `differing` of `values` differ, the first in row `first_row`, and `rounded` by no more than the types make that the file
+    stores; `max_abs` is the largest difference of all. `matches` is empty where none is similar.
     """
 
     operator: str
@@ -73,12 +74,13 @@ class TableCheck:
     matches: str
     values: int
     differing: int
+    rounded: int = 0
     max_abs: float
     first_row: int | None
 
     @property
     def passed(self) -> bool:
-        """Whether the table is a table of the program, value for value, or unlike all of them."""
+        """Whether the table is a table of the program, value for value but for rounding, or unlike all of them."""
         return self.differing == 0 or not self.matches
 
 

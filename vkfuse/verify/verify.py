@@ -14,7 +14,9 @@ from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.runtimes import DEFAULT
-from vkfuse.verify.audit import TableReader, audit
+from vkfuse.pte.tables import table_reads
+from vkfuse.pte.vulkan import vulkan_graphs
+from vkfuse.verify.audit import audit
 from vkfuse.verify.behaviours import GELU_TANH, ONE_ROW_UNQUANTIZED, QPARAMS_NUDGED
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
@@ -25,8 +27,10 @@ from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument, Observer
+from vkfuse.verify.stored import stored_tables
 from vkfuse.verify.tensors import scalar_dtype
 from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, TableCheck, Verification
+from vkfuse.verify.wanted import wanted_tables
 
 _NOISE_TRIALS: Final = 3
 _EDGE_TRIALS: Final = 16  # a fair coin lands on the same side of all in 1 of 65,536
@@ -35,7 +39,10 @@ Inputs = tuple[tuple[object, ...], Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """Choices of a verification. `inputs` are (args, kwargs) in the place of the program's stored example."""
+    """Choices of a verification. `inputs` are (args, kwargs) in the place of the program's stored example.
+
+    `tables` are checks of the file's tables by one who knows what was written; None: they are paired here.
+    """
 
     method: str = "forward"
     runtime: str = DEFAULT
@@ -44,6 +51,7 @@ class VerifyOptions:
     tolerance: Tolerance = field(default_factory=Tolerance)
     device: bool = False
     external: Mapping[str, memoryview] = field(default_factory=dict)
+    tables: tuple[TableCheck, ...] | None = None
 
 
 def verify_file(
@@ -75,11 +83,11 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     domain = domain_of(exported, [session.method.values[index] for index in session.method.inputs])
     skipped: list[str] = []
     example = _example(exported, options, session, domain, skipped)
-    reader, collector = TableReader(), LookupCollector()
-    comparison = _Comparison(session, reference, options.tolerance, reader)
+    collector = LookupCollector()
+    comparison = _Comparison(session, reference, options.tolerance)
     cases = list(samples(example, domain, options.seeds))
     runs = tuple(comparison.run(sample) for sample in cases)
-    tables = tuple(audit(reader.tables, exported))
+    tables = _audited(source, exported, options.method) if options.tables is None else options.tables
     failed = next((at for at, run in enumerate(runs) if not run.passed), None)
     departure = None if failed is None else comparison.blame(cases[failed])
     wrong_table = next((table for table in tables if not table.passed), None)
@@ -100,6 +108,12 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
         departure=departure,
         skipped=tuple(skipped),
     )
+
+
+def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
+    """Return a check of each table that a method reads."""
+    reads = (read for read in table_reads(source, vulkan_graphs(source)) if read.method == method)
+    return tuple(audit(stored_tables(reads), wanted_tables(exported)))
 
 
 def _example(
@@ -125,11 +139,8 @@ def _example(
 class _Comparison:
     """Both sides, and what the file's run has shown of the runtime's arithmetic so far."""
 
-    def __init__(
-        self, session: Session, reference: Reference, tolerance: Tolerance, reader: TableReader
-    ) -> None:
-        self._session, self._reference = session, reference
-        self._tolerance, self._reader = tolerance, reader
+    def __init__(self, session: Session, reference: Reference, tolerance: Tolerance) -> None:
+        self._session, self._reference, self._tolerance = session, reference, tolerance
         self._usual_noise = 0.0
 
     def run(self, sample: Sample) -> Run:
@@ -168,7 +179,7 @@ class _Comparison:
 
     def _file(self, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
         self._session.reset()
-        return self._session(_accepted(self._session, values), self._reader)
+        return self._session(_accepted(self._session, values))
 
     def _expected(self, sample: Sample, arithmetic: Arithmetic) -> tuple[object, ...]:
         self._reference.reset()

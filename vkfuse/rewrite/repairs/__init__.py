@@ -16,7 +16,7 @@ from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
-from vkfuse.rewrite.repairs.fills import raise_mask_fills
+from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
@@ -56,6 +56,12 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     reductions_keep_dimensions,
     splits_as_slices,
 )
+
+
+def after_tables(*, half: bool) -> tuple[RepairRule, ...]:
+    """The repairs after the tables for the precision that the file computes in."""
+    in_half: dict[RepairRule, RepairRule] = {raise_mask_fills: raise_mask_fills_in_half} if half else {}
+    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

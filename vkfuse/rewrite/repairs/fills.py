@@ -3,7 +3,8 @@
 A row that is masked everywhere, by ``finfo.min`` and not by minus infinity, is uniform after a softmax. The runtime's
 softmax starts its search for the largest value at -3.402823e38 (runtime/graph/ops/glsl/softmax.glsl), above the lowest
 float32: there such a row becomes zeros. The fill is raised to that number; adding scores to either leaves it as it is,
-so that every row's softmax is what it was.
+so that every row's softmax is what it was. Half precision has neither number and makes minus infinity of both: for it the
+fill is raised to its own lowest, which scores below 16 leave as it is.
 """
 
 import torch
@@ -18,6 +19,7 @@ aten = torch.ops.aten
 
 LOWEST = torch.finfo(torch.float32).min
 FLOOR = float(torch.tensor(-3.402823e38))
+HALF_FLOOR = torch.finfo(torch.float16).min
 
 _SOFTMAX = (aten.softmax.int, aten._softmax.default, aten.scaled_dot_product_attention.default)  # noqa: SLF001 - the operator's name
 _CARRIERS = (
@@ -46,7 +48,9 @@ _CARRIERS = (
 )
 
 
-def raise_mask_fills(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def raise_mask_fills(
+    exported: ExportedProgram, floor: float = FLOOR
+) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Raise the lowest float32 to the softmax's floor wherever nothing but a softmax sees the difference."""
     constants = Constants(exported)
     literal = [n for n in exported.graph.nodes if _has_literal(n) and _ends_in_softmax(n)]
@@ -61,24 +65,27 @@ def raise_mask_fills(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[
     for node in stored:
         value = constants.value(node)
         editor.replace(
-            node, editor.constant(torch.where(value == LOWEST, FLOOR, value), f"raised.{node.name}")
+            node, editor.constant(torch.where(value == LOWEST, floor, value), f"raised.{node.name}")
         )
     for node in literal:
         with editor.before(node):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-            editor.replace(node, editor.call(node.target, *map(_raised, args), **kwargs))
+            editor.replace(
+                node, editor.call(node.target, *(floor if a == LOWEST else a for a in args), **kwargs)
+            )
     names = tuple(n.name for n in (*stored, *literal))
     return editor.finish(), (
         Repair(
             code="mask-fills-raised",
             nodes=names,
-            detail=f"{LOWEST:.9g} becomes {FLOOR:.9g}, the least that the runtime's softmax sees",
+            detail=f"{LOWEST:.9g} becomes {floor:.9g}, the least that the runtime's softmax sees",
         ),
     )
 
 
-def _raised(value: object) -> object:
-    return FLOOR if value == LOWEST else value
+def raise_mask_fills_in_half(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Raise the lowest float32 to the lowest half, for a file that computes in half precision."""
+    return raise_mask_fills(exported, HALF_FLOOR)
 
 
 def _has_literal(node: fx.Node) -> bool:

@@ -1,0 +1,173 @@
+"""Law 1 once more, of the written bytes: what the file stores of each planned table against the program's table.
+
+The plan says which constants it wrote for which site; here they are looked for in the file, as they are or in half
+precision, and what is found is rebuilt as the runtime reads it.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch.export import ExportedProgram
+
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.tables import Constant, constants_of, table_reads
+from vkfuse.pte.vulkan import Graphs, vulkan_graphs
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.content import content
+from vkfuse.rewrite.decisions import Decision, Proof, Rung, TablePlan
+from vkfuse.rewrite.prove import Difference
+from vkfuse.verify.audit import audit, check, compared, resembling
+from vkfuse.verify.stored import Stored, gathered, matrices, stored_tables
+from vkfuse.verify.verdict import TableCheck
+from vkfuse.verify.wanted import Wanted, wanted_of, wanted_tables
+
+_CHUNK: Final = 1 << 22  # values that are converted at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proved:
+    """What the file holds of a method's tables: a check of each read, and proofs of sites, None of one without bytes."""
+
+    checks: tuple[TableCheck, ...]
+    proofs: Mapping[Hashable, tuple[Proof | None, ...]]
+
+
+def prove_file(
+    pte: PteFile, programs: Mapping[str, ExportedProgram], plans: Mapping[str, Sequence[TablePlan]]
+) -> dict[str, Proved]:
+    """Return what a written file holds of the tables of each method; `programs` are those that `plans` are of."""
+    graphs = vulkan_graphs(pte)
+    return {
+        name: _Method(pte, graphs, name, exported).proved(plans[name]) for name, exported in programs.items()
+    }
+
+
+def proofs_of(proved: Iterable[Proved]) -> dict[Hashable, Proof | None]:
+    """Return the weakest proof of each table over all methods: none, then that with the largest error."""
+    found: dict[Hashable, list[Proof | None]] = {}
+    for method in proved:
+        for identity, proofs in method.proofs.items():
+            found.setdefault(identity, []).extend(proofs)
+    return {identity: _weakest(proofs) for identity, proofs in found.items()}
+
+
+def _weakest(proofs: Sequence[Proof | None]) -> Proof | None:
+    known = [proof for proof in proofs if proof is not None]
+    return (
+        None if len(known) < len(proofs) else max(known, key=lambda p: (p.kind != "exact", p.max_abs_error))
+    )
+
+
+class _Method:
+    """The tables of one method of the file, found by their content."""
+
+    def __init__(self, pte: PteFile, graphs: Graphs, method: str, exported: ExportedProgram) -> None:
+        self._exported, self._constants = exported, Constants(exported)
+        self._all = [*constants_of(pte, graphs, method)]
+        self._stored = [*stored_tables(read for read in table_reads(pte, graphs) if read.method == method)]
+        self._digests: dict[str, str] = {}
+        self._checks: dict[str, TableCheck] = {}
+        self._read: set[int] = set()
+        self._known: dict[Hashable, Difference] = {}
+
+    def proved(self, plans: Iterable[TablePlan]) -> Proved:
+        """Compare what the plan wrote, then what else the file reads with what else the program has."""
+        proofs: dict[Hashable, tuple[Proof | None, ...]] = {}
+        missing: set[str] = set()
+        named: set[str] = set()
+        for plan in plans:
+            made = tuple(self._site(plan.table.name, decision) for decision in plan.decisions)
+            proofs[plan.table.identity] = (*proofs.get(plan.table.identity, ()), *made)
+            named.add(plan.table.name)
+            if None in made:
+                missing.add(plan.table.name)
+        return Proved(checks=(*self._checks.values(), *self._others(named - missing)), proofs=proofs)
+
+    def _others(self, done: AbstractSet[str]) -> Iterator[TableCheck]:
+        """Yield checks of what the plan did not write, against tables but those that are `done`."""
+        left = [table for table in self._stored if id(table) not in self._read]
+        if left:
+            yield from audit(left, (w for w in wanted_tables(self._exported) if w.name not in done))
+
+    def _site(self, name: str, decision: Decision) -> Proof | None:
+        """Compare what the file has for one site, None where it has nothing."""
+        other = wanted_of(name, decision.site, self._constants)
+        results = [
+            (table, self._compared(table, other, decision)) for table in self._candidates(other, decision)
+        ]
+        if decision.proposal is None:  # of constants that are only alike, those that are nearest
+            least = min((result.differing for _, result in results), default=0)
+            results = [(table, result) for table, result in results if result.differing == least]
+        for table, result in results:
+            self._checks[table.where] = check(table, other, result)
+        return _weakest([result.proof for _, result in results]) if results else None
+
+    def _compared(self, table: Stored, other: Wanted, decision: Decision) -> Difference:
+        """Compare a table of the file with the program's once for all sites that are alike."""
+        key = (table.where, other.consumer, decision.folded, *map(content, _constants(decision)))
+        if key not in self._known:
+            self._known[key] = compared(table, other)
+        return self._known[key]
+
+    def _candidates(self, other: Wanted, decision: Decision) -> list[Stored]:
+        """Return what the file has for one site."""
+        if decision.proposal is None:
+            return [*self._folded(other)]
+        weight, *rest = decision.proposal.constants
+        found = [table for table in self._like(weight) if table.consumer == other.consumer]
+        if decision.rung is Rung.GATHERED:
+            return [*self._gathered(found, rest)]
+        self._read.update(map(id, found))
+        if decision.rung is Rung.FOLDED:
+            return found
+        scales = _digests(rest[0])
+        return [table for table in found if table.scales and self._digest(table.scales) in scales] or found
+
+    def _like(self, tensor: torch.Tensor) -> list[Stored]:
+        """Return the tables of the file whose weight is `tensor`, as it is or in half precision."""
+        wanted = _digests(tensor)
+        return [table for table in self._stored if self._digest(table.weight) in wanted]
+
+    def _gathered(self, values: Iterable[Stored], rest: Sequence[torch.Tensor]) -> Iterator[Stored]:
+        """Yield the tables whose values, scales and zero points are gathered apart."""
+        parts = [self._like(tensor) for tensor in rest]
+        for table in values if all(parts) else ():
+            scales, *points = (found[0] for found in parts)
+            rebuilt = gathered(table, scales, points[0] if points else None)
+            if rebuilt is not None:
+                self._read.update(map(id, (table, *(of for found in parts for of in found))))
+                yield rebuilt
+
+    def _folded(self, other: Wanted) -> Iterator[Stored]:
+        """Yield the float constants that are like what a site reads."""
+        if not other.rows * other.columns:
+            return
+        tried = (view for constant in self._all for view in matrices(constant, other.rows, other.columns))
+        for table in resembling(tried, other):
+            self._read.update(id(read) for read in self._stored if read.weight.name == table.weight.name)
+            yield table
+
+    def _digest(self, constant: Constant) -> str:
+        """SHA-256 of a constant's bytes; they are hashed once."""
+        if constant.name not in self._digests:
+            self._digests[constant.name] = hashlib.sha256(constant.data or b"").hexdigest()
+        return self._digests[constant.name]
+
+
+def _constants(decision: Decision) -> tuple[torch.Tensor, ...]:
+    return decision.proposal.constants if decision.proposal is not None else ()
+
+
+def _digests(tensor: torch.Tensor) -> frozenset[str]:
+    """SHA-256 of a tensor's bytes, as they are and as half precision stores them; converted in chunks."""
+    kept = content(tensor)[0]
+    if tensor.dtype is not torch.float32:
+        return frozenset({kept})
+    digest, flat = hashlib.sha256(), tensor.detach().contiguous().reshape(-1)
+    for low in range(0, flat.numel(), _CHUNK):
+        digest.update(flat[low : low + _CHUNK].half().view(torch.uint8).numpy().data)
+    return frozenset({kept, digest.hexdigest()})
