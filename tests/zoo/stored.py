@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import zoo
-from torch.export import ExportedProgram
 
 from vkfuse.lower.quiet import quiet
 
@@ -14,15 +13,15 @@ _SOURCES = tuple(Path(__file__).with_name(name) for name in ("architectures.py",
 _PACKAGES = ("torch", "torchao", "transformers")
 
 
-def exported(setting: zoo.Setting, folder: Path) -> tuple[ExportedProgram, Path]:
-    """The program of `setting` and its .pt2 in `folder`, made where nothing that it depends on has made it before."""
+def exported(setting: zoo.Setting, folder: Path) -> Path:
+    """The .pt2 of `setting` in `folder`, made where nothing that it depends on has made it before."""
     path = folder / f"{setting.name}-{_key()}.pt2"
     if not path.exists():
         with quiet():
             partial = path.with_suffix(".partial")
             torch.export.save(zoo.build(setting), partial)
         partial.rename(path)
-    return torch.export.load(path), path
+    return path
 
 
 def _key() -> str:

@@ -24,7 +24,7 @@ from torch.export import ExportedProgram  # noqa: E402 - likewise
 from vkfuse.errors import CheckFailedError  # noqa: E402 - likewise
 from vkfuse.options import BaselineChoice, Options, VulkanOptions  # noqa: E402 - likewise
 from vkfuse.pipeline import optimize  # noqa: E402 - likewise
-from vkfuse.program.load import from_exported  # noqa: E402 - likewise
+from vkfuse.program.load import load  # noqa: E402 - likewise
 from vkfuse.report.model import Report  # noqa: E402 - likewise
 from vkfuse.verify.compare import Tolerance  # noqa: E402 - likewise
 from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: E402 - likewise
@@ -86,7 +86,7 @@ def measured(setting: zoo.Setting, *, half: bool = False) -> Row:
     """Optimize, or read what an earlier run found."""
     kept = _kept(setting, half=half)
     if not kept.exists():
-        program, _ = exported(setting, ROWS)
+        program = exported(setting, ROWS)
         written = kept.with_suffix(".pte")
         row = _in_half(program, written) if half else _row(optimize(program, written).report)
         written.unlink()
@@ -106,7 +106,7 @@ def _in_half(program: ExportedProgram, written: Path) -> Row:
     except CheckFailedError:
         report = optimize(program, written, options, verify=False).report
         chosen = VerifyOptions(seeds=1, tolerance=Tolerance(arithmetic=torch.float16), tables=())
-        worst = verify_file(written, from_exported(program).exported, chosen).worst
+        worst = verify_file(written, load(program).exported, chosen).worst
         verify = dataclasses.replace(report.verify, max_rel_error=worst.max_rel)
         return dataclasses.replace(_row(dataclasses.replace(report, verify=verify)), refused=True)
 

@@ -22,7 +22,7 @@ def _parameter(at, setting):
 @pytest.mark.parametrize("setting", [_parameter(*each) for each in enumerate(zoo.settings())])
 def test_zoo(setting, request, tmp_path):
     """Every table that an input reaches is packed, the file loads and computes the program, from its own bytes."""
-    program, _ = exported(setting, request.config.cache.mkdir("zoo"))
+    program = exported(setting, request.config.cache.mkdir("zoo"))
     report = optimize(program, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
     assert report.loadable.ok
     assert report.verify.ok
