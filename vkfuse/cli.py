@@ -30,9 +30,9 @@ from vkfuse.options import (
 )
 from vkfuse.output import Publication, reported, write
 from vkfuse.program.methods import parse_methods
-from vkfuse.pte.runtimes import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
+from vkfuse.runtime.versions import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.signals import Interrupted
 from vkfuse.streams import ReaderGoneError
 

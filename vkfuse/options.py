@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from vkfuse.errors import VkfuseError
-from vkfuse.pte.runtimes import DEFAULT
+from vkfuse.runtime.versions import DEFAULT
 
 Progress = Callable[[str], None]
 

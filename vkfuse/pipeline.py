@@ -11,11 +11,10 @@ from torch.export import ExportedProgram
 
 from vkfuse.cost import Meter
 from vkfuse.errors import LoweringError
-from vkfuse.lower.keep_off import Limits
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
+from vkfuse.lower.operands import Limits
 from vkfuse.lower.quiet import quiet
-from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import state_notes
 from vkfuse.mapping import map_open
 from vkfuse.options import BaselineChoice, Options, Progress
@@ -27,22 +26,22 @@ from vkfuse.proofs import Proved, proofs_of, prove_file
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import parse_pte
-from vkfuse.pte.runtimes import Runtime, find_runtime
 from vkfuse.report.build import Measured, baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, Diff, InputFile, MethodRow, RepairRow, Report
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, after_tables, repair
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operators.lookup import PLAIN
+from vkfuse.runtime.versions import Runtime, find_runtime
 from vkfuse.tables import named_lookups, table_rows
 from vkfuse.verified import deviations, together, verify_methods, verify_row
 from vkfuse.verify.verdict import Verification
 
 Source = Path | str | Checked | ExportedProgram
 
-_ON_CPU = {
-    "aten.embedding.default": Reason(code="baseline", detail="before the fused lookup it ran on the CPU")
-}
+_ON_CPU = {PLAIN: Objection(Code.BASELINE, "before the fused lookup it ran on the CPU")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +300,7 @@ def _before(
     if options.baseline is BaselineChoice.STOCK:
         return _written("stock", lambda: lower_stock(_exported(programs), options.vulkan), {}, options)
     folded = _without_fused_lookups(surveyed, plans)
-    limits = Limits(operators=find_runtime(options.runtime).operators, kept_off=_ON_CPU)
+    limits = Limits(runtime=find_runtime(options.runtime), kept_off=_ON_CPU)
     methods = _exported(_prepare(surveyed, folded, options))
     return _written("folded", lambda: lower(methods, limits, options.vulkan), folded, options)
 

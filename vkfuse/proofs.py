@@ -13,8 +13,8 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
+from vkfuse.measure.tables import Constant, constants_of, table_reads
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.tables import Constant, constants_of, table_reads
 from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vkfuse.pte.tables import NAME_DIGITS
+from vkfuse.measure.tables import NAME_DIGITS
 from vkfuse.report.model import LookupRow, Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content

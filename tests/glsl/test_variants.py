@@ -1,7 +1,5 @@
 """Names, bindings and dispatch of the variants, against the runtime's own lists."""
 
-import json
-from importlib import resources
 from itertools import product
 from math import prod
 
@@ -11,15 +9,33 @@ from hypothesis import strategies as st
 
 from vkfuse.glsl.geometry import global_size, local_size, output_sizes, work_groups
 from vkfuse.glsl.manifest import shipped_manifest, shipped_spirv
-from vkfuse.glsl.sites import dispatches, layout_advice
 from vkfuse.glsl.variants import VARIANTS, DType, Storage
+from vkfuse.pte.enums import VkDataType, VkStorageType
+from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.operators.lookup import FUSED
+from vkfuse.runtime.operators.lookup import dispatches as dispatches_of
+from vkfuse.runtime.versions import find_runtime, lines_with
+
+DTYPES = {DType.HALF: VkDataType.FLOAT16, DType.FLOAT: VkDataType.FLOAT32}
+STORAGES = {Storage.BUFFER: VkStorageType.BUFFER, Storage.TEXTURE3D: VkStorageType.TEXTURE_3D}
+
+
+def dispatches(*, vocab, embed_dim, scales, dtype, storage, is_linear_weight):
+    """Return what a lookup in a table [vocab, embed_dim] may dispatch."""
+    values = {
+        "weight": Tensor(dims=(vocab, embed_dim // 2), dtype=VkDataType.UINT8, constant=True),
+        "scales": Tensor(dims=(vocab, 1), dtype=DTYPES[scales], constant=True),
+        "is_linear_weight": is_linear_weight,
+    }
+    out = Tensor(dims=(1, embed_dim), dtype=DTYPES[dtype], storages=frozenset({STORAGES[storage]}))
+    return dispatches_of(Operands(operator=FUSED, values=values, output=out), lines_with(FUSED))
 
 
 def test_names_are_the_runtimes():
     """The 24 names are exactly the `embedding_q4gsw` shaders of the ExecuTorch runtime."""
-    data = json.loads((resources.files("vkfuse.data") / "vulkan_runtime_shaders.json").read_text())
-    registered = {name for names in data["shaders"].values() for name in names if "embedding_q4gsw" in name}
-    assert {variant.name for variant in VARIANTS} == registered
+    for version in ("1.5.0", "1.5.1"):
+        registered = {name for name in find_runtime(version).shaders if "embedding_q4gsw" in name}
+        assert {variant.name for variant in VARIANTS} == registered
 
 
 def test_the_manifest_describes_what_ships():
@@ -93,10 +109,3 @@ def test_every_site_dispatches_a_known_variant():
             vocab=100, embed_dim=64, scales=scales, dtype=dtype, storage=storage, is_linear_weight=linear
         )
         assert {shader.name for shader in shaders} <= names
-
-
-def test_flat_is_for_tables_of_their_own():
-    """Only a table that no linear shares is packed flat."""
-    assert layout_advice(shared_with_linear=True).is_linear_weight
-    alone = layout_advice(shared_with_linear=False)
-    assert (alone.is_linear_weight, alone.how) == (False, "flat-layout")

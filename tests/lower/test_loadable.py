@@ -6,7 +6,7 @@ from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
 from torch import nn
 
 from vkfuse.errors import LoweringError
-from vkfuse.lower import loadable
+from vkfuse.lower import loadable, operands
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import Options
@@ -39,7 +39,7 @@ def program():
 def lowered(program, tmp_path):
     """A function: the delegation of the file that comes out, and the stages that were reported."""
 
-    def run():
+    def run(runtime="1.5.0"):
         stages = []
 
         def write(made):
@@ -49,14 +49,18 @@ def lowered(program, tmp_path):
             return read_pte(path)
 
         with quiet():
-            made, pte = lower_loadable({"forward": program}, Options(), write, stages.append)
+            made, pte = lower_loadable({"forward": program}, Options(runtime=runtime), write, stages.append)
         return measure(pte, reasons=made.reasons).delegation, stages
 
     return run
 
 
-def test_a_fault_of_one_call_keeps_off_that_call(lowered):
-    """Indexing along columns is not built, along rows it is: only the first leaves the delegate."""
+def test_a_fault_of_one_call_keeps_off_that_call(lowered, monkeypatch):
+    """What only the file tells: indexing along columns is not built, along rows it is; the first leaves the delegate."""
+    real = operands.judge
+    monkeypatch.setattr(
+        operands, "judge", lambda ops, runtime: () if "index" in ops.operator else real(ops, runtime)
+    )
     delegation, stages = lowered()
     assert delegation.cpu["aten::index.Tensor_out"].count == 1
     assert delegation.cpu["aten::index.Tensor_out"].reason == "index-later-axis"
@@ -67,6 +71,13 @@ def test_a_fault_of_one_call_keeps_off_that_call(lowered):
         "lowering again with aten_index_tensor_1 on the CPU",
         "reading back",
     ]
+
+
+def test_indexing_by_version(lowered):
+    """1.5.1 indexes along any axis, 1.5.0 along the first only, which is known before lowering."""
+    older, newer = lowered("1.5.0")[0], lowered("1.5.1")[0]
+    assert older.cpu["aten::index.Tensor_out"].reason == "index-later-axis"
+    assert (older.vulkan["aten.index.Tensor"], newer.vulkan["aten.index.Tensor"]) == (1, 2)
 
 
 def _fail_on(monkeypatch, is_bad):

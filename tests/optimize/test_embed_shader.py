@@ -13,15 +13,15 @@ from vkfuse.cli import app
 from vkfuse.errors import FormatError
 from vkfuse.glsl.manifest import shipped_spirv
 from vkfuse.glsl.variants import variant_named
+from vkfuse.lint import lint
 from vkfuse.lower.quiet import quiet
+from vkfuse.measure.ledger import ledger
+from vkfuse.measure.shaders import stored_shaders
 from vkfuse.options import BaselineChoice, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
-from vkfuse.pte.ledger import ledger
-from vkfuse.pte.lint import lint
-from vkfuse.pte.runtimes import find_runtime
-from vkfuse.pte.shaders import stored_shaders
 from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.report.build import measure
+from vkfuse.runtime.versions import find_runtime
 
 NONE = BaselineChoice.NONE
 ROWS = 4104 * 8  # blocks of rows beyond the texels that every device has

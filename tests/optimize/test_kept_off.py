@@ -48,8 +48,8 @@ def test_kept_off_one_by_one(outcome_of):
         "aten::avg_pool2d.out": (1, "pool-arguments"),
         "aten::mean.out": (1, "reduce-dims"),
         "aten::add.out": (1, "two-scalars"),
-        "aten::div.out_mode": (1, "other-arithmetic"),
-        "aten::pow.Tensor_Tensor_out": (1, "other-arithmetic"),
+        "aten::div.out_mode": (1, "division-always-floored"),
+        "aten::pow.Tensor_Tensor_out": (1, "pow-of-negative"),
         "aten::native_layer_norm.out": (1, "layer-norm-shape"),
     }
     assert expected == {name: on_cpu.get(name) for name in expected}
@@ -78,6 +78,6 @@ def test_channels_last(outcome_of):
     """The runtime ignores orders of dimensions: tensors enter and leave its delegates in the default one."""
     outcome = outcome_of(_channels_last)
     assert {"inputs-in-order", "copies-in-order"} <= {repair.code for repair in outcome.report.repairs}
-    assert {o.reason for o in outcome.report.delegation.cpu.values()} == {"order-of-dimensions"}
+    assert {o.reason for o in outcome.report.delegation.cpu.values()} == {"dim-order-ignored"}
     assert outcome.report.verify.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5

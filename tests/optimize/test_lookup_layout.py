@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import vkfuse
 from vkfuse.cli import app
 from vkfuse.lower.quiet import quiet
+from vkfuse.measure.ledger import ledger
 from vkfuse.options import BaselineChoice, LookupLayout, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
-from vkfuse.pte.ledger import ledger
 from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.verify.verify import VerifyOptions, verify_file
 

@@ -10,9 +10,9 @@ from torch import nn
 import vkfuse
 from vkfuse.errors import InputError
 from vkfuse.lower.quiet import quiet
+from vkfuse.measure.ledger import ledger
 from vkfuse.options import BaselineChoice
 from vkfuse.pte import read_pte
-from vkfuse.pte.ledger import ledger
 from vkfuse.pte.model import Tensor
 from vkfuse.verify.session import run_file
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from programs import Build, Lookup, Positions, export, indices, linear, lookup, quantize
 from torch import nn
+from vkfuse.pte.runtimes import find_runtime
 
 import vkfuse
 from vkfuse.lower.quiet import quiet
@@ -14,7 +15,6 @@ from vkfuse.pipeline import inspect
 from vkfuse.program.load import from_exported
 from vkfuse.proofs import proofs_of, prove_file
 from vkfuse.pte import read_pte
-from vkfuse.pte.runtimes import find_runtime
 from vkfuse.report.model import Proof
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite import plan as planning

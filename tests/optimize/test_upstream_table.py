@@ -10,8 +10,8 @@ from outcome import worst_error
 from rows_linears import FLOAT_HEAD, TIED
 from upstream_row import Table
 
+from vkfuse.lint import faults, lint
 from vkfuse.pte import read_pte
-from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.vulkan import vulkan_graphs
 
 ROWS = (*rows_lookups.ROWS, *rows_linears.ROWS, *rows_graphs.ROWS)

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vkfuse.errors import FormatError
+from vkfuse.lint import lint
+from vkfuse.measure.ledger import ledger
 from vkfuse.pte import parse_pte, read_pte, read_vulkan_graph, vulkan_graphs
 from vkfuse.pte.delegation import placement
-from vkfuse.pte.ledger import ledger
-from vkfuse.pte.lint import lint
 from vkfuse.pte.ptd import parse_ptd
 
 NAMES = ("mixed", "tied", "inline", "external", "sorted")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vkfuse.measure.claims import Claim, divide
+from vkfuse.measure.ledger import ledger
 from vkfuse.pte import read_pte
-from vkfuse.pte.claims import Claim, divide
 from vkfuse.pte.findings import LedgerEntry
-from vkfuse.pte.ledger import ledger
 from vkfuse.pte.values import Extent
 
 NAMES = ("fused", "folded", "external", "inline", "rows", "unfused", "tied", "sorted", "mixed")

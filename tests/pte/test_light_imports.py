@@ -9,7 +9,7 @@ HEAVY = ("torch", "torchao", "executorch", "numpy")
 
 
 @pytest.mark.parametrize(
-    "modules", ["vkfuse.pte, vkfuse.pte.lint, vkfuse.pte.ledger", "vkfuse.report.serial"]
+    "modules", ["vkfuse.pte, vkfuse.lint, vkfuse.measure.ledger", "vkfuse.report.serial"]
 )
 def test_heavy_packages_are_not_imported(modules):
     """Importing in a fresh interpreter loads none of the packages that a slim image lacks."""

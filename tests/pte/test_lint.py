@@ -6,16 +6,18 @@ import pytest
 from build_graphs import site
 
 from vkfuse.errors import InputError
+from vkfuse.lint import faults, lint
+from vkfuse.lint.operands import Reader, operands_of
 from vkfuse.pte import read_pte
-from vkfuse.pte.calls import Call
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.findings import Finding
-from vkfuse.pte.lint import faults, lint
-from vkfuse.pte.rules import RULES, flat_weight_is_copied_by_bytes
-from vkfuse.pte.runtimes import cpu_kernels, find_runtime
-from vkfuse.pte.shader_names import shader_names, staging_shader_names
-from vkfuse.pte.values import Bool, Int, String
+from vkfuse.pte.values import Bool, Double, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor
+from vkfuse.runtime.border import border_shaders
+from vkfuse.runtime.codes import Code
+from vkfuse.runtime.judge import judge
+from vkfuse.runtime.operators import OPERATORS, record_of
+from vkfuse.runtime.versions import cpu_kernels, find_runtime
 
 Q4 = "et_vk.embedding_q4gsw.default"
 LINEAR = "et_vk.linear_q4gsw.default"
@@ -60,14 +62,23 @@ def indices(*dims, storage=VkStorageType.TEXTURE_3D):
 
 
 def call(name, *arguments):
-    """Return a call whose arguments are these values."""
+    """Return the operands of a call whose arguments are these values."""
     operator = OperatorCall(node_id=0, name=name, args=tuple(range(len(arguments))))
-    return Call(site(arguments, [operator]), operator)
+    return operands_of(site(arguments, [operator]), operator)
+
+
+RUNTIME = find_runtime("1.5.0")
 
 
 def codes(made):
     """{code: effect} of all rules on one call."""
-    return {finding.code: finding.effect for rule in RULES for finding in rule(made)}
+    found = [objection.code for objection in judge(made, RUNTIME)]
+    return {code: code.effect for code in found if code is not Code.NO_SHADER}
+
+
+def shader_names(made):
+    """Return the names that a call asks 1.5.0 for."""
+    return list(record_of(made.operator, RUNTIME.key).shaders(made))
 
 
 def lookup(weight=None, scales=None, group=32, ids=None, out=None, *, linear=True):
@@ -142,38 +153,45 @@ WRONG_AND_RIGHT = [
     (linear(source=tensor(2, 16, 64)), linear(source=tensor(1, 32, 64)), {"linear-input-batched": "wrong"}),
     (linear(weight=packed(127, 32)), linear(weight=packed(128, 32)), {"rows-not-multiple-of-4": "fails"}),
     (
-        call("torchao.choose_qparams_affine.default", tensor(2, 16, 128)),
-        call("torchao.choose_qparams_affine.default", tensor(1, 16, 128)),
+        call("torchao.choose_qparams_affine.default", tensor(2, 16, 128), None),
+        call("torchao.choose_qparams_affine.default", tensor(1, 16, 128), None),
         {"quantized-input-batched": "fails"},
     ),
     (
-        call("torchao.choose_qparams_affine.default", tensor(16, 30, storage=BUFFER)),
-        call("torchao.choose_qparams_affine.default", tensor(16, 30)),
+        call("torchao.choose_qparams_affine.default", tensor(16, 30, storage=BUFFER), None),
+        call("torchao.choose_qparams_affine.default", tensor(16, 30), None),
         {"columns-not-multiple-of-4": "fails"},
     ),
     (
-        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 1, 64)),
-        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 2, 64)),
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 1, 64), None),
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 2, 64), None),
         {"one-row-not-quantized": "note"},
     ),
     (
-        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), None),
-        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), constant(4)),
+        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), None, None),
+        call("aten.native_layer_norm.default", tensor(2, 4), None, constant(4), constant(4), None),
         {"layer-norm-without-bias": "fails"},
     ),
     (
-        call("aten.native_layer_norm.default", tensor(2, 4), IntList((2, 4)), constant(2, 4), constant(2, 4)),
-        call("aten.native_layer_norm.default", tensor(2, 4), IntList((4,)), constant(4), constant(4)),
+        call(
+            "aten.native_layer_norm.default",
+            tensor(2, 4),
+            IntList((2, 4)),
+            constant(2, 4),
+            constant(2, 4),
+            None,
+        ),
+        call("aten.native_layer_norm.default", tensor(2, 4), IntList((4,)), constant(4), constant(4), None),
         {"layer-norm-shape": "fails"},
     ),
     (
-        call("aten.native_group_norm.default", tensor(1, 8, 5)),
-        call("aten.native_group_norm.default", tensor(1, 8, 5, 1)),
+        call("aten.native_group_norm.default", tensor(1, 8, 5), None),
+        call("aten.native_group_norm.default", tensor(1, 8, 5, 1), None),
         {"group-norm-shape": "wrong"},
     ),
     (
-        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 2, 5, 64)),
-        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 64)),
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 2, 5, 64), None),
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 64), None),
         {"rotary-heads-differ": "fails"},
     ),
     (
@@ -213,6 +231,76 @@ WRONG_AND_RIGHT = [
     (most(-1, VkStorageType.TEXTURE_3D), most(-1, BUFFER), {"arg-reduce": "fails"}),
     (most(0, BUFFER), most(1, BUFFER), {"arg-reduce": "fails"}),
     (pooled(()), pooled((2, 2)), {"pool-arguments": "fails"}),
+    (
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 32), None),
+        call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 8, 5, 64), None),
+        {"rotary-heads-differ": "fails"},
+    ),
+    (
+        call("torchao.choose_qparams_affine.default", tensor(16, 32), None, IntList((16, 32)), None),
+        call("torchao.choose_qparams_affine.default", tensor(16, 32), None, IntList((1, 32)), None),
+        {"qparams-not-per-row": "fails"},
+    ),
+    (
+        call("et_vk.linear_q8csw.default", tensor(4, 6), None),
+        call("et_vk.linear_q8csw.default", tensor(4, 8), None),
+        {"columns-not-multiple-of-4": "fails"},
+    ),
+    (
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(4, 12), None),
+        call("et_vk.linear_dq8ca_q4gsw.default", tensor(4, 16), None),
+        {"columns-not-multiple-of-8": "fails"},
+    ),
+    (
+        call(
+            "et_vk.apply_rotary_emb_hf.default",
+            *[tensor(1, 8, 5, 64)] * 2,
+            tensor(8, 12),
+            tensor(8, 12),
+            None,
+        ),
+        call(
+            "et_vk.apply_rotary_emb_hf.default",
+            *[tensor(1, 8, 5, 64)] * 2,
+            tensor(8, 16),
+            tensor(8, 16),
+            None,
+        ),
+        {"rope-width": "fails"},
+    ),
+    (
+        call("et_vk.sdpa.default", *[tensor(8, 5, 64)] * 3, None, None, None),
+        call("et_vk.sdpa.default", *[tensor(1, 8, 5, 64)] * 3, None, None, None),
+        {"sdpa-rank": "fails"},
+    ),
+    *(
+        (
+            call("llama.custom_sdpa.default", *[tensor(1, 5, 8, 64)] * 3, Int(0), *given, None),
+            call("llama.custom_sdpa.default", *[tensor(1, 5, 8, 64)] * 3, Int(0), *[None] * 4, None),
+            {"sdpa-argument": "fails"},
+        )
+        for given in ((tensor(5, 5), None, None, None), (None, None, None, Double(0.5)))
+    ),
+    (
+        call("aten.div.Tensor_mode", tensor(4), tensor(4), String("trunc"), tensor(4)),
+        call("aten.div.Tensor_mode", tensor(4), tensor(4), String("floor"), tensor(4)),
+        {"division-always-floored": "wrong"},
+    ),
+    (
+        call("aten.pow.Tensor_Tensor", tensor(4), tensor(4), tensor(4)),
+        call("aten.pow.Tensor_Scalar", tensor(4), Int(2), tensor(4)),
+        {"pow-of-negative": "depends"},
+    ),
+    (
+        call("aten.add.Tensor", *[tensor(4, dtype=VkDataType.INT32)] * 3),
+        call("aten.view_copy.default", *[tensor(4, dtype=VkDataType.INT32)] * 2),
+        {"integer-arithmetic": "depends"},
+    ),
+    (
+        call("aten.relu.default", tensor(0, 4), tensor(0, 4)),
+        call("aten.relu.default", tensor(1, 4), tensor(1, 4)),
+        {"empty-tensor": "fails"},
+    ),
 ]
 
 
@@ -228,9 +316,11 @@ def test_each_rule_fires_on_its_case_and_not_beside_it(wrong, right, expected):
 
 
 def test_every_rule_has_a_case():
-    """No rule stands untested: each yields something on one of the wrong calls."""
-    idle = [rule.__name__ for rule in RULES if not any(list(rule(case[0])) for case in WRONG_AND_RIGHT)]
-    assert idle == []
+    """No rule stands untested: each yields something on one of the wrong calls, or in tests/lower/test_operands.py."""
+    calls = [case[0] for case in WRONG_AND_RIGHT]
+    rules = {rule for records in OPERATORS.values() for record in records for rule in record.rules}
+    idle = {rule.__name__ for rule in rules if not any(list(rule(made)) for made in calls)}
+    assert idle <= {"follows_no_sizes", "keeps_the_order", "row_sums_fit", "one_index"}
 
 
 @pytest.mark.parametrize("name", [Q4, LINEAR, "aten.native_layer_norm.default", "aten.index.Tensor"])
@@ -286,7 +376,7 @@ def test_derived_shaders_exist(made, expected):
     """The name that the runtime asks for, and it is among those that 1.5 has."""
     names = list(shader_names(made))
     assert expected in names
-    assert set(names) <= find_runtime("1.5").shaders
+    assert set(names) <= RUNTIME.shaders
 
 
 @pytest.mark.parametrize(
@@ -313,7 +403,7 @@ def test_derived_shaders_exist(made, expected):
 )
 def test_shaders_measured_to_be_missing_are_missed(made, missing):
     """Names that the real runtime was seen to fail on."""
-    assert missing in set(shader_names(made)) - find_runtime("1.5").shaders
+    assert missing in set(shader_names(made)) - RUNTIME.shaders
 
 
 def test_staging_shaders_exist_for_common_types():
@@ -323,10 +413,10 @@ def test_staging_shaders_exist_for_common_types():
         for dtype in (INT, HALF, VkDataType.FLOAT32, BOOL)
         for s in (BUFFER, VkStorageType.TEXTURE_3D)
     ]
-    made = site(values, input_ids=range(len(values)), output_ids=range(len(values)))
-    assert set(staging_shader_names(made)) <= find_runtime("1.5").shaders
-    odd = site([tensor(4, dtype=VkDataType.INT64)], input_ids=[0])
-    assert set(staging_shader_names(odd)).isdisjoint(find_runtime("1.5").shaders)
+    tensors = Reader(site(values)).tensors(range(len(values)))
+    assert set(border_shaders(tensors, tensors)) <= RUNTIME.shaders
+    odd = Reader(site([tensor(4, dtype=VkDataType.INT64)])).tensors((0,))
+    assert set(border_shaders(odd, ())).isdisjoint(RUNTIME.shaders)
 
 
 def test_right_files_have_no_findings(files):
@@ -354,8 +444,8 @@ def test_wrong_files_have_the_measured_findings(files):
 def test_a_large_flat_table_names_its_work_groups():
     """What 65535 groups of 64 bytes copy every GPU takes; of one row more the note says that not every one does."""
     for rows, told in ((65535 * 2, False), (65535 * 2 + 1, True)):
-        (finding,) = flat_weight_is_copied_by_bytes(lookup(weight=packed(rows, 32), linear=False))
-        assert ("65,536 work groups" in finding.hint) == told
+        (note,) = judge(lookup(weight=packed(rows, 32), linear=False), RUNTIME)
+        assert ("65,536 work groups" in note.detail) == told
 
 
 def test_older_runtimes_lack_the_lookup(files):
@@ -366,10 +456,11 @@ def test_older_runtimes_lack_the_lookup(files):
 
 
 def test_runtimes_by_version():
-    """A patch release is its minor's; a newer one is the newest known, with a note; others are refused."""
-    assert find_runtime("1.5.1+cpu") is find_runtime("v1.5")
+    """Of a minor the newest patch that is known; a newer one is the newest known, with a note; others are refused."""
+    assert find_runtime("1.5.1+cpu") is find_runtime("v1.5") is find_runtime("1.5.9")
+    assert (find_runtime("1.5.0").version, find_runtime("1.5").version) == ("1.5.0", "1.5.1")
     newer = find_runtime("2.0")
-    assert newer.version == "1.5"
+    assert newer.version == "1.5.1"
     assert "newer than any known" in newer.note
     assert find_runtime("1.4").shaders is None
     for version in ("0.7", "latest", "", "1"):

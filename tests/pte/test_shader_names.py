@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 from build_graphs import site
 
-from vkfuse.pte.calls import Call
+from vkfuse.lint.operands import Reader, operands_of
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
-from vkfuse.pte.runtimes import find_runtime
-from vkfuse.pte.shader_names import MODELLED, shader_names, staging_shader_names
 from vkfuse.pte.values import Bool, Double, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor
+from vkfuse.runtime.border import border_shaders
+from vkfuse.runtime.operators import OPERATORS, record_of
+from vkfuse.runtime.versions import find_runtime
 
 CALLS = json.loads(Path(__file__).with_name("shader_calls.json").read_text("utf-8"))
-RUNTIME = find_runtime("1.5")
+RUNTIME = find_runtime("1.5.0")
+MODELLED = {name for name in OPERATORS if record_of(name, RUNTIME.key).shaders}
 
 TYPES = {
     "float": VkDataType.FLOAT32,
@@ -112,9 +114,14 @@ def value(text):
 
 
 def call_of(operator, values, arguments):
-    """Return a call with these arguments, by index."""
+    """Return the operands of a call with these arguments, by index."""
     call = OperatorCall(node_id=0, name=operator, args=tuple(arguments))
-    return Call(site(values, [call]), call)
+    return operands_of(site(values, [call]), call)
+
+
+def shader_names(operands):
+    """Return the names that a call asks 1.5.0 for."""
+    return list(record_of(operands.operator, RUNTIME.key).shaders(operands))
 
 
 def parsed(operator, text):
@@ -183,8 +190,7 @@ def test_calls_with_odd_arguments_are_no_crash(operator):
 
 def test_packed_bytes_are_copied_by_their_own_shaders():
     """Inputs and outputs of four 8-bit integers a word (measured)."""
-    names = set(
-        staging_shader_names(site([value("int8 buffer 4w4c 1x4x4x8")], input_ids=[0], output_ids=[0]))
-    )
+    tensors = Reader(site([value("int8 buffer 4w4c 1x4x4x8")])).tensors((0,))
+    names = set(border_shaders(tensors, tensors))
     assert names == {"nchw_to_int8x4_buffer", "int8x4_buffer_to_nchw"}
     assert names <= RUNTIME.shaders

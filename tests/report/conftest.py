@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vkfuse.glsl.sites import dispatches
-from vkfuse.glsl.variants import DType, Storage
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.report import model
+from vkfuse.runtime.operators.lookup import Dispatch
 
 _SPEC = spec_from_file_location("pte_files", Path(__file__).parent.parent / "pte" / "conftest.py")
 _PTE = module_from_spec(_SPEC)
@@ -160,9 +159,16 @@ def _tables():
 
 def _lookups():
     """Return two lookups of a tied table whose shader the device's limits decide, and one of a flat table."""
-    sites = {"scales": DType.FLOAT, "dtype": DType.FLOAT, "storage": Storage.TEXTURE3D}
-    tied = dispatches(vocab=33984, embed_dim=640, is_linear_weight=True, **sites)
-    flat = dispatches(vocab=512, embed_dim=640, is_linear_weight=False, **sites)
+    start, runtimes = "embedding_q4gsw_float_scales", ("1.3", "1.4", "1.5")
+    tied = tuple(
+        Dispatch(
+            name=f"{start}_linear_weight_{storage}_texture3d_float",
+            when=f"maxImageDimension2D {how} 4248",
+            runtimes=runtimes,
+        )
+        for storage, how in (("texture2d", ">="), ("buffer", "<"))
+    )
+    flat = (Dispatch(name=f"{start}_texture3d_float", when="", runtimes=runtimes),)
     place = {"method": "forward", "where": "forward/0"}
     row = model.LookupRow(table="model.embed_tokens.weight", shaders=tied, **place)
     return row, row, model.LookupRow(table="pos.weight", shaders=flat, **place)

@@ -4,11 +4,11 @@ import dataclasses
 import json
 
 import pytest
+from vkfuse.pte.ledger import parts
 
 from vkfuse.commands.report import Format, rendered, report_files
 from vkfuse.errors import FormatError
 from vkfuse.pte import parse_pte, read_pte
-from vkfuse.pte.ledger import parts
 from vkfuse.report.build import measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Report

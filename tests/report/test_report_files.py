@@ -19,6 +19,7 @@ from vkfuse.report.build import delegation_of, judged, measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import CountChange
 from vkfuse.report.serial import to_json
+from vkfuse.runtime.codes import Code, Objection
 
 
 def test_report_of_one_file(files):
@@ -30,7 +31,7 @@ def test_report_of_one_file(files):
         path.stat().st_size,
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
-    assert (report.runtime, report.baseline, report.diff, report.notes) == ("1.5", None, None, ())
+    assert (report.runtime, report.baseline, report.diff, report.notes) == ("1.5.1", None, None, ())
     assert report.loadable.ok
     assert (report.delegation.subgraphs, report.delegation.crossings, report.delegation.cpu) == (1, 2, {})
     (table,) = report.tables
@@ -114,30 +115,22 @@ def test_verdicts(files):
     )
     assert judged((note,)).ok
     assert report_files(files / "fused.pte", runtime="9.9").notes == (
-        "ExecuTorch 9.9 is newer than any known runtime; checked against 1.5",
+        "ExecuTorch 9.9 is newer than any known runtime; checked against 1.5.1",
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Reason:
-    """Stands in for what the partitioner says."""
-
-    code: str
-    detail: str
 
 
 def test_reasons_reach_the_kernels(files):
     """The reason of `aten.add.Scalar` explains `aten::add.Scalar_out`; without one the operator list may."""
     reasons = {
-        "aten.add.Tensor": Reason("other", "another overload"),
-        "aten.add.Scalar": Reason("integer-arithmetic", "int32"),
+        "aten.add.Tensor": Objection(Code.NO_RESIZE, "another overload"),
+        "aten.add.Scalar": Objection(Code.INTEGER_ARITHMETIC, "int32"),
     }
     (kernel,) = delegation_of(read_pte(files / "tied.pte"), reasons).cpu.values()
     assert (kernel.reason, kernel.detail) == ("integer-arithmetic", "int32")
     (kernel,) = delegation_of(read_pte(files / "tied.pte")).cpu.values()
     assert kernel.reason == ""
     (kernel,) = delegation_of(read_pte(files / "sorted.pte")).cpu.values()
-    assert kernel.reason == "no-vulkan-operator"
+    assert kernel.reason == "not-registered"
 
 
 def test_stdin(files, monkeypatch):

@@ -8,10 +8,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.report import model
 from vkfuse.report.serial import dumps, json_schema, to_json
+from vkfuse.runtime.operators.lookup import Dispatch
 
 SHIPPED = json.loads((files("vkfuse.data") / "report.schema.json").read_text())
 
@@ -78,7 +78,7 @@ def test_json_follows_the_shipped_schema(report):
     written = json.loads(dumps(report), parse_constant=pytest.fail)
     jsonschema.Draft202012Validator.check_schema(SHIPPED)
     jsonschema.validate(written, SHIPPED)
-    assert written["schema"] == "vkfuse.report/1"
+    assert written["schema"] == "vkfuse.report/2"
     assert written == to_json(report)
 
 

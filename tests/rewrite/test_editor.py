@@ -11,10 +11,10 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
-from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.plan import plan
+from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 aten = torch.ops.aten
 

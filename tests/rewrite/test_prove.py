@@ -11,13 +11,13 @@ from torch import nn
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import LookupLayout
 from vkfuse.program.load import from_exported
-from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite import prove as proving
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Rung
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.survey import Consumer
+from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 PLACES = [(0, 0, 1), (0, 0, 128), (99, 31, 64), (50, 7, 16)]  # row, byte, bit that flips
 

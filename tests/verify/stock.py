@@ -115,7 +115,7 @@ CASES: tuple[Case, ...] = (
         build=lookup((2, 8)),
         expected="wrong",
         operator=LOOKUP,
-        code="indices-one-texture-row",
+        code="indices-more-than-one-row",
         dynamic=({0: Dim("batch", min=1, max=4), 1: Dim("length", min=1, max=32)},),
     ),
     Case(name="lookup-two-rows", build=lookup((2, 8)), expected="wrong", operator=LOOKUP),
@@ -127,7 +127,7 @@ CASES: tuple[Case, ...] = (
         build=lookup((1, 8), int4(PerGroup(3)), columns=96),
         expected="wrong",
         operator=LOOKUP,
-        code="one-scale-per-four-values",
+        code="group-not-multiple-of-4",
     ),
     Case(
         name="lookup-group-6",

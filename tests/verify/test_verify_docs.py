@@ -1,4 +1,4 @@
-"""docs/verify.md names every status, behaviour and key that there is, and its example runs."""
+"""docs/verify.md names every status and key that there is, and its example runs."""
 
 import re
 from dataclasses import fields
@@ -7,8 +7,6 @@ from typing import get_args
 
 import torch
 
-from vkfuse.verify import behaviours
-from vkfuse.verify.behaviours import Behaviour
 from vkfuse.verify.compare import RELATIVE_LIMITS
 from vkfuse.verify.verdict import (
     Applied,
@@ -23,30 +21,6 @@ from vkfuse.verify.verdict import (
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "verify.md").read_text()
-KNOWN = [value for value in vars(behaviours).values() if isinstance(value, Behaviour)]
-
-
-def test_every_behaviour_is_documented():
-    """Each behaviour stands in the table, with whether it is by design, and names its source."""
-    assert len(KNOWN) == len({behaviour.code for behaviour in KNOWN}) > 10
-    rows = {
-        row[0]: row[1]
-        for row in re.findall(r"^\| `([a-z0-9-]+)` \| .* \|\s*(yes)?\s*\|$", TEXT, re.MULTILINE)
-    }
-    assert {
-        b.code: "" if b.wrong else "yes" for b in KNOWN if b.code != "masked-row-zero"
-    }.items() <= rows.items()
-    source = re.compile(r"(glsl/|impl/|VulkanBackend)\w*\.(glslh?|cpp|yaml)")
-    assert all(source.search(behaviour.source) for behaviour in KNOWN)
-
-
-def test_every_refusal_is_documented():
-    """What the executor says that the runtime does not load is in the table here, or among the codes of lint."""
-    report = (DOCS / "report.md").read_text()
-    sources = "".join(path.read_text() for path in Path(behaviours.__file__).parent.rglob("*.py"))
-    found = set(re.findall(r'refused\(\s*"([a-z0-9-]+)"', sources))
-    assert len(found) > 10
-    assert sorted(code for code in found if f"`{code}`" not in TEXT + report) == []
 
 
 def test_every_status_and_key_is_documented():

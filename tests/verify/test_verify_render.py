@@ -52,13 +52,13 @@ DIFFERS = Verification(
     message="output 1 differs on random 0",
     runs=(Run(label="example", outputs=(_GOOD,)), Run(label="random 0", outputs=(_GOOD, _BAD))),
     tables=(_TABLE,),
-    applied=(Applied(code="first-matrix-only", summary="of an input", places=("forward/0:1",)),),
+    applied=(Applied(code="linear-input-batched", summary="of an input", places=("forward/0:1",)),),
     departure=Departure(
         operator="et_vk.linear_q4gsw.default",
         where="forward/0:1",
         node="aten.linear.default",
         source="model.py:12",
-        behaviours=("first-matrix-only",),
+        behaviours=("linear-input-batched",),
     ),
 )
 
@@ -78,7 +78,7 @@ def test_text_says_what_departs_and_where():
         "first operator that departs: et_vk.linear_q4gsw.default in forward/0:1; "
         "the program has aten.linear.default model.py:12" in lines
     )
-    assert "the runtime there: first-matrix-only" in lines
+    assert "the runtime there: linear-input-batched" in lines
     (row,) = [line.split() for line in lines if line.endswith("DIFFERS")]
     assert row == [
         "random",

@@ -6,11 +6,11 @@ from pathlib import Path
 from vkfuse.errors import InputError
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
-from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.report.build import baseline_of, measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import OutputFile, Report
 from vkfuse.report.render import Format, render, rendered
+from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 __all__ = ["Format", "render", "rendered", "report_files"]
 

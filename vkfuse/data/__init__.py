@@ -1,1 +1,1 @@
-"""Data that ships with vkfuse: operators and shaders of each Vulkan runtime version."""
+"""Data that ships with vkfuse: the JSON Schema of the report."""

@@ -11,6 +11,15 @@ VECTOR = 4  # columns of one stored vector: one texel, or one vec4 of a buffer
 ROWS_PER_BLOCK = 8  # of a linear weight
 
 
+def lookup_shader(*, float_scales: bool, weight: str, output: str) -> str:
+    """The name that the runtime puts together in `add_embedding_q4gsw_node`.
+
+    `weight` is the storage of a linear weight, empty for a flat one; `output` its storage and type.
+    """
+    linear = f"_linear_weight_{weight}" if weight else ""
+    return f"{SHADER}{'_float_scales' if float_scales else ''}{linear}_{output}"
+
+
 class DType(StrEnum):
     """Element types as the runtime writes them in shader names."""
 
@@ -63,10 +72,12 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The name that the runtime puts together in `add_embedding_q4gsw_node`."""
-        scales = "_float_scales" if self.scales is DType.FLOAT else ""
-        weight = f"_linear_weight_{self.weight.removeprefix('linear-')}" if self.weight.is_linear else ""
-        return f"{SHADER}{scales}{weight}_{self.storage}_{self.dtype}"
+        """The name that the runtime looks up."""
+        return lookup_shader(
+            float_scales=self.scales is DType.FLOAT,
+            weight=self.weight.removeprefix("linear-") if self.weight.is_linear else "",
+            output=f"{self.storage}_{self.dtype}",
+        )
 
     @property
     def bindings(self) -> tuple[BindingKind, ...]:

@@ -8,8 +8,10 @@ from executorch.backends.vulkan.serialization import vulkan_graph_schema as sche
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 
 from vkfuse.glsl.manifest import shipped_spirv
-from vkfuse.glsl.sites import OPERATOR, dispatches
-from vkfuse.glsl.variants import DType, Storage, Variant, variant_named
+from vkfuse.glsl.variants import Variant, variant_named
+from vkfuse.pte.enums import VkDataType, VkStorageType
+from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.operators.lookup import FUSED, dispatches
 
 
 @contextmanager
@@ -36,20 +38,21 @@ def _serialize(graph: Any, _shaders: list[str], raw_bytes: bytearray) -> bytes:
 def _variants(graph: Any) -> Iterator[Variant]:
     """What the lookups of a graph may dispatch."""
     for call in graph.chain:
-        if call.name != OPERATOR:
-            continue
-        weight, scales, _, _, linear, out = (graph.values[at].value for at in call.args)
-        buffer = out.storage_type is schema.VkStorageType.BUFFER
-        for dispatch in dispatches(
-            vocab=weight.dims[0],
-            embed_dim=weight.dims[1] * 2,
-            scales=_dtype(scales),
-            dtype=_dtype(out),
-            storage=Storage.BUFFER if buffer else Storage.TEXTURE3D,
-            is_linear_weight=linear.bool_val,
-        ):
-            yield variant_named(dispatch.name)
+        if call.name == FUSED:
+            for dispatch in dispatches(_operands(graph, call), ()):
+                yield variant_named(dispatch.name)
 
 
-def _dtype(tensor: Any) -> DType:
-    return DType.HALF if tensor.datatype is schema.VkDataType.FLOAT16 else DType.FLOAT
+def _operands(graph: Any, call: Any) -> Operands:
+    """The operands of a lookup that is not written yet."""
+    weight, scales, _, _, linear, out = (graph.values[at].value for at in call.args)
+    values = {"weight": _tensor(weight), "scales": _tensor(scales), "is_linear_weight": linear.bool_val}
+    return Operands(operator=FUSED, values=values, output=_tensor(out))
+
+
+def _tensor(tensor: Any) -> Tensor:
+    return Tensor(
+        dims=tuple(tensor.dims),
+        dtype=VkDataType(tensor.datatype),
+        storages=frozenset({VkStorageType(tensor.storage_type)}),
+    )

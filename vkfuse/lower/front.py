@@ -8,25 +8,11 @@ from collections.abc import Callable, Iterable
 
 from torch import fx
 
-from vkfuse.lower.keep_off import operator_name
-from vkfuse.lower.reason import Reason
+from vkfuse.lower.operands import operator_name
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operators import record_of
 
-FEEDS_THE_CPU = Reason(code="feeds-the-cpu", detail="it stands between operators that run on the CPU")
-
-# What a delegate is for: once one of these has run, its results are on the device and stay there.
-_WEIGHTY = frozenset(
-    {
-        "aten.embedding.default",
-        "aten.mm.default",
-        "aten.bmm.default",
-        "aten.addmm.default",
-        "aten.linear.default",
-        "aten.convolution.default",
-        "et_vk.embedding_q4gsw.default",
-        "et_vk.linear_q4gsw.default",
-        "et_vk.linear_dq8ca_q4gsw.default",
-    }
-)
+FEEDS_THE_CPU = Objection(Code.FEEDS_THE_CPU, "it stands between operators that run on the CPU")
 
 
 def front_of(nodes: Iterable[fx.Node], delegated: Callable[[fx.Node], bool]) -> frozenset[fx.Node]:
@@ -37,7 +23,9 @@ def front_of(nodes: Iterable[fx.Node], delegated: Callable[[fx.Node], bool]) -> 
     calls = [n for n in nodes if n.op == "call_function"]
     light: set[fx.Node] = set()
     for node in calls:
-        if operator_name(node) not in _WEIGHTY and all(_is_light(i, light) for i in node.all_input_nodes):
+        if not record_of(operator_name(node)).weighty and all(
+            _is_light(i, light) for i in node.all_input_nodes
+        ):
             light.add(node)
     leading: set[fx.Node] = set()
     for node in reversed(calls):

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
-from vkfuse.lower.keep_off import Limits
+from vkfuse.lint import Blame, blame, faults, lint
 from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
+from vkfuse.lower.operands import Limits
 from vkfuse.lower.partition import NO_HANDLE, Node
-from vkfuse.lower.reason import Reason
 from vkfuse.lower.search import culprits
 from vkfuse.options import Options, Progress
-from vkfuse.pte.lint import Blame, blame, faults, lint
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.runtimes import find_runtime
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.versions import Runtime, find_runtime
 
 MAX_ROUNDS = 6  # each keeps at least one more operator off the delegate
 MAX_ATTEMPTS = 40  # to find what ExecuTorch cannot lower, some seconds each
@@ -24,16 +24,16 @@ MAX_ATTEMPTS = 40  # to find what ExecuTorch cannot lower, some seconds each
 class KeptOff:
     """What has been found so far: single nodes by method and name, and operators by name where a fusion makes them."""
 
-    nodes: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
-    operators: Mapping[str, Reason] = field(default_factory=dict)
+    nodes: Mapping[tuple[str, str], Objection] = field(default_factory=dict)
+    operators: Mapping[str, Objection] = field(default_factory=dict)
 
     def __or__(self, other: "KeptOff") -> "KeptOff":
         """Both; what was there first keeps its reason."""
         return KeptOff(nodes={**other.nodes, **self.nodes}, operators={**other.operators, **self.operators})
 
-    def limits(self, operators: frozenset[str]) -> Limits:
+    def limits(self, runtime: Runtime) -> Limits:
         """What this leaves of a runtime's operators."""
-        return Limits(operators=operators, kept_off=self.operators, nodes=self.nodes)
+        return Limits(runtime=runtime, kept_off=self.operators, nodes=self.nodes)
 
 
 def lower_loadable(
@@ -66,14 +66,13 @@ def lower_loadable(
 
 def _blamed(lowered: Lowered, pte: PteFile, runtime: str) -> KeptOff:
     """The nodes behind each faulty operator call, the operator itself where a fusion made it of others."""
-    nodes: dict[tuple[str, str], Reason] = {}
-    operators: dict[str, Reason] = {}
+    nodes: dict[tuple[str, str], Objection] = {}
+    operators: dict[str, Objection] = {}
     for each in blame(pte, runtime):
-        reason = Reason(code=each.finding.code, detail=each.finding.hint)
         found = _nodes_of(each, lowered, pte)
-        nodes |= {(node.method, node.name): reason for node in found}
-        if not found and each.finding.operator:
-            operators[each.finding.operator] = reason
+        nodes |= {(node.method, node.name): each.objection for node in found}
+        if not found:
+            operators[each.operator] = each.objection
     return KeptOff(nodes=nodes, operators=operators)
 
 
@@ -81,7 +80,7 @@ def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
     handles = lowered.handles(pte, each.method, each.delegate, each.node_id)
     known = [n for n in lowered.delegated if n.method == each.method and n.handle != NO_HANDLE]
     behind = [node for node in known if node.handle in handles]
-    alike = [node for node in behind if node.operator == each.finding.operator]
+    alike = [node for node in behind if node.operator == each.operator]
     return alike or [node for node in behind if not node.fused]
 
 
@@ -89,14 +88,14 @@ def _lowered(
     methods: Mapping[str, ExportedProgram], options: Options, kept: KeptOff, progress: Progress
 ) -> tuple[Lowered, KeptOff]:
     """Lower without what is kept off, and without what else ExecuTorch cannot lower."""
-    operators = find_runtime(options.runtime).operators
+    runtime = find_runtime(options.runtime)
     progress(_stage(kept))
     try:
-        return lower(methods, kept.limits(operators), options.vulkan), kept
+        return lower(methods, kept.limits(runtime), options.vulkan), kept
     except NotLoweredError as error:
         attempts = _Attempts(methods=methods, options=options, kept=kept, error=error, progress=progress)
         kept |= attempts.culprits()
-    return lower(methods, kept.limits(operators), options.vulkan), kept
+    return lower(methods, kept.limits(runtime), options.vulkan), kept
 
 
 def _stage(kept: KeptOff) -> str:
@@ -136,7 +135,7 @@ class _Attempts:
         return self._without(found)
 
     def _without(self, nodes: "frozenset[Node] | list[Node]") -> KeptOff:
-        reason = Reason(code="executorch-raises", detail=self.error.message)
+        reason = Objection(Code.EXECUTORCH_RAISES, self.error.message)
         return KeptOff(nodes={(node.method, node.name): reason for node in nodes})
 
     def _works(self, left_out: "frozenset[Node] | list[Node]") -> bool:
@@ -144,7 +143,7 @@ class _Attempts:
             raise _TooManyAttempts
         self.count += 1
         self.progress(f"looking for what ExecuTorch cannot lower, attempt {self.count}")
-        limits = (self.kept | self._without(left_out)).limits(find_runtime(self.options.runtime).operators)
+        limits = (self.kept | self._without(left_out)).limits(find_runtime(self.options.runtime))
         try:
             lower(self.methods, limits, self.options.vulkan)
         except NotLoweredError:

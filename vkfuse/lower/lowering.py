@@ -12,12 +12,12 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.embed import shaders_embedded
-from vkfuse.lower.keep_off import Limits
+from vkfuse.lower.operands import Limits
 from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
-from vkfuse.lower.reason import Reason
 from vkfuse.lower.state import initialized, shared_state
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
+from vkfuse.runtime.codes import Objection
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
 # may stay textures: dynamic quantization stores its scales so and has no other shader.
@@ -29,7 +29,7 @@ class Lowered:
     """An ExecuTorch program that is not written yet, and for each method why an operator on the CPU is there."""
 
     manager: Any
-    reasons: Mapping[str, Mapping[str, Reason]]
+    reasons: Mapping[str, Mapping[str, Objection]]
     delegated: tuple[Node, ...] = ()
 
     def handles(self, pte: PteFile, method: str, delegate: int, node_id: int) -> tuple[int, ...]:

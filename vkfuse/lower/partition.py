@@ -25,17 +25,9 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
-from vkfuse.lower.keep_off import Limits, operator_name, why_not
-from vkfuse.lower.reason import Reason
-
-# Upstream's fusions whose result is right where it fires, with the operator that the runtime must have. Tables are
-# placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator cannot do.
-_KEPT_FUSIONS = {
-    "rms_norm": "et_vk.rms_norm.default",
-    "causal_sdpa": "sdpa_with_kv_cache.default",
-    "select_as_symint": "et_vk.select_as_symint.default",
-}
-
+from vkfuse.lower.operands import Limits, constants_of, operator_name, why_not
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operators import OPERATORS, record_of
 
 NO_HANDLE = -1
 
@@ -67,7 +59,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
         self._limits = limits
-        self.reasons: dict[str, Reason] = {}
+        self.reasons: dict[str, Objection] = {}
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
         """Operators that Vulkan has as they are; without a filter ExecuTorch traces the program once less."""
@@ -78,7 +70,9 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         """Tag the largest subgraphs that the runtime can load."""
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
-        supported = _Supported(self._method, self._options, self._limits, fusable)
+        supported = _Supported(
+            self._method, self._options, self._limits, fusable, constants_of(exported_program)
+        )
         partitions = CapabilityBasedPartitioner(
             module, _Chosen(module, supported), allows_single_node_partition=True
         ).propose_partitions()
@@ -124,24 +118,20 @@ def _leave_what_cannot_be_copied(module: fx.GraphModule) -> None:
 
 def _does_work(nodes: Any) -> bool:
     """Whether a partition computes something: sizes, views and result picking alone are not worth a delegate."""
-    return any(operator_name(node) not in _IDLE for node in nodes)
-
-
-_IDLE = frozenset(
-    {
-        "getitem",
-        "aten.sym_size.int",
-        "aten.view_copy.default",
-        "aten.unsqueeze_copy.default",
-        "aten.squeeze_copy.dims",
-    }
-)
+    return not all(record_of(operator_name(node)).idle for node in nodes)
 
 
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
     """Upstream's support checks, after vkfuse's own."""
 
-    def __init__(self, method: str, options: Mapping[str, Any], limits: Limits, fusable: list[Any]) -> None:
+    def __init__(
+        self,
+        method: str,
+        options: Mapping[str, Any],
+        limits: Limits,
+        fusable: list[Any],
+        constants: frozenset[str],
+    ) -> None:
         texture_limits = options.get("texture_limits") or (
             vulkan_utils.SMALL_TEXTURE_LIMITS
             if options.get("small_texture_limits")
@@ -155,7 +145,8 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         )
         self._limits = limits
         self._method = method
-        self.reasons: dict[str, Reason] = {}
+        self._constants = constants
+        self.reasons: dict[str, Objection] = {}
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         """Whether `node` may be delegated; the reason why not is kept."""
@@ -163,11 +154,9 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         self._skipped = ""
         reason = self._limits.nodes.get((self._method, node.name))
         if reason is None and node not in self.fusable_nodes:
-            reason = why_not(node, self._limits)
+            reason = why_not(node, self._limits, self._constants)
         if reason is None and not self._is_node_supported(node):
-            reason = Reason(
-                code="partitioner", detail=self._skipped or "not supported by ExecuTorch's partitioner"
-            )
+            reason = Objection(Code.PARTITIONER, self._skipped or "not supported by ExecuTorch's partitioner")
         if reason is not None and node.op == "call_function":
             self.reasons.setdefault(operator_name(node), reason)
         return reason is None
@@ -201,7 +190,7 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
     """Upstream's registries as vkfuse needs them, put back afterwards.
 
     The registry entries of the 4-bit matmuls list the dtypes of activations only and so reject their own packed
-    weights; the fusion patterns are cut down to `_KEPT_FUSIONS` that the runtime can run. A delegate's operator calls
+    weights; the fusion patterns are cut down to those that an operator's record names. A delegate's operator calls
     refer to the debug handles of their nodes, which the graph builder would replace by its own count.
     """
     registry = vulkan_registry.vulkan_supported_ops
@@ -213,15 +202,24 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
         VkGraphBuilder.process_node = lambda self, node, _count: process_node(self, node, _handle(node))
         for op, entry in entries.items():
             registry[op] = _any_dtype(entry)
-        for name in patterns:
-            if _KEPT_FUSIONS.get(name) not in limits.operators or _KEPT_FUSIONS.get(name) in limits.kept_off:
-                del vulkan_patterns.fusable_patterns[name]
+        for name in patterns.keys() - _fusions(limits):
+            del vulkan_patterns.fusable_patterns[name]
         yield
     finally:
         VkGraphBuilder.process_node = process_node
         registry.update(entries)
         vulkan_patterns.fusable_patterns.clear()
         vulkan_patterns.fusable_patterns.update(patterns)
+
+
+def _fusions(limits: Limits) -> set[str]:
+    """Upstream's fusions whose result is right where it fires, and can run.
+
+    Tables are placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator
+    cannot do.
+    """
+    can_run = limits.runtime.operators - limits.kept_off.keys()
+    return {record.fusion for name in can_run & OPERATORS.keys() for record in OPERATORS[name]}
 
 
 def _handle(node: fx.Node) -> int:

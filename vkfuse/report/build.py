@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
+from vkfuse.lint import faults, lint
+from vkfuse.measure.ledger import ledger
 from vkfuse.pte.delegation import placement
 from vkfuse.pte.findings import Finding, LedgerEntry
-from vkfuse.pte.ledger import ledger
-from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.runtimes import DEFAULT, find_runtime
 from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.report.file_tables import tables_of
 from vkfuse.report.lookups import embedded_shaders, lookups_of
@@ -29,21 +28,10 @@ from vkfuse.report.model import (
     OutputFile,
     TableRow,
 )
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.versions import DEFAULT, find_runtime
 
-
-class Reason(Protocol):
-    """Why an operator is not delegated."""
-
-    @property
-    def code(self) -> str:
-        """The stable code."""
-
-    @property
-    def detail(self) -> str:
-        """The numbers and names."""
-
-
-Reasons = Mapping[str, Reason]
+Reasons = Mapping[str, Objection]
 _NO_REASONS: Final[Reasons] = MappingProxyType({})
 _NO_METHODS: Final[Mapping[str, Reasons]] = MappingProxyType({})
 
@@ -68,7 +56,7 @@ def delegation_of(
     )
 
 
-def _on_cpu(kernel: str, count: int, reasons: Mapping[str, Reason], registered: Iterable[str]) -> CpuOperator:
+def _on_cpu(kernel: str, count: int, reasons: Reasons, registered: Iterable[str]) -> CpuOperator:
     """Return an operator on the CPU with the reason given, or the one that the runtime's list gives."""
     reason = _matching(kernel, reasons)
     if reason is not None:
@@ -76,12 +64,12 @@ def _on_cpu(kernel: str, count: int, reasons: Mapping[str, Reason], registered: 
     packet = _packet(kernel)
     known = any(name.startswith(packet) for name in registered)
     if not packet:
-        return CpuOperator(count=count, reason="runtime-primitive")
-    unknown = "not-partitioned" if reasons else ""  # inside a branch, or added after partitioning
-    return CpuOperator(count=count, reason=unknown if known else "no-vulkan-operator")
+        return CpuOperator(count=count, reason=Code.RUNTIME_PRIMITIVE)
+    unknown = Code.NOT_PARTITIONED if reasons else ""  # inside a branch, or added after partitioning
+    return CpuOperator(count=count, reason=unknown if known else Code.NOT_REGISTERED)
 
 
-def _matching(kernel: str, reasons: Mapping[str, Reason]) -> Reason | None:
+def _matching(kernel: str, reasons: Reasons) -> Objection | None:
     """Return the reason of the operator whose out variant `kernel` is: of its overload, else of its name."""
     packet, _, overload = kernel.partition(".")
     functional = f"{packet.replace('::', '.')}.{overload.removesuffix('_out')}"
@@ -108,7 +96,7 @@ def judged(findings: tuple[Finding, ...]) -> Loadable:
     return Loadable(ok=not failing, missing=tuple(dict.fromkeys(absent)), findings=findings)
 
 
-_ABSENT: Final = ("not-registered", "no-shader", "no-kernel")
+_ABSENT: Final = (Code.NOT_REGISTERED, Code.NO_SHADER, Code.NO_KERNEL)
 
 
 def describe_output(path: Path, shown: Path | None = None, sha256: str = "") -> OutputFile:

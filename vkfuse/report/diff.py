@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from vkfuse.measure.tables import table_reads
 from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.tables import table_reads
 from vkfuse.report.build import Measured
 from vkfuse.report.contents import content_changes, order_change
 from vkfuse.report.labels import merged

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.tables import DEQUANTIZE, TableRead, table_reads
 from vkfuse.pte.vulkan import Graphs
 from vkfuse.report.model import Rung, TableRow
 
@@ -71,8 +71,8 @@ def _read(read: TableRead) -> _Read:
 
 def _rung(read: TableRead, bits: int) -> Rung:
     """Return the rung that the way of reading amounts to."""
-    if read.reader.consumer == DEQUANTIZE:
+    if read.reader.consumer == "dequantize":
         return "untouched"
-    if bits == _FUSED and read.reader.group is not None:
+    if bits == _FUSED and read.reader.group:
         return "q4"
     return "gathered" if read.weight.dtype.label in _INTEGERS else "untouched"

@@ -1,6 +1,6 @@
 """The report: what is in a file, what was done, what was refused and why. Plain data, without torch.
 
-`vkfuse.report.serial.to_json` turns it into the JSON that scripts read (`vkfuse.report/1`); field names are
+`vkfuse.report.serial.to_json` turns it into the JSON that scripts read (`vkfuse.report/2`); field names are
 the keys. Keys may be added within a schema version, none renamed. None means: not measured.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.runtime.operators.lookup import Dispatch
 
-SCHEMA: Final = "vkfuse.report/1"
+SCHEMA: Final = "vkfuse.report/2"
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "gathered", "folded", "untouched"]

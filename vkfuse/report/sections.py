@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from vkfuse.glsl.sites import Dispatch
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import Column, Section
 from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
 from vkfuse.report.summary import COUNTS, summary, verification
+from vkfuse.runtime.operators.lookup import Dispatch
 
 T = TypeVar("T")
 

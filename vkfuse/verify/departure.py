@@ -16,6 +16,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
+from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.verify.domain import ORDERS_VALUES, packet_of
 from vkfuse.verify.matching import Numbers
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference
@@ -25,7 +26,6 @@ from vkfuse.verify.verdict import Departure
 
 _LEAST_VALUES: Final = 4  # smaller results match by chance
 _MOST_VALUES: Final = 1 << 26
-_PREPACK: Final = "et_vk.prepack.default"
 _FAMILIES: Final = {"lookup": ("embedding",), "linear": ("linear", "mm.", "matmul"), "convolution": ("conv",)}
 _SOURCE_LINE: Final = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -65,7 +65,7 @@ def _at_a_border(session: Session) -> Departure | None:
     for behaviour, places in session.noted.items():
         for where in places:
             if ":" not in where:  # of a delegate, not of an operator in it
-                return Departure(operator=COPY, where=where, node="", source="", behaviours=(behaviour.code,))
+                return Departure(operator=COPY, where=where, node="", source="", behaviours=(behaviour,))
     return None
 
 
@@ -78,7 +78,9 @@ def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Ma
         node="" if node is None else f"{node.label.target}",
         source="" if node is None else source_of(node.label),
         behaviours=tuple(
-            b.code for b, places in session.noted.items() if b.wrong and {step.where, delegate} & {*places}
+            code
+            for code, places in session.noted.items()
+            if code.effect != "note" and {step.where, delegate} & {*places}
         ),
     )
 
@@ -105,7 +107,7 @@ def _reads(got: Sequence[_Made], entry: _Made, step: Step) -> bool:
         number = waiting.pop()
         if got[number].label is step:
             return True
-        if number not in seen and got[number].label.name in {COPY, _PREPACK}:
+        if number not in seen and got[number].label.name in {COPY, PREPACK}:
             waiting.extend(got[number].sources)
         seen.add(number)
     return False

@@ -17,11 +17,11 @@ from vkfuse.glsl.variants import DType, Storage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, open_device
 from vkfuse.glsl.vulkan.pipeline import open_pipeline
 from vkfuse.pte.enums import VkStorageType
+from vkfuse.runtime.operators.lookup import FUSED as LOOKUP
 from vkfuse.verify.steps import Step
 from vkfuse.verify.verdict import DeviceCheck
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
 
-LOOKUP: Final = "et_vk.embedding_q4gsw.default"
 _DTYPES: Final = {torch.float16: DType.HALF, torch.float32: DType.FLOAT}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
-from vkfuse.pte.runtimes import cpu_kernels
+from vkfuse.runtime.versions import cpu_kernels
 from vkfuse.verify.bounds import check_result
 from vkfuse.verify.errors import CannotVerifyError
 from vkfuse.verify.tensors import scalar_dtype

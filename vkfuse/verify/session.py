@@ -7,9 +7,8 @@ from typing import Any, Final
 import torch
 
 from vkfuse.errors import FormatError, InputError, VkfuseError
+from vkfuse.lint import faults, lint
 from vkfuse.program.operators import register_operators
-from vkfuse.pte.calls import site_of
-from vkfuse.pte.lint import faults, lint
 from vkfuse.pte.model import (
     DelegateCall,
     FreeCall,
@@ -23,9 +22,10 @@ from vkfuse.pte.model import (
     TensorList,
 )
 from vkfuse.pte.reader import read_pte
+from vkfuse.pte.sites import site_of
 from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
+from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
-from vkfuse.verify.behaviours import DIM_ORDER_IGNORED, Behaviour
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
@@ -37,7 +37,7 @@ from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
 
 _MOST_STEPS: Final = 200_000  # instructions of one call; a file may jump in circles
 _COPY_INDEX: Final = "executorch_prim::et_copy_index.tensor"
-Noted = Mapping[Behaviour, tuple[str, ...]]
+Noted = Mapping[Code, tuple[str, ...]]
 
 
 class Session:
@@ -55,7 +55,7 @@ class Session:
             if not isinstance(value, Tensor) or value.data is not None
         }
         self._written = set(self._constants)
-        self._noted: dict[Behaviour, dict[str, None]] = {}
+        self._noted: dict[Code, dict[str, None]] = {}
         self._kernels: dict[int, CpuKernel] = {}
         self._delegates = {
             index: self._delegate(index, graphs) for index in range(len(self.method.delegates))
@@ -234,7 +234,7 @@ class Session:
             return value
         found = reading(value, order)
         if not torch.equal(found, value):
-            self._note(DIM_ORDER_IGNORED, where)
+            self._note(Code.DIM_ORDER_IGNORED, where)
         return found
 
     def _call_foreign(self, call: DelegateCall, observe: Observer) -> None:
@@ -283,7 +283,7 @@ class Session:
         site = site_of(self.method.delegates[index], graph, f"{self.method.name}/{index}")
         return GraphRun(site, vulkan_kernels(), note=self._note)
 
-    def _note(self, behaviour: Behaviour, where: str) -> None:
+    def _note(self, behaviour: Code, where: str) -> None:
         self._noted.setdefault(behaviour, {})[where] = None
 
 

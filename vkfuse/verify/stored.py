@@ -8,8 +8,8 @@ from typing import Final
 import torch
 
 from vkfuse.errors import FormatError
+from vkfuse.measure.tables import Constant, TableRead
 from vkfuse.pte.enums import VkDataType
-from vkfuse.pte.tables import GATHER, Constant, TableRead
 from vkfuse.rewrite.prove import Rows, Within, equal
 from vkfuse.verify.tensors import scalar_dtype, tensor_of, vulkan_dtype
 from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
@@ -59,8 +59,8 @@ def _stored(read: TableRead) -> Stored | None:
     weight = values_of(read.weight)
     if weight is None or weight.dim() != 2:
         return None
-    if read.reader.scales is None:
-        return as_stored(read, weight) if read.reader.consumer == GATHER else None
+    if not read.reader.scales:
+        return as_stored(read, weight) if read.reader.consumer == "gather" else None
     return _packed(read, weight)
 
 

@@ -10,14 +10,14 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.measure.tables import table_reads
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
-from vkfuse.pte.runtimes import DEFAULT
-from vkfuse.pte.tables import table_reads
 from vkfuse.pte.vulkan import vulkan_graphs
+from vkfuse.runtime.codes import Code
+from vkfuse.runtime.versions import DEFAULT
 from vkfuse.verify.audit import audit
-from vkfuse.verify.behaviours import GELU_TANH, ONE_ROW_UNQUANTIZED, QPARAMS_NUDGED
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
@@ -188,8 +188,8 @@ class _Comparison:
     def _arithmetic(self) -> Arithmetic:
         noted = self._session.noted
         return Arithmetic(
-            dynamic_rows=QPARAMS_NUDGED in noted or ONE_ROW_UNQUANTIZED in noted,
-            gelu_tanh=GELU_TANH in noted,
+            dynamic_rows=Code.QPARAMS_NUDGED in noted or Code.ONE_ROW_NOT_QUANTIZED in noted,
+            gelu_tanh=Code.GELU_BY_TANH in noted,
         )
 
     def _allowances(
@@ -270,7 +270,7 @@ def _message(
 
 def _applied(session: Session) -> Iterator[Applied]:
     for behaviour, places in session.noted.items():
-        yield Applied(code=behaviour.code, summary=behaviour.summary, places=places)
+        yield Applied(code=behaviour, summary=behaviour.meaning, places=places)
 
 
 def _accepted(session: Session, values: tuple[Argument, ...]) -> tuple[Argument, ...]:

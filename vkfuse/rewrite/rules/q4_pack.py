@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from vkfuse.glsl.sites import layout_advice
 from vkfuse.rewrite.decisions import Refusal
 from vkfuse.rewrite.grids import Grid
 from vkfuse.rewrite.packing import groups, nibbles
@@ -75,9 +74,9 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
         )
     group, columns = grouping
     rows = _padded_rows(grid, table)
-    layout = layout_advice(shared_with_linear=table.needs_linear_layout)
+    linear = table.needs_linear_layout
     return Q4Pack(
-        packed=nibbles.pack(groups.pad(values, rows, columns), low_first=layout.is_linear_weight),
+        packed=nibbles.pack(groups.pad(values, rows, columns), low_first=linear),
         scales=groups.pad(
             groups.regroup(_stored(grid.scales), grid.group_size, group, columns), rows, columns // group
         ),
@@ -85,8 +84,8 @@ def q4_pack(grid: Grid, table: Table, *, columns_multiple: int) -> Q4Pack | Refu
         rows=grid.rows,
         columns=grid.columns,
         dtype=grid.dtype,
-        how=(*_how(grid, group, columns, rows), *filter(None, (layout.how,))),
-        is_linear_weight=layout.is_linear_weight,
+        how=(*_how(grid, group, columns, rows), *(() if linear else ("flat-layout",))),
+        is_linear_weight=linear,
     )
 
 

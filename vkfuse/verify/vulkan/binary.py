@@ -2,19 +2,22 @@
 
 import torch
 
-from vkfuse.verify.behaviours import ALWAYS_FLOORED, EQUAL_WITHIN, POW_BY_LOGARITHM, POW_BY_MAGNITUDE
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.vulkan.call import Call
 
 _EQUAL = 1e-5
 
 
 def power(call: Call) -> torch.Tensor:
-    """`(base, exponent)`: GLSL's pow, undefined for negative bases (NaN here) and for zero to no positive power (zero)."""
+    """`(base, exponent)`: GLSL's pow, undefined for negative bases (NaN here) and for zero to no positive power (zero).
+
+    Source: glsl/binary_op_texture.yaml, pow(X, Y).
+    """
     base, exponent = call.tensor(0), call.tensor(1)
     out = torch.pow(base.abs().float(), exponent.float())
     if not bool(((base < 0) | ((base == 0) & (exponent <= 0))).any()):
         return out
-    call.note(POW_BY_LOGARITHM)
+    call.note(Code.POW_OF_NEGATIVE)
     return torch.where(base < 0, torch.nan, torch.where(base == 0, 0.0, out))
 
 
@@ -26,24 +29,24 @@ def power_of_scalar(call: Call) -> torch.Tensor:
     out = torch.where(base < 0, -out if odd else out, out)
     out = torch.where(base == 0, 1.0 if exponent == 0 else 0.0, out)
     if not torch.equal(out.nan_to_num(), base.pow(exponent).nan_to_num()):
-        call.note(POW_BY_MAGNITUDE)
+        call.note(Code.POW_BY_MAGNITUDE)
     return out
 
 
 def equal(call: Call) -> torch.Tensor:
-    """`(self, other)`: floats within 1e-5 of each other, integers exactly."""
+    """`(self, other)`: floats within 1e-5 of each other, integers exactly: glsl/binary_op_texture.yaml."""
     a, b = call.tensor(0), call.tensor(1)
     if not a.is_floating_point():
         return a == b
     near = (a - b).abs() < _EQUAL
     if not torch.equal(near, a == b):
-        call.note(EQUAL_WITHIN)
+        call.note(Code.EQUAL_WITHIN_1E_5)
     return near
 
 
 def divide_rounded(call: Call) -> torch.Tensor:
-    """`(self, other, rounding_mode)`: floor."""
+    """`(self, other, rounding_mode)`: always floor_divide, impl/BinaryOp.cpp."""
     a, b = call.tensor(0), call.tensor(1)
     if call.args[2] != "floor":
-        call.note(ALWAYS_FLOORED)
+        call.note(Code.DIVISION_ALWAYS_FLOORED)
     return torch.floor(a.float() / b.float())

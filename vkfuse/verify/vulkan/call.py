@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from vkfuse.pte.enums import VkStorageType
-from vkfuse.pte.findings import Finding
 from vkfuse.pte.vulkan import ValueList, VkTensor, VkValue
-from vkfuse.verify.behaviours import Behaviour
-from vkfuse.verify.errors import ExecutionError, NotLoadableError
+from vkfuse.runtime.codes import Code
+from vkfuse.verify.errors import ExecutionError
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.tensors import vulkan_dtype
 
@@ -31,7 +30,7 @@ class Call:
     operands: tuple[VkValue, ...]
     values: tuple[VkValue, ...]
     storages: tuple[VkStorageType | None, ...]
-    note: Callable[[Behaviour], None]
+    note: Callable[[Code], None]
 
     @property
     def outputs(self) -> tuple[VkValue, ...]:
@@ -45,17 +44,9 @@ class Call:
             return self.args[position]  # type: ignore[no-any-return]
         raise self.fails(f"argument {position} is no tensor")
 
-    def constant(self, position: int) -> torch.Tensor:
-        """Return a constant tensor argument; NotLoadableError where the graph computes it."""
-        value = self.tensor(position)
-        operand = self.operands[position]
-        if not isinstance(operand, VkTensor) or not operand.constant:
-            raise self.refused("not-a-constant", f"argument {position} must be a constant tensor")
-        return value
-
-    def optional_constant(self, position: int) -> torch.Tensor | None:
-        """Return a constant tensor argument, or None where the file has none."""
-        return None if self.args[position] is None else self.constant(position)
+    def optional_tensor(self, position: int) -> torch.Tensor | None:
+        """Return a tensor argument, or None where the file has none."""
+        return None if self.args[position] is None else self.tensor(position)
 
     def integer(self, position: int) -> int:
         """Return an integer argument."""
@@ -81,8 +72,3 @@ class Call:
     def fails(self, reason: str) -> ExecutionError:
         """Return the error of a call that cannot be computed."""
         return ExecutionError(self.name, self.where, reason)
-
-    def refused(self, code: str, reason: str) -> NotLoadableError:
-        """Return the error of a call that the runtime does not build."""
-        finding = Finding(kind="operator", name=self.name, where=self.where, code=code, hint=reason)
-        return NotLoadableError((finding,))

@@ -3,14 +3,14 @@
 import torch
 from torch.nn import functional
 
-from vkfuse.verify.behaviours import GELU_TANH, GROUP_NORM_OF_IMAGES
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.vulkan.call import Call
 
 
 def gelu(call: Call) -> torch.Tensor:
-    """`(input, approximate)`: always the tanh form."""
+    """`(input, approximate)`: always the tanh form; impl/UnaryOp.cpp."""
     if call.args[1] != "tanh":
-        call.note(GELU_TANH)
+        call.note(Code.GELU_BY_TANH)
     return functional.gelu(call.tensor(0), approximate="tanh")
 
 
@@ -21,7 +21,7 @@ def same(call: Call) -> torch.Tensor:
 
 def prepack(call: Call) -> torch.Tensor:
     """`(constant)`: a constant copied to the GPU."""
-    return call.constant(0)
+    return call.tensor(0)
 
 
 def rms_norm(call: Call) -> torch.Tensor:
@@ -33,18 +33,16 @@ def rms_norm(call: Call) -> torch.Tensor:
 def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`(input, normalized_shape, weight, bias, eps)`: over the last dimension, both parameters present."""
     x, shape = call.tensor(0), call.args[1]
-    if call.args[2] is None or call.args[3] is None:
-        raise call.refused("layer-norm-without-bias", "weight and bias must both be there")
     out, mean, rstd = torch.native_layer_norm(x, shape, call.tensor(2), call.tensor(3), float(call.args[4]))
     return out, mean, rstd
 
 
 def native_group_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`(input, weight, bias, N, C, HxW, group, eps)`: of images; NaN for anything else."""
+    """`(input, weight, bias, N, C, HxW, group, eps)`: of images; NaN for anything else (measured)."""
     out, mean, rstd = torch.native_group_norm(*call.args)
     if out.dim() == 4:
         return out, mean, rstd
-    call.note(GROUP_NORM_OF_IMAGES)
+    call.note(Code.GROUP_NORM_SHAPE)
     return out * torch.nan, mean, rstd
 
 

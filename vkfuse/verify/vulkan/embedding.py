@@ -3,7 +3,7 @@
 import torch
 
 from vkfuse.pte.enums import VkStorageType
-from vkfuse.verify.behaviours import FLAT_SCALES, INDICES_ONE_ROW, NO_BOUNDS_CHECK, SCALE_PER_VEC4
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 
@@ -16,18 +16,16 @@ def embedding_q4gsw(call: Call) -> torch.Tensor:
 
     Source: impl/EmbeddingQ4gsw.cpp and glsl/embedding_q4gsw.glsl.
     """
-    weight, scales = call.constant(0), call.constant(1)
+    weight, scales = call.tensor(0), call.tensor(1)
     group_size, indices = call.integer(2), call.tensor(3)
     columns = weight.shape[-1] * 2
-    if columns % 32:
-        raise call.refused("columns-not-multiple-of-32", f"{columns} columns")
     rows = _indices_as_fetched(call, indices)
     inside = (rows >= 0) & (rows < weight.shape[0])
     safe = torch.where(inside, rows, 0)
     values = unpack_nibbles(weight[safe], low_first=bool(call.args[4]))
     out = values.to(torch.float32) * _scales_as_loaded(call, scales, safe, columns, group_size)
     if not bool(inside.all()):
-        call.note(NO_BOUNDS_CHECK)
+        call.note(Code.NO_BOUNDS_CHECK)
         out[~inside] = undefined((), out.dtype)
     return out.reshape(*indices.shape, columns)
 
@@ -38,7 +36,7 @@ def embedding(call: Call) -> torch.Tensor:
     inside = (indices >= 0) & (indices < weight.shape[0])
     out = weight[torch.where(inside, indices, 0)]
     if not bool(inside.all()):
-        call.note(NO_BOUNDS_CHECK)
+        call.note(Code.NO_BOUNDS_CHECK)
         out[~inside] = undefined((), out.dtype)
     return out
 
@@ -68,7 +66,7 @@ def _indices_as_fetched(call: Call, indices: torch.Tensor) -> torch.Tensor:
     width = indices.shape[-1] if indices.dim() else 1
     if call.storage(3) is VkStorageType.BUFFER or flat.numel() <= width:
         return flat
-    call.note(INDICES_ONE_ROW)
+    call.note(Code.INDICES_MORE_THAN_ONE_ROW)
     fetched = torch.zeros_like(flat)  # padding of the last texel, and texels past the image
     fetched[:width] = flat[:width]
     return fetched
@@ -80,9 +78,9 @@ def _scales_as_loaded(
     """Return float32 [rows, columns]: `t_scales[row * (columns / group) + column / group]`, by fours."""
     groups = columns // max(1, group_size)
     if group_size % _LANES:
-        call.note(SCALE_PER_VEC4)
-    if tuple(scales.shape) != (call.constant(0).shape[0], groups):
-        call.note(FLAT_SCALES)
+        call.note(Code.GROUP_NOT_MULTIPLE_OF_4)
+    if tuple(scales.shape) != (call.tensor(0).shape[0], groups):
+        call.note(Code.SCALES_READ_FLAT)
     column = torch.arange(columns) // _LANES * _LANES // max(1, group_size)
     at = rows[:, None] * groups + column[None, :]
     flat = scales.reshape(-1)

@@ -1,27 +1,21 @@
 """A delegate's graph, executed: constants once, then the chain for every call."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from vkfuse.errors import VkfuseError
-from vkfuse.pte.calls import Site
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.findings import Finding
+from vkfuse.pte.sites import Site
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
-from vkfuse.verify.behaviours import Behaviour
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.steps import Argument, Observer, Step
 from vkfuse.verify.tensors import tensor_of, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
-
-_SMALLER: Final = {  # what the runtime converts on the way into a delegate, and back (graph/ComputeGraph.cpp)
-    (torch.int64, torch.int32),
-    (torch.float64, torch.float32),
-    (torch.float16, torch.float32),
-}
 
 
 class GraphRun:
@@ -32,7 +26,7 @@ class GraphRun:
         site: Site,
         kernels: Mapping[str, Kernel],
         *,
-        note: Callable[[Behaviour, str], None],
+        note: Callable[[Code, str], None],
     ) -> None:
         graph = site.graph
         self._graph, self._where, self._site = graph, site.where, site
@@ -61,12 +55,6 @@ class GraphRun:
     ) -> tuple[Argument, ...]:
         """Run on the delegate's inputs; `outputs` are the types that the program wants, None for integers."""
         graph = self._graph
-        if (len(inputs), len(outputs)) != (len(graph.input_ids), len(graph.output_ids)):
-            raise self._refused(
-                "argument-count",
-                f"the graph declares {len(graph.input_ids)} inputs and {len(graph.output_ids)} outputs, "
-                f"the call supplies {len(inputs) + len(outputs)} arguments",
-            )
         state = dict(self._fixed)
         for index, value in zip(graph.input_ids, inputs, strict=True):
             state[index] = self._staged(index, value)
@@ -82,8 +70,6 @@ class GraphRun:
     def _kernel(self, call: OperatorCall, kernels: Mapping[str, Kernel]) -> Kernel:
         if call.name not in kernels:
             raise CannotVerifyError(call.name, self._where)
-        if not call.args:
-            raise self._refused("no-output", f"{call.name} has no arguments")
         return kernels[call.name]
 
     def _constant(self, index: int, value: VkValue) -> Argument:
@@ -99,10 +85,11 @@ class GraphRun:
 
     def _constant_tensor(self, index: int, value: VkTensor) -> Argument:
         if value.data is None:
-            raise self._refused(
-                "missing-constant",
-                f"no data for the constant of value {index}; if there is a .ptd, give it with --ptd",
+            hint = f"no data for the constant of value {index}; if there is a .ptd, give it with --ptd"
+            finding = Finding(
+                kind="format", name=self._where, where=self._where, code=Code.MISSING_CONSTANT, hint=hint
             )
+            raise NotLoadableError((finding,))
         return tensor_of(value.data, vulkan_dtype(value.dtype, f"{self._where}.values[{index}]"), value.dims)
 
     def _staged(self, index: int, value: Argument) -> Argument:
@@ -111,35 +98,26 @@ class GraphRun:
         if isinstance(spec, SymInt):
             return int(value.item()) if isinstance(value, torch.Tensor) else value
         if not isinstance(spec, VkTensor) or not isinstance(value, torch.Tensor):
-            raise self._refused("boundary-type", f"input value {index} is no tensor")
+            raise ExecutionError("input", self._where, f"value {index} is no tensor")
         if value.dim() != len(spec.dims) or any(
             size > most for size, most in zip(value.shape, spec.dims, strict=True)
         ):
             raise ExecutionError(
                 "input", self._where, f"{list(value.shape)} does not fit into {list(spec.dims)}"
             )
-        return self._narrowed(value, self._staging(spec)).to(vulkan_dtype(spec.dtype, self._where))
+        return value.to(self._staging(spec)).to(vulkan_dtype(spec.dtype, self._where))
 
     def _staging(self, spec: VkTensor) -> torch.dtype:
         """Return the type that a tensor has outside, which half precision leaves float32."""
         staging = spec.dtype if spec.staging_dtype is VkDataType.UNSET else spec.staging_dtype
         return vulkan_dtype(staging, self._where)
 
-    def _narrowed(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        if value.dtype is not dtype and (value.dtype, dtype) not in _SMALLER:
-            raise self._refused("boundary-type", f"no conversion of an input from {value.dtype} to {dtype}")
-        return value.to(dtype)
-
     def _unstaged(self, index: int, value: Argument, dtype: torch.dtype | None) -> Argument:
         """Copy an output back, as the type that the program's tensor has."""
         spec = self._graph.values[index]
         if isinstance(value, torch.Tensor) and isinstance(spec, VkTensor):
             value = value.to(self._staging(spec))
-        if not isinstance(value, torch.Tensor) or dtype is None or value.dtype is dtype:
-            return value
-        if (dtype, value.dtype) not in _SMALLER:
-            raise self._refused("boundary-type", f"no conversion of an output from {value.dtype} to {dtype}")
-        return value.to(dtype)
+        return value.to(dtype) if isinstance(value, torch.Tensor) and dtype is not None else value
 
     def _run(
         self, call: OperatorCall, kernel: Kernel, state: dict[int, Any], where: str, observe: Observer
@@ -188,11 +166,6 @@ class GraphRun:
         spec = self._graph.values[index]
         targets = spec.ids if isinstance(spec, ValueList) else (index,)
         state.update(zip(targets, outputs, strict=False))
-
-    def _refused(self, code: str, reason: str) -> NotLoadableError:
-        return NotLoadableError(
-            (Finding(kind="format", name=self._where, where=self._where, code=code, hint=reason),)
-        )
 
 
 def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:

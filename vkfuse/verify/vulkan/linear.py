@@ -5,13 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.nn import functional
 
-from vkfuse.verify.behaviours import (
-    FIRST_MATRIX_ONLY,
-    FLAT_SCALES,
-    GROUP_TAIL,
-    ONE_ROW_UNQUANTIZED,
-    QPARAMS_NUDGED,
-)
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
@@ -26,10 +20,8 @@ def linear_q4gsw(call: Call) -> torch.Tensor:
     Source: impl/Q4gswLinear.cpp; glsl/q4gsw_linear_gemm__w_4x8.glsl, for one row
     q4gsw_linear_gemv_coop__w_4x8.glsl.
     """
-    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
-    bias = call.optional_constant(4)
-    if weight.shape[0] % 4:
-        raise call.refused("rows-not-multiple-of-4", f"{weight.shape[0]} output features")
+    x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
+    bias = call.optional_tensor(4)
     matrix = first_matrix(call, x)
     out = _grouped(call, matrix, weight, scales.reshape(-1), call.integer(3))
     out = out if bias is None else out + bias.float()
@@ -42,12 +34,7 @@ def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     Source: impl/ChooseQParams.cpp and glsl/choose_qparams_per_row.glsl.
     """
     x = call.tensor(0)
-    block = call.args[2]
-    if any(size != 1 for size in x.shape[:-2]) or x.dim() < 2:
-        raise call.refused("quantized-input-batched", f"choose_qparams takes a matrix, not {list(x.shape)}")
-    if list(block) != [1] * (len(block) - 1) + [x.shape[-1]]:
-        raise call.refused("qparams-not-per-row", f"blocks of {block} are not rows")
-    call.note(QPARAMS_NUDGED)
+    call.note(Code.QPARAMS_NUDGED)
     low = -128 if call.args[4] is None else int(call.args[4])
     high = 127 if call.args[4] is None else int(call.args[5])
     rows = x.reshape(-1, x.shape[-1]).float()
@@ -87,13 +74,11 @@ def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
     quantize_and_pack_4h4w_with_group_sums.glsl, for one row linear_q4gsw_coop.glsl. Integer sums are
     exact there as in floats here.
     """
-    x, weight, sums, scales = call.tensor(0), call.constant(3), call.constant(4), call.constant(5)
-    group_size, bias = call.integer(6), call.optional_constant(7)
-    if x.shape[-1] % 8:
-        raise call.refused("columns-not-multiple-of-8", f"{x.shape[-1]} input features")
+    x, weight, sums, scales = call.tensor(0), call.tensor(3), call.tensor(4), call.tensor(5)
+    group_size, bias = call.integer(6), call.optional_tensor(7)
     matrix = first_matrix(call, x)
     if matrix.shape[0] == 1:
-        call.note(ONE_ROW_UNQUANTIZED)
+        call.note(Code.ONE_ROW_NOT_QUANTIZED)
         out = _grouped(call, matrix, weight, scales.reshape(-1), group_size)
     else:
         out = _integer_grouped(call, matrix, weight, sums.reshape(-1), scales.reshape(-1), group_size)
@@ -103,7 +88,7 @@ def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
 
 def linear_q4gsw_backward(call: Call) -> torch.Tensor:
     """`(d_out [..., N], weight [N, K/2], scales [groups, N], group_size)` -> [..., K]: glsl/q4gsw_backward.glsl."""
-    grad, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    grad, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     rows, columns = weight.shape[0], weight.shape[1] * 2
     groups, stride = _groups(call, columns, call.integer(3))
     by_group = _group_table(call, scales.reshape(-1), groups, rows)
@@ -119,7 +104,7 @@ def first_matrix(call: Call, x: torch.Tensor) -> torch.Tensor:
     """Return float32 [rows, K]: the matrix that the dispatch covers."""
     batch = x.shape[:-2].numel()
     if batch > 1:
-        call.note(FIRST_MATRIX_ONLY)
+        call.note(Code.LINEAR_INPUT_BATCHED)
     return x.reshape(batch, -1, x.shape[-1])[0].float()
 
 
@@ -144,10 +129,12 @@ def _groups(call: Call, columns: int, group_size: int) -> tuple[int, int]:
     """Return how many groups the shader walks, and columns a group, in steps of four."""
     stride = group_size // 4 * 4
     if stride == 0:
-        raise call.refused("group-under-four", f"groups of {group_size}")
+        raise call.fails(f"groups of {group_size}: division by zero")
     groups = (columns + 3) // 4 * 4 // stride
-    if groups * stride != columns or stride != group_size:
-        call.note(GROUP_TAIL)
+    if stride != group_size:
+        call.note(Code.GROUP_NOT_MULTIPLE_OF_4)
+    elif groups * stride != columns:
+        call.note(Code.GROUP_DOES_NOT_DIVIDE_COLUMNS)
     return groups, stride
 
 
@@ -172,7 +159,7 @@ def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torc
     pitch = (rows + 3) // 4 * 4
     needed = groups * pitch
     if flat.numel() != groups * rows or pitch != rows:
-        call.note(FLAT_SCALES)
+        call.note(Code.SCALES_READ_FLAT)
     if flat.numel() < needed:
         flat = torch.cat([flat, undefined((needed - flat.numel(),), flat.dtype)])
     return flat[:needed].reshape(groups, pitch)[:, :rows]

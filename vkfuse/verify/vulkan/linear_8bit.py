@@ -10,9 +10,8 @@ from vkfuse.verify.vulkan.linear import batched, first_matrix
 
 def linear_q8csw(call: Call) -> torch.Tensor:
     """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl."""
-    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
-    bias = call.optional_constant(3)
-    _in_fours(call, x)
+    x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
+    bias = call.optional_tensor(3)
     out = functional.linear(first_matrix(call, x), weight.float()) * scales.float().reshape(-1)
     return batched(x, out if bias is None else out + bias.float())
 
@@ -23,9 +22,8 @@ def linear_q8ta_q8csw(call: Call) -> torch.Tensor:
     Source: impl/QuantizedLinear.cpp, glsl/linear_q8ta_q8csw_tiled.glsl. Integer sums are exact there as in float64 here.
     """
     x, scale, zero = call.tensor(0), float(call.args[1]), call.integer(2)
-    weight, sums, scales = call.constant(3), call.constant(4), call.constant(5)
-    bias = call.optional_constant(6)
-    _in_fours(call, x)
+    weight, sums, scales = call.tensor(3), call.tensor(4), call.tensor(5)
+    bias = call.optional_tensor(6)
     quantized = ((first_matrix(call, x) * (1.0 / scale)).round() + zero).clamp(-128, 127)
     dots = quantized.double() @ weight.double().t() - zero * sums.double().reshape(-1)
     out = dots.float() * (scale * scales.float().reshape(-1))
@@ -34,18 +32,12 @@ def linear_q8ta_q8csw(call: Call) -> torch.Tensor:
 
 def weight_int8pack_mm(call: Call) -> torch.Tensor:
     """`(input [M, K], weight int8 [N, K], scales [N])`: impl/QuantizedLinearQCSNW.cpp."""
-    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     return functional.linear(x.float(), weight.float()) * scales.float()
 
 
 def linear_qcs4w(call: Call) -> torch.Tensor:
     """`(input, weight [N, K/2], scales [N])`: the high nibble is the even column; glsl/linear_qcsnw_tiled.glsl."""
-    x, weight, scales = call.tensor(0), call.constant(1), call.constant(2)
+    x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     values = unpack_nibbles(weight, low_first=False).float()
     return batched(x, functional.linear(first_matrix(call, x), values) * scales.float())
-
-
-def _in_fours(call: Call, x: torch.Tensor) -> None:
-    """See that the input can be read in fours."""
-    if x.shape[-1] % 4:
-        raise call.refused("columns-not-multiple-of-4", f"{x.shape[-1]} input features")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from vkfuse.pte.enums import VkStorageType
-from vkfuse.verify.behaviours import MASKED_ROW_ZERO, ROWS_CLAMPED
+from vkfuse.runtime.codes import Code
 from vkfuse.verify.vulkan.call import Call, Kernel
 
 _HALF_MAX = 65504.0
@@ -16,7 +16,10 @@ Reduction = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
 
 
 def reduction(operation: Reduction) -> Kernel:
-    """Return the kernel of `(input, dims, keepdim)`: impl/Reduce.cpp."""
+    """Return the kernel of `(input, dims, keepdim)`: impl/Reduce.cpp.
+
+    glsl/convert.glslh clamps rows of buffers: `#if T == float16_t` holds for every T.
+    """
 
     def run(call: Call) -> torch.Tensor:
         x = call.tensor(0)
@@ -24,7 +27,7 @@ def reduction(operation: Reduction) -> Kernel:
         out = operation(x.float() if x.is_floating_point() else x, dims, bool(call.args[2]))
         in_rows = dims in ([-1], [x.dim() - 1]) and call.storage(0) is VkStorageType.BUFFER
         if in_rows and x.is_floating_point() and bool((out.abs() > _HALF_MAX).any()):
-            call.note(ROWS_CLAMPED)
+            call.note(Code.ROW_REDUCTION_CLAMPED)
             return out.clamp(-_HALF_MAX, _HALF_MAX)
         return out
 
@@ -60,6 +63,6 @@ def _softmax_parts(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         return x - x, torch.ones(())
     largest = x.amax(dim, keepdim=True)
     if bool((largest == -torch.inf).any()):
-        call.note(MASKED_ROW_ZERO)
+        call.note(Code.MASKED_ROW_ZERO)
     shifted = x - largest.clamp(min=_LOWEST)
     return shifted, shifted.exp().sum(dim, keepdim=True).clamp(min=_SMALLEST_SUM)

@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from vkfuse.runtime.versions import DEFAULT, find_runtime
 from vkfuse.verify.vulkan import (
     attention,
     binary,
@@ -18,7 +19,7 @@ from vkfuse.verify.vulkan import (
     symbolic,
 )
 from vkfuse.verify.vulkan.call import Kernel
-from vkfuse.verify.vulkan.definitions import AS_DEFINED, PUBLISHED, kernel_of
+from vkfuse.verify.vulkan.definitions import kernel_of
 
 _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten._log_softmax.default": reduce.log_softmax,
@@ -67,6 +68,7 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
 
 @cache
 def kernels() -> Mapping[str, Kernel]:
-    """Return the functions by operator name; needs `register_operators` to have run."""
-    defined = {name: kernel_of(name) for name in (*AS_DEFINED, *PUBLISHED)}
+    """Return the functions by operator name, all others as they are defined; needs `register_operators` to have run."""
+    others = find_runtime(DEFAULT).operators - _AS_THE_SHADER.keys()
+    defined = {name: kernel for name in others if (kernel := kernel_of(name))}
     return MappingProxyType({**defined, **_AS_THE_SHADER})

@@ -1,0 +1,109 @@
+"""The arrows of ARCHITECTURE.md: who may import whom, and that an operator's name stands in its record."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from vkfuse.runtime.kernels import KERNELS
+from vkfuse.runtime.operators import OPERATORS
+
+PACKAGE = Path(__file__).parents[2] / "vkfuse"
+SOURCES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8"))
+    for path in PACKAGE.rglob("*.py")
+}
+# Each may import those that it names, and itself. What is not here puts the others together.
+ARROWS = {
+    "errors": set(),
+    "output": {"errors"},
+    "program": {"errors"},
+    "glsl": {"errors", "output"},
+    "pte": {"errors"},
+    "runtime": {"errors", "pte", "glsl"},
+    "options": {"errors", "runtime"},
+    "lint": {"pte", "runtime"},
+    "measure": {"pte", "runtime", "glsl"},
+    "report": {"pte", "runtime", "lint", "measure", "__version__"},
+    "rewrite": {"options", "program"},
+    "lower": {"errors", "options", "program", "pte", "runtime", "glsl", "lint"},
+    "verify": {
+        "errors",
+        "program",
+        "pte",
+        "runtime",
+        "glsl",
+        "lint",
+        "measure",
+        "report",
+        "rewrite",
+        "__version__",
+    },
+}
+NARROW = {  # of a package, the only modules that another may import
+    ("runtime", "pte"): {"vkfuse.pte.enums"},
+    ("runtime", "glsl"): {"vkfuse.glsl.variants"},
+}
+WITHOUT_TORCH = {"errors", "output", "glsl", "pte", "runtime", "options", "lint", "measure", "report"}
+NAMED_BY = {  # files that may name operators of the runtime, and why
+    "rewrite/rules": "a rule names the operator that it writes",
+    "rewrite/repairs": "a repair names the operator that it replaces",
+    "verify/vulkan/table": "verify's kernels",
+    "verify/vulkan/definitions": "verify's kernels",
+    "verify/vulkan/symbolic": "verify's kernels",
+    "verify/reference": "kernels of the program, in the runtime's arithmetic",
+    "verify/rowwise": "kernels of the program, row by row",
+    "verify/audit": "readers of tables, by what a kernel is handed",
+}
+
+
+def _imports(tree):
+    """Yield the modules of the package, and the others, that a file imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"vkfuse.{n.name}" for n in node.names] if node.module == "vkfuse" else [node.module]
+            yield from names
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("package", sorted(ARROWS))
+def test_arrows(package):
+    """A package imports only those that it may, and torch and ExecuTorch only where they belong."""
+    for place, tree in SOURCES.items():
+        if place.split("/")[0] != package:
+            continue
+        for module in _imports(tree):
+            top, _, rest = module.partition(".")
+            if top in {"torch", "executorch", "torchao"}:
+                assert package not in WITHOUT_TORCH, (place, module)
+                assert top != "executorch" or package in {"lower", "program"} or "verify/foreign" in place, (
+                    place
+                )
+            other = rest.split(".")[0]
+            if top == "vkfuse" and other != package:
+                assert other in ARROWS[package], (place, module)
+                assert module in NARROW.get((package, other), {module}), (place, module)
+
+
+def test_an_operator_is_named_in_its_record():
+    """No other file of the package has the name of an operator that a record is about, but those with a reason."""
+    named = {}
+    for place, tree in SOURCES.items():
+        texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        found = {
+            t for t in texts if "." in t and (t in OPERATORS or ("::" in t and t.split(".")[0] in KERNELS))
+        }
+        if found and not place.startswith("runtime/operators/"):
+            named[place] = found
+    assert [place for place in named if not place.startswith(tuple(NAMED_BY))] == []
+    assert [
+        place for place in NAMED_BY if not any(n.startswith(place) for n in named) and "repairs" not in place
+    ] == []
+
+
+def test_no_operator_has_two_records_of_one_version():
+    """Records of a name follow each other: each version has one."""
+    for name, records in OPERATORS.items():
+        for version in ((1, 0, 1), (1, 4, 1), (1, 5, 0), (1, 5, 1), (9, 0, 0)):
+            assert sum(record.since <= version <= record.until for record in records) == 1, (name, version)

@@ -1,0 +1,199 @@
+"""Would a runtime load this file, and compute what it says? Answered from the bytes alone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vkfuse.lint.operands import Reader
+from vkfuse.pte.delegation import kernel_names
+from vkfuse.pte.enums import ScalarType, VkDataType
+from vkfuse.pte.findings import Finding, FindingKind
+from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
+from vkfuse.pte.sites import Site, site_of
+from vkfuse.pte.vulkan import BACKEND_ID, Graphs, OperatorCall, VkTensor, VulkanGraph, vulkan_graphs
+from vkfuse.runtime.border import border_shaders
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.judge import judge, missing
+from vkfuse.runtime.versions import DEFAULT, Runtime, cpu_kernels, find_runtime
+
+_FAULTS: Final = ("fails", "wrong")
+_ALWAYS_LINKED: Final = ("prim", "portable")
+_TO_LINK: Final = {
+    "optimized": Code.NEEDS_OPTIMIZED_KERNELS,
+    "quantized": Code.NEEDS_QUANTIZED_KERNELS,
+    "llm": Code.NEEDS_LLM_KERNELS,
+}
+
+_VULKAN_TYPES: Final = {
+    ScalarType.BOOL: VkDataType.BOOL,
+    ScalarType.BYTE: VkDataType.UINT8,
+    ScalarType.CHAR: VkDataType.INT8,
+    ScalarType.INT: VkDataType.INT32,
+    ScalarType.LONG: VkDataType.INT64,
+    ScalarType.HALF: VkDataType.FLOAT16,
+    ScalarType.FLOAT: VkDataType.FLOAT32,
+    ScalarType.DOUBLE: VkDataType.FLOAT64,
+}
+# What maybe_cast_and_copy_into_staging and its counterpart convert (runtime/graph/ComputeGraph.cpp).
+_CASTS: Final = {
+    (ScalarType.LONG, VkDataType.INT32),
+    (ScalarType.DOUBLE, VkDataType.FLOAT32),
+    (ScalarType.HALF, VkDataType.FLOAT32),
+}
+
+
+def lint(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> tuple[Finding, ...]:
+    """Return what `runtime` fails on or gets wrong, each finding once. InputError, FormatError."""
+    graphs = vulkan_graphs(pte) if graphs is None else graphs
+    target = find_runtime(runtime)
+    findings: dict[Finding, None] = {}
+    for method in pte.methods:
+        findings.update(dict.fromkeys((*_kernels(method), *_external_tensors(method))))
+        for index, delegate in enumerate(method.delegates):
+            where = f"{method.name}/{index}"
+            graph = graphs.get((method.name, index))
+            if graph is None:
+                findings.update(dict.fromkeys(_foreign(delegate.id, where)))
+                continue
+            site = site_of(delegate, graph, where)
+            findings.update(dict.fromkeys(_delegate(site, target)))
+            findings.update(dict.fromkeys(_boundary(method, index, graph, where)))
+    return tuple(findings)
+
+
+def faults(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings that are no notes."""
+    return tuple(finding for finding in findings if finding.effect != "note")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """A fault of one operator call: `method` and `delegate` say where, `node_id` is the call's own number there."""
+
+    method: str
+    delegate: int
+    node_id: int
+    operator: str
+    objection: Objection
+
+
+def blame(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> Iterator[Blame]:
+    """Yield each faulty operator call; findings of the file as a whole have none. InputError, FormatError."""
+    target = find_runtime(runtime)
+    for (method, index), graph in (vulkan_graphs(pte) if graphs is None else graphs).items():
+        delegate = next(m for m in pte.methods if m.name == method).delegates[index]
+        reader = Reader(site_of(delegate, graph, f"{method}/{index}"))
+        for call in graph.chain:
+            for objection in judge(reader.operands(call), target):
+                if objection.code.effect in _FAULTS:
+                    yield Blame(
+                        method=method,
+                        delegate=index,
+                        node_id=call.node_id,
+                        operator=call.name,
+                        objection=objection,
+                    )
+
+
+def _kernels(method: Method) -> Iterator[Finding]:
+    """Every CPU operator needs a kernel; those outside the portable library must be linked."""
+    libraries = cpu_kernels()
+    for name in dict.fromkeys(kernel_names(method)):
+        library = libraries.get(name)
+        if library is None:
+            hint = "register a kernel for it in the application"
+            yield _finding("cpu-kernel", name, method.name, Code.NO_KERNEL, hint)
+        elif library not in _ALWAYS_LINKED:
+            hint = f"link the {library} kernels"
+            yield _finding("cpu-kernel", name, method.name, _TO_LINK[library], hint)
+
+
+def _foreign(backend: str, where: str) -> Iterator[Finding]:
+    """Yield a note on a delegate that only another backend can judge."""
+    if backend != BACKEND_ID:
+        hint = "link the backend; its blob is not checked"
+        yield _finding("format", backend, where, Code.OTHER_BACKEND, hint)
+
+
+def _delegate(site: Site, target: Runtime) -> Iterator[Finding]:
+    """Operators, shaders, rules and constants of one Vulkan delegate."""
+    reader, graph = Reader(site), site.graph
+    names = border_shaders(reader.tensors(graph.input_ids), reader.tensors(graph.output_ids))
+    for objection in missing(names, target, "the inputs and outputs"):
+        yield _of_call(objection, "", site)
+    for call in graph.chain:
+        yield from _operator(reader, call, site, target)
+    yield from _external_constants(site)
+
+
+def _operator(reader: Reader, call: OperatorCall, site: Site, target: Runtime) -> Iterator[Finding]:
+    """Yield what is wrong with one operator call; what depends on values only a run can tell."""
+    if not call.args:
+        yield _finding("operator", call.name, site.where, Code.NO_OUTPUT, "an operator without arguments")
+    for objection in judge(reader.operands(call), target):
+        if objection.code.effect != "depends":
+            yield _of_call(objection, call.name, site)
+
+
+def _of_call(objection: Objection, operator: str, site: Site) -> Finding:
+    """Return an objection to a call as a finding."""
+    if objection.shader:
+        return _finding(
+            "shader", objection.shader, site.where, objection.code, objection.hint, operator=operator
+        )
+    hint = "; ".join(part for part in (objection.detail, objection.hint) if part)
+    return _finding("operator", operator, site.where, objection.code, hint, operator=operator)
+
+
+def _external_tensors(method: Method) -> Iterator[Finding]:
+    """Yield a note for a program's tensors that only a .ptd can supply."""
+    tensors = (value for value in method.values if isinstance(value, Tensor) and value.external)
+    yield from _external(sum(tensor.data is None for tensor in tensors), method.name)
+
+
+def _external_constants(site: Site) -> Iterator[Finding]:
+    """Yield a note for a delegate's constants that only a .ptd can supply."""
+    yield from _external(sum(constant.data is None for constant in site.graph.constants), site.where)
+
+
+def _external(count: int, where: str) -> Iterator[Finding]:
+    """Yield a note for `count` constants."""
+    if count:
+        hint = "load the .ptd that holds them"
+        yield _finding("format", f"{count} constants", where, Code.EXTERNAL_CONSTANTS, hint)
+
+
+def _boundary(method: Method, index: int, graph: VulkanGraph, where: str) -> Iterator[Finding]:
+    """Yield what VulkanBackend::execute refuses: a number of arguments, a type that it does not convert."""
+    ids = (*graph.input_ids, *graph.output_ids)
+    inputs = [graph.values[value] for value in graph.input_ids]
+    if any(isinstance(value, VkTensor) and value.constant for value in inputs):
+        hint = "the runtime refuses constants as inputs; fold them"
+        yield _finding("format", "inputs", where, Code.CONSTANT_INPUT, hint)
+    for call in method.instructions:
+        if not isinstance(call, DelegateCall) or call.delegate_index != index:
+            continue
+        if len(call.args) != len(ids):
+            hint = f"the graph declares {len(ids)} inputs and outputs, the call supplies {len(call.args)}"
+            yield _finding("format", "arguments", where, Code.ARGUMENT_COUNT, hint)
+            continue
+        for position, (argument, value) in enumerate(zip(call.args, ids, strict=True)):
+            hint = _conversion(method.values[argument], graph.values[value])
+            if hint:
+                yield _finding("format", f"argument {position}", where, Code.BOUNDARY_TYPE, hint)
+
+
+def _conversion(outside: object, inside: object) -> str:
+    """Say which conversion the runtime lacks, nothing where it has it."""
+    if not (isinstance(outside, Tensor) and isinstance(inside, VkTensor)) or inside.constant:
+        return ""
+    staging = inside.dtype if inside.staging_dtype is VkDataType.UNSET else inside.staging_dtype
+    if _VULKAN_TYPES.get(outside.scalar_type) is staging or (outside.scalar_type, staging) in _CASTS:
+        return ""
+    return f"{outside.scalar_type.label} outside, {staging.label} inside; the runtime does not convert"
+
+
+def _finding(kind: FindingKind, name: str, where: str, code: Code, hint: str, operator: str = "") -> Finding:
+    """Return a finding with the effect of its code."""
+    effect = "note" if code.effect == "depends" else code.effect
+    return Finding(kind=kind, name=name, where=where, code=code, hint=hint, effect=effect, operator=operator)

@@ -1,0 +1,64 @@
+"""The operands of a written file's calls, as the runtime's records know them by name."""
+
+from vkfuse.pte.sites import Site
+from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
+from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue
+from vkfuse.runtime.operands import Operands, Symbol, Tensor, Value
+from vkfuse.runtime.operators import record_of
+
+
+class Reader:
+    """Reads the values of one delegate, each once."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._known: dict[int, Value] = {}
+
+    def operands(self, call: OperatorCall) -> Operands:
+        """Return the operands of a call: the schema's arguments in order, then the output."""
+        record = record_of(call.name)
+        arguments = {record.argument(at): self._value(index) for at, index in enumerate(call.args[:-1])}
+        output = self._value(call.args[-1]) if call.args else None
+        return Operands(operator=call.name, values=arguments, output=output)
+
+    def tensors(self, ids: tuple[int, ...]) -> list[Tensor]:
+        """Return the values that are tensors."""
+        return [value for index in ids if isinstance(value := self._value(index), Tensor)]
+
+    def _value(self, index: int) -> Value:
+        if index not in self._known:
+            self._known[index] = self._read(self._site.graph.values[index])
+        return self._known[index]
+
+    def _read(self, value: VkValue) -> Value:
+        match value:
+            case Int() | Bool() | Double() | String():
+                return value.value
+            case IntList() | DoubleList() | BoolList():
+                return tuple(value.items)
+            case SymInt():
+                return Symbol()
+            case ValueList():
+                return tuple(self._member(self._site.graph.values[index]) for index in value.ids)
+            case VkTensor():
+                return self._tensor(value)
+        return None
+
+    def _member(self, value: VkValue) -> Value:
+        """Read a member of a list; a list of lists, which only a broken file has, ends here."""
+        return None if isinstance(value, ValueList) else self._read(value)
+
+    def _tensor(self, tensor: VkTensor) -> Tensor:
+        return Tensor(
+            dims=tensor.dims,
+            dtype=tensor.dtype,
+            constant=tensor.constant,
+            storages=frozenset({self._site.storage(tensor)}),
+            layout=tensor.layout,
+            staging=tensor.staging_dtype,
+        )
+
+
+def operands_of(site: Site, call: OperatorCall) -> Operands:
+    """Return the operands of one call."""
+    return Reader(site).operands(call)

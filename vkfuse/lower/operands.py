@@ -1,0 +1,135 @@
+"""The operands of an edge graph's nodes, and why a node stays on the CPU."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.pte.enums import VkDataType
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.judge import judge
+from vkfuse.runtime.operands import Operands, Symbol, Tensor, Value
+from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.versions import Runtime
+
+# Types in a delegate, where 64 bits become 32; others are UNSET, which no shader has.
+_DTYPES: Final = {
+    torch.bool: VkDataType.BOOL,
+    torch.uint8: VkDataType.UINT8,
+    torch.int8: VkDataType.INT8,
+    torch.int32: VkDataType.INT32,
+    torch.int64: VkDataType.INT32,
+    torch.float16: VkDataType.FLOAT16,
+    torch.float32: VkDataType.FLOAT32,
+    torch.float64: VkDataType.FLOAT32,
+}
+_PLAIN: Final = (int, float, bool, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the target's runtime has, and what is kept off for other reasons, by operator or by method and node."""
+
+    runtime: Runtime
+    kept_off: Mapping[str, Objection] = field(default_factory=dict)
+    nodes: Mapping[tuple[str, str], Objection] = field(default_factory=dict)
+
+
+def operator_name(node: fx.Node) -> str:
+    """The name that the runtime registers, ``aten.add.Tensor``; symbolic arithmetic by its Python name."""
+    target = _overload(node)
+    return str(target) if target else getattr(node.target, "__name__", str(node.target))
+
+
+def _overload(node: fx.Node) -> torch._ops.OpOverload | None:
+    target = getattr(node.target, "_op", node.target)  # an edge operator wraps its ATen operator
+    return target if isinstance(target, torch._ops.OpOverload) else None  # noqa: SLF001
+
+
+def why_not(node: fx.Node, limits: Limits, constants: frozenset[str]) -> Objection | None:
+    """The first reason to keep `node` on the CPU, None where it may be delegated; `constants` are placeholders' names."""
+    if node.op != "call_function":
+        return None
+    name = operator_name(node)
+    if name in limits.kept_off:
+        return limits.kept_off[name]
+    operands = operands_of(node, constants)
+    if next(operands.tensors(), None) is None:  # arithmetic on sizes
+        return None
+    objections = judge(operands, limits.runtime)
+    return next((o for o in objections if o.code.effect != "note" and not _is_replaced(o, name)), None)
+
+
+def _is_replaced(objection: Objection, name: str) -> bool:
+    """Whether the operator need not be registered, since the backend's own passes rename or fuse it."""
+    return objection.code is Code.NOT_REGISTERED and record_of(name).replaced
+
+
+def constants_of(program: ExportedProgram) -> frozenset[str]:
+    """Names of the placeholders that hold constants: parameters and buffers that nothing writes."""
+    signature = program.graph_signature
+    written = set(signature.buffers_to_mutate.values())
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    kept = {placeholder for placeholder, target in named.items() if target not in written}
+    return frozenset(kept | {*signature.inputs_to_lifted_tensor_constants})
+
+
+def operands_of(node: fx.Node, constants: frozenset[str]) -> Operands:
+    """The operands of a node, storages open."""
+    record = record_of(operator_name(node))
+    arguments = enumerate(_in_schema_order(node))
+    return Operands(
+        operator=record.name,
+        values={record.argument(at): _value(argument, constants) for at, argument in arguments},
+        output=_described(node.meta.get("val"), constant=False),
+    )
+
+
+def _in_schema_order(node: fx.Node) -> Iterator[Any]:
+    """Yield the arguments, keywords where the schema has them."""
+    yield from node.args
+    overload = _overload(node)
+    if overload is None:
+        return
+    for argument in overload._schema.arguments[len(node.args) :]:  # noqa: SLF001 - the only way to a schema
+        yield node.kwargs.get(argument.name, argument.default_value)
+
+
+def _value(argument: Any, constants: frozenset[str]) -> Value:
+    if isinstance(argument, fx.Node):
+        return _described(argument.meta.get("val"), constant=argument.name in constants)
+    if isinstance(argument, (list, tuple)):
+        return tuple(_value(member, constants) for member in argument)
+    return argument if isinstance(argument, _PLAIN) else None
+
+
+def _described(value: Any, *, constant: bool) -> Value:
+    """What a node's value is: tensors by their greatest sizes."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_described(member, constant=constant) for member in value)
+    if isinstance(value, torch.Tensor):
+        return _tensor(value, constant=constant)
+    return Symbol() if isinstance(value, torch.SymInt) else value if isinstance(value, _PLAIN) else None
+
+
+def _tensor(value: torch.Tensor, *, constant: bool) -> Tensor:
+    order = tuple(value.dim_order())
+    return Tensor(
+        dims=tuple(_greatest(size) for size in value.shape),
+        dtype=_DTYPES.get(value.dtype, VkDataType.UNSET),
+        constant=constant,
+        dynamic=frozenset(at for at, size in enumerate(value.shape) if not isinstance(size, int)),
+        order=() if order == tuple(range(value.dim())) else order,
+    )
+
+
+def _greatest(size: Any) -> int:
+    """The upper bound of a size, without a guard on it."""
+    if isinstance(size, int):
+        return size
+    upper = size.node.shape_env.bound_sympy(size.node.expr).upper
+    return int(upper) if upper.is_Integer else sys.maxsize

@@ -1,0 +1,200 @@
+"""The tables that a file stores: constants that a lookup or a quantized linear reads, each with what it is read with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vkfuse.pte.enums import ScalarType, VkDataType
+from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
+from vkfuse.pte.values import Bool, Int
+from vkfuse.pte.vulkan import Graphs, OperatorCall, VkTensor, VkValue, VulkanGraph
+from vkfuse.runtime.kernels import KERNELS
+from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.operators.moves import PREPACK
+from vkfuse.runtime.record import Operator, Table
+
+NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A constant tensor of a file, of a delegate or of the program; `data` is None where only a .ptd has it.
+
+    `name` is its key in the named data, or where it stands; `shown` the same with no more digits than a reader wants.
+    """
+
+    name: str
+    shown: str
+    dtype: VkDataType | ScalarType
+    dims: tuple[int, ...]
+    nbytes: int
+    data: memoryview | None = field(repr=False)
+    dim_order: tuple[int, ...] | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a value, 0 for a type that is not set."""
+        return 0 if self.dtype is VkDataType.UNSET else self.dtype.bytes * 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRead:
+    """One read of a table: `where` is the call (`forward/0:3` in a delegate, `forward:3` on the CPU).
+
+    `low_first` is the layout of a packed weight, None where the operator has but one.
+    """
+
+    method: str
+    where: str
+    operator: str
+    reader: Table
+    weight: Constant
+    scales: Constant | None
+    also: tuple[Constant, ...]
+    group: int | None
+    low_first: bool | None
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """All constants of the table."""
+        return self.weight, *(() if self.scales is None else (self.scales,)), *self.also
+
+
+def table_reads(pte: PteFile, graphs: Graphs) -> Iterator[TableRead]:
+    """Yield every read of a table, those of delegates first, in the order of the file."""
+    for (method, index), graph in graphs.items():
+        yield from _vulkan_reads(graph, method, f"{method}/{index}")
+    for of in pte.methods:
+        yield from _cpu_reads(of)
+
+
+def constants_of(pte: PteFile, graphs: Graphs, method: str) -> Iterator[Constant]:
+    """Yield every constant tensor of a method and of its delegates."""
+    for (name, index), graph in graphs.items():
+        for value in graph.values if name == method else ():
+            if isinstance(value, VkTensor) and value.constant:
+                yield _of_delegate(graph, value, f"{name}/{index}")
+    for of in pte.methods:
+        for given in of.values if of.name == method else ():
+            if isinstance(given, Tensor) and given.constant:
+                yield _of_program(given)
+
+
+def _vulkan_reads(graph: VulkanGraph, method: str, place: str) -> Iterator[TableRead]:
+    """Yield the reads in one delegate."""
+    copies = {c.args[1]: c.args[0] for c in graph.chain if c.name == PREPACK and len(c.args) > 1}
+    for number, call in enumerate(graph.chain):
+        record = record_of(call.name)
+        table = record.table
+        weight = (
+            None if table is None else _argument(graph, call, record.position(table.weight), copies, place)
+        )
+        if table is None or weight is None:
+            continue
+        yield TableRead(
+            method=method,
+            where=f"{place}:{number}",
+            operator=call.name,
+            reader=table,
+            weight=weight,
+            scales=_argument(graph, call, record.position(table.scales), copies, place),
+            also=tuple(
+                c
+                for name in table.also
+                if (c := _argument(graph, call, record.position(name), copies, place))
+            ),
+            group=_integer(graph, call, record.position(table.group)),
+            low_first=_flag(graph, call, record.position(table.layout)),
+        )
+
+
+def _value(graph: VulkanGraph, call: OperatorCall, position: int | None) -> VkValue:
+    """Return an argument, None where there are fewer."""
+    return None if position is None or position >= len(call.args) else graph.values[call.args[position]]
+
+
+def _argument(
+    graph: VulkanGraph, call: OperatorCall, position: int | None, copies: Mapping[int, int], place: str
+) -> Constant | None:
+    """Return an argument that is a constant, or the copy of one."""
+    if position is None or position >= len(call.args):
+        return None
+    index = call.args[position]
+    value = graph.values[copies.get(index, index)]
+    return _of_delegate(graph, value, place) if isinstance(value, VkTensor) and value.constant else None
+
+
+def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:
+    """Return an argument that is an integer."""
+    value = _value(graph, call, position)
+    return value.value if isinstance(value, Int) else None
+
+
+def _flag(graph: VulkanGraph, call: OperatorCall, position: int | None) -> bool | None:
+    """Return an argument that is a boolean."""
+    value = _value(graph, call, position)
+    return value.value if isinstance(value, Bool) else None
+
+
+def _cpu_reads(method: Method) -> Iterator[TableRead]:
+    """Yield the reads of a method's CPU kernels."""
+    for number, call in enumerate(method.instructions):
+        if not isinstance(call, KernelCall):
+            continue
+        operator = method.operators[call.op_index]
+        record = KERNELS.get(operator.name, Operator(name=operator.name))
+        table = record.table
+        weight = None if table is None else _of_call(method, call, record.position(table.weight))
+        if table is None or weight is None:
+            continue
+        yield TableRead(
+            method=method.name,
+            where=f"{method.name}:{number}",
+            operator=operator.full_name,
+            reader=table,
+            weight=weight,
+            scales=_of_call(method, call, record.position(table.scales)),
+            also=tuple(c for name in table.also if (c := _of_call(method, call, record.position(name)))),
+            group=None,
+            low_first=None,
+        )
+
+
+def _of_call(method: Method, call: KernelCall, position: int | None) -> Constant | None:
+    """Return an argument of a kernel that is a constant."""
+    value = None if position is None or position >= len(call.args) else method.values[call.args[position]]
+    return _of_program(value) if isinstance(value, Tensor) and value.constant else None
+
+
+def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: str) -> Constant:
+    """Return a constant of a delegate, named by its key in the named data or by where it stands."""
+    return Constant(
+        name=constant_name(graph, tensor, place, digits=None),
+        shown=constant_name(graph, tensor, place),
+        dtype=tensor.dtype,
+        dims=tensor.dims,
+        nbytes=tensor.nbytes,
+        data=tensor.data,
+    )
+
+
+def constant_name(
+    graph: VulkanGraph, tensor: VkTensor, where: str, *, digits: int | None = NAME_DIGITS
+) -> str:
+    """Return the first digits of a constant's key, or where it stands."""
+    key = graph.constants[tensor.constant_id].named_key
+    return key[:digits] or f"{where} constant {tensor.constant_id}"
+
+
+def _of_program(tensor: Tensor) -> Constant:
+    """Return a constant of the program; all methods of a file share them."""
+    name = tensor.name or f"constant {tensor.data_buffer_idx}"
+    return Constant(
+        name=name,
+        shown=name,
+        dtype=tensor.scalar_type,
+        dims=tensor.sizes,
+        nbytes=tensor.nbytes,
+        data=tensor.data,
+        dim_order=tensor.dim_order,
+    )

@@ -1,0 +1,130 @@
+"""The stable codes of what a runtime does not do, or does otherwise: one code a fact.
+
+`data/codes.txt` says what each means, and where it was read or seen.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from functools import cache
+from typing import Literal, cast
+
+from vkfuse.runtime.data import lines
+
+Effect = Literal["fails", "wrong", "depends", "note"]
+
+
+class Code(StrEnum):
+    """A fact.
+
+    `effect`: the runtime `fails` on it, computes something else (`wrong`), or does so for some values (`depends`); a
+    `note` is what the runtime needs, or other arithmetic by design, and no fault.
+    """
+
+    @staticmethod
+    def _generate_next_value_(name: str, *_: object) -> str:
+        return name.lower().replace("_", "-")
+
+    # What the runtime has.
+    NOT_REGISTERED = auto()
+    NO_SHADER = auto()
+    NO_KERNEL = auto()
+    NEEDS_OPTIMIZED_KERNELS = auto()
+    NEEDS_QUANTIZED_KERNELS = auto()
+    NEEDS_LLM_KERNELS = auto()
+    NEEDS_8_BIT_STORAGE = auto()
+
+    # Tensors of any operator.
+    MORE_THAN_4_DIMS = auto()
+    EMPTY_TENSOR = auto()
+    NO_RESIZE = auto()
+    INTEGER_ARITHMETIC = auto()
+    DIM_ORDER_IGNORED = auto()
+    NOT_A_CONSTANT = auto()
+
+    # A delegate's border.
+    CONSTANT_INPUT = auto()
+    ARGUMENT_COUNT = auto()
+    BOUNDARY_TYPE = auto()
+    EXTERNAL_CONSTANTS = auto()
+    OTHER_BACKEND = auto()
+    MISSING_CONSTANT = auto()
+    NO_OUTPUT = auto()
+
+    # Lookups and 4-bit weights.
+    COLUMNS_NOT_MULTIPLE_OF_32 = auto()
+    GROUP_NOT_MULTIPLE_OF_4 = auto()
+    GROUP_DOES_NOT_DIVIDE_COLUMNS = auto()
+    INDICES_MORE_THAN_ONE_ROW = auto()
+    INDICES_STORED_UNLIKE_OUTPUT = auto()
+    SCALES_READ_FLAT = auto()
+    NO_BOUNDS_CHECK = auto()
+    INDEX_LATER_AXIS = auto()
+
+    # Linears.
+    LINEAR_INPUT_BATCHED = auto()
+    ROWS_NOT_MULTIPLE_OF_4 = auto()
+    COLUMNS_NOT_MULTIPLE_OF_4 = auto()
+    COLUMNS_NOT_MULTIPLE_OF_8 = auto()
+    MORE_ROWS_THAN_COLUMNS = auto()
+    QUANTIZED_INPUT_BATCHED = auto()
+    QPARAMS_NOT_PER_ROW = auto()
+    ONE_ROW_NOT_QUANTIZED = auto()
+    QPARAMS_NUDGED = auto()
+
+    # Norms, reductions, pools.
+    LAYER_NORM_WITHOUT_BIAS = auto()
+    LAYER_NORM_SHAPE = auto()
+    GROUP_NORM_SHAPE = auto()
+    REDUCE_DIMS = auto()
+    ARG_REDUCE = auto()
+    ROW_REDUCTION_CLAMPED = auto()
+    MASKED_ROW_ZERO = auto()
+    POOL_ARGUMENTS = auto()
+
+    # Arithmetic.
+    TWO_SCALARS = auto()
+    DIVISION_ALWAYS_FLOORED = auto()
+    POW_OF_NEGATIVE = auto()
+    POW_BY_MAGNITUDE = auto()
+    EQUAL_WITHIN_1E_5 = auto()
+    GELU_BY_TANH = auto()
+
+    # Attention.
+    ROTARY_HEADS_DIFFER = auto()
+    ROPE_WIDTH = auto()
+    SDPA_RANK = auto()
+    SDPA_ARGUMENT = auto()
+
+    # Why else an operator is on the CPU.
+    FEEDS_THE_CPU = auto()
+    PARTITIONER = auto()
+    EXECUTORCH_RAISES = auto()
+    NOT_PARTITIONED = auto()
+    RUNTIME_PRIMITIVE = auto()
+    BASELINE = auto()
+
+    @property
+    def effect(self) -> Effect:
+        """What the runtime does."""
+        return cast("Effect", _facts()[self][0])
+
+    @property
+    def meaning(self) -> str:
+        """The fact, in a line."""
+        return _facts()[self][1]
+
+
+@cache
+def _facts() -> dict[str, list[str]]:
+    """Effect, meaning and perhaps source, by code."""
+    return {code: facts for code, *facts in (line.split(" | ") for line in lines("codes.txt"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """A code that holds for a call: the numbers, the remedy, and the shader that is missing if one is."""
+
+    code: Code
+    detail: str
+    hint: str = ""
+    shader: str = ""

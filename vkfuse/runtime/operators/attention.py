@@ -1,0 +1,139 @@
+"""Rotary embeddings, fused attention, and attention over a cache (RotaryEmbedding.cpp, SDPA.cpp)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.record import Operator
+from vkfuse.runtime.rules import multiple
+from vkfuse.runtime.spelling import by_storage_and_dtype, dtype, storage
+
+_MOST_HEADS_A_GROUP: Final = 8  # kMaxGqaGroupSize
+_RANK: Final = 4
+
+
+def rotary_heads_agree(ops: Operands) -> Iterator[Objection]:
+    """RotaryEmbedding.cpp: size(-3) of q and k must be equal, which grouped-query attention breaks."""
+    query, key = ops.tensor("query"), ops.tensor("key")
+    if not (query and key) or min(len(query.dims), len(key.dims)) < 3:
+        return
+    if query.dims[-3] != key.dims[-3]:
+        detail = f"q has {query.dims[-3]}, k has {key.dims[-3]} in dimension -3"
+        hint = "keep rotary embeddings unfused"
+        yield Objection(Code.ROTARY_HEADS_DIFFER, detail, hint)
+
+
+def rotary_columns_agree(ops: Operands) -> Iterator[Objection]:
+    """RotaryEmbedding.cpp, apply_rotary_emb_hf: q's and k's head sizes are one."""
+    sizes = [tensor.dims[-1:] for name in ("query", "key") if (tensor := ops.tensor(name))]
+    if len(set(sizes)) > 1:
+        yield Objection(Code.ROTARY_HEADS_DIFFER, f"head sizes {sizes}", "keep rotary embeddings unfused")
+
+
+def four_dimensions(ops: Operands) -> Iterator[Objection]:
+    """SDPA.cpp, fused_sdpa_impl."""
+    ranks = [len(t.dims) for name in ("query", "key", "value") if (t := ops.tensor(name))]
+    if any(rank != _RANK for rank in ranks):
+        yield Objection(Code.SDPA_RANK, f"ranks {ranks}", "reshape to four dimensions")
+
+
+def no_mask_and_scale(ops: Operands) -> Iterator[Objection]:
+    """SDPA.cpp, sdpa_impl: causal, scaled by the head size."""
+    given = [name for name in ("mask", "scale") if ops.value(name) is not None]
+    if given:
+        yield Objection(Code.SDPA_ARGUMENT, f"{' and '.join(given)} given", "leave them out")
+
+
+def fused(ops: Operands) -> Iterator[str]:
+    """et_vk.sdpa: weights in the output's storage; a mask is another shader."""
+    query, key, value, out = ops.tensor("query"), ops.tensor("key"), ops.tensor("value"), ops.out
+    if query and key and value and out:
+        bias = "_bias" if ops.value("mask") is not None else ""
+        yield f"fused_sdpa_qk_tiled{bias}_{_pair(query, key)}"
+        yield f"fused_sdpa_softmax_{storage(out)}_{dtype(query)}"
+        yield f"fused_sdpa_av_tiled_{_pair(out, value)}"
+
+
+def with_cache(ops: Operands) -> Iterator[str]:
+    """sdpa_with_kv_cache: caches are stored as the query is, written, then attended to."""
+    query, key, value = ops.tensor("query"), ops.tensor("key"), ops.tensor("value")
+    cache, out = ops.tensor("value_cache"), ops.out
+    if query and key and value and cache and out:
+        stored_cache = replace(cache, storages=query.storages)
+        for projected in (key, value):
+            yield f"sdpa_kv_cache_update_{_pair(stored_cache, projected, kind=projected)}"
+        yield from _over_cache(query, stored_cache, stored_cache, out)
+
+
+def custom(ops: Operands) -> Iterator[str]:
+    """llama.custom_sdpa: over caches that are tensors of the graph."""
+    query, keys, values, out = ops.tensor("query"), ops.tensor("keys"), ops.tensor("values"), ops.out
+    if query and keys and values and out:
+        yield from _over_cache(query, keys, values, out)
+
+
+def update_cache(ops: Operands) -> Iterator[str]:
+    """update_cache: value, then cache."""
+    projected, cache = ops.tensor("value"), ops.tensor("cache")
+    if projected and cache:
+        yield f"sdpa_kv_cache_update_{_pair(cache, projected, kind=projected)}"
+
+
+def _over_cache(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> Iterator[str]:
+    """sdpa_impl: a single token is computed by cooperating threads."""
+    one = query.size(-3) == 1
+    yield f"sdpa_compute_attn_weights_{'coop' if one else 'tiled'}_{_pair(query, keys)}"
+    yield f"sdpa_attn_weights_softmax_{storage(query)}_{dtype(query)}"
+    way = "tiled"
+    if one:
+        way = "gqa_coop" if _grouped(query.size(-2), values.size(-2)) else "coop"
+    yield f"sdpa_compute_out_{way}_{_pair(out, values)}"
+
+
+def _grouped(queries: int, keys: int) -> bool:
+    """use_gqa_av_coop: whether several heads of the query share one of the keys; an Adreno asks for its own tiling."""
+    return 0 < keys < queries and queries % keys == 0 and queries // keys <= _MOST_HEADS_A_GROUP
+
+
+def _pair(first: Tensor, second: Tensor, kind: Tensor | None = None) -> str:
+    """Storages of two tensors, and the type of the first unless another is named."""
+    return f"{storage(first)}_{storage(second)}_{dtype(kind or first)}"
+
+
+_TRIPLE: Final = ("query", "key", "value")
+OPERATORS: Final = (
+    Operator(
+        name="et_vk.apply_rotary_emb.default",
+        arguments=("query", "key"),
+        rules=(rotary_heads_agree,),
+        shaders=by_storage_and_dtype("rotary_embedding"),
+    ),
+    Operator(
+        name="et_vk.apply_rotary_emb_hf.default",
+        arguments=("query", "key", "cos", "sin"),
+        rules=(rotary_heads_agree, rotary_columns_agree, multiple(8, Code.ROPE_WIDTH, "cos")),
+        shaders=by_storage_and_dtype("rotary_embedding_hf"),
+    ),
+    Operator(
+        name="et_vk.apply_rotary_emb_interleaved.default",
+        shaders=by_storage_and_dtype("apply_rotary_emb_interleaved"),
+    ),
+    Operator(
+        name="et_vk.sdpa.default", arguments=(*_TRIPLE, "mask"), rules=(four_dimensions,), shaders=fused
+    ),
+    Operator(
+        name="sdpa_with_kv_cache.default",
+        arguments=(*_TRIPLE, "key_cache", "value_cache"),
+        shaders=with_cache,
+        fusion="causal_sdpa",
+    ),
+    Operator(
+        name="llama.custom_sdpa.default",
+        arguments=("query", "keys", "values", "position", "mask", "dropout", "causal", "scale"),
+        rules=(no_mask_and_scale,),
+        shaders=custom,
+    ),
+    Operator(name="update_cache.default", arguments=("value", "cache"), shaders=update_cache),
+)

@@ -1,0 +1,120 @@
+"""Arithmetic and comparisons of two operands, element by element (BinaryOp.cpp, BinaryScalarOp.cpp)."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands, Symbol, Tensor
+from vkfuse.runtime.packing import copied_like
+from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.spelling import FLOATS, by_storage_and_dtype, dtype, storage
+
+
+def an_operand_has_a_dimension(ops: Operands) -> Iterator[Objection]:
+    """utils/TensorUtils.cpp, calculate_broadcasted_output_size: one of two operands (measured: x * 2, x a scalar)."""
+    first, second = ops.tensor("self"), ops.value("other")
+    alone = isinstance(second, (int, float)) or (isinstance(second, Tensor) and not second.dims)
+    if first and not first.dims and alone:
+        hint = "keep arithmetic on single numbers on the CPU"
+        yield Objection(Code.TWO_SCALARS, "both operands have no dimensions", hint)
+
+
+def rounds_down(ops: Operands) -> Iterator[Objection]:
+    """A rounding mode other than floor."""
+    mode = ops.value("rounding_mode")
+    if ops.tensor("self") and mode != "floor":
+        yield Objection(Code.DIVISION_ALWAYS_FLOORED, f"rounding_mode is {mode}")
+
+
+def bases_are_positive(ops: Operands) -> Iterator[Objection]:
+    """No power of tensors is safe."""
+    if ops.tensor("self"):
+        yield Objection(Code.POW_OF_NEGATIVE, "a power of tensors")
+
+
+def names(shader: str) -> Namer:
+    """BinaryOp.cpp: named after the output's storage and the first operand's type."""
+
+    def binary(ops: Operands) -> Iterator[str]:
+        first, out = ops.tensor("self"), ops.out
+        if first and out:
+            yield from copied_like(first, out)
+            yield from copied_like(ops.tensor("other"), out)
+            yield f"binary_{shader}_{storage(out)}_{dtype(first)}"
+
+    return binary
+
+
+def names_with_scalar(shader: str) -> Namer:
+    """BinaryScalarOp.cpp: the output's storage, the operand's type, the number's."""
+
+    def binary(ops: Operands) -> Iterator[str]:
+        first, out = ops.tensor("self"), ops.out
+        number = _number(ops, first) if first else ""
+        if first and out and number:
+            yield from copied_like(first, out)
+            yield f"{shader}_scalar_{storage(out)}_{dtype(first)}_{number}"
+
+    return binary
+
+
+def _number(ops: Operands, first: Tensor) -> str:
+    """Type that a number is passed as (resolve_scalar_extract_dtype); numbers beside floats are floats."""
+    value = ops.value("other")
+    if not isinstance(value, (int, float, Symbol)):
+        return ""
+    return "float" if isinstance(value, float) or first.dtype in FLOATS else "int32"
+
+
+_PAIR: Final = ("self", "other")
+_SHADERS: Final = {
+    **{f"aten.{name}.Tensor": name for name in ("add", "sub", "mul", "div", "lt", "le", "gt", "ge")},
+    "aten.minimum.default": "minimum",
+    "aten.bitwise_and.Tensor": "bitwise_and",
+    "aten.logical_and.default": "bitwise_and",
+    "aten.bitwise_or.Tensor": "bitwise_or",
+    "aten.logical_or.default": "bitwise_or",
+}
+OPERATORS: Final = (
+    *(
+        Operator(name=name, arguments=_PAIR, rules=(an_operand_has_a_dimension,), shaders=names(shader))
+        for name, shader in _SHADERS.items()
+    ),
+    Operator(
+        name="aten.eq.Tensor",
+        arguments=_PAIR,
+        rules=(an_operand_has_a_dimension,),
+        departs=(Code.EQUAL_WITHIN_1E_5,),
+        shaders=names("eq"),
+    ),
+    Operator(
+        name="aten.div.Tensor_mode",
+        arguments=(*_PAIR, "rounding_mode"),
+        rules=(an_operand_has_a_dimension, rounds_down),
+        departs=(Code.DIVISION_ALWAYS_FLOORED,),
+        shaders=names("floor_divide"),
+    ),
+    Operator(
+        name="aten.pow.Tensor_Tensor",
+        arguments=_PAIR,
+        rules=(an_operand_has_a_dimension, bases_are_positive),
+        departs=(Code.POW_OF_NEGATIVE,),
+        shaders=names("pow"),
+    ),
+    Operator(
+        name="aten.pow.Tensor_Scalar",
+        arguments=_PAIR,
+        departs=(Code.POW_BY_MAGNITUDE,),
+        shaders=names_with_scalar("pow"),
+    ),
+    *(
+        Operator(name=f"aten.{name}.Scalar", arguments=_PAIR, shaders=names_with_scalar(name))
+        for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    ),
+    Operator(
+        name="aten.where.self",
+        arguments=("condition", "self", "other"),
+        shaders=by_storage_and_dtype("where"),
+        integers=True,
+    ),
+)

@@ -1,0 +1,134 @@
+"""Convolutions: pointwise, depthwise, by matrix product, direct and transposed, in two dimensions and in one."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.packing import copied, float_matrix, float_matrix_storage
+from vkfuse.runtime.record import Operator
+from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, type_name
+
+_IMAGE, _SEQUENCE = 4, 3  # ranks
+_TILED: Final = (3, 5)  # widths of the square kernels of tiled depthwise shaders
+_LEAST_CHANNELS_BY_PRODUCT: Final = 128  # kIm2colMinCOut; a Mali takes this way for any number
+_SCRATCH_BYTES: Final = 16 << 20  # kIm2colScratchBudgetBytes
+
+
+def convolution(ops: Operands) -> Iterator[str]:
+    """Convolution.cpp, conv: two dimensions for a rank of four, else one."""
+    source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
+    if not (source and weight and out and weight.constant) or ops.integer("groups") is None:
+        return
+    if len(source.dims) == _IMAGE and len(weight.dims) == _IMAGE and len(out.dims) == _IMAGE:
+        yield from _two_dimensions(ops, weight, out)
+    elif len(source.dims) == _SEQUENCE and len(weight.dims) == _SEQUENCE:
+        yield from _one_dimension(ops, source, weight, out)
+
+
+def _two_dimensions(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
+    """add_conv2d_node."""
+    groups, transposed = ops.integer("groups"), ops.flag("transposed")
+    if groups is None or transposed is None:
+        return
+    if not transposed and weight.dims[:2] == (groups, 1):
+        yield from _depthwise(ops, weight, out)
+    elif transposed:
+        yield from _direct(ops, "conv_transpose2d", weight, out)
+    elif weight.dims[2:] == (1, 1):
+        yield from float_matrix(weight, float_matrix_storage(ops.device, *weight.dims[:2]))
+        yield from _bias(weight, "texture2d")
+        yield f"conv2d_pw_tiled_{dtype(out)}"
+    elif groups == 1 and ops.integers("dilation") == (1, 1) and weight.dims[0] >= _LEAST_CHANNELS_BY_PRODUCT:
+        yield from _by_product(ops, weight, out)
+    else:
+        yield from _direct(ops, "conv2d", weight, out)
+
+
+def _depthwise(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
+    """Conv2dDW.cpp: shaders for kernels of 3 x 3 and 5 x 5, and for strides unlike dilations (`sned`)."""
+    stride, dilation = ops.integers("stride"), ops.integers("dilation")
+    if stride is None or dilation is None or len(stride) != len(dilation):
+        return
+    yield from _prepacked("conv2d_dw_prepack_weights", weight)
+    yield from _bias(weight, "texture2d")
+    unlike = "" if stride == dilation else "_sned"
+    tile = next((f"_output_tile_{n}x{n}" for n in _TILED if weight.dims[2:] == (n, n)), "")
+    yield f"conv2d_dw{unlike}{tile}{_clamp(ops)}_{dtype(out)}"
+
+
+def _direct(ops: Operands, operator: str, weight: Tensor, out: Tensor) -> Iterator[str]:
+    """get_conv2d_shader."""
+    yield from _prepacked(f"{operator}_prepack_weights", weight)
+    yield from _bias(weight, "texture2d")
+    yield f"{operator}{_clamp(ops)}_{dtype(out)}"
+
+
+def _by_product(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
+    """Conv2dGemm.cpp: the image as a matrix in tiles of rows; left out where a tile is no two-dimensional texture."""
+    kind = type_name(weight.dtype)
+    yield f"pack_conv2d_gemm_weight_texture2d_{kind}_{kind}"
+    yield f"no_op_{kind}_texture2d"
+    yield from _bias(weight, "texture2d")
+    depth = weight.dims[2] * weight.dims[3] * (-(-weight.dims[1] // 4) * 4)
+    height, width = out.dims[2:]
+    row_bytes = width * depth * out.dtype.bytes
+    rows = min(max(_SCRATCH_BYTES // row_bytes, 1), height) if row_bytes else 0
+    if ops.device.texels(depth // 4, rows * width) == "texture2d":
+        yield f"conv2d_im2col_texture2d_{dtype(out)}"
+        yield f"conv2d_gemm_texture2d_{dtype(out)}"
+
+
+def _one_dimension(ops: Operands, source: Tensor, weight: Tensor, out: Tensor) -> Iterator[str]:
+    """Conv: by the layout, which the partitioner chooses by kind: packed by height, or by channels."""
+    place = storage(out)
+    if source.layout is CHANNELS:
+        yield from copied(weight, place)
+        yield from _bias(weight, "texture3d")
+        yield f"conv1d{_clamp(ops)}_{dtype(out)}"
+    elif source.layout is HEIGHT and weight.dims[2] == 1:
+        packed = float_matrix_storage(ops.device, *weight.dims[:2])
+        yield from float_matrix(weight, packed)
+        yield from copied(ops.tensor("bias"), place)
+        yield f"conv1d_pw{_biased(ops)}_{place}_{packed}_{dtype(out)}"
+    elif source.layout is HEIGHT and weight.dims[:2] == (ops.integer("groups"), 1):
+        yield from copied(weight, place)
+        yield from copied(ops.tensor("bias"), place)
+        yield f"conv1d_dw{_biased(ops)}_{place}_{dtype(out)}"
+
+
+def _prepacked(shader: str, weight: Tensor) -> Iterator[str]:
+    """Yield the names of a weight in a texture."""
+    kind = type_name(weight.dtype)
+    yield f"{shader}_{kind}_{kind}"
+    yield f"no_op_{kind}_texture2d"
+
+
+def _bias(weight: Tensor, into: str) -> Iterator[str]:
+    """prepack_biases: in the weight's type; zeros where there is none."""
+    if weight.dtype in FLOATS:
+        yield from copied(weight, into)
+
+
+def _biased(ops: Operands) -> str:
+    """`_bias` where there is one."""
+    return "" if ops.value("bias") is None else "_bias"
+
+
+def _clamp(ops: Operands) -> str:
+    """`_clamp` where a lowest and a highest value are given."""
+    return "_clamp" if "output_min" in ops.values else ""
+
+
+_ARGUMENTS: Final = (
+    *("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups"),
+    *("output_min", "output_max"),
+)
+OPERATORS: Final = tuple(
+    Operator(
+        name=name,
+        arguments=_ARGUMENTS if "clamp" in name else _ARGUMENTS[:9],
+        shaders=convolution,
+        weighty="clamp" not in name,
+    )
+    for name in ("aten.convolution.default", "conv_with_clamp.default", "et_vk.conv_with_clamp.default")
+)

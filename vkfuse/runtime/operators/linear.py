@@ -1,0 +1,274 @@
+"""Linears with 4-bit and 8-bit weights, and the numbers that quantize their inputs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from vkfuse.pte.enums import VkDataType
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.packing import copied, eight_bit_matrix_storage, four_bit_texels, packed
+from vkfuse.runtime.record import Namer, Operator, Table
+from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple, one_matrix
+from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
+
+_MATRIX: Final = 2
+_PARAMETERS: Final = 2  # scales, zero points
+_IN_FOURS: Final = multiple(4, Code.COLUMNS_NOT_MULTIPLE_OF_4, "input")
+_GROUPS: Final = (group_multiple_of_4, group_divides_columns)
+_ONE_MATRIX: Final = one_matrix(Code.LINEAR_INPUT_BATCHED, "input")  # Q4gswLinear.cpp: sizes of the last two
+_GROUP_IN_TWO: Final = 128  # from this group size on, two outputs a workgroup
+
+
+def in_a_buffer_columns_in_fours(ops: Operands) -> Iterator[Objection]:
+    """ChooseQParams.cpp, can_use_choose_qparams_per_row: width % 4 == 0 in a buffer."""
+    source = ops.tensor("input")
+    if source and source.in_buffer:
+        yield from _IN_FOURS(ops)
+
+
+def parameters_of_rows(ops: Operands) -> Iterator[Objection]:
+    """ChooseQParams.cpp: one scale and zero point a row."""
+    source, block = ops.tensor("input"), ops.members("block_size")
+    row = source and (*(1,) * (len(source.dims) - 1), *source.dims[-1:])
+    if block and source and block != row:
+        yield Objection(Code.QPARAMS_NOT_PER_ROW, f"blocks of {list(block)}", "quantize activations by rows")
+
+
+def one_row_is_not_quantized(ops: Operands) -> Iterator[Objection]:
+    """QuantizedLinear.cpp: a single row is multiplied without quantizing it (measured: 0.4-1% off eager)."""
+    source = ops.tensor("input")
+    if source and source.rows == 1:
+        yield Objection(
+            Code.ONE_ROW_NOT_QUANTIZED,
+            f"input {list(source.dims)}",
+            "the activation stays float for a single row",
+        )
+
+
+def row_sums_fit(ops: Operands) -> Iterator[Objection]:
+    """QuantizedLinear.cpp up to 1.4: `int_input_sums` holds as many sums as the input has columns, in half half."""
+    source = ops.tensor("input")
+    if source is None or not source.dims:
+        return
+    most = source.dims[-1] // (2 if source.dtype is VkDataType.FLOAT16 else 1)
+    if source.rows > most:
+        yield Objection(
+            Code.MORE_ROWS_THAN_COLUMNS,
+            f"{source.rows} rows, sums of {most} fit",
+            "use a runtime from 1.5 on, or shorter inputs",
+        )
+
+
+def four_bit(ops: Operands) -> Iterator[str]:
+    """Q4gswLinear.cpp: one shader for many rows, one for a single row, both made at load."""
+    source, scales, out = ops.tensor("input"), ops.tensor("scales"), ops.out
+    if not (source and scales and out and out.dims):
+        return
+    yield from packed("pack_q4_linear_weight__w_4x8_nc", "buffer")
+    yield from copied(scales, "buffer", source.dtype)
+    yield from copied(ops.tensor("bias"), "buffer")
+    way = "" if source.dtype is VkDataType.FLOAT32 else "tin__"
+    if way:
+        yield _transposed(source)
+    width = out.dims[-1]
+    split = "g1w64" if width <= 1024 else "g4w16" if width <= 4096 else "g8w8"
+    yield f"q4gsw_linear_gemm__{way}w_4x8_nc_{stored(out)}"
+    yield f"q4gsw_linear_gemv_coop__w_4x8_nc_buffer_{split}_{stored(out)}"
+
+
+def _transposed(source: Tensor) -> str:
+    """Preprocess.cpp: the input transposed into a buffer of its own type; anything but half is spelled float."""
+    tiles, place = ("", "buffer") if source.in_buffer else ("_4x4", "texture3d")
+    kind = "half" if source.dtype is VkDataType.FLOAT16 else "float"
+    return f"transpose_cast_contig_to_vectorized{tiles}_{kind}_{place}_{kind}_buffer"
+
+
+def four_bit_quantized_input(ops: Operands) -> Iterator[str]:
+    """QuantizedLinear.cpp, linear_dq8ca_q4gsw, on a device with integer dot products."""
+    source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
+    group, way = ops.integer("group_size"), _zero_points(ops.tensor("input_zeros"))
+    if not (source and weight and out and group and way and len(weight.dims) == _MATRIX):
+        return
+    place = ops.device.texels(*four_bit_texels(weight))
+    yield from packed("pack_q4_linear_weight", place)
+    for name in ("weight_sums", "scales", "bias"):
+        yield from copied(ops.tensor(name), "buffer")
+    for name in ("input_scales", "input_zeros"):
+        yield from copied(ops.tensor(name), "texture3d")
+    split = "o2w32" if group >= _GROUP_IN_TWO else "o4w16"
+    yield f"quantize_and_pack_4h4w_with_group_sums_{split}_buffer_{stored(source)}_{way}"
+    threads = "coop" if source.size(-2) == 1 else "tiled"
+    yield f"linear_dq8ca_q4gsw_{threads}_{storage(out)}_{place}_{dtype(out)}_{way}"
+
+
+def choose_qparams(ops: Operands) -> Iterator[str]:
+    """ChooseQParams.cpp: a row of a matrix has a scale and a zero point."""
+    source, outputs = ops.tensor("input"), ops.outs
+    matrix = source is not None and len(source.dims) >= _MATRIX and source.matrices == 1
+    if source and matrix and len(outputs) == _PARAMETERS and _zero_points(outputs[1]):
+        yield f"choose_qparams_per_row_{stored(source)}_{_zero_points(outputs[1])}"
+
+
+def _zero_points(zeros: Tensor | None) -> str:
+    """How zero points are kept (add_zp_dtype_mode_suffix), nothing for types that fail."""
+    if zeros and zeros.dtype is VkDataType.INT8:
+        return "zpint8"
+    return "zpinherit" if zeros and zeros.dtype in FLOATS else ""
+
+
+def eight_bit(ops: Operands) -> Iterator[str]:
+    """QuantizedLinear.cpp, linear_q8csw: a float input."""
+    weight, out = ops.tensor("weight"), ops.out
+    if weight and out and len(weight.dims) == _MATRIX:
+        place = eight_bit_matrix_storage(ops.device, weight)
+        yield from packed("pack_q8_linear_weight", place)
+        for name in ("scales", "bias"):
+            yield from copied(ops.tensor(name), "buffer")
+        yield f"linear_q8csw_tiled_{storage(out)}_{place}_{dtype(out)}"
+
+
+def eight_bit_quantized_input(ops: Operands) -> Iterator[str]:
+    """QuantizedLinear.cpp, linear_q8ta_q8csw, on a device with integer dot products: one scale for the input."""
+    source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
+    if source and weight and out and len(weight.dims) == _MATRIX:
+        place = eight_bit_matrix_storage(ops.device, weight)
+        yield from packed("pack_q8_linear_weight", place)
+        for name in ("weight_sums", "scales", "bias"):
+            yield from copied(ops.tensor(name), "buffer")
+        yield f"quantize_and_pack_4h4w_per_tensor_buffer_{stored(source)}"
+        yield f"linear_q8ta_q8csw_tiled_{storage(out)}_buffer_{place}_{dtype(out)}"
+
+
+def per_channel(bits: int) -> Namer:
+    """QuantizedLinearQCSNW.cpp: scales of channels; tiles of rows by what divides them, cooperating for a single row."""
+
+    def names(ops: Operands) -> Iterator[str]:
+        source, weight, scales, out = ops.tensor("input"), ops.tensor("weight"), ops.tensor("scales"), ops.out
+        if not (source and weight and scales and out and len(weight.dims) == _MATRIX):
+            return
+        if {source.layout, out.layout} != {WIDTH} or not weight.constant:
+            return
+        if bits == 8 and not _tiles(source, out):
+            yield from _untiled(weight, scales, out)
+        elif _tiles(source, out):
+            yield from _in_tiles(ops, bits, source, weight, scales, out)
+
+    return names
+
+
+def _tiles(source: Tensor, out: Tensor) -> bool:
+    """can_use_tiled_impl: one matrix, and inputs and outputs in fours."""
+    return (len(source.dims) != 3 or source.dims[0] == 1) and not (source.size(-1) % 4 or out.size(-1) % 4)
+
+
+def _untiled(weight: Tensor, scales: Tensor, out: Tensor) -> Iterator[str]:
+    """add_linear_qcs8w_node: a weight and scales stored as the output is."""
+    place = storage(out)
+    yield from copied(weight, place)
+    yield from copied(scales, place)
+    yield f"linear_qcs8w_W_packed_W_packed_{dtype(out)}_{place}"
+
+
+def _in_tiles(
+    ops: Operands, bits: int, source: Tensor, weight: Tensor, scales: Tensor, out: Tensor
+) -> Iterator[str]:
+    """add_linear_qcsnw_tiled_node, on a device with 8-bit buffers and no Adreno 702."""
+    channels, columns = weight.dims
+    place = "buffer"
+    if bits == 4:
+        yield "pack_int4_linear_weight_transposed_interleaved_buffer"
+        yield "no_op_uint8_buffer"
+    else:
+        place = ops.device.texels(channels // 4, columns)
+        yield from copied(weight, place)
+    row = ops.device.texels(channels, 1)
+    yield from copied(scales, row)
+    height = source.size(-2)
+    threads = "coop" if height == 1 else "tiled"
+    tile = next(rows for rows in (3, 4, 2, 1) if height % rows == 0)
+    places = f"{storage(out)}_{storage(source)}_{place}_{row}"
+    yield f"linear_qcs{bits}w_{threads}_{places}_{dtype(out)}_o4x{tile}"
+
+
+_FLOAT_INPUT: Final = ("input", "weight", "scales", "group_size", "bias")
+_CHANNELS_INPUT: Final = ("input", "weight", "scales", "bias")
+_DEPARTS: Final = (
+    *(Code.LINEAR_INPUT_BATCHED, Code.GROUP_NOT_MULTIPLE_OF_4, Code.GROUP_DOES_NOT_DIVIDE_COLUMNS),
+    Code.SCALES_READ_FLAT,
+)
+_DYNAMIC: Final = Operator(
+    name="et_vk.linear_dq8ca_q4gsw.default",
+    arguments=(
+        *("input", "input_scales", "input_zeros", "weight", "weight_sums", "scales", "group_size", "bias"),
+    ),
+    constants=("weight", "weight_sums", "scales", "bias"),
+    rules=(*_GROUPS, multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"), one_row_is_not_quantized),
+    departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
+    shaders=four_bit_quantized_input,
+    table=Table(
+        consumer="matmul", scales="scales", also=("weight_sums",), group="group_size", bits=4, turned=True
+    ),
+    integers=True,
+    weighty=True,
+    since=(1, 5, 0),
+)
+OPERATORS: Final = (
+    *(
+        Operator(
+            name=name,
+            arguments=_FLOAT_INPUT,
+            constants=("weight", "scales", "bias"),
+            rules=(*_GROUPS, _ONE_MATRIX, multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)),
+            departs=_DEPARTS,
+            shaders=four_bit,
+            table=Table(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
+            integers=True,
+            weighty=True,
+        )
+        for name in ("et_vk.linear_q4gsw.default", "et_vk.q4gsw_linear.default")
+    ),
+    _DYNAMIC,
+    replace(_DYNAMIC, rules=(*_DYNAMIC.rules, row_sums_fit), since=(0, 0, 0), until=(1, 4, 99)),
+    Operator(
+        name="et_vk.linear_q8csw.default",
+        arguments=_CHANNELS_INPUT,
+        constants=("weight", "scales", "bias"),
+        rules=(_IN_FOURS,),
+        departs=(Code.LINEAR_INPUT_BATCHED,),
+        shaders=eight_bit,
+        table=Table(consumer="matmul", scales="scales"),
+    ),
+    Operator(
+        name="et_vk.linear_q8ta_q8csw.default",
+        arguments=("input", "input_scale", "input_zero", "weight", "weight_sums", "scales", "bias"),
+        constants=("weight", "weight_sums", "scales", "bias"),
+        rules=(_IN_FOURS,),
+        departs=(Code.LINEAR_INPUT_BATCHED,),
+        shaders=eight_bit_quantized_input,
+    ),
+    Operator(name="aten._weight_int8pack_mm.default", arguments=_CHANNELS_INPUT, shaders=per_channel(8)),
+    Operator(
+        name="et_vk.linear_qcs4w.default",
+        arguments=_CHANNELS_INPUT,
+        departs=(Code.LINEAR_INPUT_BATCHED,),
+        shaders=per_channel(4),
+    ),
+    Operator(
+        name="torchao.choose_qparams_affine.default",
+        arguments=("input", "mapping", "block_size"),
+        rules=(
+            one_matrix(Code.QUANTIZED_INPUT_BATCHED, "input"),
+            in_a_buffer_columns_in_fours,
+            parameters_of_rows,
+        ),
+        departs=(Code.QPARAMS_NUDGED,),
+        shaders=choose_qparams,
+        integers=True,
+    ),
+    Operator(
+        name="torchao.dequantize_affine.default",
+        arguments=("weight", "block_size", "scales", "zero_points"),
+        table=Table(consumer="dequantize", scales="scales", also=("zero_points",)),
+    ),
+)

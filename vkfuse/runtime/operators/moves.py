@@ -1,0 +1,222 @@
+"""Operators that move or convert elements: views, permutations, copies, slices, concatenations."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands, Symbol, Tensor
+from vkfuse.runtime.packing import copied
+from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.spelling import (
+    FLOATS,
+    PACKED_INT8,
+    by_dtype,
+    by_storage_and_dtype,
+    dtype,
+    storage,
+    stored,
+)
+
+PREPACK: Final = "et_vk.prepack.default"
+_CONCATENATED_AT_ONCE: Final = 3
+
+
+def keeps_the_order(ops: Operands) -> Iterator[Objection]:
+    """A copy into another order of dimensions, or out of it, is none in a delegate."""
+    if len({tensor.order for tensor in ops.tensors()}) > 1:
+        yield Objection(Code.DIM_ORDER_IGNORED, "a copy that changes the order of dimensions")
+
+
+def follows_no_sizes(ops: Operands) -> Iterator[Objection]:
+    """Expand.cpp has no resize function; an expansion to the size that the tensor has is removed before."""
+    source, out = ops.tensor("self"), ops.out
+    if not (source and out) or (source.dims, source.dynamic) == (out.dims, out.dynamic):
+        return
+    if source.dynamic or out.dynamic:
+        yield Objection(Code.NO_RESIZE, "of a dynamic dimension")
+
+
+def view(ops: Operands) -> Iterator[str]:
+    """View.cpp."""
+    if ops.out:
+        yield _viewed(ops.out)
+
+
+def to_copy(ops: Operands) -> Iterator[str]:
+    """ToCopy.cpp: equal types and float <-> half are blits, which need no shader."""
+    source, out = ops.tensor("self"), ops.out
+    if source and out and source.dtype is not out.dtype and not {source.dtype, out.dtype} <= set(FLOATS):
+        yield _converted(source, out)
+
+
+def to_dim_order_copy(ops: Operands) -> Iterator[str]:
+    """View.cpp: a view, or a conversion where the types differ."""
+    source, out = ops.tensor("self"), ops.out
+    if source and out:
+        yield _viewed(out) if source.dtype is out.dtype else _converted(source, out)
+
+
+def _viewed(out: Tensor) -> str:
+    """add_view_copy_node in View.cpp: the output's type."""
+    return f"view_{_resource(out)}_{dtype(out)}"
+
+
+def _converted(source: Tensor, out: Tensor) -> str:
+    """add_view_copy_convert_node in View.cpp."""
+    return f"view_convert_{_resource(out)}_{dtype(source)}_{dtype(out)}"
+
+
+def _resource(tensor: Tensor) -> str:
+    """`buffer` or `texture`, as View.cpp spells it."""
+    return "buffer" if tensor.in_buffer else "texture"
+
+
+def clone(ops: Operands) -> Iterator[str]:
+    """Clone.cpp: textures of one layout, textures of two, between the storages, buffers."""
+    source, out = ops.tensor("self"), ops.out
+    if not (source and out):
+        return
+    if {source.layout, out.layout} <= PACKED_INT8:
+        yield "q8ta_clone"
+        return
+    storages = (source.storage, out.storage)
+    if storages == (VkStorageType.TEXTURE_3D, VkStorageType.BUFFER):
+        yield f"clone_image_to_buffer_{dtype(source)}_{dtype(out)}"
+    elif storages == (VkStorageType.BUFFER, VkStorageType.TEXTURE_3D):
+        yield f"clone_buffer_to_image_{dtype(out)}_{dtype(source)}"
+    elif VkStorageType.BUFFER in storages or source.layout is not out.layout:
+        if VkMemoryLayout.DEFAULT_LAYOUT not in {source.layout, out.layout}:
+            yield _viewed(out)
+    elif storages == (VkStorageType.TEXTURE_3D, VkStorageType.TEXTURE_3D):
+        yield f"clone_{dtype(out)}"
+
+
+def squeeze(ops: Operands) -> Iterator[str]:
+    """Squeeze.cpp: a view of buffers; of textures a permutation, or a clone if it drops no inner dimension."""
+    source, out, dims = ops.tensor("self"), ops.out, ops.integers("dim")
+    if source is None or out is None or dims is None:
+        return
+    if source.in_buffer:
+        yield _viewed(out)
+    elif any(dim and -len(source.dims) <= dim < len(source.dims) and source.dims[dim] == 1 for dim in dims):
+        yield f"permute_{stored(out)}"
+    else:
+        yield f"clone_{dtype(out)}"
+
+
+def unsqueeze(ops: Operands) -> Iterator[str]:
+    """Unsqueeze.cpp: a view of buffers, a permutation of textures."""
+    source, out = ops.tensor("self"), ops.out
+    if source and out:
+        yield _viewed(out) if source.in_buffer else f"permute_{stored(out)}"
+
+
+def cat(ops: Operands) -> Iterator[str]:
+    """Concat.cpp: up to three at once; a counter on the GPU says where the next begin."""
+    sources, out = ops.members("tensors"), ops.out
+    if not (sources and out):
+        return
+    yield "set_zero_int32"
+    for start in range(0, len(sources), _CONCATENATED_AT_ONCE):
+        count = min(_CONCATENATED_AT_ONCE, len(sources) - start)
+        yield f"concat_{count}_{stored(out)}"
+        if start + count < len(sources):
+            yield f"update_concat_offset_{count}_int32"
+
+
+def transferred(shader: str, *numbers: str) -> Namer:
+    """Transfer.cpp: another shader where one of these arguments is symbolic."""
+
+    def names(ops: Operands) -> Iterator[str]:
+        if ops.out:
+            symbolic = any(isinstance(ops.value(number), Symbol) for number in numbers)
+            yield f"{shader}{'_ubo' if symbolic else ''}_{stored(ops.out)}"
+
+    return names
+
+
+def split(ops: Operands) -> Iterator[str]:
+    """Split.cpp: one dispatch an output."""
+    if isinstance(ops.output, tuple):
+        yield from (f"split_{stored(out)}" for out in ops.outs)
+
+
+def prepack(ops: Operands) -> Iterator[str]:
+    """Staging.cpp, prepack_op: a constant into a tensor."""
+    if ops.out is None:
+        return
+    if ops.out.layout in PACKED_INT8:
+        yield from ("nchw_to_int8x4_buffer", "no_op_int32_buffer")
+    else:
+        yield from copied(ops.tensor("constant"), storage(ops.out), ops.out.dtype)
+
+
+_SELF: Final = ("self",)
+_TRANSFERS: Final = {
+    "aten.select.int": (("self", "dim", "index"), transferred("select", "index")),
+    "aten.select_copy.int": (("self", "dim", "index"), transferred("select", "index")),
+    "aten.slice_copy.Tensor": (
+        ("self", "dim", "start", "end", "step"),
+        transferred("slice", "start", "step"),
+    ),
+}
+OPERATORS: Final = (
+    Operator(name="aten.view_copy.default", arguments=_SELF, shaders=view, integers=True, idle=True),
+    Operator(
+        name="aten.squeeze_copy.dims", arguments=("self", "dim"), shaders=squeeze, integers=True, idle=True
+    ),
+    Operator(
+        name="aten.unsqueeze_copy.default",
+        arguments=("self", "dim"),
+        shaders=unsqueeze,
+        integers=True,
+        idle=True,
+    ),
+    Operator(name="aten.clone.default", arguments=_SELF, shaders=clone, replaced=True),
+    Operator(name="aten._to_copy.default", arguments=_SELF, shaders=to_copy),
+    Operator(
+        name="dim_order_ops._to_dim_order_copy.default",
+        arguments=_SELF,
+        rules=(keeps_the_order,),
+        shaders=to_dim_order_copy,
+        replaced=True,
+    ),
+    Operator(
+        name="dim_order_ops._clone_dim_order.default",
+        arguments=_SELF,
+        rules=(keeps_the_order,),
+        replaced=True,
+    ),
+    *(
+        Operator(name=f"aten.{name}.default", replaced=True)
+        for name in ("t_copy", "alias_copy", "detach_copy", "lift_fresh_copy", "copy")
+    ),
+    Operator(name="aten.cat.default", arguments=("tensors", "dim"), shaders=cat),
+    *(
+        Operator(name=name, arguments=arguments, shaders=namer)
+        for name, (arguments, namer) in _TRANSFERS.items()
+    ),
+    Operator(name="aten.split_with_sizes_copy.default", arguments=_SELF, shaders=split, resized=False),
+    Operator(name="aten.permute.default", arguments=_SELF, shaders=by_storage_and_dtype("permute")),
+    Operator(name="aten.permute_copy.default", arguments=_SELF, shaders=by_storage_and_dtype("permute")),
+    Operator(
+        name="aten.expand_copy.default",
+        arguments=_SELF,
+        rules=(follows_no_sizes,),
+        shaders=by_storage_and_dtype("expand"),
+    ),
+    Operator(
+        name="aten.repeat.default", arguments=_SELF, shaders=by_storage_and_dtype("repeat"), resized=False
+    ),
+    Operator(name="aten.repeat_interleave.self_int", arguments=_SELF, shaders=by_dtype("repeat_interleave")),
+    Operator(name="aten.constant_pad_nd.default", arguments=_SELF, shaders=by_storage_and_dtype("pad")),
+    Operator(name="aten.flip.default", arguments=_SELF, shaders=by_dtype("flip"), resized=False),
+    Operator(name="aten.unfold_copy.default", arguments=_SELF, shaders=by_dtype("unfold_copy_buffer")),
+    Operator(name=PREPACK, arguments=("constant",), constants=("constant",), shaders=prepack),
+    Operator(name="getitem", integers=True, idle=True, replaced=True),
+    Operator(name="aten.sym_size.int", integers=True, idle=True, replaced=True),
+    Operator(
+        name="et_vk.select_as_symint.default", arguments=("self", "dim", "index"), fusion="select_as_symint"
+    ),
+)

@@ -1,0 +1,99 @@
+"""Norms."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.packing import copied_like
+from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.spelling import dtype, stored
+
+_IMAGE: Final = 4  # dimensions of [batch, channels, height, width]
+
+
+def layer_norm_has_bias(ops: Operands) -> Iterator[Objection]:
+    """NativeLayerNorm.cpp: requires weight and bias to be non-None."""
+    if ops.tensor("input") and (ops.value("weight") is None or ops.value("bias") is None):
+        yield Objection(
+            Code.LAYER_NORM_WITHOUT_BIAS,
+            "weight and bias must both be there",
+            "give it a weight of ones, a bias of zeros",
+        )
+
+
+def layer_norm_of_rows(ops: Operands) -> Iterator[Objection]:
+    """NativeLayerNorm.cpp: over the last dimension."""
+    shape = ops.value("normalized_shape")
+    if isinstance(shape, tuple) and len(shape) != 1:
+        yield Objection(Code.LAYER_NORM_SHAPE, f"over {len(shape)} dimensions", "flatten them to one")
+
+
+def group_norm_of_images(ops: Operands) -> Iterator[Objection]:
+    """GroupNorm.cpp: NaN for anything but [batch, channels, height, width] (measured)."""
+    source = ops.tensor("input")
+    if source is not None and len(source.dims) != _IMAGE:
+        yield Objection(Code.GROUP_NORM_SHAPE, f"of {list(source.dims)}", "add a last dimension of one")
+
+
+def norm(shader: str, *constants: str) -> Namer:
+    """NativeLayerNorm.cpp, RmsNorm.cpp: weights are stored as the input is."""
+
+    def names(ops: Operands) -> Iterator[str]:
+        source, out = ops.tensor("input"), ops.out
+        if source and out and all(ops.tensor(name) for name in constants):
+            for name in constants:
+                yield from copied_like(ops.tensor(name), source)
+            yield f"{shader}_{stored(out)}"
+
+    return names
+
+
+def group_norm(ops: Operands) -> Iterator[str]:
+    """GroupNorm.cpp: one shader for means and variances, one for the rest; of textures."""
+    source, out = ops.tensor("input"), ops.out
+    if source and out:
+        for name in ("weight", "bias"):
+            yield from copied_like(ops.tensor(name), source)
+        yield f"group_norm_reduce_texture_{dtype(out)}"
+        yield f"group_norm_texture_{dtype(out)}"
+
+
+def batch_norm(ops: Operands) -> Iterator[str]:
+    """BatchNorm.cpp: of textures."""
+    if ops.out:
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            yield from copied_like(ops.tensor(name), ops.out)
+        yield f"batchnorm_{dtype(ops.out)}"
+
+
+OPERATORS: Final = (
+    Operator(
+        name="aten.native_layer_norm.default",
+        arguments=("input", "normalized_shape", "weight", "bias"),
+        constants=("weight", "bias"),
+        rules=(layer_norm_has_bias, layer_norm_of_rows),
+        shaders=norm("native_layer_norm", "weight", "bias"),
+    ),
+    Operator(
+        name="et_vk.rms_norm.default",
+        arguments=("input", "weight"),
+        constants=("weight",),
+        shaders=norm("rms_norm", "weight"),
+        fusion="rms_norm",
+    ),
+    Operator(
+        name="aten.native_group_norm.default",
+        arguments=("input", "weight", "bias"),
+        constants=("weight", "bias"),
+        rules=(group_norm_of_images,),
+        departs=(Code.GROUP_NORM_SHAPE,),
+        shaders=group_norm,
+        resized=False,
+    ),
+    Operator(
+        name="aten._native_batch_norm_legit_no_training.default",
+        arguments=("input", "weight", "bias", "running_mean", "running_var"),
+        shaders=batch_norm,
+    ),
+)

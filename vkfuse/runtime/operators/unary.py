@@ -1,0 +1,35 @@
+"""Activations and other functions of one operand (UnaryOp.cpp)."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.record import Operator
+from vkfuse.runtime.spelling import by_dtype_and_storage
+
+_CLAMPS: Final = ("clamp", "hardtanh", "relu", "relu6")
+_OWN_SHADER: Final = (
+    *("abs", "cos", "exp", "neg", "sigmoid", "sin", "sqrt", "rsqrt", "tanh", "hardshrink", "hardswish"),
+    *("hardsigmoid", "leaky_relu", "log10", "round", "bitwise_not", "tan"),
+)
+
+
+def gelu_is_tanh(ops: Operands) -> Iterator[Objection]:
+    """UnaryOp.cpp: gelu is computed with tanh whatever `approximate` says (measured: 5e-4 off)."""
+    how = ops.value("approximate")
+    if isinstance(how, str) and how != "tanh":
+        yield Objection(Code.GELU_BY_TANH, f"approximate is {how}", "use approximate='tanh' to agree")
+
+
+OPERATORS: Final = (
+    *(Operator(name=f"aten.{n}.default", shaders=by_dtype_and_storage("clamp")) for n in _CLAMPS),
+    *(Operator(name=f"aten.{n}.default", shaders=by_dtype_and_storage(n)) for n in _OWN_SHADER),
+    Operator(
+        name="aten.gelu.default",
+        arguments=("self", "approximate"),
+        rules=(gelu_is_tanh,),
+        departs=(Code.GELU_BY_TANH,),
+        shaders=by_dtype_and_storage("gelu"),
+    ),
+)

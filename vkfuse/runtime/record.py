@@ -1,0 +1,69 @@
+"""The record of an operator: all that vkfuse knows of it, whoever asks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.operands import Operands
+
+Rule = Callable[[Operands], Iterator[Objection]]
+Namer = Callable[[Operands], Iterator[str]]
+Consumer = Literal["gather", "matmul", "dequantize"]
+Version = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """How an operator reads a table: which arguments are its weight, scales and group size, empty for none.
+
+    `also` are further constants of the table (zero points, sums). `bits` is of a packed weight, None for one as wide as
+    its type; `layout` is the flag that tells the layouts of a packed weight apart. `turned` scales are [groups, rows].
+    """
+
+    consumer: Consumer
+    weight: str = "weight"
+    scales: str = ""
+    also: tuple[str, ...] = ()
+    group: str = ""
+    bits: int | None = None
+    layout: str = ""
+    turned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """An operator as the runtime has it.
+
+    `arguments` are names in the schema's order, as far as any rule speaks of them; `constants` those that must be.
+    `rules` say what the runtime refuses or gets wrong, `departs` where it may depart from torch for some values.
+    `shaders` yields the names that a call asks for while it loads; None where they are not modelled. `integers`: right
+    on integers and bools, or only carries them (measured). `resized`: follows dynamic sizes. `weighty`: what a delegate
+    is for; `idle`: not worth a delegate by itself. `fusion` is upstream's pattern that makes the operator, where its
+    result is right. `replaced`: renamed or fused by the backend's own passes before the runtime sees it. An operator that
+    changed has a record for the runtimes from `since` on and one up to `until`.
+    """
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    departs: tuple[Code, ...] = ()
+    shaders: Namer | None = None
+    table: Table | None = None
+    integers: bool = False
+    resized: bool = True
+    weighty: bool = False
+    idle: bool = False
+    fusion: str = ""
+    replaced: bool = False
+    since: Version = (0, 0, 0)
+    until: Version = (99, 0, 0)
+
+    def argument(self, position: int) -> str:
+        """Name of the argument at a position of the schema."""
+        return self.arguments[position] if position < len(self.arguments) else f"arg{position}"
+
+    def position(self, argument: str) -> int | None:
+        """Where an argument stands in the schema, None for none."""
+        return self.arguments.index(argument) if argument else None
