@@ -6,7 +6,6 @@ import pytest
 import torch
 from programs import Build, Lookup, Positions, export, indices, linear, lookup, quantize
 from torch import nn
-from vkfuse.pte.runtimes import find_runtime
 
 import vkfuse
 from vkfuse.lower.quiet import quiet
@@ -19,6 +18,7 @@ from vkfuse.report.model import Proof
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite.packing import nibbles
+from vkfuse.runtime.versions import find_runtime
 
 NONE = BaselineChoice.NONE
 FLAT = LookupLayout.FLAT

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from vkfuse.pte.ledger import parts
 
 from vkfuse.commands.report import Format, rendered, report_files
 from vkfuse.errors import FormatError
+from vkfuse.measure.ledger import parts
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.report.build import measure
 from vkfuse.report.diff import diff_of

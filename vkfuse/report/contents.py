@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vkfuse.pte.ledger import Part, parts
+from vkfuse.measure.ledger import Part, parts
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import Graphs
 from vkfuse.report.labels import merged
