@@ -19,7 +19,6 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "zoo")]
 import torch  # noqa: E402 - after the tests' own folders
 import zoo  # noqa: E402 - likewise
 from stored import exported  # noqa: E402 - likewise
-from torch.export import ExportedProgram  # noqa: E402 - likewise
 
 from vkfuse.errors import CheckFailedError  # noqa: E402 - likewise
 from vkfuse.options import BaselineChoice, Options, VulkanOptions  # noqa: E402 - likewise
@@ -98,7 +97,7 @@ def _kept(setting: zoo.Setting, *, half: bool) -> Path:
     return ROWS / f"{setting.name}{'-half' if half else ''}.json"
 
 
-def _in_half(program: ExportedProgram, written: Path) -> Row:
+def _in_half(program: Path, written: Path) -> Row:
     """A row in half precision; one that is refused is written all the same, and run."""
     options = Options(baseline=BaselineChoice.NONE, vulkan=VulkanOptions(fp16=True))
     try:
