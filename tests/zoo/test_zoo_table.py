@@ -36,3 +36,16 @@ def test_every_row_is_as_promised():
         assert (parts, loadable) == ("1", "yes")
         assert re.fullmatch(r"[0-9.e-]+", error)
         assert float(error) < 0.1
+
+
+def test_rows_in_half_precision_are_of_the_zoo():
+    """As far as the document has them: one for each setting, loadable, near the program or said to be refused."""
+    lines = DOCUMENT.read_text("utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    rows = [row for row in cells if len(row) == 14 and row[0] != "model"]
+    assert len(rows) in {0, len(zoo.settings())}
+    for *_, loadable, verdict, error, tables, _ in rows:
+        assert loadable == "yes"
+        assert verdict in {"right", "refused"}
+        assert verdict == "refused" or float(error) < 0.1
+        assert float(tables) < 0.1

@@ -52,9 +52,17 @@ def equal(rebuilt: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return (rebuilt == wanted) | (rebuilt.isnan() & wanted.isnan())
 
 
-def difference(wanted: Rows, rebuilt: Rows, rows: int, columns: int, within: Within = equal) -> Difference:
-    """Compare rows [0, rows) of two tables in chunks; `within` says which values of two chunks are near enough."""
-    step = max(1, CHUNK_ELEMENTS // max(1, columns))
+def difference(
+    wanted: Rows,
+    rebuilt: Rows,
+    rows: int,
+    columns: int,
+    *,
+    within: Within = equal,
+    chunk: int | None = None,
+) -> Difference:
+    """Compare rows [0, rows) of two tables, `chunk` values at a time; `within` says which are near enough."""
+    step = max(1, (chunk or CHUNK_ELEMENTS) // max(1, columns))
     parts = [
         _compared(wanted(low, min(low + step, rows)), rebuilt(low, min(low + step, rows)), low, within)
         for low in range(0, rows, step)

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from vkfuse.rewrite.prove import Difference, Rows, Within, difference
+from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.stored import Stored
 from vkfuse.verify.verdict import TableCheck
 from vkfuse.verify.wanted import Wanted
@@ -48,7 +49,8 @@ def _use(other: Wanted) -> tuple[str, str]:
 def compared(found: Stored, other: Wanted) -> Difference:
     """Compare all rows; what the file has beyond the program's columns and rows is padding."""
     wanted = other.open()
-    return difference(wanted, _as(found, wanted, other.columns), other.rows, found.columns, found.within)
+    rebuilt = _as(found, wanted, other.columns)
+    return difference(wanted, rebuilt, other.rows, found.columns, within=found.within, chunk=BLOCK_VALUES)
 
 
 def _as(found: Stored, wanted: Rows, columns: int) -> Rows:
