@@ -9,7 +9,7 @@ from programs import LanguageModel, export, indices, lookup, quantize
 from torch import nn
 
 import vkfuse
-from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.errors import CheckFailedError, InputError, VkfuseError
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Storage, VulkanOptions
 from vkfuse.pte import read_pte
@@ -133,7 +133,7 @@ def test_public_entry_takes_a_path(program, tmp_path):
 
 def test_unknown_names_are_refused(tmp_path):
     """An option that does not exist, and a runtime that does not: an error and no file."""
-    with pytest.raises(TypeError, match="base_line"):
+    with pytest.raises(VkfuseError, match="base_line"):
         vkfuse.optimize(_tied(), tmp_path / "model.pte", base_line=NONE)
     with pytest.raises(InputError, match="newest"):
         vkfuse.optimize(_tied(), tmp_path / "model.pte", runtime="newest")

@@ -48,7 +48,7 @@ def prove(site: Site, proposal: Proposal, constants: Constants) -> Proof:
 
 
 def equal(rebuilt: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Which values are the same; nothing else is allowed."""
+    """Which values are the same, NaN too."""
     return (rebuilt == wanted) | (rebuilt.isnan() & wanted.isnan())
 
 
@@ -61,7 +61,7 @@ def difference(
     within: Within = equal,
     chunk: int | None = None,
 ) -> Difference:
-    """Compare rows [0, rows) of two tables, `chunk` values at a time; `within` says which are near enough."""
+    """Compare rows [0, rows) of two tables, `chunk` values at a time; `within` says which others are allowed."""
     step = max(1, (chunk or CHUNK_ELEMENTS) // max(1, columns))
     parts = [
         _compared(wanted(low, min(low + step, rows)), rebuilt(low, min(low + step, rows)), low, within)
@@ -84,12 +84,13 @@ def _compared(wanted: torch.Tensor, rebuilt: torch.Tensor, low: int, within: Wit
         return Difference(
             differing=wanted.numel(), rounded=0, largest=float("inf"), first_row=low, exact=False
         )
-    wrong, unequal = ~within(rebuilt, wanted), ~equal(rebuilt, wanted)
-    rows = wrong.flatten(1).any(dim=1).nonzero()
+    same = equal(rebuilt, wanted)
+    wrong = ~(same | within(rebuilt, wanted))
+    rows, differing = wrong.flatten(1).any(dim=1).nonzero(), int(wrong.sum())
     return Difference(
-        differing=int(wrong.sum()),
-        rounded=int((unequal & ~wrong).sum()),
-        largest=_largest(wanted, rebuilt),
+        differing=differing,
+        rounded=wanted.numel() - int(same.sum()) - differing,
+        largest=float(apart(rebuilt, wanted).masked_fill(same, 0.0).max()),
         first_row=low + int(rows[0]) if len(rows) else None,
         exact=False,
     )
@@ -154,7 +155,8 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(left.contiguous().view(bits), right.contiguous().view(bits))
 
 
-def _largest(left: torch.Tensor, right: torch.Tensor) -> float:
-    """The largest absolute difference; what is no number is infinitely far off, but of another such."""
-    apart = (left.double() - right.double()).abs().nan_to_num(nan=float("inf"))
-    return float(apart.masked_fill(equal(left, right), 0.0).max()) if apart.numel() else 0.0
+def apart(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Absolute differences; what is no number is infinitely far off."""
+    if left.dtype is torch.float32:
+        return (left - right).abs_().nan_to_num_(nan=float("inf"), posinf=float("inf"))
+    return (left.double() - right.double()).abs_().nan_to_num_(nan=float("inf"), posinf=float("inf"))

@@ -3,13 +3,12 @@
 Outputs show only the rows that some input reached; this reads all of them, in blocks.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import torch
 
-from vkfuse.rewrite.prove import Difference, Rows, Within, difference
+from vkfuse.rewrite.prove import Difference, Rows, Within, difference, equal
 from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.stored import Stored
 from vkfuse.verify.verdict import TableCheck
@@ -33,11 +32,11 @@ def audit(stored: Iterable[Stored], wanted: Iterable[Wanted]) -> Iterator[TableC
     samples = [_sample(other.open(), other.rows) for other in of_program]
     matches = [(found, _alike(found, of_program, samples)) for found in stored]
     claimed = {_use(other) for _, other in matches if other is not None}
-    left = deque({_use(other): other for other in of_program if _use(other) not in claimed}.values())
+    left = [other for other in of_program if _use(other) not in claimed]
     for found, other in matches:
         place = other or next((other for other in left if _may_stand_for(found, other)), None)
         if other is None and place is not None:
-            left.remove(place)
+            left = [other for other in left if _use(other) != _use(place)]
         yield unlike(found) if place is None else check(found, place, compared(found, place))
 
 
@@ -90,7 +89,7 @@ def _comparable(found: Stored, other: Wanted) -> bool:
 
 def _share(ours: torch.Tensor, theirs: torch.Tensor, within: Within) -> float:
     """Share of the values of two samples that may be the same."""
-    return float(within(ours, theirs).float().mean()) if theirs.numel() else 0.0
+    return float((equal(ours, theirs) | within(ours, theirs)).float().mean()) if theirs.numel() else 0.0
 
 
 def _sample(read: Rows, rows: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from vkfuse.errors import FormatError
 from vkfuse.measure.tables import Constant, TableRead
 from vkfuse.pte.enums import VkDataType
-from vkfuse.rewrite.prove import Rows, Within, equal
+from vkfuse.rewrite.prove import Rows, Within, apart, equal
 from vkfuse.verify.tensors import scalar_dtype, tensor_of, vulkan_dtype
 from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
 
@@ -197,7 +197,7 @@ def by_scales(dtype: torch.dtype, most: float) -> Within:
     def within(rebuilt: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Half a step of half precision, and two steps of a type that is no finer: both sides were rounded to it."""
         coarse = torch.finfo(wanted.dtype).eps if wanted.dtype.itemsize < torch.float32.itemsize else 0.0
-        limit = wanted.double().abs() * (_HALF_STEP + 2 * coarse) + _LEAST_HALF * most
-        return equal(rebuilt, wanted) | ((rebuilt.double() - wanted.double()).abs() <= limit)
+        limit = wanted.float().abs()
+        return apart(rebuilt, wanted) <= limit.mul_(_HALF_STEP + 2 * coarse).add_(_LEAST_HALF * most)
 
     return within
