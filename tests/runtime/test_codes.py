@@ -28,7 +28,7 @@ def test_every_code_is_used():
 
 def test_faults_name_their_source():
     """What is a fault, or departs from torch, says in which file it was read, or that it was measured."""
-    sources = {line.split(" | ")[0]: "".join(line.split(" | ")[3:]) for line in lines("codes.txt")}
+    sources = {line.split(" | ")[0]: "".join(line.split(" | ")[4:]) for line in lines("codes.txt")}
     structural = {Code.MISSING_CONSTANT, Code.NO_OUTPUT}
     facts = DEPARTS | {code for code in Code if code.effect != "note"} - structural
     assert [

@@ -101,25 +101,22 @@ def _kernels(method: Method) -> Iterator[Finding]:
     for name in dict.fromkeys(kernel_names(method)):
         library = libraries.get(name)
         if library is None:
-            hint = "register a kernel for it in the application"
-            yield _finding("cpu-kernel", name, method.name, Code.NO_KERNEL, hint)
+            yield _finding("cpu-kernel", name, method.name, Code.NO_KERNEL)
         elif library not in _ALWAYS_LINKED:
-            hint = f"link the {library} kernels"
-            yield _finding("cpu-kernel", name, method.name, _TO_LINK[library], hint)
+            yield _finding("cpu-kernel", name, method.name, _TO_LINK[library])
 
 
 def _foreign(backend: str, where: str) -> Iterator[Finding]:
     """Yield a note on a delegate that only another backend can judge."""
     if backend != BACKEND_ID:
-        hint = "link the backend; its blob is not checked"
-        yield _finding("format", backend, where, Code.OTHER_BACKEND, hint)
+        yield _finding("format", backend, where, Code.OTHER_BACKEND, "its blob is not checked")
 
 
 def _delegate(site: Site, target: Runtime) -> Iterator[Finding]:
     """Operators, shaders, rules and constants of one Vulkan delegate."""
     reader, graph = Reader(site), site.graph
     names = border_shaders(reader.tensors(graph.input_ids), reader.tensors(graph.output_ids))
-    for objection in missing(names, target, "the inputs and outputs"):
+    for objection in missing(names, target):
         yield _of_call(objection, "", site)
     for call in graph.chain:
         yield from _operator(reader, call, site, target)
@@ -136,13 +133,12 @@ def _operator(reader: Reader, call: OperatorCall, site: Site, target: Runtime) -
 
 
 def _of_call(objection: Objection, operator: str, site: Site) -> Finding:
-    """Return an objection to a call as a finding."""
-    if objection.shader:
-        return _finding(
-            "shader", objection.shader, site.where, objection.code, objection.hint, operator=operator
-        )
-    hint = "; ".join(part for part in (objection.detail, objection.hint) if part)
-    return _finding("operator", operator, site.where, objection.code, hint, operator=operator)
+    """Return an objection to a call, or with no operator to the border, as a finding."""
+    code, detail = objection.code, objection.detail
+    if code is Code.NO_SHADER:
+        asks = f"asked for by {operator or 'the inputs and outputs'}"
+        return _finding("shader", detail, site.where, code, asks, operator)
+    return _finding("operator", operator, site.where, code, detail, operator)
 
 
 def _external_tensors(method: Method) -> Iterator[Finding]:
@@ -159,8 +155,7 @@ def _external_constants(site: Site) -> Iterator[Finding]:
 def _external(count: int, where: str) -> Iterator[Finding]:
     """Yield a note for `count` constants."""
     if count:
-        hint = "load the .ptd that holds them"
-        yield _finding("format", f"{count} constants", where, Code.EXTERNAL_CONSTANTS, hint)
+        yield _finding("format", f"{count} constants", where, Code.EXTERNAL_CONSTANTS)
 
 
 def _boundary(method: Method, index: int, graph: VulkanGraph, where: str) -> Iterator[Finding]:
@@ -168,19 +163,18 @@ def _boundary(method: Method, index: int, graph: VulkanGraph, where: str) -> Ite
     ids = (*graph.input_ids, *graph.output_ids)
     inputs = [graph.values[value] for value in graph.input_ids]
     if any(isinstance(value, VkTensor) and value.constant for value in inputs):
-        hint = "the runtime refuses constants as inputs; fold them"
-        yield _finding("format", "inputs", where, Code.CONSTANT_INPUT, hint)
+        yield _finding("format", "inputs", where, Code.CONSTANT_INPUT)
     for call in method.instructions:
         if not isinstance(call, DelegateCall) or call.delegate_index != index:
             continue
         if len(call.args) != len(ids):
-            hint = f"the graph declares {len(ids)} inputs and outputs, the call supplies {len(call.args)}"
-            yield _finding("format", "arguments", where, Code.ARGUMENT_COUNT, hint)
+            detail = f"the graph declares {len(ids)} inputs and outputs, the call supplies {len(call.args)}"
+            yield _finding("format", "arguments", where, Code.ARGUMENT_COUNT, detail)
             continue
         for position, (argument, value) in enumerate(zip(call.args, ids, strict=True)):
-            hint = _conversion(method.values[argument], graph.values[value])
-            if hint:
-                yield _finding("format", f"argument {position}", where, Code.BOUNDARY_TYPE, hint)
+            detail = _conversion(method.values[argument], graph.values[value])
+            if detail:
+                yield _finding("format", f"argument {position}", where, Code.BOUNDARY_TYPE, detail)
 
 
 def _conversion(outside: object, inside: object) -> str:
@@ -193,7 +187,10 @@ def _conversion(outside: object, inside: object) -> str:
     return f"{outside.scalar_type.label} outside, {staging.label} inside; the runtime does not convert"
 
 
-def _finding(kind: FindingKind, name: str, where: str, code: Code, hint: str, operator: str = "") -> Finding:
-    """Return a finding with the effect of its code."""
+def _finding(
+    kind: FindingKind, name: str, where: str, code: Code, detail: str = "", operator: str = ""
+) -> Finding:
+    """Return a finding with the effect of its code, and what helps."""
     effect = "note" if code.effect == "depends" else code.effect
+    hint = "; ".join(part for part in (detail, code.remedy) if part)
     return Finding(kind=kind, name=name, where=where, code=code, hint=hint, effect=effect, operator=operator)

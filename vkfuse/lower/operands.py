@@ -46,8 +46,9 @@ def operator_name(node: fx.Node) -> str:
 
 
 def _overload(node: fx.Node) -> torch._ops.OpOverload | None:
-    target = getattr(node.target, "_op", node.target)  # an edge operator wraps its ATen operator
-    return target if isinstance(target, torch._ops.OpOverload) else None  # noqa: SLF001
+    wrapped = getattr(node.target, "_op", None)  # an edge operator wraps its ATen operator
+    found = (t for t in (node.target, wrapped) if isinstance(t, torch._ops.OpOverload))  # noqa: SLF001
+    return next(found, None)
 
 
 def why_not(node: fx.Node, limits: Limits, constants: frozenset[str]) -> Objection | None:

@@ -142,7 +142,7 @@ def _cpu_reads(method: Method) -> Iterator[TableRead]:
         if not isinstance(call, KernelCall):
             continue
         operator = method.operators[call.op_index]
-        record = KERNELS.get(operator.name, Operator(name=operator.name))
+        record = KERNELS.get(operator.name, Operator(operator.name))
         table = record.table
         weight = None if table is None else _of_call(method, call, record.position(table.weight))
         if table is None or weight is None:

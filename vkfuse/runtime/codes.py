@@ -113,18 +113,21 @@ class Code(StrEnum):
         """The fact, in a line."""
         return _facts()[self][1]
 
+    @property
+    def remedy(self) -> str:
+        """What helps, empty where nothing does."""
+        return "".join(_facts()[self][2:3])
+
 
 @cache
 def _facts() -> dict[str, list[str]]:
-    """Effect, meaning and perhaps source, by code."""
+    """Effect, meaning, and perhaps remedy and source, by code."""
     return {code: facts for code, *facts in (line.split(" | ") for line in lines("codes.txt"))}
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """A code that holds for a call: the numbers, the remedy, and the shader that is missing if one is."""
+    """A code that holds for a call, and the numbers: of a shader that is missing its name."""
 
     code: Code
     detail: str
-    hint: str = ""
-    shader: str = ""

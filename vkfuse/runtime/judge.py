@@ -29,24 +29,17 @@ def judge(ops: Operands, runtime: Runtime) -> tuple[Objection, ...]:
     return (*absent, *_of_any(record, ops), *common)
 
 
-def missing(names: Iterable[str], runtime: Runtime, asks: str) -> Iterator[Objection]:
+def missing(names: Iterable[str], runtime: Runtime) -> Iterator[Objection]:
     """Yield the shaders that a runtime lacks; nothing where its shaders are not known."""
     if runtime.shaders is None:
         return
     for name in names:
         if name not in runtime.shaders:
-            yield Objection(
-                Code.NO_SHADER,
-                name,
-                f"asked for by {asks}; keep this type or storage off the delegate",
-                shader=name,
-            )
+            yield Objection(Code.NO_SHADER, name)
 
 
 def _not_registered(name: str, runtime: Runtime) -> Objection:
-    return Objection(
-        Code.NOT_REGISTERED, f"the Vulkan runtime {runtime.version} has no {name}", "keep it off the delegate"
-    )
+    return Objection(Code.NOT_REGISTERED, f"the Vulkan runtime {runtime.version} has no {name}")
 
 
 def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
@@ -56,8 +49,7 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.INTEGER_ARITHMETIC, f"on {', '.join(sorted(integers))}")
     for tensor in tensors:
         if len(tensor.dims) > MAX_DIMENSIONS and not tensor.in_buffer:
-            hint = f"reshape to at most {MAX_DIMENSIONS} dimensions"
-            yield Objection(Code.MORE_THAN_4_DIMS, f"{list(tensor.dims)}", hint)
+            yield Objection(Code.MORE_THAN_4_DIMS, f"{list(tensor.dims)}")
     if any(0 in tensor.dims for tensor in tensors):
         yield Objection(Code.EMPTY_TENSOR, "a tensor without elements")
     if not record.resized and any(tensor.dynamic for tensor in tensors):
@@ -65,13 +57,12 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
 
 
 def _of_operator(record: Operator, ops: Operands, runtime: Runtime) -> Iterator[Objection]:
-    for name in record.constants:
+    for name in record.constants.split():
         tensor = ops.tensor(name)
         if tensor and not tensor.constant:
-            hint = "it is computed or an input; fold it to a constant"
-            yield Objection(Code.NOT_A_CONSTANT, f"argument {name}", hint)
+            yield Objection(Code.NOT_A_CONSTANT, f"argument {name}")
     if record.shaders:
-        yield from missing(record.shaders(ops), runtime, record.name)
+        yield from missing(record.shaders(ops), runtime)
     for rule in record.rules:
         yield from rule(ops)
 

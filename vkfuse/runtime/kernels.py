@@ -4,13 +4,12 @@ from typing import Final
 
 from vkfuse.runtime.record import Operator, Table
 
-_SCALED: Final = ("weight", "scales", "zero_points")
 _OPERATORS: Final = (
-    Operator(name="aten::embedding", arguments=("weight",), table=Table(consumer="gather")),
+    Operator("aten::embedding", "weight", table=Table(consumer="gather")),
     *(
         Operator(
-            name=f"quantized_decomposed::embedding_{kind}",
-            arguments=_SCALED,
+            f"quantized_decomposed::embedding_{kind}",
+            "weight scales zero_points",
             table=Table(consumer="gather", scales="scales", also=("zero_points",), bits=bits),
         )
         for kind, bits in (("byte", None), ("2bit", 2), ("4bit", 4))

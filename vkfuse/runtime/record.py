@@ -1,7 +1,7 @@
 """The record of an operator: all that vkfuse knows of it, whoever asks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from vkfuse.runtime.codes import Code, Objection
@@ -31,7 +31,7 @@ class Table:
     turned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operator:
     """An operator as the runtime has it.
 
@@ -45,8 +45,9 @@ class Operator:
     """
 
     name: str
-    arguments: tuple[str, ...] = ()
-    constants: tuple[str, ...] = ()
+    arguments: str = ""
+    _: KW_ONLY
+    constants: str = ""
     rules: tuple[Rule, ...] = ()
     departs: tuple[Code, ...] = ()
     shaders: Namer | None = None
@@ -62,8 +63,9 @@ class Operator:
 
     def argument(self, position: int) -> str:
         """Name of the argument at a position of the schema."""
-        return self.arguments[position] if position < len(self.arguments) else f"arg{position}"
+        names = self.arguments.split()
+        return names[position] if position < len(names) else f"arg{position}"
 
     def position(self, argument: str) -> int | None:
         """Where an argument stands in the schema, None for none."""
-        return self.arguments.index(argument) if argument else None
+        return self.arguments.split().index(argument) if argument else None

@@ -60,4 +60,4 @@ OPERATORS: Final[Mapping[str, tuple[Operator, ...]]] = MappingProxyType(_by_name
 def record_of(name: str, version: Version = NEWEST) -> Operator:
     """Return the record of an operator in a version, one that says nothing where there is none."""
     records = OPERATORS.get(name, ())
-    return next((r for r in records if r.since <= version <= r.until), Operator(name=name))
+    return next((r for r in records if r.since <= version <= r.until), Operator(name))

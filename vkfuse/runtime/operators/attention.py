@@ -21,29 +21,28 @@ def rotary_heads_agree(ops: Operands) -> Iterator[Objection]:
         return
     if query.dims[-3] != key.dims[-3]:
         detail = f"q has {query.dims[-3]}, k has {key.dims[-3]} in dimension -3"
-        hint = "keep rotary embeddings unfused"
-        yield Objection(Code.ROTARY_HEADS_DIFFER, detail, hint)
+        yield Objection(Code.ROTARY_HEADS_DIFFER, detail)
 
 
 def rotary_columns_agree(ops: Operands) -> Iterator[Objection]:
     """RotaryEmbedding.cpp, apply_rotary_emb_hf: q's and k's head sizes are one."""
     sizes = [tensor.dims[-1:] for name in ("query", "key") if (tensor := ops.tensor(name))]
     if len(set(sizes)) > 1:
-        yield Objection(Code.ROTARY_HEADS_DIFFER, f"head sizes {sizes}", "keep rotary embeddings unfused")
+        yield Objection(Code.ROTARY_HEADS_DIFFER, f"head sizes {sizes}")
 
 
 def four_dimensions(ops: Operands) -> Iterator[Objection]:
     """SDPA.cpp, fused_sdpa_impl."""
     ranks = [len(t.dims) for name in ("query", "key", "value") if (t := ops.tensor(name))]
     if any(rank != _RANK for rank in ranks):
-        yield Objection(Code.SDPA_RANK, f"ranks {ranks}", "reshape to four dimensions")
+        yield Objection(Code.SDPA_RANK, f"ranks {ranks}")
 
 
 def no_mask_and_scale(ops: Operands) -> Iterator[Objection]:
     """SDPA.cpp, sdpa_impl: causal, scaled by the head size."""
     given = [name for name in ("mask", "scale") if ops.value(name) is not None]
     if given:
-        yield Objection(Code.SDPA_ARGUMENT, f"{' and '.join(given)} given", "leave them out")
+        yield Objection(Code.SDPA_ARGUMENT, f"{' and '.join(given)} given")
 
 
 def fused(ops: Operands) -> Iterator[str]:
@@ -102,38 +101,35 @@ def _pair(first: Tensor, second: Tensor, kind: Tensor | None = None) -> str:
     return f"{storage(first)}_{storage(second)}_{dtype(kind or first)}"
 
 
-_TRIPLE: Final = ("query", "key", "value")
 OPERATORS: Final = (
     Operator(
-        name="et_vk.apply_rotary_emb.default",
-        arguments=("query", "key"),
+        "et_vk.apply_rotary_emb.default",
+        "query key",
         rules=(rotary_heads_agree,),
         shaders=by_storage_and_dtype("rotary_embedding"),
     ),
     Operator(
-        name="et_vk.apply_rotary_emb_hf.default",
-        arguments=("query", "key", "cos", "sin"),
+        "et_vk.apply_rotary_emb_hf.default",
+        "query key cos sin",
         rules=(rotary_heads_agree, rotary_columns_agree, multiple(8, Code.ROPE_WIDTH, "cos")),
         shaders=by_storage_and_dtype("rotary_embedding_hf"),
     ),
     Operator(
-        name="et_vk.apply_rotary_emb_interleaved.default",
+        "et_vk.apply_rotary_emb_interleaved.default",
         shaders=by_storage_and_dtype("apply_rotary_emb_interleaved"),
     ),
+    Operator("et_vk.sdpa.default", "query key value mask", rules=(four_dimensions,), shaders=fused),
     Operator(
-        name="et_vk.sdpa.default", arguments=(*_TRIPLE, "mask"), rules=(four_dimensions,), shaders=fused
-    ),
-    Operator(
-        name="sdpa_with_kv_cache.default",
-        arguments=(*_TRIPLE, "key_cache", "value_cache"),
+        "sdpa_with_kv_cache.default",
+        "query key value key_cache value_cache",
         shaders=with_cache,
         fusion="causal_sdpa",
     ),
     Operator(
-        name="llama.custom_sdpa.default",
-        arguments=("query", "keys", "values", "position", "mask", "dropout", "causal", "scale"),
+        "llama.custom_sdpa.default",
+        "query keys values position mask dropout causal scale",
         rules=(no_mask_and_scale,),
         shaders=custom,
     ),
-    Operator(name="update_cache.default", arguments=("value", "cache"), shaders=update_cache),
+    Operator("update_cache.default", "value cache", shaders=update_cache),
 )

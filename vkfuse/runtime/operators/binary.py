@@ -15,8 +15,7 @@ def an_operand_has_a_dimension(ops: Operands) -> Iterator[Objection]:
     first, second = ops.tensor("self"), ops.value("other")
     alone = isinstance(second, (int, float)) or (isinstance(second, Tensor) and not second.dims)
     if first and not first.dims and alone:
-        hint = "keep arithmetic on single numbers on the CPU"
-        yield Objection(Code.TWO_SCALARS, "both operands have no dimensions", hint)
+        yield Objection(Code.TWO_SCALARS, "both operands have no dimensions")
 
 
 def rounds_down(ops: Operands) -> Iterator[Objection]:
@@ -66,7 +65,6 @@ def _number(ops: Operands, first: Tensor) -> str:
     return "float" if isinstance(value, float) or first.dtype in FLOATS else "int32"
 
 
-_PAIR: Final = ("self", "other")
 _SHADERS: Final = {
     **{f"aten.{name}.Tensor": name for name in ("add", "sub", "mul", "div", "lt", "le", "gt", "ge")},
     "aten.minimum.default": "minimum",
@@ -77,44 +75,39 @@ _SHADERS: Final = {
 }
 OPERATORS: Final = (
     *(
-        Operator(name=name, arguments=_PAIR, rules=(an_operand_has_a_dimension,), shaders=names(shader))
+        Operator(name, "self other", rules=(an_operand_has_a_dimension,), shaders=names(shader))
         for name, shader in _SHADERS.items()
     ),
     Operator(
-        name="aten.eq.Tensor",
-        arguments=_PAIR,
+        "aten.eq.Tensor",
+        "self other",
         rules=(an_operand_has_a_dimension,),
         departs=(Code.EQUAL_WITHIN_1E_5,),
         shaders=names("eq"),
     ),
     Operator(
-        name="aten.div.Tensor_mode",
-        arguments=(*_PAIR, "rounding_mode"),
+        "aten.div.Tensor_mode",
+        "self other rounding_mode",
         rules=(an_operand_has_a_dimension, rounds_down),
         departs=(Code.DIVISION_ALWAYS_FLOORED,),
         shaders=names("floor_divide"),
     ),
     Operator(
-        name="aten.pow.Tensor_Tensor",
-        arguments=_PAIR,
+        "aten.pow.Tensor_Tensor",
+        "self other",
         rules=(an_operand_has_a_dimension, bases_are_positive),
         departs=(Code.POW_OF_NEGATIVE,),
         shaders=names("pow"),
     ),
     Operator(
-        name="aten.pow.Tensor_Scalar",
-        arguments=_PAIR,
+        "aten.pow.Tensor_Scalar",
+        "self other",
         departs=(Code.POW_BY_MAGNITUDE,),
         shaders=names_with_scalar("pow"),
     ),
     *(
-        Operator(name=f"aten.{name}.Scalar", arguments=_PAIR, shaders=names_with_scalar(name))
+        Operator(f"aten.{name}.Scalar", "self other", shaders=names_with_scalar(name))
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ),
-    Operator(
-        name="aten.where.self",
-        arguments=("condition", "self", "other"),
-        shaders=by_storage_and_dtype("where"),
-        integers=True,
-    ),
+    Operator("aten.where.self", "condition self other", shaders=by_storage_and_dtype("where"), integers=True),
 )

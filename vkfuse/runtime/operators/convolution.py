@@ -119,16 +119,13 @@ def _clamp(ops: Operands) -> str:
     return "_clamp" if "output_min" in ops.values else ""
 
 
-_ARGUMENTS: Final = (
-    *("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups"),
-    *("output_min", "output_max"),
-)
-OPERATORS: Final = tuple(
-    Operator(
-        name=name,
-        arguments=_ARGUMENTS if "clamp" in name else _ARGUMENTS[:9],
-        shaders=convolution,
-        weighty="clamp" not in name,
-    )
-    for name in ("aten.convolution.default", "conv_with_clamp.default", "et_vk.conv_with_clamp.default")
+_ARGUMENTS: Final = "input weight bias stride padding dilation transposed output_padding groups"
+OPERATORS: Final = (
+    Operator("aten.convolution.default", _ARGUMENTS, shaders=convolution, weighty=True),
+    *(
+        Operator(
+            f"{space}conv_with_clamp.default", f"{_ARGUMENTS} output_min output_max", shaders=convolution
+        )
+        for space in ("", "et_vk.")
+    ),
 )

@@ -127,13 +127,9 @@ def _convolved(ops: Operands, operator: str) -> Iterator[str]:
         yield f"{operator}_{dtype(scales)}"
 
 
-_QUANTIZED: Final = ("input", "scale", "zero_point")
-_LINEAR: Final = (
-    *("input", "input_scale", "input_zero", "weight", "weight_sums", "scales", "output_scale", "output_zero"),
-    "bias",
-)
-_CONVOLUTION: Final = (*_LINEAR, "kernel_size", "stride", "padding", "dilation", "groups")
-_TRANSPOSED: Final = (*_LINEAR, "kernel_size", "stride", "padding", "output_padding", "dilation", "groups")
+_LINEAR: Final = "input input_scale input_zero weight weight_sums scales output_scale output_zero bias"
+_CONVOLUTION: Final = f"{_LINEAR} kernel_size stride padding dilation groups"
+_TRANSPOSED: Final = f"{_LINEAR} kernel_size stride padding output_padding dilation groups"
 _CONVOLUTIONS: Final = {
     "q8ta_conv2d": convolution,
     "q8ta_conv2d_im2col": by_matrix_product,
@@ -143,25 +139,18 @@ _CONVOLUTIONS: Final = {
 }
 OPERATORS: Final = (
     *(
-        Operator(name=f"quantized_decomposed.{name}_per_tensor.default", arguments=_QUANTIZED, shaders=namer)
+        Operator(f"quantized_decomposed.{name}_per_tensor.default", "input scale zero_point", shaders=namer)
         for name, namer in (("quantize", quantize), ("dequantize", dequantize))
     ),
+    *(Operator(f"et_vk.{name}.default", shaders=elementwise(name)) for name in ("q8ta_add", "q8ta_relu")),
+    Operator("et_vk.q8ta_pixel_shuffle.default", shaders=pixel_shuffle),
     *(
-        Operator(name=f"et_vk.{name}.default", shaders=elementwise(name))
-        for name in ("q8ta_add", "q8ta_relu")
-    ),
-    Operator(name="et_vk.q8ta_pixel_shuffle.default", shaders=pixel_shuffle),
-    *(
-        Operator(name=f"et_vk.{name}.default", arguments=_CONVOLUTION, shaders=namer)
+        Operator(f"et_vk.{name}.default", _CONVOLUTION, shaders=namer)
         for name, namer in _CONVOLUTIONS.items()
     ),
-    Operator(
-        name="et_vk.q8ta_conv2d_transposed.default",
-        arguments=_TRANSPOSED,
-        shaders=direct("q8ta_conv2d_transposed"),
-    ),
+    Operator("et_vk.q8ta_conv2d_transposed.default", _TRANSPOSED, shaders=direct("q8ta_conv2d_transposed")),
     *(
-        Operator(name=f"et_vk.{name}.default", arguments=_LINEAR, shaders=linear(name))
+        Operator(f"et_vk.{name}.default", _LINEAR, shaders=linear(name))
         for name in ("q8ta_linear", "q8ta_linear_gemv")
     ),
 )

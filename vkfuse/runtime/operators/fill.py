@@ -18,10 +18,10 @@ def scalar_tensor(ops: Operands) -> Iterator[str]:
 
 
 OPERATORS: Final = (
-    Operator(name="aten.scalar_tensor.default", arguments=("value",), shaders=scalar_tensor),
-    Operator(name="aten.arange.start_step", shaders=by_storage_and_dtype("arange")),
+    Operator("aten.scalar_tensor.default", "value", shaders=scalar_tensor),
+    Operator("aten.arange.start_step", shaders=by_storage_and_dtype("arange")),
     *(
-        Operator(name=f"aten.{name}.default", shaders=by_storage_and_dtype("full"), resized=False)
+        Operator(f"aten.{name}.default", shaders=by_storage_and_dtype("full"), resized=False)
         for name in ("full", "full_like", "zeros", "zeros_like", "ones", "ones_like")
     ),
 )

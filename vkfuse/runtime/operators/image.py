@@ -17,8 +17,7 @@ def sizes_are_pairs(*arguments: str) -> Rule:
         for argument in arguments:
             sizes = ops.integers(argument)
             if sizes is not None and len(sizes) != 2:
-                hint = "give a height and a width, the stride too"
-                yield Objection(Code.POOL_ARGUMENTS, f"{argument} is {list(sizes)}", hint)
+                yield Objection(Code.POOL_ARGUMENTS, f"{argument} is {list(sizes)}")
 
     return rule
 
@@ -27,27 +26,25 @@ _SIZES: Final = ("kernel_size", "stride", "padding")
 _MAX_SIZES: Final = (*_SIZES, "dilation")
 OPERATORS: Final = (
     Operator(
-        name="aten.avg_pool2d.default",  # Pool.cpp
-        arguments=("self", *_SIZES),
+        "aten.avg_pool2d.default",
+        "self kernel_size stride padding",
         rules=(sizes_are_pairs(*_SIZES),),
         shaders=by_dtype("avg_pool2d"),
     ),
     *(
         Operator(
-            name=f"aten.{name}.default",
-            arguments=("self", *_MAX_SIZES),
+            f"aten.{name}.default",
+            "self kernel_size stride padding dilation",
             rules=(sizes_are_pairs(*_MAX_SIZES),),
             shaders=by_dtype("max_pool2d"),
         )
         for name in ("max_pool2d", "max_pool2d_with_indices")
     ),
     *(
-        Operator(name=f"aten.{name}.vec", shaders=by_dtype(name), resized=False)  # Upsample.cpp
+        Operator(f"aten.{name}.vec", shaders=by_dtype(name), resized=False)  # Upsample.cpp
         for name in ("upsample_nearest2d", "upsample_bilinear2d")
     ),
-    Operator(
-        name="aten.pixel_shuffle.default", shaders=by_storage_and_dtype("pixel_shuffle")
-    ),  # PixelShuffle.cpp
-    Operator(name="aten.grid_sampler_2d.default", shaders=by_dtype("grid_sampler_2d")),  # GridSampler2d.cpp
-    Operator(name="et_vk.grid_priors.default", shaders=by_dtype("grid_priors")),  # GridPriors.cpp
+    Operator("aten.pixel_shuffle.default", shaders=by_storage_and_dtype("pixel_shuffle")),  # PixelShuffle.cpp
+    Operator("aten.grid_sampler_2d.default", shaders=by_dtype("grid_sampler_2d")),  # GridSampler2d.cpp
+    Operator("et_vk.grid_priors.default", shaders=by_dtype("grid_priors")),  # GridPriors.cpp
 )

@@ -32,18 +32,14 @@ def parameters_of_rows(ops: Operands) -> Iterator[Objection]:
     source, block = ops.tensor("input"), ops.members("block_size")
     row = source and (*(1,) * (len(source.dims) - 1), *source.dims[-1:])
     if block and source and block != row:
-        yield Objection(Code.QPARAMS_NOT_PER_ROW, f"blocks of {list(block)}", "quantize activations by rows")
+        yield Objection(Code.QPARAMS_NOT_PER_ROW, f"blocks of {list(block)}")
 
 
 def one_row_is_not_quantized(ops: Operands) -> Iterator[Objection]:
     """QuantizedLinear.cpp: a single row is multiplied without quantizing it (measured: 0.4-1% off eager)."""
     source = ops.tensor("input")
     if source and source.rows == 1:
-        yield Objection(
-            Code.ONE_ROW_NOT_QUANTIZED,
-            f"input {list(source.dims)}",
-            "the activation stays float for a single row",
-        )
+        yield Objection(Code.ONE_ROW_NOT_QUANTIZED, f"input {list(source.dims)}")
 
 
 def row_sums_fit(ops: Operands) -> Iterator[Objection]:
@@ -53,11 +49,7 @@ def row_sums_fit(ops: Operands) -> Iterator[Objection]:
         return
     most = source.dims[-1] // (2 if source.dtype is VkDataType.FLOAT16 else 1)
     if source.rows > most:
-        yield Objection(
-            Code.MORE_ROWS_THAN_COLUMNS,
-            f"{source.rows} rows, sums of {most} fit",
-            "use a runtime from 1.5 on, or shorter inputs",
-        )
+        yield Objection(Code.MORE_ROWS_THAN_COLUMNS, f"{source.rows} rows, sums of {most} fit")
 
 
 def four_bit(ops: Operands) -> Iterator[str]:
@@ -191,18 +183,14 @@ def _in_tiles(
     yield f"linear_qcs{bits}w_{threads}_{places}_{dtype(out)}_o4x{tile}"
 
 
-_FLOAT_INPUT: Final = ("input", "weight", "scales", "group_size", "bias")
-_CHANNELS_INPUT: Final = ("input", "weight", "scales", "bias")
 _DEPARTS: Final = (
     *(Code.LINEAR_INPUT_BATCHED, Code.GROUP_NOT_MULTIPLE_OF_4, Code.GROUP_DOES_NOT_DIVIDE_COLUMNS),
     Code.SCALES_READ_FLAT,
 )
 _DYNAMIC: Final = Operator(
-    name="et_vk.linear_dq8ca_q4gsw.default",
-    arguments=(
-        *("input", "input_scales", "input_zeros", "weight", "weight_sums", "scales", "group_size", "bias"),
-    ),
-    constants=("weight", "weight_sums", "scales", "bias"),
+    "et_vk.linear_dq8ca_q4gsw.default",
+    "input input_scales input_zeros weight weight_sums scales group_size bias",
+    constants="weight weight_sums scales bias",
     rules=(*_GROUPS, multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"), one_row_is_not_quantized),
     departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
     shaders=four_bit_quantized_input,
@@ -216,9 +204,9 @@ _DYNAMIC: Final = Operator(
 OPERATORS: Final = (
     *(
         Operator(
-            name=name,
-            arguments=_FLOAT_INPUT,
-            constants=("weight", "scales", "bias"),
+            name,
+            "input weight scales group_size bias",
+            constants="weight scales bias",
             rules=(*_GROUPS, _ONE_MATRIX, multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)),
             departs=_DEPARTS,
             shaders=four_bit,
@@ -231,32 +219,32 @@ OPERATORS: Final = (
     _DYNAMIC,
     replace(_DYNAMIC, rules=(*_DYNAMIC.rules, row_sums_fit), since=(0, 0, 0), until=(1, 4, 99)),
     Operator(
-        name="et_vk.linear_q8csw.default",
-        arguments=_CHANNELS_INPUT,
-        constants=("weight", "scales", "bias"),
+        "et_vk.linear_q8csw.default",
+        "input weight scales bias",
+        constants="weight scales bias",
         rules=(_IN_FOURS,),
         departs=(Code.LINEAR_INPUT_BATCHED,),
         shaders=eight_bit,
         table=Table(consumer="matmul", scales="scales"),
     ),
     Operator(
-        name="et_vk.linear_q8ta_q8csw.default",
-        arguments=("input", "input_scale", "input_zero", "weight", "weight_sums", "scales", "bias"),
-        constants=("weight", "weight_sums", "scales", "bias"),
+        "et_vk.linear_q8ta_q8csw.default",
+        "input input_scale input_zero weight weight_sums scales bias",
+        constants="weight weight_sums scales bias",
         rules=(_IN_FOURS,),
         departs=(Code.LINEAR_INPUT_BATCHED,),
         shaders=eight_bit_quantized_input,
     ),
-    Operator(name="aten._weight_int8pack_mm.default", arguments=_CHANNELS_INPUT, shaders=per_channel(8)),
+    Operator("aten._weight_int8pack_mm.default", "input weight scales bias", shaders=per_channel(8)),
     Operator(
-        name="et_vk.linear_qcs4w.default",
-        arguments=_CHANNELS_INPUT,
+        "et_vk.linear_qcs4w.default",
+        "input weight scales bias",
         departs=(Code.LINEAR_INPUT_BATCHED,),
         shaders=per_channel(4),
     ),
     Operator(
-        name="torchao.choose_qparams_affine.default",
-        arguments=("input", "mapping", "block_size"),
+        "torchao.choose_qparams_affine.default",
+        "input mapping block_size",
         rules=(
             one_matrix(Code.QUANTIZED_INPUT_BATCHED, "input"),
             in_a_buffer_columns_in_fours,
@@ -267,8 +255,8 @@ OPERATORS: Final = (
         integers=True,
     ),
     Operator(
-        name="torchao.dequantize_affine.default",
-        arguments=("weight", "block_size", "scales", "zero_points"),
+        "torchao.dequantize_affine.default",
+        "weight block_size scales zero_points",
         table=Table(consumer="dequantize", scales="scales", also=("zero_points",)),
     ),
 )

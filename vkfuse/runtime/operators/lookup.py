@@ -33,18 +33,14 @@ def flat_weight_is_copied_by_bytes(ops: Operands) -> Iterator[Objection]:
     groups, most = -(-weight.nbytes // _LOCAL_SIZE), ops.device.work_groups
     if groups > most:
         detail += f"; {groups:,} work groups copy it, not every GPU takes more than {most:,}"
-    yield Objection(Code.NEEDS_8_BIT_STORAGE, detail, "--lookup-layout linear needs neither")
+    yield Objection(Code.NEEDS_8_BIT_STORAGE, detail)
 
 
 def indices_in_one_row(ops: Operands) -> Iterator[Objection]:
     """ops/glsl/embedding_q4gsw.glsl reads row 0 of an index texture (measured: off by 1.1x the largest)."""
     indices = ops.tensor("indices")
     if indices and not indices.in_buffer and indices.rows > 1:
-        yield Objection(
-            Code.INDICES_MORE_THAN_ONE_ROW,
-            f"indices {list(indices.dims)} in a texture",
-            "flatten them to one row",
-        )
+        yield Objection(Code.INDICES_MORE_THAN_ONE_ROW, f"indices {list(indices.dims)} in a texture")
 
 
 def indices_stored_as_output(ops: Operands) -> Iterator[Objection]:
@@ -52,16 +48,14 @@ def indices_stored_as_output(ops: Operands) -> Iterator[Objection]:
     indices, out = ops.tensor("indices"), ops.out
     if indices and out and indices.in_buffer != out.in_buffer:
         yield Objection(
-            Code.INDICES_STORED_UNLIKE_OUTPUT,
-            f"indices in a {storage(indices)}, output in a {storage(out)}",
-            "indices and output must both be buffers or both textures",
+            Code.INDICES_STORED_UNLIKE_OUTPUT, f"indices in a {storage(indices)}, output in a {storage(out)}"
         )
 
 
 def sizes_fit_a_uniform(ops: Operands) -> Iterator[Objection]:
     """EmbeddingQ4gsw.cpp hands its output's sizes over as an ivec4, in buffers too."""
     if ops.out and len(ops.out.dims) > 4:
-        yield Objection(Code.MORE_THAN_4_DIMS, f"{list(ops.out.dims)}", "reshape to at most 4 dimensions")
+        yield Objection(Code.MORE_THAN_4_DIMS, f"{list(ops.out.dims)}")
 
 
 def one_index_first(ops: Operands) -> Iterator[Objection]:
@@ -80,7 +74,7 @@ def one_index(ops: Operands) -> Iterator[Objection]:
 
 
 def _not_indexed(detail: str) -> Objection:
-    return Objection(Code.INDEX_LATER_AXIS, detail, "use index_select, or keep it on the CPU")
+    return Objection(Code.INDEX_LATER_AXIS, detail)
 
 
 def embedding(ops: Operands) -> Iterator[str]:
@@ -169,18 +163,13 @@ def index_select(ops: Operands) -> Iterator[str]:
 
 
 _INDEX: Final = Operator(
-    name="aten.index.Tensor",
-    arguments=("self", "indices"),
-    rules=(one_index,),
-    shaders=index,
-    integers=True,
-    since=(1, 5, 1),
+    "aten.index.Tensor", "self indices", rules=(one_index,), shaders=index, integers=True, since=(1, 5, 1)
 )
 OPERATORS: Final = (
     Operator(
-        name=FUSED,
-        arguments=("weight", "scales", "group_size", "indices", "is_linear_weight"),
-        constants=("weight", "scales"),
+        FUSED,
+        "weight scales group_size indices is_linear_weight",
+        constants="weight scales",
         rules=(
             multiple(
                 32, Code.COLUMNS_NOT_MULTIPLE_OF_32, "weight", factor=2
@@ -204,9 +193,9 @@ OPERATORS: Final = (
         weighty=True,
     ),
     Operator(
-        name=PLAIN,
-        arguments=("weight", "indices"),
-        constants=("weight",),
+        PLAIN,
+        "weight indices",
+        constants="weight",
         departs=(Code.NO_BOUNDS_CHECK,),
         shaders=embedding,
         table=Table(consumer="gather"),
@@ -214,15 +203,9 @@ OPERATORS: Final = (
         weighty=True,
     ),
     Operator(
-        name="aten.index_select.default",
-        arguments=("self", "dim", "index"),
-        shaders=index_select,
-        integers=True,
-        resized=False,
+        "aten.index_select.default", "self dim index", shaders=index_select, integers=True, resized=False
     ),
     _INDEX,
     replace(_INDEX, rules=(one_index_first,), shaders=index_first, since=(0, 0, 0), until=(1, 5, 0)),
-    Operator(
-        name="aten.gather.default", arguments=("self", "dim", "index"), shaders=by_storage_and_dtype("gather")
-    ),
+    Operator("aten.gather.default", "self dim index", shaders=by_storage_and_dtype("gather")),
 )

@@ -64,16 +64,9 @@ def _rows(out: Tensor) -> str:
 
 
 OPERATORS: Final = (
-    *(
-        Operator(name=f"aten.{name}.default", arguments=("mat1", "mat2"), shaders=matmul, weighty=True)
-        for name in ("mm", "bmm")
-    ),
-    Operator(name="aten.addmm.default", arguments=("bias", "mat1", "mat2"), shaders=addmm, weighty=True),
+    *(Operator(f"aten.{name}.default", "mat1 mat2", shaders=matmul, weighty=True) for name in ("mm", "bmm")),
+    Operator("aten.addmm.default", "bias mat1 mat2", shaders=addmm, weighty=True),
     Operator(
-        name="aten.linear.default",
-        arguments=("input", "weight", "bias"),
-        constants=("weight", "bias"),
-        shaders=linear,
-        weighty=True,
+        "aten.linear.default", "input weight bias", constants="weight bias", shaders=linear, weighty=True
     ),
 )

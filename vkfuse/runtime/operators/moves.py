@@ -152,71 +152,45 @@ def prepack(ops: Operands) -> Iterator[str]:
         yield from copied(ops.tensor("constant"), storage(ops.out), ops.out.dtype)
 
 
-_SELF: Final = ("self",)
-_TRANSFERS: Final = {
-    "aten.select.int": (("self", "dim", "index"), transferred("select", "index")),
-    "aten.select_copy.int": (("self", "dim", "index"), transferred("select", "index")),
-    "aten.slice_copy.Tensor": (
-        ("self", "dim", "start", "end", "step"),
-        transferred("slice", "start", "step"),
-    ),
-}
 OPERATORS: Final = (
-    Operator(name="aten.view_copy.default", arguments=_SELF, shaders=view, integers=True, idle=True),
+    Operator("aten.view_copy.default", "self", shaders=view, integers=True, idle=True),
+    Operator("aten.squeeze_copy.dims", "self dim", shaders=squeeze, integers=True, idle=True),
+    Operator("aten.unsqueeze_copy.default", "self dim", shaders=unsqueeze, integers=True, idle=True),
+    Operator("aten.clone.default", "self", shaders=clone, replaced=True),
+    Operator("aten._to_copy.default", "self", shaders=to_copy),
     Operator(
-        name="aten.squeeze_copy.dims", arguments=("self", "dim"), shaders=squeeze, integers=True, idle=True
-    ),
-    Operator(
-        name="aten.unsqueeze_copy.default",
-        arguments=("self", "dim"),
-        shaders=unsqueeze,
-        integers=True,
-        idle=True,
-    ),
-    Operator(name="aten.clone.default", arguments=_SELF, shaders=clone, replaced=True),
-    Operator(name="aten._to_copy.default", arguments=_SELF, shaders=to_copy),
-    Operator(
-        name="dim_order_ops._to_dim_order_copy.default",
-        arguments=_SELF,
+        "dim_order_ops._to_dim_order_copy.default",
+        "self",
         rules=(keeps_the_order,),
         shaders=to_dim_order_copy,
         replaced=True,
     ),
-    Operator(
-        name="dim_order_ops._clone_dim_order.default",
-        arguments=_SELF,
-        rules=(keeps_the_order,),
-        replaced=True,
-    ),
+    Operator("dim_order_ops._clone_dim_order.default", "self", rules=(keeps_the_order,), replaced=True),
     *(
-        Operator(name=f"aten.{name}.default", replaced=True)
+        Operator(f"aten.{name}.default", replaced=True)
         for name in ("t_copy", "alias_copy", "detach_copy", "lift_fresh_copy", "copy")
     ),
-    Operator(name="aten.cat.default", arguments=("tensors", "dim"), shaders=cat),
+    Operator("aten.cat.default", "tensors dim", shaders=cat),
     *(
-        Operator(name=name, arguments=arguments, shaders=namer)
-        for name, (arguments, namer) in _TRANSFERS.items()
-    ),
-    Operator(name="aten.split_with_sizes_copy.default", arguments=_SELF, shaders=split, resized=False),
-    Operator(name="aten.permute.default", arguments=_SELF, shaders=by_storage_and_dtype("permute")),
-    Operator(name="aten.permute_copy.default", arguments=_SELF, shaders=by_storage_and_dtype("permute")),
-    Operator(
-        name="aten.expand_copy.default",
-        arguments=_SELF,
-        rules=(follows_no_sizes,),
-        shaders=by_storage_and_dtype("expand"),
+        Operator(f"aten.{name}.int", "self dim index", shaders=transferred("select", "index"))
+        for name in ("select", "select_copy")
     ),
     Operator(
-        name="aten.repeat.default", arguments=_SELF, shaders=by_storage_and_dtype("repeat"), resized=False
+        "aten.slice_copy.Tensor", "self dim start end step", shaders=transferred("slice", "start", "step")
     ),
-    Operator(name="aten.repeat_interleave.self_int", arguments=_SELF, shaders=by_dtype("repeat_interleave")),
-    Operator(name="aten.constant_pad_nd.default", arguments=_SELF, shaders=by_storage_and_dtype("pad")),
-    Operator(name="aten.flip.default", arguments=_SELF, shaders=by_dtype("flip"), resized=False),
-    Operator(name="aten.unfold_copy.default", arguments=_SELF, shaders=by_dtype("unfold_copy_buffer")),
-    Operator(name=PREPACK, arguments=("constant",), constants=("constant",), shaders=prepack),
-    Operator(name="getitem", integers=True, idle=True, replaced=True),
-    Operator(name="aten.sym_size.int", integers=True, idle=True, replaced=True),
+    Operator("aten.split_with_sizes_copy.default", "self", shaders=split, resized=False),
+    Operator("aten.permute.default", "self", shaders=by_storage_and_dtype("permute")),
+    Operator("aten.permute_copy.default", "self", shaders=by_storage_and_dtype("permute")),
     Operator(
-        name="et_vk.select_as_symint.default", arguments=("self", "dim", "index"), fusion="select_as_symint"
+        "aten.expand_copy.default", "self", rules=(follows_no_sizes,), shaders=by_storage_and_dtype("expand")
     ),
+    Operator("aten.repeat.default", "self", shaders=by_storage_and_dtype("repeat"), resized=False),
+    Operator("aten.repeat_interleave.self_int", "self", shaders=by_dtype("repeat_interleave")),
+    Operator("aten.constant_pad_nd.default", "self", shaders=by_storage_and_dtype("pad")),
+    Operator("aten.flip.default", "self", shaders=by_dtype("flip"), resized=False),
+    Operator("aten.unfold_copy.default", "self", shaders=by_dtype("unfold_copy_buffer")),
+    Operator(PREPACK, "constant", constants="constant", shaders=prepack),
+    Operator("getitem", integers=True, idle=True, replaced=True),
+    Operator("aten.sym_size.int", integers=True, idle=True, replaced=True),
+    Operator("et_vk.select_as_symint.default", "self dim index", fusion="select_as_symint"),
 )

@@ -15,25 +15,21 @@ _IMAGE: Final = 4  # dimensions of [batch, channels, height, width]
 def layer_norm_has_bias(ops: Operands) -> Iterator[Objection]:
     """NativeLayerNorm.cpp: requires weight and bias to be non-None."""
     if ops.tensor("input") and (ops.value("weight") is None or ops.value("bias") is None):
-        yield Objection(
-            Code.LAYER_NORM_WITHOUT_BIAS,
-            "weight and bias must both be there",
-            "give it a weight of ones, a bias of zeros",
-        )
+        yield Objection(Code.LAYER_NORM_WITHOUT_BIAS, "weight and bias must both be there")
 
 
 def layer_norm_of_rows(ops: Operands) -> Iterator[Objection]:
     """NativeLayerNorm.cpp: over the last dimension."""
     shape = ops.value("normalized_shape")
     if isinstance(shape, tuple) and len(shape) != 1:
-        yield Objection(Code.LAYER_NORM_SHAPE, f"over {len(shape)} dimensions", "flatten them to one")
+        yield Objection(Code.LAYER_NORM_SHAPE, f"over {len(shape)} dimensions")
 
 
 def group_norm_of_images(ops: Operands) -> Iterator[Objection]:
     """GroupNorm.cpp: NaN for anything but [batch, channels, height, width] (measured)."""
     source = ops.tensor("input")
     if source is not None and len(source.dims) != _IMAGE:
-        yield Objection(Code.GROUP_NORM_SHAPE, f"of {list(source.dims)}", "add a last dimension of one")
+        yield Objection(Code.GROUP_NORM_SHAPE, f"of {list(source.dims)}")
 
 
 def norm(shader: str, *constants: str) -> Namer:
@@ -69,31 +65,31 @@ def batch_norm(ops: Operands) -> Iterator[str]:
 
 OPERATORS: Final = (
     Operator(
-        name="aten.native_layer_norm.default",
-        arguments=("input", "normalized_shape", "weight", "bias"),
-        constants=("weight", "bias"),
+        "aten.native_layer_norm.default",
+        "input normalized_shape weight bias",
+        constants="weight bias",
         rules=(layer_norm_has_bias, layer_norm_of_rows),
         shaders=norm("native_layer_norm", "weight", "bias"),
     ),
     Operator(
-        name="et_vk.rms_norm.default",
-        arguments=("input", "weight"),
-        constants=("weight",),
+        "et_vk.rms_norm.default",
+        "input weight",
+        constants="weight",
         shaders=norm("rms_norm", "weight"),
         fusion="rms_norm",
     ),
     Operator(
-        name="aten.native_group_norm.default",
-        arguments=("input", "weight", "bias"),
-        constants=("weight", "bias"),
+        "aten.native_group_norm.default",
+        "input weight bias",
+        constants="weight bias",
         rules=(group_norm_of_images,),
         departs=(Code.GROUP_NORM_SHAPE,),
         shaders=group_norm,
         resized=False,
     ),
     Operator(
-        name="aten._native_batch_norm_legit_no_training.default",
-        arguments=("input", "weight", "bias", "running_mean", "running_var"),
+        "aten._native_batch_norm_legit_no_training.default",
+        "input weight bias running_mean running_var",
         shaders=batch_norm,
     ),
 )

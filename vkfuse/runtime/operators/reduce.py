@@ -46,7 +46,7 @@ def reduces_rows_of_a_buffer(ops: Operands) -> Iterator[Objection]:
     last = len(source.dims) - 1
     if not source.in_buffer or (dim is not None and dim % max(1, len(source.dims)) != last):
         detail = f"dimension {dim} of {list(source.dims)}"
-        yield Objection(Code.ARG_REDUCE, detail, "only rows of a buffer; keep it on the CPU")
+        yield Objection(Code.ARG_REDUCE, detail)
 
 
 def reduction(shader: str) -> Namer:
@@ -82,12 +82,11 @@ _REDUCTIONS: Final = {
     "aten.amax.default": "amax",
     "aten.amin.default": "amin",
 }
-_ALONG: Final = ("self", "dim")
 OPERATORS: Final = (
     *(
         Operator(
-            name=name,
-            arguments=_ALONG,
+            name,
+            "self dim",
             rules=(reduces_axes_of_a_texture,),
             departs=(Code.ROW_REDUCTION_CLAMPED,),
             shaders=reduction(shader),
@@ -96,8 +95,8 @@ OPERATORS: Final = (
     ),
     *(
         Operator(
-            name=f"aten.{name}.default",
-            arguments=_ALONG,
+            f"aten.{name}.default",
+            "self dim",
             rules=(reduces_rows_of_a_buffer,),
             shaders=arg_reduction(name),
             integers=True,
@@ -106,12 +105,12 @@ OPERATORS: Final = (
     ),
     *(
         Operator(
-            name=f"aten._{name}.default",
-            arguments=_ALONG,
+            f"aten._{name}.default",
+            "self dim",
             departs=(Code.MASKED_ROW_ZERO,),
             shaders=by_storage_and_dtype(name),
         )
         for name in ("softmax", "log_softmax")
     ),
-    Operator(name="aten.var.dim", arguments=_ALONG, shaders=by_storage_and_dtype("var")),
+    Operator("aten.var.dim", "self dim", shaders=by_storage_and_dtype("var")),
 )

@@ -85,7 +85,7 @@ class GraphRun:
 
     def _constant_tensor(self, index: int, value: VkTensor) -> Argument:
         if value.data is None:
-            hint = f"no data for the constant of value {index}; if there is a .ptd, give it with --ptd"
+            hint = f"no data for the constant of value {index}; {Code.MISSING_CONSTANT.remedy}"
             finding = Finding(
                 kind="format", name=self._where, where=self._where, code=Code.MISSING_CONSTANT, hint=hint
             )
