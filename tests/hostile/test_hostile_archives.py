@@ -25,6 +25,13 @@ AFTER_TORCH = {  # found in what torch rebuilds, not in what the file declares
     "pickled_weight_expanded_to_2_gib",
     "example_input_expanded_to_2_gib",
     "storage_made_by_a_pickle",
+    "state_of_a_function",
+    "state_of_a_class",
+    "storage_that_grows",
+    "tuples_that_share_tuples",
+    "tuples_that_share_tuples_as_a_key",
+    "lists_that_share_lists",
+    "list_within_itself",
 }
 
 

@@ -50,17 +50,22 @@ def checked_model(model: Any, where: Where) -> dict[str, Any]:
     """
     if not isinstance(model, dict) or not isinstance(model.get("graph_module"), dict):
         raise InputError(f"{where}: no graph_module", hint=_HINT)
-    try:
-        checked = checked_data(model, where)
-    except RecursionError as error:
-        raise InputError(f"{where}: nested too deeply", hint=_HINT) from error
+    checked = checked_part(model, where)
     checked["guards_code"] = []  # source text that ExportedProgram.module() would run
     checked["graph_module"]["metadata"] = {}
     return checked  # type: ignore[no-any-return]
 
 
-def checked_data(value: Any, where: Where) -> Any:
+def checked_part(value: Any, where: Where) -> Any:
     """A copy of any part of a program, strings and numbers checked. Raises what `checked_model` does."""
+    try:
+        return checked_data(value, where)
+    except RecursionError as error:
+        raise InputError(f"{where}: nested too deeply", hint=_HINT) from error
+
+
+def checked_data(value: Any, where: Where) -> Any:
+    """The same within a part: RecursionError where it is nested too deeply."""
     if isinstance(value, dict):
         return {key: _field(key, of, where) for key, of in value.items()}
     if isinstance(value, list):
@@ -186,27 +191,29 @@ def _structure(value: Any, where: Where) -> Any:
         return value
     try:
         protocol, spec = json.loads(value)
-        _check_structure(spec, where)
+        return json.dumps([protocol, _checked_structure(spec, where)])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{where}: inputs or outputs of no structure: {error}", hint=_HINT) from error
-    return json.dumps([protocol, spec])
 
 
-def _check_structure(spec: Mapping[str, Any], where: Where) -> None:
-    """Contexts import modules by name for enums and default dictionaries (torch/utils/_pytree.py)."""
+def _checked_structure(spec: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    """Contexts, JSON once more, import modules by name for enums and default dictionaries (torch/utils/_pytree.py)."""
     kind, context = spec["type"], spec["context"]
     if kind is not None and kind not in STRUCTURES:
         raise UnsafePickleError(
             f"{where}: inputs or outputs are a {str(kind)[:80]!r}",
             hint="pass and return tuples, lists and dicts",
         )
-    checked_data(json.loads(context) if isinstance(context, str) else context, where)
-    if "__enum__" in str(context):
+    checked = json.dumps(checked_data(json.loads(context) if isinstance(context, str) else context, where))
+    if "__enum__" in checked:
         raise UnsafePickleError(
             f"{where}: inputs or outputs name classes to import", hint="pass and return tensors"
         )
-    for child in spec["children_spec"]:
-        _check_structure(child, where)
+    return {
+        "type": kind,
+        "context": checked if isinstance(context, str) else json.loads(checked),
+        "children_spec": [_checked_structure(child, where) for child in spec["children_spec"]],
+    }
 
 
 _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
