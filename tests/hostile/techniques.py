@@ -103,6 +103,12 @@ class Hostile:
         constant = {**entry, "path_name": "opaque_obj_0", "use_pickle": False, "tensor_meta": meta}
         archive.edit_json(CONSTANTS, lambda config: config["config"].update(constant=constant))
 
+    def weight_that_is_an_attribute_of_a_class(self, archive):
+        """Sets an attribute of torch's class of modules."""
+        path = "__class__.__base__.__base__.dump_patches"
+        archive.edit_json(WEIGHTS, lambda config: _named(config["config"], path))
+        archive.edit_json(MODEL, lambda model: _as_buffer(model, path))
+
     def state_of_a_function(self, archive):
         """Sets the defaults of what rebuilds every tensor in the process."""
         function = b"ctorch._utils\n_rebuild_tensor_v2\n"
@@ -184,6 +190,15 @@ def _declare_raw(config, path):
     entry = config["table.weight"]
     meta = {**entry["tensor_meta"], "sizes": [{"as_int": 1}], "strides": [{"as_int": 1}]}
     config["more"] = {**entry, "path_name": path, "use_pickle": False, "tensor_meta": meta}
+
+
+def _named(config, path):
+    config[path] = config.pop("table.weight")
+
+
+def _as_buffer(model, path):
+    spec = {"buffer": {"arg": {"name": "p_table_weight"}, "buffer_name": path, "persistent": True}}
+    model["graph_module"]["signature"]["input_specs"][0] = spec
 
 
 def _rename(config, path):
@@ -307,6 +322,14 @@ class Calls:
 
     def debugger_that_loads_a_file(self, model):
         _call(model, "torch.ops.debugprims.load_tensor.default", {"as_string": str(self.mark)})
+
+    def tensor_on_a_device(self, model):
+        node = _call(model, "torch.ops.aten.full.default")
+        node["inputs"] = [
+            _argument("size", {"as_ints": [2]}),
+            _argument("fill_value", {"as_float": 1.0}),
+            _argument("device", {"as_device": {"type": "cuda", "index": 0}}, kind=2),
+        ]
 
     def printer(self, model):
         _call(model, "torch.ops.aten._print.default", {"as_string": "printed"})
@@ -506,6 +529,10 @@ class Bombs:
     def product_of_sums(self, archive):
         product = "*".join(f"(s{2 * n} + s{2 * n + 1})" for n in range(24))
         archive.edit_json(MODEL, lambda model: _size(model, product))
+
+    def largest_of_many(self, archive):
+        largest = f"Max({', '.join(f's{n} * s{n + 1}' for n in range(120))})"
+        archive.edit_json(MODEL, lambda model: _size(model, largest))
 
     def number_of_many_places(self, archive):
         archive.edit_json(MODEL, lambda model: _size(model, "Float('0.1', precision=9999999999)"))

@@ -7,19 +7,29 @@ from types import MappingProxyType
 from typing import Final
 
 MAX_TERMS: Final = 1000  # of a size; those of language models have tens
+_MAX_EXTREMES: Final = 24  # arguments of Max and Min in one expression, which sympy compares with each other
 
 Exponent = Callable[[ast.expr], int | float | None]
 
 
 def too_long(tree: ast.expr, exponent: Exponent) -> bool:
-    """Whether `tree`, or what a function in it is of, has more than `MAX_TERMS` when multiplied out.
+    """Whether `tree`, or what a function in it is of, has more than `MAX_TERMS` when multiplied out, or too many extremes.
 
     `exponent` gives the number that a node is, None where it is none.
     """
     try:
-        return _Expansion(exponent).terms(tree) > MAX_TERMS
+        return _Expansion(exponent).terms(tree) > MAX_TERMS or _extremes(tree) > _MAX_EXTREMES
     except OverflowError:
         return True
+
+
+def _extremes(tree: ast.expr) -> int:
+    """How many arguments Max and Min have in all."""
+    return sum(
+        len(node.args)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Max", "Min"}
+    )
 
 
 class _Expansion:

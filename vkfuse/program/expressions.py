@@ -82,7 +82,8 @@ def check_expression(expression: str, where: str) -> None:
         raise _huge(expression, where)
     if too_long(tree, _literal):
         raise InputError(
-            f"{where}: {expression[:80]!r} is more than {MAX_TERMS:,} terms, multiplied out", hint=_HINT
+            f"{where}: {expression[:80]!r} is more than {MAX_TERMS:,} terms, multiplied out, or of too many extremes",
+            hint=_HINT,
         )
 
 

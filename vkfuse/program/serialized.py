@@ -23,7 +23,7 @@ from vkfuse.program.names import (
 
 _HINT: Final = "export the program again from its source"
 _NAME: Final = re.compile(
-    r"[\w.+-]{0,1000}"
+    r"(?!__.*\.)(?!.*\.__)[\w.+-]{0,1000}"  # a path of attributes may not lead into Python's own
 )  # no quote, space or bracket: nothing that ends a name in source
 _VARIABLE: Final = re.compile(
     r"[A-Za-z_]\w{0,1000}|"
@@ -171,6 +171,19 @@ def _refused(value: Any, where: Where) -> Any:
     raise UnsafePickleError(f"{where}: an argument that is an object: {str(value)[:80]!r}", hint=_TRUST_HINT)
 
 
+def _device(value: Any, where: Where) -> Any:
+    """Where a tensor is. InputError for anything but memory, since kernels would run there."""
+    if isinstance(value, dict) and value.get("type") not in _DEVICES:
+        raise InputError(
+            f"{where}: a tensor on {str(value.get('type'))[:40]!r}",
+            hint="move the program to the CPU before export",
+        )
+    return checked_data(value, where)
+
+
+_DEVICES: Final = ("cpu", "meta")
+
+
 def _readable(metadata: Any, where: Where) -> dict[str, str]:
     """What lowering or a message reads of a node's metadata, as lines of printable text."""
     if metadata is None:
@@ -223,6 +236,8 @@ _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
         "nodes": _nodes,
         "in_spec": _structure,
         "out_spec": _structure,
+        "as_device": _device,
+        "device": _device,
         "as_operator": _refused,
         "as_custom_obj": _refused,
         "guards_code": lambda _value, _where: [],
