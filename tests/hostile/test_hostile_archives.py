@@ -98,6 +98,27 @@ def test_the_command_line_refuses_each_in_time(program, tmp_path):
     assert not mark.exists()
 
 
+def test_an_error_steers_no_terminal(archive, tmp_path):
+    """What upstream quotes of a program in its message reaches the terminal without its control characters."""
+    hostile = copy.deepcopy(archive)
+    hostile.edit_json(MODEL, _steer)
+    path = _written(hostile, tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-m", "vkfuse", "inspect", str(path)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    assert run.returncode == 3
+    assert b"no_such" in run.stderr
+    assert b"\x1b" not in run.stderr
+
+
+def _steer(model):
+    first = model["graph_module"]["graph"]["nodes"][0]
+    first["inputs"][1]["arg"]["as_string"] = "no_such\x1b[31m"
+
+
 def _inspected(path):
     """What is wrong with how `vkfuse inspect` ends, None where nothing is."""
     start = time.monotonic()

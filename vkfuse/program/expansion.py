@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-MAX_TERMS: Final = 1000  # of a size; those of language models have tens
+MAX_TERMS: Final = 100  # of a size; those of language models have a few
 _MAX_EXTREMES: Final = 24  # arguments of Max and Min in one expression, which sympy compares with each other
 
 Exponent = Callable[[ast.expr], int | float | None]
