@@ -32,6 +32,7 @@ from vkfuse.output import Publication, reported, write
 from vkfuse.program.methods import parse_methods
 from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
+from vkfuse.report.text import visible
 from vkfuse.runtime.versions import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.signals import Interrupted
 from vkfuse.streams import ReaderGoneError
@@ -524,5 +525,5 @@ def _told(error: BaseException) -> ExitCode:
             message, code = f"{type(error).__name__}: {text[:300]}", ExitCode.FAULT
             hint = "a fault in vkfuse: run again with -v and report the traceback"
     lines = [f"vkfuse: error: {message}"] + ([f"  hint: {hint}"] if hint else [])
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(visible("\n".join(lines)) + "\n")
     return code

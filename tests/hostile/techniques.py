@@ -29,6 +29,7 @@ from archives import (
 )
 
 HARMLESS = pickle.dumps(1, protocol=2)
+INPUTS = "data/sample_inputs/model.pt"
 HEADER = (("archive/byteorder", b"little"), ("archive/version", b"3\n"))
 UNIMPORTED = "this"  # a module of the standard library that nothing imports
 
@@ -102,6 +103,23 @@ class Hostile:
         constant = {**entry, "path_name": "opaque_obj_0", "use_pickle": False, "tensor_meta": meta}
         archive.edit_json(CONSTANTS, lambda config: config["config"].update(constant=constant))
 
+    def weight_that_is_an_attribute_of_a_class(self, archive):
+        """Sets an attribute of torch's class of modules."""
+        path = "__class__.__base__.__base__.dump_patches"
+        archive.edit_json(WEIGHTS, lambda config: _named(config["config"], path))
+        archive.edit_json(MODEL, lambda model: _as_buffer(model, path))
+
+    def state_of_a_function(self, archive):
+        """Sets the defaults of what rebuilds every tensor in the process."""
+        function = b"ctorch._utils\n_rebuild_tensor_v2\n"
+        state = b"N}X\x0c\0\0\0__defaults__Ns\x86"
+        archive.members[INPUTS] = torch_file(b"\x80\2" + function + state + b"b0)}\x86.")
+
+    def state_of_a_class(self, archive):
+        a_class = b"ctorchao.quantization.granularity\nPerGroup\n"
+        state = b"N}X\x06\0\0\0evil__K\1s\x86"
+        archive.members[INPUTS] = torch_file(b"\x80\2" + a_class + state + b"b0)}\x86.")
+
     def example_inputs(self, archive):
         archive.members["data/sample_inputs/model.pt"] = torch_file(self.bad[2])
 
@@ -147,6 +165,14 @@ class Hostile:
         hook = json.dumps({"__enum__": True, "fqn": f"{UNIMPORTED}:s", "name": "s"})
         _restructure(archive, lambda spec: spec.update(context=hook))
 
+    def structure_with_an_enum_spelled_with_escapes(self, archive):
+        hook = f'{{"\\u005f\\u005fenum__": true, "fqn": "{UNIMPORTED}", "name": "s"}}'
+        _restructure(archive, lambda spec: spec["children_spec"][1].update(context=hook))
+
+    def structure_with_an_enum_in_a_field_of_texts(self, archive):
+        hook = f'{{"as_string": {{"\\u005f_enum__": true, "fqn": "{UNIMPORTED}:s", "name": "s"}}}}'
+        _restructure(archive, lambda spec: spec["children_spec"][1].update(context=hook))
+
     def structure_with_a_factory_of_any_module(self, archive):
         context = {"default_factory_module": UNIMPORTED, "default_factory_name": "s", "dict_context": []}
         _restructure(
@@ -164,6 +190,15 @@ def _declare_raw(config, path):
     entry = config["table.weight"]
     meta = {**entry["tensor_meta"], "sizes": [{"as_int": 1}], "strides": [{"as_int": 1}]}
     config["more"] = {**entry, "path_name": path, "use_pickle": False, "tensor_meta": meta}
+
+
+def _named(config, path):
+    config[path] = config.pop("table.weight")
+
+
+def _as_buffer(model, path):
+    spec = {"buffer": {"arg": {"name": "p_table_weight"}, "buffer_name": path, "persistent": True}}
+    model["graph_module"]["signature"]["input_specs"][0] = spec
 
 
 def _rename(config, path):
@@ -287,6 +322,14 @@ class Calls:
 
     def debugger_that_loads_a_file(self, model):
         _call(model, "torch.ops.debugprims.load_tensor.default", {"as_string": str(self.mark)})
+
+    def tensor_on_a_device(self, model):
+        node = _call(model, "torch.ops.aten.full.default")
+        node["inputs"] = [
+            _argument("size", {"as_ints": [2]}),
+            _argument("fill_value", {"as_float": 1.0}),
+            _argument("device", {"as_device": {"type": "cuda", "index": 0}}, kind=2),
+        ]
 
     def printer(self, model):
         _call(model, "torch.ops.aten._print.default", {"as_string": "printed"})
@@ -479,6 +522,21 @@ class Bombs:
             MODEL, lambda model: _size(model, "Pow(Symbol('s0', integer=True), Integer(99999999))")
         )
 
+    def power_of_a_sum(self, archive):
+        tower = f"Pow({' + '.join(f's{n}' for n in range(6))}, Integer(64))"
+        archive.edit_json(MODEL, lambda model: _size(model, tower))
+
+    def product_of_sums(self, archive):
+        product = "*".join(f"(s{2 * n} + s{2 * n + 1})" for n in range(24))
+        archive.edit_json(MODEL, lambda model: _size(model, product))
+
+    def largest_of_many(self, archive):
+        largest = f"Max({', '.join(f's{n} * s{n + 1}' for n in range(120))})"
+        archive.edit_json(MODEL, lambda model: _size(model, largest))
+
+    def number_of_many_places(self, archive):
+        archive.edit_json(MODEL, lambda model: _size(model, "Float('0.1', precision=9999999999)"))
+
     def shift(self, archive):
         archive.edit_json(MODEL, lambda model: _size(model, "LShift(Integer(1), Integer(99999999999))"))
 
@@ -527,6 +585,21 @@ class Bombs:
     def weight_expanded_to_2_gib(self, archive):
         archive.edit_json(WEIGHTS, lambda config: _expand(config["config"]))
 
+    def size_that_is_a_text(self, archive):
+        sizes = [{"as_int": "a"}, {"as_int": 1 << 33}]
+        archive.edit_json(WEIGHTS, lambda config: _declare_sizes(config["config"], sizes))
+
+    def sizes_without_an_end(self, archive):
+        sizes = [{"as_int": 1e308}, {"as_int": 1e308}]
+        archive.edit_json(WEIGHTS, lambda config: _declare_sizes(config["config"], sizes))
+
+    def sizes_whose_product_has_many_digits(self, archive):
+        sizes = [{"as_int": 1 << 62}] * 1000
+        archive.edit_json(WEIGHTS, lambda config: _declare_sizes(config["config"], sizes))
+
+    def configuration_nested_deeply(self, archive):
+        archive.members[WEIGHTS] = b'{"config": {}, "more": ' + b"[" * 700 + b"]" * 700 + b"}"
+
     def weight_of_no_bytes(self, archive):
         archive.members[WEIGHT] = b""
         archive.edit_json(WEIGHTS, lambda config: _expand(config["config"], stride=1))
@@ -541,12 +614,52 @@ class Bombs:
         calls = b"ctorch.storage\nUntypedStorage\n(L68719476736L\ntR."
         archive.members["data/sample_inputs/model.pt"] = torch_file(calls)
 
+    def storage_that_grows(self, archive):
+        archive.members[INPUTS] = _pickled_input(_stored_tensor(1 << 29))
+
+    def tuples_that_share_tuples(self, archive):
+        archive.members[INPUTS] = _pickled_input(b"K\1" + _shared(b"\x86"))
+
+    def tuples_that_share_tuples_as_a_key(self, archive):
+        archive.members[INPUTS] = torch_file(b"\x80\2K\1" + _shared(b"\x86") + b"q\xf0}h\xf0K\1s\x86.")
+
+    def lists_that_share_lists(self, archive):
+        shared = b"".join(b"q%c](h%ch%ce" % (n, n, n) for n in range(60))
+        archive.members[INPUTS] = _pickled_input(b"](K\1e" + shared)
+
+    def list_within_itself(self, archive):
+        archive.members[INPUTS] = _pickled_input(b"]q\0h\0a")
+
     def members_that_overlap(self, archive):
         archive.extra.append(("data/weights/weight_10", b"x" * 1000))
         archive.repeated = 89
 
     def path_that_leaves_the_folder(self, archive):
         archive.members["extra/../../../etc/passwd"] = b"x"
+
+
+def _declare_sizes(config, sizes):
+    """Declare the weight as raw values of `sizes`."""
+    config["table.weight"]["tensor_meta"]["sizes"] = sizes
+    config["table.weight"]["use_pickle"] = False
+
+
+def _pickled_input(value):
+    """A torch.save file of example inputs: one, given by its opcodes, and none by name."""
+    return torch_file(b"\x80\2" + value + b"\x85}\x86.", {"data/0": bytes(16)})
+
+
+def _shared(pair):
+    """Opcodes that make a pair of what stands on the stack, 40 times: 2**40 values."""
+    return b"".join(b"q%ch%c" % (n, n) + pair for n in range(40))
+
+
+def _stored_tensor(elements):
+    """Opcodes of a float tensor of `elements` over the storage `0`."""
+    size = b"J" + elements.to_bytes(4, "little") + b"\x85"
+    storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4tQ"
+    hooks = b"ccollections\nOrderedDict\n)R"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + size + b"K\1\x85\x89" + hooks + b"tR"
 
 
 def _declare(model, name, elements):

@@ -25,6 +25,13 @@ AFTER_TORCH = {  # found in what torch rebuilds, not in what the file declares
     "pickled_weight_expanded_to_2_gib",
     "example_input_expanded_to_2_gib",
     "storage_made_by_a_pickle",
+    "state_of_a_function",
+    "state_of_a_class",
+    "storage_that_grows",
+    "tuples_that_share_tuples",
+    "tuples_that_share_tuples_as_a_key",
+    "lists_that_share_lists",
+    "list_within_itself",
 }
 
 
@@ -89,6 +96,27 @@ def test_the_command_line_refuses_each_in_time(program, tmp_path):
     odd = {name: seen for name in chosen if (seen := _inspected(written[name])) is not None}
     assert odd == {}
     assert not mark.exists()
+
+
+def test_an_error_steers_no_terminal(archive, tmp_path):
+    """What upstream quotes of a program in its message reaches the terminal without its control characters."""
+    hostile = copy.deepcopy(archive)
+    hostile.edit_json(MODEL, _steer)
+    path = _written(hostile, tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-m", "vkfuse", "inspect", str(path)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    assert run.returncode == 3
+    assert b"no_such" in run.stderr
+    assert b"\x1b" not in run.stderr
+
+
+def _steer(model):
+    first = model["graph_module"]["graph"]["nodes"][0]
+    first["inputs"][1]["arg"]["as_string"] = "no_such\x1b[31m"
 
 
 def _inspected(path):

@@ -17,7 +17,7 @@ from vkfuse.program.archive import Archive
 from vkfuse.program.bounds import check_evaluated, check_excess, memory_limit
 from vkfuse.program.declared import declared_bytes, declared_steps, stored_names
 from vkfuse.program.pickles import HINT, check_pickle
-from vkfuse.program.serialized import checked_data, checked_model
+from vkfuse.program.serialized import checked_model, checked_part
 
 MODEL: Final = "models/model.json"
 INPUTS: Final = "data/sample_inputs/model.pt"
@@ -150,7 +150,7 @@ def _payloads(archive: Archive, kind: str) -> list[Payload]:
     where = f"{archive.where}: {config}"
     if config not in archive:
         raise InputError(f"{where} is missing", hint=_AGAIN)
-    entries = checked_data(_json(archive, config), where)
+    entries = checked_part(_json(archive, config), where)
     try:
         found = [_payload(kind, name, entry) for name, entry in entries["config"].items()]
     except (AttributeError, KeyError, TypeError) as error:

@@ -13,8 +13,18 @@ _BYTES_OTHERWISE: Final = 8
 
 def declared_bytes(meta: Mapping[str, Any]) -> int:
     """Bytes of a tensor by its serialized TensorMeta; a symbolic size counts as nothing."""
-    sizes = [size.get("as_int", 0) for size in meta["sizes"]]
-    return int(math.prod(sizes)) * _BYTES.get(meta["dtype"], _BYTES_OTHERWISE)
+    sizes = [_whole(size.get("as_int", 0)) for size in meta["sizes"]]
+    return math.prod(sizes[:_MAX_DIMENSIONS]) * _BYTES.get(meta["dtype"], _BYTES_OTHERWISE)
+
+
+_MAX_DIMENSIONS: Final = 64  # of a tensor; torch refuses more
+
+
+def _whole(size: Any) -> int:
+    """A size. TypeError for anything but a whole number: a product with a text would repeat it."""
+    if type(size) is not int:
+        raise TypeError(f"a size that is a {type(size).__name__}")
+    return max(0, size)
 
 
 def declared_steps(model: Mapping[str, Any]) -> list[Step]:

@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import ClassVar, Final, NoReturn
 
 from vkfuse.errors import InputError, UnsafePickleError
+from vkfuse.program.expansion import MAX_TERMS, too_long
 
 MAX_CHARACTERS: Final = 100_000
 MAX_BITS: Final = 4096  # of what arithmetic on constants may come to
 MAX_EXPONENT: Final = 64  # of powers and shifts, of symbols too
+MAX_DIGITS: Final = 1000  # of a number with a point
 MAX_SYMBOL: Final = 1_000_000  # torch counts up to the number in the name of a symbol
 
 _SYMBOL: Final = re.compile(r"[A-Za-z_]\w{0,60}", re.ASCII)
@@ -78,6 +80,11 @@ def check_expression(expression: str, where: str) -> None:
         raise _odd(expression, where) from error
     if bits > MAX_BITS:
         raise _huge(expression, where)
+    if too_long(tree, _literal):
+        raise InputError(
+            f"{where}: {expression[:80]!r} is more than {MAX_TERMS:,} terms, multiplied out, or of too many extremes",
+            hint=_HINT,
+        )
 
 
 def check_symbol(name: str, where: str) -> None:
@@ -147,7 +154,7 @@ class _Reader:
         if name == "Symbol":
             return self._symbol(node.args, node.keywords)
         if name in _NUMBERS:
-            return self._number(node.args, node.keywords)
+            return self._number(name, node.args, node.keywords)
         if name not in _FUNCTIONS:
             self._odd(node)
         self._assumptions(node.keywords)
@@ -187,11 +194,16 @@ class _Reader:
                 return 0
         return self._odd(args)
 
-    def _number(self, args: list[ast.expr], keywords: list[ast.keyword]) -> int:
+    def _number(self, name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> int:
         """`Integer(4)`, `Rational(1, 2)`, `Float('0.5', precision=53)`."""
-        if any(keyword.arg not in {"precision", "dps"} for keyword in keywords):
+        if any(keyword.arg not in {"precision", "dps"} for keyword in keywords) or len(args) != (
+            2 if name == "Rational" else 1
+        ):
             self._odd(args)
-        return sum(self._digits(value) for value in (*args, *(keyword.value for keyword in keywords)))
+        digits = [_literal(keyword.value) for keyword in keywords]
+        if any(number is None or not 0 < number <= MAX_DIGITS for number in digits):
+            raise _huge(self._expression, self._where)
+        return sum(self._digits(value) for value in args)
 
     def _digits(self, value: ast.expr) -> int:
         """A number, or one spelled as a text."""

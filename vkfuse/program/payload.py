@@ -4,21 +4,18 @@ This is what torch.load and torch.export.load do (torch/serialization.py, torch/
 second reader of the archive: what was checked is what is loaded.
 """
 
-import io
-import pickle
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch._export.serde.schema import TensorMeta
 from torch._export.serde.serialize import _dict_to_dataclass, deserialize_scalar_type
 
-from vkfuse.errors import InputError, UnsafePickleError
+from vkfuse.errors import InputError
 from vkfuse.program.archive import Archive
 from vkfuse.program.check import Payload
-from vkfuse.program.names import is_allowed_class
-from vkfuse.program.pickles import HINT
+from vkfuse.program.unpickler import TensorUnpickler, check_small
 
 _AGAIN = "export the program again"
 _ALIGNMENT = 16  # bytes, of the widest dtype
@@ -79,45 +76,18 @@ def unpickled(archive: Archive, member: str) -> Any:
     inside = Archive(archive.read(member), f"{archive.where}: {member}")
     if "byteorder" in inside and bytes(inside.read("byteorder")) != sys.byteorder.encode():
         raise InputError(f"{inside.where}: saved on a machine of another byte order", hint=_AGAIN)
-    return _Unpickler(inside).load()
+    storages: dict[str, torch.UntypedStorage] = {}
 
-
-class _Unpickler(pickle.Unpickler):
-    """Builds tensors over an archive's bytes; a second line behind `check_pickle`, for what that might have misread."""
-
-    def __init__(self, archive: Archive) -> None:
-        super().__init__(io.BytesIO(archive.read("data.pkl")), encoding="utf-8")
-        self._archive = archive
-        self._storages: dict[str, torch.UntypedStorage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class or function `module.name`, for a kind of storage its dtype. UnsafePickleError where not allowed."""
-        if not is_allowed_class(f"{module}.{name}"):
-            raise UnsafePickleError(
-                f"{self._archive.where}: a pickle wants to import {module}.{name!r}, which is not allowed",
-                hint=HINT,
-            )
-        if name.endswith("Storage"):
-            return _StorageKind(name)
-        return super().find_class(module, name)
-
-    def persistent_load(self, saved: Any) -> Any:
-        """The storage that `("storage", kind, key, location, elements)` stands for (torch/serialization.py, `_load`)."""
-        _, kind, key, location, _ = saved
+    def storage(key: str, location: str) -> torch.UntypedStorage:
         if location != "cpu":
             raise InputError(
-                f"{self._archive.where}: a tensor on {str(location)[:40]!r}",
+                f"{inside.where}: a tensor on {location[:40]!r}",
                 hint="move the program to the CPU before export",
             )
-        if key not in self._storages:
-            self._storages[key] = _flat(self._archive, f"data/{key}", torch.uint8).untyped_storage()
-        storage = self._storages[key]
-        return torch.storage.TypedStorage(wrap_storage=storage, dtype=kind.dtype, _internal=True)  # type: ignore[no-untyped-call]
+        if key not in storages:
+            storages[key] = _flat(inside, f"data/{key}", torch.uint8).untyped_storage()
+        return storages[key]
 
-
-class _StorageKind:
-    """What a pickle calls `torch.FloatStorage`: a dtype, and nothing that can be called."""
-
-    def __init__(self, name: str) -> None:
-        known: Mapping[str, torch.dtype] = torch.storage._storage_type_to_dtype_map()  # noqa: SLF001 - torch has no public name for it
-        self.dtype = known.get(name, torch.uint8)
+    made = TensorUnpickler(inside.read("data.pkl"), storage, inside.where).load()
+    check_small(made, inside.where)
+    return made

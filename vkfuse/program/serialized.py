@@ -23,7 +23,7 @@ from vkfuse.program.names import (
 
 _HINT: Final = "export the program again from its source"
 _NAME: Final = re.compile(
-    r"[\w.+-]{0,1000}"
+    r"(?!__.*\.)(?!.*\.__)[\w.+-]{0,1000}"  # a path of attributes may not lead into Python's own
 )  # no quote, space or bracket: nothing that ends a name in source
 _VARIABLE: Final = re.compile(
     r"[A-Za-z_]\w{0,1000}|"
@@ -50,17 +50,22 @@ def checked_model(model: Any, where: Where) -> dict[str, Any]:
     """
     if not isinstance(model, dict) or not isinstance(model.get("graph_module"), dict):
         raise InputError(f"{where}: no graph_module", hint=_HINT)
-    try:
-        checked = checked_data(model, where)
-    except RecursionError as error:
-        raise InputError(f"{where}: nested too deeply", hint=_HINT) from error
+    checked = checked_part(model, where)
     checked["guards_code"] = []  # source text that ExportedProgram.module() would run
     checked["graph_module"]["metadata"] = {}
     return checked  # type: ignore[no-any-return]
 
 
-def checked_data(value: Any, where: Where) -> Any:
+def checked_part(value: Any, where: Where) -> Any:
     """A copy of any part of a program, strings and numbers checked. Raises what `checked_model` does."""
+    try:
+        return checked_data(value, where)
+    except RecursionError as error:
+        raise InputError(f"{where}: nested too deeply", hint=_HINT) from error
+
+
+def checked_data(value: Any, where: Where) -> Any:
+    """The same within a part: RecursionError where it is nested too deeply."""
     if isinstance(value, dict):
         return {key: _field(key, of, where) for key, of in value.items()}
     if isinstance(value, list):
@@ -166,6 +171,19 @@ def _refused(value: Any, where: Where) -> Any:
     raise UnsafePickleError(f"{where}: an argument that is an object: {str(value)[:80]!r}", hint=_TRUST_HINT)
 
 
+def _device(value: Any, where: Where) -> Any:
+    """Where a tensor is. InputError for anything but memory, since kernels would run there."""
+    if isinstance(value, dict) and value.get("type") not in _DEVICES:
+        raise InputError(
+            f"{where}: a tensor on {str(value.get('type'))[:40]!r}",
+            hint="move the program to the CPU before export",
+        )
+    return checked_data(value, where)
+
+
+_DEVICES: Final = ("cpu", "meta")
+
+
 def _readable(metadata: Any, where: Where) -> dict[str, str]:
     """What lowering or a message reads of a node's metadata, as lines of printable text."""
     if metadata is None:
@@ -186,27 +204,29 @@ def _structure(value: Any, where: Where) -> Any:
         return value
     try:
         protocol, spec = json.loads(value)
-        _check_structure(spec, where)
+        return json.dumps([protocol, _checked_structure(spec, where)])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{where}: inputs or outputs of no structure: {error}", hint=_HINT) from error
-    return json.dumps([protocol, spec])
 
 
-def _check_structure(spec: Mapping[str, Any], where: Where) -> None:
-    """Contexts import modules by name for enums and default dictionaries (torch/utils/_pytree.py)."""
+def _checked_structure(spec: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    """Contexts, JSON once more, import modules by name for enums and default dictionaries (torch/utils/_pytree.py)."""
     kind, context = spec["type"], spec["context"]
     if kind is not None and kind not in STRUCTURES:
         raise UnsafePickleError(
             f"{where}: inputs or outputs are a {str(kind)[:80]!r}",
             hint="pass and return tuples, lists and dicts",
         )
-    checked_data(json.loads(context) if isinstance(context, str) else context, where)
-    if "__enum__" in str(context):
+    checked = json.dumps(checked_data(json.loads(context) if isinstance(context, str) else context, where))
+    if "__enum__" in checked:
         raise UnsafePickleError(
             f"{where}: inputs or outputs name classes to import", hint="pass and return tensors"
         )
-    for child in spec["children_spec"]:
-        _check_structure(child, where)
+    return {
+        "type": kind,
+        "context": checked if isinstance(context, str) else json.loads(checked),
+        "children_spec": [_checked_structure(child, where) for child in spec["children_spec"]],
+    }
 
 
 _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
@@ -216,6 +236,8 @@ _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
         "nodes": _nodes,
         "in_spec": _structure,
         "out_spec": _structure,
+        "as_device": _device,
+        "device": _device,
         "as_operator": _refused,
         "as_custom_obj": _refused,
         "guards_code": lambda _value, _where: [],
