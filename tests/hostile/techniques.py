@@ -582,6 +582,22 @@ class Bombs:
 
         archive.edit_json(MODEL, change)
 
+    def result_of_2_gib(self, archive):
+        """Of the input, so that it is no constant: verify would compute it."""
+
+        def change(model):
+            node = _call(model, "torch.ops.aten.expand.default", name="large")
+            node["inputs"] = [
+                _argument("self", {"as_tensor": {"name": "tokens"}}),
+                _argument("size", {"as_ints": [1 << 24, 2, 7]}),
+            ]
+            meta = _graph(model)["tensor_values"]["large"]
+            meta.update(
+                sizes=[{"as_int": n} for n in (1 << 24, 2, 7)], strides=[{"as_int": n} for n in (0, 7, 1)]
+            )
+
+        archive.edit_json(MODEL, change)
+
     def weight_expanded_to_2_gib(self, archive):
         archive.edit_json(WEIGHTS, lambda config: _expand(config["config"]))
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from archives import MODEL, WEIGHT, Touch, take_apart, torch_file
 from techniques import TWO_FACES, UNIMPORTED, Bombs, Hostile, Silent, techniques, ways, write
 
@@ -135,6 +136,21 @@ def _inspected(path):
     told = err.count("vkfuse: error: ") == 1 and "  hint: " in err and "Traceback" not in err
     fine = process.returncode == 2 and told and seconds < MOST_SECONDS and peak < MOST_BYTES
     return None if fine else (process.returncode, seconds, time.monotonic() - start, peak, err[-500:])
+
+
+def test_a_large_result_within_a_branch_is_refused(tmp_path):
+    """Bounds hold for every graph of a program: what a branch computes is run by verify too."""
+
+    class Branches(torch.nn.Module):
+        def forward(self, x):
+            large = lambda v: v + torch.full((1 << 28,), 0.5).sum()  # noqa: E731 - a branch
+            return torch.cond(x.sum() > 0, large, lambda v: v.sin(), (x,))
+
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(Branches(), (torch.randn(3),)), path)
+    with pytest.raises(InputError, match="--max-memory"):
+        load(path)
+    load(path, max_memory=4 << 30)
 
 
 def test_bombs_are_allowed_to_those_who_ask(archive, tmp_path):

@@ -13,6 +13,7 @@ _FREE: Final = 256 << 20  # bytes that any program may evaluate to: masks, rotar
 _FACTOR: Final = (
     32  # of the file's size: a step of dequantizing makes at most 8 bytes of one, in several steps
 )
+_RESULT: Final = 512 << 20  # bytes of one result on the way; activations of images are large
 _HINT: Final = "store it as a buffer, or allow it with --max-memory"
 
 
@@ -29,6 +30,16 @@ class Step:
 def memory_limit(file_bytes: int, max_memory: int | None) -> int:
     """Bytes that the constants of a program of `file_bytes` may come to."""
     return max(_FREE, _FACTOR * file_bytes) if max_memory is None else max_memory
+
+
+def check_results(steps: Iterable[Step], file_bytes: int, max_memory: int | None, where: str) -> None:
+    """Raise InputError where one call, of the program or of a graph in it, makes more than a run can hold several of."""
+    limit = max(_RESULT, _FACTOR * file_bytes) if max_memory is None else max_memory
+    for step in steps:
+        if step.bytes > limit:
+            raise InputError(
+                f"{where}: node {step.name} computes {step.bytes:,} bytes", hint="allow it with --max-memory"
+            )
 
 
 def check_excess(excess: int, limit: int, where: str) -> None:

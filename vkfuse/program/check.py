@@ -14,7 +14,7 @@ from typing import Any, Final
 from vkfuse.errors import InputError, UnsafePickleError
 from vkfuse.mapping import map_file
 from vkfuse.program.archive import Archive
-from vkfuse.program.bounds import check_evaluated, check_excess, memory_limit
+from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
 from vkfuse.program.declared import declared_bytes, declared_steps, stored_names
 from vkfuse.program.pickles import HINT, check_pickle
 from vkfuse.program.serialized import checked_model, checked_part
@@ -89,19 +89,22 @@ def open_checked(path: Path, *, allow_pickle: bool = False, max_memory: int | No
         model=checked_model(_json(archive, MODEL), f"{name}: {MODEL}"),
         **payloads,
     )
-    _check_sizes(checked, memory_limit(checked.bytes, max_memory))
+    _check_sizes(checked, max_memory)
     return checked
 
 
-def _check_sizes(checked: Checked, limit: int) -> None:
-    """Raise InputError where the sizes that the file declares are beyond `limit` bytes, or are none."""
+def _check_sizes(checked: Checked, max_memory: int | None) -> None:
+    """Raise InputError where the sizes that the file declares are beyond all bounds, or are none."""
+    limit = memory_limit(checked.bytes, max_memory)
     where = f"{checked.name}: {MODEL}"
     try:
         raw = [p for p in (*checked.weights, *checked.constants) if p.meta is not None and not p.pickled]
         sizes = [(declared_bytes(p.meta), checked.archive.size(p.member)) for p in raw if p.meta]
         check_excess(sum(max(0, whole - stored) for whole, stored in sizes), limit, checked.name)
         model = checked.model or {}
-        check_evaluated(declared_steps(model), stored_names(model), limit, where)
+        steps = declared_steps(model)
+        check_results(steps, checked.bytes, max_memory, where)
+        check_evaluated(steps, stored_names(model), limit, where)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{where}: {error!r}", hint=_AGAIN) from error
 

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import InputError, LoweringError
 from vkfuse.program import rebuilt
-from vkfuse.program.bounds import check_evaluated, check_excess, memory_limit
+from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
 from vkfuse.program.check import INPUTS, Checked, open_checked
 from vkfuse.program.operators import register_operators
 from vkfuse.program.payload import tensors, unpickled
@@ -57,7 +57,8 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
     check_targets(exported, checked.name)
     check_excess(rebuilt.excess(exported), limit, checked.name)
     made = plain(exported, checked.name)
-    check_evaluated(rebuilt.steps(made), rebuilt.stored_names(made), limit, checked.name)
+    check_results(rebuilt.all_steps(made), checked.bytes, max_memory, checked.name)
+    check_evaluated(rebuilt.steps(made.graph), rebuilt.stored_names(made), limit, checked.name)
     return Program(exported=made, name=checked.name, bytes=checked.bytes)
 
 
@@ -93,8 +94,9 @@ def _reported(name: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # upstream raises anything
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise InputError(
-            f"{name}: the program cannot be rebuilt: {_first_line(error)}",
+            f"{name}: the program cannot be rebuilt: {_first_line(cause)}",
             hint=f"export the program again with torch {torch.__version__.split('+')[0]}",
         ) from error
 

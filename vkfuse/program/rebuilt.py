@@ -38,8 +38,15 @@ def _excess(tensor: torch.Tensor) -> int:
     return max(0, tensor.numel() * tensor.element_size() - tensor.untyped_storage().nbytes())
 
 
-def steps(exported: ExportedProgram) -> list[Step]:
-    """The calls of the program's graph, and what its outputs read."""
+def all_steps(exported: ExportedProgram) -> Iterator[Step]:
+    """The calls of the program's graph and of those in it."""
+    for module in exported.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            yield from steps(module.graph)
+
+
+def steps(graph: fx.Graph) -> list[Step]:
+    """The calls of a graph, and what its outputs read."""
     return [
         Step(
             name=node.name,
@@ -47,7 +54,7 @@ def steps(exported: ExportedProgram) -> list[Step]:
             makes=(node.name,) if node.op == "call_function" else (),
             bytes=_bytes(node),
         )
-        for node in exported.graph.nodes
+        for node in graph.nodes
         if node.op in {"call_function", "output"}
     ]
 
