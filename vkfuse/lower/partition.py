@@ -26,6 +26,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
 from vkfuse.lower.operands import Limits, constants_of, operator_name, why_not
+from vkfuse.lower.upstream import mended_upstream
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
 
@@ -204,7 +205,8 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
             registry[op] = _any_dtype(entry)
         for name in patterns.keys() - _fusions(limits):
             del vulkan_patterns.fusable_patterns[name]
-        yield
+        with mended_upstream():
+            yield
     finally:
         VkGraphBuilder.process_node = process_node
         registry.update(entries)
