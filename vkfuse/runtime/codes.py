@@ -80,6 +80,8 @@ class Code(StrEnum):
     ROW_REDUCTION_CLAMPED = auto()
     MASKED_ROW_ZERO = auto()
     POOL_ARGUMENTS = auto()
+    UPSAMPLE_SCALES = auto()
+    NEAREST_BY_CENTRE = auto()
 
     # Arithmetic.
     TWO_SCALARS = auto()
