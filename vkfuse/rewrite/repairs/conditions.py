@@ -5,6 +5,8 @@ its extra ones at the end (runtime/graph/ops/impl/Where.cpp, resize_where_node):
 [batch, rows, columns] aborts, or the result has another shape. Triangles of matrices are such choices once decomposed.
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 from torch._decomp import get_decompositions
@@ -17,7 +19,7 @@ from vkfuse.rewrite.repairs.notes import Repair
 aten = torch.ops.aten
 
 _TRIANGLES = (aten.tril.default, aten.triu.default)
-_CONDITION = {  # position of the condition
+_CONDITION: dict[Any, int] = {  # position of the condition
     aten.where.self: 0,
     aten.where.ScalarOther: 0,
     aten.where.ScalarSelf: 0,

@@ -1,4 +1,4 @@
-"""Convolutions with the padding, strides and groups that the runtime's shaders take (runtime/graph/ops/impl/Convolution.cpp).
+"""Convolutions with the padding, strides and groups that the runtime's shaders take (graph/ops/impl/Convolution.cpp).
 
 A shader that looks for its input's end in the texture finds what a longer input left there, and the one for large depthwise
 kernels loses its place at the right border: padding is written out in front. Kernels of one along a sequence know no
@@ -22,7 +22,7 @@ from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
 
-_PLAIN = {
+_PLAIN: dict[Any, int] = {
     aten.conv1d.default: 1,
     aten.conv1d.padding: 1,
     aten.conv2d.default: 2,
@@ -110,7 +110,7 @@ def transposed_groups_as_zeros(exported: ExportedProgram) -> tuple[ExportedProgr
     ]
 
     def dense(editor: GraphEditor, node: fx.Node) -> fx.Node:
-        args = [fx.node.map_arg(a, editor.node) for a in node.args]
+        args: list[Any] = [fx.node.map_arg(a, editor.node) for a in node.args]
         weight, groups = constants.value(argument(node, _WEIGHT, "weight")), args[_TRANSPOSED_GROUPS]
         args[_WEIGHT] = editor.constant(with_zeros(weight, groups), f"dense.{node.name}")
         args[_TRANSPOSED_GROUPS] = 1
@@ -199,7 +199,7 @@ _TARGETS: dict[int, Callable[..., Any]] = {1: aten.conv1d.default, 2: aten.conv2
 
 
 def with_zeros(weight: torch.Tensor, groups: int) -> torch.Tensor:
-    """[out, in / groups, *kernel] -> [out, in, *kernel], zeros between the groups; transposed, `in` and `out` change places."""
+    """[out, in / groups, *kernel] -> [out, in, *kernel], zeros between the groups; [in, out] where transposed."""
     out, inputs = weight.shape[0] // groups, weight.shape[1]
     full = weight.new_zeros(weight.shape[0], inputs * groups, *weight.shape[2:])
     for g in range(groups):
