@@ -21,7 +21,7 @@ from vkfuse.verify.audit import audit
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
-from vkfuse.verify.domain import Domain, domain_of
+from vkfuse.verify.domain import Domain, check_bounds, domain_of
 from vkfuse.verify.errors import CannotVerifyError, NoInputsError, NotLoadableError
 from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
@@ -80,7 +80,9 @@ def verify_file(
 def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
     session = run_file(source, options.method, runtime=options.runtime)
     reference = Reference(exported)
-    domain = domain_of(exported, [session.method.values[index] for index in session.method.inputs])
+    specs = [session.method.values[index] for index in session.method.inputs]
+    domain = domain_of(exported, specs)
+    check_bounds(exported, domain, specs)
     skipped: list[str] = []
     example = _example(exported, options, session, domain, skipped)
     collector = LookupCollector()
