@@ -59,6 +59,7 @@ class Code(StrEnum):
     SCALES_READ_FLAT = auto()
     NO_BOUNDS_CHECK = auto()
     INDEX_LATER_AXIS = auto()
+    ROWS_ACROSS_TEXELS = auto()
 
     # Linears.
     LINEAR_INPUT_BATCHED = auto()
@@ -74,6 +75,7 @@ class Code(StrEnum):
     # Norms, reductions, pools.
     LAYER_NORM_WITHOUT_BIAS = auto()
     LAYER_NORM_SHAPE = auto()
+    LAYER_NORM_WIDTH = auto()
     GROUP_NORM_SHAPE = auto()
     REDUCE_DIMS = auto()
     ARG_REDUCE = auto()
@@ -83,6 +85,11 @@ class Code(StrEnum):
     UPSAMPLE_SCALES = auto()
     NEAREST_BY_CENTRE = auto()
 
+    # Convolutions.
+    CONVOLUTION_ARGUMENTS = auto()
+    CONVOLUTION_GROUPS = auto()
+    PADDING_LOST = auto()
+
     # Arithmetic.
     TWO_SCALARS = auto()
     DIVISION_ALWAYS_FLOORED = auto()
@@ -90,6 +97,7 @@ class Code(StrEnum):
     POW_BY_MAGNITUDE = auto()
     EQUAL_WITHIN_1E_5 = auto()
     GELU_BY_TANH = auto()
+    CONDITION_RANK = auto()
 
     # Attention.
     ROTARY_HEADS_DIFFER = auto()
