@@ -328,3 +328,133 @@ def test_attention_with_empty_rows(float_mask):
     expected, got = before.module()(query, allowed), after.module()(query, allowed)
     assert not expected[0].any()
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+_LENGTH = Dim("length", min=4, max=32)
+_ALONG_TWO = ({2: _LENGTH},)
+
+
+class _Lambda(nn.Module):
+    """`use(parts, *inputs)`."""
+
+    def __init__(self, use, **parts):
+        super().__init__()
+        self._use, self.parts = use, nn.ModuleDict(parts)
+
+    def forward(self, x):
+        return self._use(self.parts, x)
+
+
+def _conv1d(*sizes, **options):
+    return _Lambda(lambda p, x: p["c"](x), c=nn.Conv1d(8, *sizes, **options))
+
+
+def _conv2d(*sizes, **options):
+    return _Lambda(lambda p, x: p["c"](x), c=nn.Conv2d(8, *sizes, **options))
+
+
+def _transposed():
+    return _Lambda(lambda p, x: p["c"](x), c=nn.ConvTranspose2d(8, 8, 3, stride=2, groups=2))
+
+
+def _normed():
+    norm = nn.BatchNorm2d(8)
+    nn.init.normal_(norm.running_mean)
+    return _Lambda(lambda p, x: p["n"](x), n=norm)
+
+
+def _layer_norm(columns):
+    return _Lambda(lambda p, x: p["n"](x), n=nn.LayerNorm(columns))
+
+
+_SEQUENCE, _IMAGE = (1, 8, 12), (1, 8, 12, 12)
+# Module, sizes of its input, dynamic dimensions, the codes of the repairs that have something to do.
+_REPAIRED = {
+    "padding at a length's end": (_conv1d(4, 3, padding=1), _SEQUENCE, _ALONG_TWO, "convolution-written-out"),
+    "padding of a static length": (_conv1d(4, 3, padding=1), _SEQUENCE, None, ""),
+    "padding of single channels": (_conv1d(8, 3, padding=1, groups=8), _SEQUENCE, _ALONG_TWO, ""),
+    "same": (_conv1d(4, 4, padding="same"), _SEQUENCE, _ALONG_TWO, "convolution-written-out"),
+    "stride of one": (_conv1d(4, 1, stride=2, padding=1), _SEQUENCE, None, "convolution-written-out"),
+    "groups of one": (_conv1d(4, 1, groups=4), _SEQUENCE, None, "convolution-written-out"),
+    "groups of pixels": (_conv2d(4, 1, groups=4), _IMAGE, None, "convolution-written-out"),
+    "groups of texels": (_conv2d(8, 3, groups=2), _IMAGE, None, ""),
+    "groups within a texel": (_conv2d(8, 3, groups=4), _IMAGE, None, "convolution-written-out"),
+    "large depthwise": (_conv2d(8, 7, padding=3, groups=8), _IMAGE, None, "convolution-written-out"),
+    "small depthwise": (_conv2d(8, 3, padding=1, groups=8), _IMAGE, _ALONG_TWO, ""),
+    "small depthwise in strides": (
+        _conv2d(8, 3, padding=1, stride=2, groups=8),
+        _IMAGE,
+        _ALONG_TWO,
+        "convolution-written-out",
+    ),
+    "transposed groups": (_transposed(), _IMAGE, None, "convolution-written-out"),
+    "batch norm": (_normed(), _IMAGE, None, "batch-norm-written-out"),
+    "layer norm of three texels": (_layer_norm(9), (2, 5, 9), None, "layer-norm-in-rows"),
+    "layer norm of two": (_layer_norm(8), (2, 5, 8), None, ""),
+    "layer norm of a matrix": (_layer_norm(9), (5, 9), None, ""),
+    "circular": (
+        _conv1d(4, 3, padding=2, padding_mode="circular"),
+        _SEQUENCE,
+        None,
+        "circular-padding-concatenated",
+    ),
+    "pool": (
+        _Lambda(lambda _, x: nn.functional.avg_pool1d(x, 3, 1, 1)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "pools-as-images squeezes-as-views",
+    ),
+    "squeeze": (_Lambda(lambda _, x: x.squeeze(0) * 2), _SEQUENCE, _ALONG_TWO, "squeezes-as-views"),
+    "squeeze of all": (
+        _Lambda(lambda _, x: x[:, None].squeeze() * 2),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "squeezes-as-views",
+    ),
+    "squeeze of a static tensor": (_Lambda(lambda _, x: x.squeeze(0) * 2), _SEQUENCE, None, ""),
+    "choice": (
+        _Lambda(lambda _, x: torch.where(x[0] > 0, x, 0.5)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "conditions-in-full-rank",
+    ),
+    "triangle": (
+        _Lambda(lambda _, x: torch.tril(x.transpose(1, 2) @ x)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "conditions-in-full-rank",
+    ),
+    "alias": (
+        _Lambda(lambda _, x: (y := x + 1, y.detach(), y.expand(1, 8, 12))),
+        _SEQUENCE,
+        None,
+        "aliases-as-themselves",
+    ),
+}
+_WORKED_AROUND = {code for *_, codes in _REPAIRED.values() for code in codes.split()}
+
+
+@pytest.mark.parametrize("name", _REPAIRED)
+def test_worked_around(name):
+    """What the runtime's shaders do not take is written out, and no more, and computes the same at every length."""
+    module, sizes, dynamic, code = _REPAIRED[name]
+    torch.manual_seed(0)
+    before = _program(module, torch.randn(sizes), dynamic=dynamic)
+    repaired = repair(before, AFTER_TABLES)
+    found = {note.code for note in repaired.repairs} & _WORKED_AROUND
+    assert found == set(code.split())
+    old, new = before.module(), repaired.exported.module()
+    for length in (sizes[2],) if dynamic is None and len(sizes) > 2 else (4, 17, 32) if dynamic else (None,):
+        given = torch.randn(sizes if length is None else (*sizes[:2], length, *sizes[3:]))
+        with torch.no_grad():
+            torch.testing.assert_close(new(given), old(given), rtol=1e-5, atol=1e-5)
+    assert str(repaired.exported.range_constraints) == str(before.range_constraints)
+
+
+def test_channels_last_weights():
+    """A weight in channels_last makes no result of the program so: it is put in order, values kept."""
+    module = _conv2d(8, 3).to(memory_format=torch.channels_last)
+    repaired = repair(_program(module, torch.randn(_IMAGE)), AFTER_TABLES)
+    assert {note.code for note in repaired.repairs} == {"constants-in-order"}
+    values = [n.meta["val"] for n in repaired.exported.graph.nodes if n.op != "output"]
+    assert all(v.is_contiguous() for v in values if isinstance(v, torch.Tensor))

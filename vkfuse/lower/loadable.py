@@ -7,6 +7,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
+from vkfuse.lower.callable import check_callable
 from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
 from vkfuse.lower.operands import Limits
 from vkfuse.lower.partition import NO_HANDLE, Node
@@ -46,6 +47,7 @@ def lower_loadable(
 
     Raises LoweringError that names what is left.
     """
+    check_callable(methods)
     kept = KeptOff()
     for _ in range(MAX_ROUNDS):
         lowered, kept = _lowered(methods, options, kept, progress)

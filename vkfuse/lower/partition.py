@@ -26,10 +26,31 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
 from vkfuse.lower.operands import Limits, constants_of, operator_name, why_not
+from vkfuse.lower.upstream import mended_upstream
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
 
 NO_HANDLE = -1
+
+
+def _torch_operator(node: fx.Node) -> Any:
+    """Torch's operator behind an edge dialect's."""
+    return node.target._op  # type: ignore[union-attr]  # noqa: SLF001 - its only name
+
+
+def _edge_operator(op: Any) -> Any:
+    """The edge dialect's operator of torch's."""
+    namespace, packet, overload = str(op).split(".")
+    return getattr(getattr(getattr(edge_ops.edge, namespace), packet), overload)
+
+
+def _edge_name(op: Any) -> str:
+    """What names of nodes of an edge graph that call `op` begin with."""
+    return str(op).replace(".", "_")
+
+
+# Operators that upstream leaves whole: on the CPU they have no kernel.
+_WHOLE = frozenset(map(_edge_operator, ops_not_to_decompose))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +83,17 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         self.reasons: dict[str, Objection] = {}
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
-        """Operators that Vulkan has as they are; without a filter ExecuTorch traces the program once less."""
-        del ep
-        return ops_not_to_decompose, None
+        """Operators that Vulkan has as they are, every call of them; without a filter ExecuTorch traces once less.
+
+        Not decomposed, a call on the CPU would have no kernel.
+        """
+        supported = _Supported(self._method, self._options, self._limits, [], constants_of(ep))
+        left = {
+            _torch_operator(n) for n in ep.graph.nodes if n.target in _WHOLE
+        }  # asked again, after the delegates
+        calls = (n for n in ep.graph.nodes if n.target in ops_not_to_decompose)
+        left |= {n.target for n in calls if not supported.takes_whole(n)}
+        return [op for op in ops_not_to_decompose if op not in left], None
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         """Tag the largest subgraphs that the runtime can load."""
@@ -161,6 +190,19 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
             self.reasons.setdefault(operator_name(node), reason)
         return reason is None
 
+    def takes_whole(self, node: fx.Node) -> bool:
+        """Whether a node of the program, not yet of its edge dialect, may be delegated as it is."""
+        edge = _edge_operator(node.target)
+        kept = any(m == self._method and n.startswith(_edge_name(node.target)) for m, n in self._limits.nodes)
+        features = vulkan_registry.get_op_features(edge)
+        return (
+            not kept
+            and why_not(node, self._limits, self._constants) is None
+            and vulkan_utils.io_dtypes_are_supported(node)
+            and features.check_dtypes(node)[0]
+            and self.op_node_is_compatible(node, features)[0]
+        )
+
     _skipped = ""
 
     def log_skip(self, node: fx.Node, reason: str) -> None:
@@ -174,7 +216,9 @@ class _Chosen(OperatorSupportBase):
 
     def __init__(self, module: fx.GraphModule, supported: _Supported) -> None:
         self._delegated = {n for n in module.graph.nodes if supported.is_node_supported({}, n)}
-        front = front_of(module.graph.nodes, self._delegated.__contains__)
+        front = {
+            n for n in front_of(module.graph.nodes, self._delegated.__contains__) if n.target not in _WHOLE
+        }
         for node in front:
             supported.reasons.setdefault(operator_name(node), FEEDS_THE_CPU)
         self._delegated -= front
@@ -204,7 +248,8 @@ def adjusted_upstream(limits: Limits) -> Iterator[None]:
             registry[op] = _any_dtype(entry)
         for name in patterns.keys() - _fusions(limits):
             del vulkan_patterns.fusable_patterns[name]
-        yield
+        with mended_upstream():
+            yield
     finally:
         VkGraphBuilder.process_node = process_node
         registry.update(entries)

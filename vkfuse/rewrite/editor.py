@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
@@ -70,7 +71,7 @@ class GraphEditor:
         """A new call at the point of insertion, with its value's shape and dtype worked out."""
         node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-        with self._fake_mode:
+        with enable_python_dispatcher(), self._fake_mode:  # some of torch's own kernels make sizes numbers
             node.meta["val"] = target(*fake_args, **fake_kwargs)
         return node
 

@@ -59,6 +59,7 @@ class Code(StrEnum):
     SCALES_READ_FLAT = auto()
     NO_BOUNDS_CHECK = auto()
     INDEX_LATER_AXIS = auto()
+    ROWS_ACROSS_TEXELS = auto()
 
     # Linears.
     LINEAR_INPUT_BATCHED = auto()
@@ -74,12 +75,20 @@ class Code(StrEnum):
     # Norms, reductions, pools.
     LAYER_NORM_WITHOUT_BIAS = auto()
     LAYER_NORM_SHAPE = auto()
+    LAYER_NORM_WIDTH = auto()
     GROUP_NORM_SHAPE = auto()
     REDUCE_DIMS = auto()
     ARG_REDUCE = auto()
     ROW_REDUCTION_CLAMPED = auto()
     MASKED_ROW_ZERO = auto()
     POOL_ARGUMENTS = auto()
+    UPSAMPLE_SCALES = auto()
+    NEAREST_BY_CENTRE = auto()
+
+    # Convolutions.
+    CONVOLUTION_ARGUMENTS = auto()
+    CONVOLUTION_GROUPS = auto()
+    PADDING_LOST = auto()
 
     # Arithmetic.
     TWO_SCALARS = auto()
@@ -88,6 +97,7 @@ class Code(StrEnum):
     POW_BY_MAGNITUDE = auto()
     EQUAL_WITHIN_1E_5 = auto()
     GELU_BY_TANH = auto()
+    CONDITION_RANK = auto()
 
     # Attention.
     ROTARY_HEADS_DIFFER = auto()

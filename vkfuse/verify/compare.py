@@ -38,6 +38,8 @@ class Tolerance:
 
 def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputError:
     """Compare one output; anything but tensors must be equal."""
+    if got is None or expected is None:
+        return _nothing(index, got, expected)
     got, expected = _as_tensor(got), _as_tensor(expected)
     if got.shape != expected.shape or got.dtype.is_floating_point != expected.dtype.is_floating_point:
         return _unlike(index, got, expected)
@@ -73,6 +75,24 @@ def limits(expected: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
     largest = magnitude.max() if magnitude.numel() else torch.zeros(())
     floor = _FLOOR if share else 0.0
     return torch.full_like(magnitude, max(float(share * largest), floor) + tolerance.noise)
+
+
+def _nothing(index: int, got: Any, expected: Any) -> OutputError:
+    """Return the verdict on outputs of which one is None at least."""
+    same = got is None and expected is None
+    return OutputError(
+        index=index,
+        dtype="none" if same else f"{type(got).__name__}, not {type(expected).__name__}",
+        shape=(),
+        max_abs=0.0 if same else math.inf,
+        max_rel=0.0 if same else math.inf,
+        max_ulp=0.0 if same else math.inf,
+        cosine=1.0 if same else 0.0,
+        sqnr_db=math.inf if same else -math.inf,
+        top1=None,
+        limit=0.0,
+        passed=same,
+    )
 
 
 def _as_tensor(value: Any) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.errors import CheckFailedError
 from vkfuse.pte.model import Tensor, Value
 
 ORDERS_VALUES: Final = frozenset(
@@ -19,6 +20,7 @@ ORDERS_VALUES: Final = frozenset(
         "slice", "slice_copy", "select", "select_copy", "t", "narrow",
     }
 )  # fmt: skip
+_NO_BOUND: Final = 1 << 31
 Shape = tuple[int | sympy.Expr, ...]
 
 
@@ -55,6 +57,22 @@ def domain_of(exported: ExportedProgram, file_inputs: Sequence[Value]) -> Domain
         if node is not None and (least := _least_rows(node)) is not None
     }
     return Domain(rows=rows, shapes=shapes, bounds=_bounds(exported, shapes, file_inputs))
+
+
+def check_bounds(exported: ExportedProgram, domain: Domain, file_inputs: Sequence[Value]) -> None:
+    """Raise CheckFailedError where the file takes less along a dimension than the program, which says how much it takes."""
+    for position, shape in domain.shapes.items():
+        spec = file_inputs[position] if position < len(file_inputs) else None
+        for axis, size in enumerate(shape):
+            if isinstance(size, int) or not isinstance(spec, Tensor) or axis >= len(spec.sizes):
+                continue
+            highs = {symbol: _declared(exported, symbol)[1] for symbol in size.free_symbols}
+            most = int(size.subs(highs))
+            if spec.sizes[axis] < most and max(highs.values()) < _NO_BOUND:
+                raise CheckFailedError(
+                    f"input {position} may be {most} long in dimension {axis}, of the file only {spec.sizes[axis]}",
+                    hint="longer inputs fail; lower the program again",
+                )
 
 
 def _user_placeholders(exported: ExportedProgram) -> list[fx.Node | None]:
@@ -137,8 +155,8 @@ def _declared(exported: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, int
     """Range of a symbol as the program declares it; no upper bound is a very large one."""
     values = exported.range_constraints.get(symbol)
     if values is None:
-        return 1, 1 << 31
-    high = int(values.upper) if values.upper.is_Integer else 1 << 31
+        return 1, _NO_BOUND
+    high = int(values.upper) if values.upper.is_Integer else _NO_BOUND
     return max(0, int(values.lower)), high
 
 

@@ -1,6 +1,6 @@
 """How a run of a file ends short: not loadable, not verifiable, or failing on the way."""
 
-from vkfuse.errors import CheckFailedError
+from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.pte.findings import Finding
 
 
@@ -15,6 +15,10 @@ class NotLoadableError(CheckFailedError):
             hint=first.hint,
         )
         self.findings = findings
+
+
+class NoInputsError(InputError):
+    """Inputs that the program itself does not take, or not as it says: it raises, or returns other dimensions."""
 
 
 class CannotVerifyError(CheckFailedError):

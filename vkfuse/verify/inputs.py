@@ -1,7 +1,7 @@
 """Inputs to compare on: the example, random ones like it, edge rows of tables, extreme lengths."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import sympy  # type: ignore[import-untyped]
@@ -12,15 +12,17 @@ from vkfuse.verify.domain import Domain
 from vkfuse.verify.steps import Argument
 
 _USUAL_LENGTH: Final = 64
+_INWARD_STEPS: Final = 4
 Lengths = Mapping[sympy.Symbol, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Flat inputs and how they came about."""
+    """Flat inputs and how they came about; `inward` are those of less extreme lengths, where a program takes no such."""
 
     label: str
     values: tuple[Argument, ...]
+    inward: tuple["Sample", ...] = ()
 
 
 def samples(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterator[Sample]:
@@ -39,7 +41,22 @@ def samples(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterat
         extreme = {symbol: bounds[pick] for symbol, bounds in domain.bounds.items()}
         if extreme and extreme != lengths:
             generator = torch.Generator().manual_seed(seeds + pick)
-            yield Sample(label=label, values=_random(example, domain, extreme, generator))
+            first, *rest = (
+                Sample(label=label, values=_random(example, domain, each, generator))
+                for each in _inward(extreme, lengths)
+            )
+            yield replace(first, inward=tuple(rest))
+
+
+def _inward(extreme: Lengths, usual: Lengths) -> Iterator[Lengths]:
+    """Yield extreme lengths, and some that are one nearer to the usual ones each."""
+    current = dict(extreme)
+    for _ in range(_INWARD_STEPS):
+        yield dict(current)
+        if current == usual:
+            return
+        for symbol, length in current.items():
+            current[symbol] = length + (usual[symbol] > length) - (usual[symbol] < length)
 
 
 def synthetic(domain: Domain, dtypes: Mapping[int, torch.dtype]) -> tuple[Argument, ...]:

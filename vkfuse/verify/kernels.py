@@ -33,12 +33,11 @@ class CpuKernel:
 
 def find_kernel(name: str, where: str) -> CpuKernel:
     """Return the kernel `namespace::packet.overload`; CannotVerifyError where torch has no such operator."""
+    if name in _FUNCTIONAL:
+        return _FUNCTIONAL[name]
     operator = _operator(name)
     if operator is None:
-        functional = _FUNCTIONAL.get(name)
-        if functional is None:
-            raise CannotVerifyError(name, where)
-        return functional
+        raise CannotVerifyError(name, where)
     arguments = operator._schema.arguments  # noqa: SLF001 - the only way to a schema
     outputs = tuple(at for at, argument in enumerate(arguments) if argument.is_out)
 
@@ -128,6 +127,39 @@ def _quantize_token(values: list[Any]) -> tuple[torch.Tensor]:
     return (((x.float() / scales.float()).round() + zeros).clamp(low, high),)
 
 
+def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
+    """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
+
+    def run(values: list[Any]) -> tuple[torch.Tensor]:
+        weight, scales, zeros, indices = values[0], values[1].float(), values[2], values[5]
+        rows = _fields(weight[indices], bits)
+        groups = scales.shape[1] if scales.dim() > 1 else 1
+        scales, shift = (
+            x[indices].reshape(*indices.shape, groups, 1) for x in (scales, _points(zeros, scales))
+        )
+        grouped = rows.float().reshape(*indices.shape, groups, -1)
+        return (((grouped - shift) * scales).flatten(-2),)
+
+    overload, arity = ("dtype_out", 8) if typed else ("out", 7)
+    return _functional(f"quantized_decomposed::{packet}.{overload}", arity, (arity - 1,), run)
+
+
+def _points(zeros: torch.Tensor | None, scales: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(scales) if zeros is None else zeros.float()
+
+
+def _fields(rows: torch.Tensor, bits: int) -> torch.Tensor:
+    """Unpack values of fewer than 8 bits, stored plus half their range: 4-bit ones high first, 2-bit ones low first."""
+    if bits == _BYTE:
+        return rows
+    shifts = torch.arange(0, _BYTE, bits, dtype=torch.int32)
+    fields = rows.int()[..., None] >> (shifts.flip(0) if bits == _NIBBLE else shifts)
+    return ((fields & ((1 << bits) - 1)) - (1 << (bits - 1))).flatten(-2)
+
+
+_BYTE, _NIBBLE = 8, 4
+_LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
+
 # Kernels of kernels/quantized whose out variant torch does not know; the formulas are quantized_decomposed's.
 _FUNCTIONAL: Final = dict(
     (
@@ -139,5 +171,6 @@ _FUNCTIONAL: Final = dict(
         _functional("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
         _functional("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
         _functional("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),
+        *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),
     )
 )

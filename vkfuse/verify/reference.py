@@ -12,7 +12,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program.load import constants_of
-from vkfuse.verify.errors import first_line
+from vkfuse.verify.errors import NoInputsError, first_line
 from vkfuse.verify.rowwise import RowTable
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
@@ -47,6 +47,9 @@ class Reference:
         self._module = exported.graph_module
         self._fixed = _fixed_inputs(exported)
         self._state: dict[str, Argument] = {}
+        self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
+        values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+        self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
 
     def reset(self) -> None:
         """Set the buffers to what the program says."""
@@ -58,7 +61,7 @@ class Reference:
         observe: NodeObserver | None = None,
         arithmetic: Arithmetic = EAGER,
     ) -> tuple[Any, ...]:
-        """Run on the flat user inputs; return the flat user outputs. InputError where the program does not take them."""
+        """Run on the flat user inputs; return the flat user outputs. NoInputsError where the program does not take them."""
         runner = _Runner(self._module, observe, arithmetic)
         values = tuple(self._placeholders(inputs))
         try:
@@ -67,11 +70,22 @@ class Reference:
         except VkfuseError:
             raise
         except Exception as error:  # torch's operators raise anything
-            raise InputError(
+            raise NoInputsError(
                 f"the program itself fails on these inputs: {first_line(error)}",
                 hint="give others with --inputs; an index must be within its table",
             ) from error
-        return tuple(self._user_outputs(results))
+        outputs = tuple(self._user_outputs(results))
+        self._check_dimensions(outputs)
+        return outputs
+
+    def _check_dimensions(self, outputs: tuple[Any, ...]) -> None:
+        """See that each output has the dimensions that the program was exported with: a squeeze may drop a length of 1."""
+        for position, (name, value) in enumerate(zip(self._outputs, outputs, strict=True)):
+            known = self._dimensions.get(name)
+            if known is not None and isinstance(value, torch.Tensor) and value.dim() != known:
+                raise NoInputsError(
+                    f"on these inputs output {position} has {value.dim()} dimensions, {known} in the program"
+                )
 
     def _placeholders(self, inputs: tuple[Argument, ...]) -> Iterator[Argument]:
         """Yield a value for each placeholder, in the order of the graph."""

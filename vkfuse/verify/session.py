@@ -26,6 +26,7 @@ from vkfuse.pte.sites import site_of
 from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
+from vkfuse.verify.dim_orders import refused_order
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
@@ -96,7 +97,12 @@ class Session:
         self._written.add(index)
         spec = self._memory.spec(index)
         if not isinstance(spec, Tensor):
-            self._memory.write(index, value)
+            if value != self._memory.read(index):
+                kept = self._memory.read(index)
+                reason = (
+                    f"input {number} is {value}; the file says {kept}, and the runtime takes nothing else"
+                )
+                raise ExecutionError("input", self.method.name, reason)
             return
         if not isinstance(value, torch.Tensor) or value.dtype is not self._memory.dtype(index):
             found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
@@ -150,6 +156,8 @@ class Session:
             self._write(targets, outputs)
         except VkfuseError:
             raise
+        except NotImplementedError as error:
+            raise CannotVerifyError(name, where, "torch has no kernel of it") from error
         except Exception as error:  # torch's operators raise anything
             raise ExecutionError(name, where, first_line(error)) from error
         observe(
@@ -174,6 +182,9 @@ class Session:
             return (torch.cat([values[0][: values[2]], values[1].unsqueeze(0)]),), call.args[:1]
         if name in PRIMS:
             return (PRIMS[name](*values[:-1]),), call.args[-1:]
+        refused = refused_order(name, map(self._memory.dim_order, self._members(call.args)))
+        if refused:
+            raise ExecutionError(name, where, refused)
         kernel = self._kernels.get(call.op_index) or find_kernel(name, where)
         self._kernels[call.op_index] = kernel
         if len(values) < kernel.arity:

@@ -1,7 +1,7 @@
 """Run a file and the program that it came from side by side, and judge."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,8 @@ from vkfuse.verify.audit import audit
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
-from vkfuse.verify.domain import Domain, domain_of
-from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
+from vkfuse.verify.domain import Domain, check_bounds, domain_of
+from vkfuse.verify.errors import CannotVerifyError, NoInputsError, NotLoadableError
 from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
 from vkfuse.verify.session import Session, run_file
@@ -80,13 +80,15 @@ def verify_file(
 def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
     session = run_file(source, options.method, runtime=options.runtime)
     reference = Reference(exported)
-    domain = domain_of(exported, [session.method.values[index] for index in session.method.inputs])
+    specs = [session.method.values[index] for index in session.method.inputs]
+    domain = domain_of(exported, specs)
+    check_bounds(exported, domain, specs)
     skipped: list[str] = []
     example = _example(exported, options, session, domain, skipped)
     collector = LookupCollector()
     comparison = _Comparison(session, reference, options.tolerance)
-    cases = list(samples(example, domain, options.seeds))
-    runs = tuple(comparison.run(sample) for sample in cases)
+    taken = list(_taken(samples(example, domain, options.seeds), comparison, skipped))
+    cases, runs = [sample for sample, _ in taken], tuple(run for _, run in taken)
     tables = _audited(source, exported, options.method) if options.tables is None else options.tables
     failed = next((at for at, run in enumerate(runs) if not run.passed), None)
     departure = None if failed is None else comparison.blame(cases[failed])
@@ -108,6 +110,30 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
         departure=departure,
         skipped=tuple(skipped),
     )
+
+
+def _taken(
+    cases: Iterable[Sample], comparison: "_Comparison", skipped: list[str]
+) -> Iterator[tuple[Sample, Run]]:
+    """Yield a run of each sample that the program takes, of one nearer to the example's lengths otherwise.
+
+    NoInputsError where it does not take the example, which comes first.
+    """
+    first = True
+    for case in cases:
+        refusal: NoInputsError | None = None
+        for sample in (case, *case.inward):
+            try:
+                yield sample, comparison.run(sample)
+            except NoInputsError as error:
+                refusal = refusal or error
+            else:
+                break
+        else:
+            if first and refusal is not None:
+                raise refusal
+            skipped.append(f"{case.label}: {refusal}")
+        first = False
 
 
 def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
@@ -145,8 +171,9 @@ class _Comparison:
 
     def run(self, sample: Sample) -> Run:
         """Compare on one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
+        expected = self._expected(sample, EAGER)
         got = self._file(sample.values)
-        eager = _compared(got, self._expected(sample, EAGER), self._tolerance)
+        eager = _compared(got, expected, self._tolerance)
         arithmetic = self._arithmetic()
         if all(output.passed for output in eager) or arithmetic.eager:
             return Run(label=sample.label, outputs=eager)

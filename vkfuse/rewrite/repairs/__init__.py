@@ -6,26 +6,34 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.repairs.affine import decompose_affine
+from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
     complete_layer_norms,
     group_norms_in_four_dimensions,
+    layer_norms_in_rows,
     scalars_as_tensors,
     write_out_rms_norm,
 )
 from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
+from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.conditions import conditions_in_full_rank
+from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
-from vkfuse.rewrite.repairs.orders import copies_in_order, inputs_in_order
+from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
+from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
+from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
 from vkfuse.rewrite.repairs.splits import splits_as_slices
+from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
@@ -37,8 +45,10 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (hoist_branch_tables, renormalize_whole_
 # before the repairs that look at what they leave.
 AFTER_TABLES: tuple[RepairRule, ...] = (
     inputs_in_order,
+    constants_in_order,
     copies_in_order,
     fold_constants,
+    aliases_as_themselves,
     raise_mask_fills,
     cache_writes_as_choices,
     decompose_affine,
@@ -52,8 +62,16 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,
+    layer_norms_in_rows,
     group_norms_in_four_dimensions,
+    batch_norms_as_arithmetic,
+    circular_pads_as_concatenation,
+    convolutions_as_shaders_take_them,
+    transposed_groups_as_zeros,
+    pools_as_images,
+    conditions_in_full_rank,
     reductions_keep_dimensions,
+    squeezes_as_views,
     splits_as_slices,
 )
 

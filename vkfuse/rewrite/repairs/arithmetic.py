@@ -97,6 +97,34 @@ def _completed(editor: GraphEditor, node: fx.Node) -> fx.Node:
     return editor.call(node.target, source, shape, weight, bias, *node.args[4:])
 
 
+def layer_norms_in_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Flatten what is normalized over three texels, or three values, to a matrix.
+
+    The runtime sums a texture's rows by halves over a work group that may be three wide
+    (runtime/graph/ops/glsl/native_layer_norm_texture.glsl), but not of a matrix.
+    """
+    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and _is_three_wide(n)]
+    detail = "the runtime's sums of three texels need a matrix"
+    return replace_each(exported, found, _in_rows, code="layer-norm-in-rows", detail=detail)
+
+
+_MATRIX, _TEXEL, _THREE = 2, 4, 3
+
+
+def _is_three_wide(node: fx.Node) -> bool:
+    value, shape = node.meta["val"], argument(node, 1, "normalized_shape")
+    wide = len(shape) == 1 and _THREE in {shape[0], -(-shape[0] // _TEXEL)}
+    return wide and value.ndim > _MATRIX
+
+
+def _in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
+    source = argument(node, 0, "input")
+    rows = editor.call(aten.reshape.default, args[0], [-1, source.meta["val"].shape[-1]])
+    normalized = editor.call(node.target, rows, *args[1:], **kwargs)
+    return editor.call(aten.reshape.default, normalized, editor.sizes(source))
+
+
 def _affine(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """Weight and bias of a layer norm."""
     return argument(node, 2, "weight"), argument(node, 3, "bias")

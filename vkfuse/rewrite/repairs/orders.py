@@ -9,6 +9,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replace_each
 from vkfuse.rewrite.repairs.notes import Repair
@@ -33,6 +34,23 @@ def inputs_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[R
     names = tuple(n.name for n in found)
     return editor.finish(), (
         Repair(code="inputs-in-order", nodes=names, detail="the runtime ignores other orders of dimensions"),
+    )
+
+
+def constants_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Put constants in the default order: a channels_last weight makes channels_last results."""
+    constants = Constants(exported)
+    found = [n for n in exported.graph.find_nodes(op="placeholder") if n in constants and _is_out_of_order(n)]
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node in found:
+        editor.replace(node, editor.constant(constants.value(node), f"ordered.{node.name}"))
+    names = tuple(n.name for n in found)
+    return editor.finish().run_decompositions({}), (
+        Repair(
+            code="constants-in-order", nodes=names, detail="the runtime ignores other orders of dimensions"
+        ),
     )
 
 

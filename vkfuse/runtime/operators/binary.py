@@ -31,6 +31,14 @@ def bases_are_positive(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.POW_OF_NEGATIVE, "a power of tensors")
 
 
+def condition_has_every_dimension(ops: Operands) -> Iterator[Objection]:
+    """Where.cpp, resize_where_node: sizes are aligned with those before, which may be fewer (measured)."""
+    condition, out = ops.tensor("condition"), ops.out
+    if condition and out and out.dynamic and 0 < len(condition.dims) < len(out.dims):
+        detail = f"a condition of {len(condition.dims)} dimensions for {len(out.dims)}"
+        yield Objection(Code.CONDITION_RANK, detail)
+
+
 def names(shader: str) -> Namer:
     """BinaryOp.cpp: named after the output's storage and the first operand's type."""
 
@@ -109,5 +117,11 @@ OPERATORS: Final = (
         Operator(f"aten.{name}.Scalar", "self other", shaders=names_with_scalar(name))
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ),
-    Operator("aten.where.self", "condition self other", shaders=by_storage_and_dtype("where"), integers=True),
+    Operator(
+        "aten.where.self",
+        "condition self other",
+        rules=(condition_has_every_dimension,),
+        shaders=by_storage_and_dtype("where"),
+        integers=True,
+    ),
 )

@@ -1,8 +1,10 @@
 """Convolutions: pointwise, depthwise, by matrix product, direct and transposed, in two dimensions and in one."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
+from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, float_matrix, float_matrix_storage
 from vkfuse.runtime.record import Operator
@@ -11,6 +13,7 @@ from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, ty
 _IMAGE, _SEQUENCE = 4, 3  # ranks
 _TILED: Final = (3, 5)  # widths of the square kernels of tiled depthwise shaders
 _LEAST_CHANNELS_BY_PRODUCT: Final = 128  # kIm2colMinCOut; a Mali takes this way for any number
+_LANES: Final = 4  # channels of a texel
 _SCRATCH_BYTES: Final = 16 << 20  # kIm2colScratchBudgetBytes
 
 
@@ -23,6 +26,83 @@ def convolution(ops: Operands) -> Iterator[str]:
         yield from _two_dimensions(ops, weight, out)
     elif len(source.dims) == _SEQUENCE and len(weight.dims) == _SEQUENCE:
         yield from _one_dimension(ops, source, weight, out)
+
+
+def arguments_of_its_shader(ops: Operands) -> Iterator[Objection]:
+    """Conv1dPW.cpp ignores strides and padding (measured)."""
+    kind = _kind(ops)
+    if kind and kind.rank == 1 and kind.pointwise and (kind.stride, kind.padding) != ((1,), (0,)):
+        detail = f"stride {list(kind.stride)} and padding {list(kind.padding)} of a kernel of one"
+        yield Objection(Code.CONVOLUTION_ARGUMENTS, detail)
+
+
+def groups_of_its_shader(ops: Operands) -> Iterator[Objection]:
+    """Convolution.cpp, get_conv2d_method; glsl/conv2d.glsl counts groups in texels (measured)."""
+    kind = _kind(ops)
+    if kind is None or kind.groups == 1 or (kind.rank == 1 and not kind.pointwise):
+        return
+    if kind.rank > 1 and kind.depthwise and not kind.transposed:
+        return
+    whole = not (kind.weight[1] % _LANES or kind.weight[0] // kind.groups % _LANES)
+    if kind.pointwise or kind.transposed or not whole:
+        yield Objection(Code.CONVOLUTION_GROUPS, f"{kind.groups} groups of {list(kind.weight)}")
+
+
+def padding_of_its_shader(ops: Operands) -> Iterator[Objection]:
+    """glsl/conv1d.glsl, conv2d_dw.glsl and conv2d_dw_sned_output_tile.glsl find no end, or lose their place (measured)."""
+    kind = _kind(ops)
+    if kind is None or kind.transposed or not any(kind.padding):
+        return
+    tiled = any(kind.weight[2:] == (n, n) for n in _TILED)
+    if kind.rank == 1:
+        lost = kind.dynamic and not kind.pointwise and not kind.depthwise
+    else:
+        lost = kind.depthwise and (not tiled or (kind.dynamic and kind.stride != kind.dilation))
+    if lost:
+        yield Objection(Code.PADDING_LOST, f"padding {list(kind.padding)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a shader is chosen by; `dynamic` where a dimension that the kernel moves along is."""
+
+    rank: int
+    weight: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool
+    dynamic: bool
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the kernel is of one element."""
+        return all(size == 1 for size in self.weight[2:])
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is by itself."""
+        return self.weight[:2] == (self.groups, 1)
+
+
+def _kind(ops: Operands) -> _Kind | None:
+    """The kind of a convolution of a batch, None where an argument is not known."""
+    source, weight, groups = ops.tensor("input"), ops.tensor("weight"), ops.integer("groups")
+    stride, padding, dilation = (ops.integers(name) for name in ("stride", "padding", "dilation"))
+    if not (source and weight) or groups is None or stride is None or padding is None or dilation is None:
+        return None
+    rank = len(source.dims) - 2
+    return _Kind(
+        rank=rank,
+        weight=weight.dims,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        transposed=bool(ops.flag("transposed")),
+        dynamic=any(axis >= 2 for axis in source.dynamic),
+    )
 
 
 def _two_dimensions(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
@@ -119,12 +199,16 @@ def _clamp(ops: Operands) -> str:
     return "_clamp" if "output_min" in ops.values else ""
 
 
+_RULES: Final = (arguments_of_its_shader, groups_of_its_shader, padding_of_its_shader)
 _ARGUMENTS: Final = "input weight bias stride padding dilation transposed output_padding groups"
 OPERATORS: Final = (
-    Operator("aten.convolution.default", _ARGUMENTS, shaders=convolution, weighty=True),
+    Operator("aten.convolution.default", _ARGUMENTS, rules=_RULES, shaders=convolution, weighty=True),
     *(
         Operator(
-            f"{space}conv_with_clamp.default", f"{_ARGUMENTS} output_min output_max", shaders=convolution
+            f"{space}conv_with_clamp.default",
+            f"{_ARGUMENTS} output_min output_max",
+            rules=_RULES,
+            shaders=convolution,
         )
         for space in ("", "et_vk.")
     ),

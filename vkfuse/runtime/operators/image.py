@@ -22,6 +22,33 @@ def sizes_are_pairs(*arguments: str) -> Rule:
     return rule
 
 
+def by_exact_factors(ops: Operands) -> Iterator[Objection]:
+    """Upsample.cpp: the output is the input times its scales, which may be fractions."""
+    scales = ops.value("scale_factors")
+    if not isinstance(scales, tuple):
+        return
+    for (old, new), scale in zip(_sides(ops), scales, strict=False):
+        if isinstance(scale, int | float) and old * scale != new:
+            yield Objection(Code.UPSAMPLE_SCALES, f"{old} times {scale} is not {new}")
+            return
+
+
+def nearest_of_whole_pixels(ops: Operands) -> Iterator[Objection]:
+    """ops/glsl/upsample_2d.glsl rounds to the nearest centre, torch rounds down: the same for whole factors (measured)."""
+    for old, new in _sides(ops):
+        if old and new % old:
+            yield Objection(Code.NEAREST_BY_CENTRE, f"{old} pixels become {new}")
+            return
+
+
+def _sides(ops: Operands) -> tuple[tuple[int, int], ...]:
+    """Height and width before and after; nothing for what is no image."""
+    source, out = ops.tensor("input"), ops.out
+    if not (source and out and min(len(source.dims), len(out.dims)) > 2):
+        return ()
+    return tuple(zip(source.dims[-2:], out.dims[-2:], strict=True))
+
+
 _SIZES: Final = ("kernel_size", "stride", "padding")
 _MAX_SIZES: Final = (*_SIZES, "dilation")
 OPERATORS: Final = (
@@ -40,9 +67,19 @@ OPERATORS: Final = (
         )
         for name in ("max_pool2d", "max_pool2d_with_indices")
     ),
-    *(
-        Operator(f"aten.{name}.vec", shaders=by_dtype(name), resized=False)  # Upsample.cpp
-        for name in ("upsample_nearest2d", "upsample_bilinear2d")
+    Operator(
+        "aten.upsample_nearest2d.vec",
+        "input output_size scale_factors",
+        rules=(by_exact_factors, nearest_of_whole_pixels),
+        shaders=by_dtype("upsample_nearest2d"),
+        resized=False,
+    ),
+    Operator(
+        "aten.upsample_bilinear2d.vec",
+        "input output_size align_corners scale_factors",
+        rules=(by_exact_factors,),
+        shaders=by_dtype("upsample_bilinear2d"),
+        resized=False,
     ),
     Operator("aten.pixel_shuffle.default", shaders=by_storage_and_dtype("pixel_shuffle")),  # PixelShuffle.cpp
     Operator("aten.grid_sampler_2d.default", shaders=by_dtype("grid_sampler_2d")),  # GridSampler2d.cpp

@@ -12,7 +12,7 @@ from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, four_bit_texels, packed
 from vkfuse.runtime.record import Operator, Table
 from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple
-from vkfuse.runtime.spelling import CHANNELS, FLOATS, by_storage_and_dtype, dtype, storage, stored
+from vkfuse.runtime.spelling import CHANNELS, FLOATS, WIDTH, by_storage_and_dtype, dtype, storage, stored
 
 FUSED: Final = "et_vk.embedding_q4gsw.default"
 PLAIN: Final = "aten.embedding.default"
@@ -56,6 +56,17 @@ def sizes_fit_a_uniform(ops: Operands) -> Iterator[Objection]:
     """EmbeddingQ4gsw.cpp hands its output's sizes over as an ivec4, in buffers too."""
     if ops.out and len(ops.out.dims) > 4:
         yield Objection(Code.MORE_THAN_4_DIMS, f"{list(ops.out.dims)}")
+
+
+def rows_in_texels(ops: Operands) -> Iterator[Objection]:
+    """ops/glsl/embedding_texture.glsl reads four columns whatever a texel of the output is (measured: off by 0.3-0.8)."""
+    out, indices = ops.out, ops.tensor("indices")
+    packed_by = {tensor.layout for tensor in (out, indices) if tensor} - {
+        VkMemoryLayout.DEFAULT_LAYOUT,
+        WIDTH,
+    }
+    if out and not out.in_buffer and packed_by and packed_by != {CHANNELS}:
+        yield Objection(Code.ROWS_ACROSS_TEXELS, f"output {next(iter(packed_by)).name.lower()}")
 
 
 def one_index_first(ops: Operands) -> Iterator[Objection]:
@@ -196,6 +207,7 @@ OPERATORS: Final = (
         PLAIN,
         "weight indices",
         constants="weight",
+        rules=(rows_in_texels,),
         departs=(Code.NO_BOUNDS_CHECK,),
         shaders=embedding,
         table=Table(consumer="gather"),

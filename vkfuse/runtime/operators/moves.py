@@ -37,6 +37,20 @@ def follows_no_sizes(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.NO_RESIZE, "of a dynamic dimension")
 
 
+def resized_by_its_view(ops: Operands) -> Iterator[Objection]:
+    """Squeeze.cpp: a texture keeps its largest size without its first dimension, a buffer by a negative one its rank."""
+    source, dims = ops.tensor("self"), ops.integers("dim")
+    if source is None or dims is None or not source.dynamic:
+        return
+    gone = (
+        any(dim < 0 for dim in dims)
+        if source.in_buffer
+        else 0 in {dim % max(1, len(source.dims)) for dim in dims}
+    )
+    if gone:
+        yield Objection(Code.NO_RESIZE, f"without dimensions {list(dims)}")
+
+
 def view(ops: Operands) -> Iterator[str]:
     """View.cpp."""
     if ops.out:
@@ -154,7 +168,14 @@ def prepack(ops: Operands) -> Iterator[str]:
 
 OPERATORS: Final = (
     Operator("aten.view_copy.default", "self", shaders=view, integers=True, idle=True),
-    Operator("aten.squeeze_copy.dims", "self dim", shaders=squeeze, integers=True, idle=True),
+    Operator(
+        "aten.squeeze_copy.dims",
+        "self dim",
+        rules=(resized_by_its_view,),
+        shaders=squeeze,
+        integers=True,
+        idle=True,
+    ),
     Operator("aten.unsqueeze_copy.default", "self dim", shaders=unsqueeze, integers=True, idle=True),
     Operator("aten.clone.default", "self", shaders=clone, replaced=True),
     Operator("aten._to_copy.default", "self", shaders=to_copy),

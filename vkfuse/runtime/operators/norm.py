@@ -9,6 +9,7 @@ from vkfuse.runtime.packing import copied_like
 from vkfuse.runtime.record import Namer, Operator
 from vkfuse.runtime.spelling import dtype, stored
 
+_MATRIX, _TEXEL, _THREE = 2, 4, 3
 _IMAGE: Final = 4  # dimensions of [batch, channels, height, width]
 
 
@@ -23,6 +24,15 @@ def layer_norm_of_rows(ops: Operands) -> Iterator[Objection]:
     shape = ops.value("normalized_shape")
     if isinstance(shape, tuple) and len(shape) != 1:
         yield Objection(Code.LAYER_NORM_SHAPE, f"over {len(shape)} dimensions")
+
+
+def layer_norm_of_halves(ops: Operands) -> Iterator[Objection]:
+    """ops/glsl/native_layer_norm_texture.glsl, reduce_input: a work group three texels wide, of more than a matrix."""
+    source = ops.tensor("input")
+    if source is None or source.in_buffer or len(source.dims) <= _MATRIX:
+        return
+    if _THREE in {source.size(-1), -(-source.size(-1) // _TEXEL)}:
+        yield Objection(Code.LAYER_NORM_WIDTH, f"{source.size(-1)} columns")
 
 
 def group_norm_of_images(ops: Operands) -> Iterator[Objection]:
@@ -68,7 +78,7 @@ OPERATORS: Final = (
         "aten.native_layer_norm.default",
         "input normalized_shape weight bias",
         constants="weight bias",
-        rules=(layer_norm_has_bias, layer_norm_of_rows),
+        rules=(layer_norm_has_bias, layer_norm_of_rows, layer_norm_of_halves),
         shaders=norm("native_layer_norm", "weight", "bias"),
     ),
     Operator(

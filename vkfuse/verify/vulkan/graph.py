@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vkfuse.errors import VkfuseError
+from vkfuse.lint.operands import Reader
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.findings import Finding
 from vkfuse.pte.sites import Site
@@ -14,8 +15,9 @@ from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.steps import Argument, Observer, Step
-from vkfuse.verify.tensors import tensor_of, vulkan_dtype
+from vkfuse.verify.tensors import tensor_of, undefined, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
+from vkfuse.verify.vulkan.undefined import wrong_as_a_whole
 
 
 class GraphRun:
@@ -31,6 +33,8 @@ class GraphRun:
         graph = site.graph
         self._graph, self._where, self._site = graph, site.where, site
         self._note = note
+        reader = Reader(site)
+        self._operands = tuple(reader.operands(call) for call in graph.chain)
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
         self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
@@ -59,7 +63,7 @@ class GraphRun:
         for index, value in zip(graph.input_ids, inputs, strict=True):
             state[index] = self._staged(index, value)
         for number, (call, kernel) in enumerate(self._calls):
-            self._run(call, kernel, state, f"{self._where}:{number}", observe)
+            self._run(number, call, kernel, state, observe)
             for index in self._dead.get(number, ()):
                 state.pop(index, None)
         return tuple(
@@ -120,8 +124,9 @@ class GraphRun:
         return value.to(dtype) if isinstance(value, torch.Tensor) and dtype is not None else value
 
     def _run(
-        self, call: OperatorCall, kernel: Kernel, state: dict[int, Any], where: str, observe: Observer
+        self, number: int, call: OperatorCall, kernel: Kernel, state: dict[int, Any], observe: Observer
     ) -> None:
+        where = f"{self._where}:{number}"
         view = Call(
             name=call.name,
             where=where,
@@ -132,6 +137,10 @@ class GraphRun:
             note=lambda behaviour: self._note(behaviour, where),
         )
         outputs = _as_file_says(view, _computed(view, kernel))
+        wrong = wrong_as_a_whole(self._operands[number], call, state, next(iter(outputs), None))
+        if wrong:
+            self._note(wrong, where)
+            outputs = tuple(map(_undefined, outputs))
         self._store(call.args[-1], outputs, state)
         observe(
             Step(
@@ -188,6 +197,10 @@ def _as_file_says(call: Call, results: tuple[Argument, ...]) -> tuple[Argument, 
         else:
             cast.append(value)
     return tuple(cast)
+
+
+def _undefined(value: Argument) -> Argument:
+    return undefined(value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
 
 
 def _fitted(call: Call, value: torch.Tensor, spec: VkTensor) -> torch.Tensor:

@@ -1,0 +1,238 @@
+"""Kinds of programs that load and are wrong as ExecuTorch 1.5 lowers them, or that it cannot lower: how each ends.
+
+Each file was run on the 1.5.0 runtime (main of 2026-08-22, Mesa lavapipe), twice, at the shortest, a middle and the longest
+length, and was right there. `vkfuse.verify` gives what the runtime gets wrong no value, so that an error shows here.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from outcome import worst_error
+from programs import export, indices, quantize
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional
+
+from vkfuse.errors import LoweringError
+from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions
+from vkfuse.pipeline import optimize
+from vkfuse.pte import read_pte
+
+LENGTH = Dim("length", min=4, max=32)
+
+
+class _Of(nn.Module):
+    """Rows of a 4-bit table [100, 32] and `parts`, put to `use(rows, parts, *inputs)`."""
+
+    def __init__(self, use, **parts):
+        super().__init__()
+        self.table, self.parts, self.use = nn.Embedding(100, 32), nn.ModuleDict(parts), use
+
+    def forward(self, tokens, *inputs):
+        return self.use(self.table(tokens), SimpleNamespace(**self.parts), *inputs)
+
+
+def _program(use, *inputs, dynamic=None, length=8, **parts):
+    model = _Of(use, **parts)
+    model.table = quantize(nn.Sequential(model.table), nn.Embedding)  # tables among the parts stay float
+    given = (
+        None if dynamic is None else {"tokens": {1: LENGTH}, **({"inputs": tuple(dynamic)} if inputs else {})}
+    )
+    return export(model, indices(1, length), *inputs, dynamic=given)
+
+
+def _images():
+    def use(rows, p, image, ordered):
+        return (
+            p.normed(p.conv(image)),
+            p.large(image),
+            p.groups(image),
+            p.pointwise(image),
+            p.transposed(image),
+            p.ordered_norm(p.ordered(ordered)).mean((2, 3)),
+            functional.interpolate(image, size=(17, 9)),
+            functional.interpolate(image[:, :, :7], scale_factor=1.5, mode="bilinear"),
+            rows * 2,
+            None,
+        )
+
+    torch.manual_seed(0)
+    last = torch.channels_last
+    return _program(
+        use,
+        torch.randn(1, 8, 12, 12),
+        torch.randn(1, 8, 12, 12).to(memory_format=last),
+        conv=nn.Conv2d(8, 8, 3, bias=False),
+        normed=_norm(),
+        large=nn.Conv2d(8, 8, 7, padding=3, groups=8),
+        groups=nn.Conv2d(8, 6, 3, padding=1, groups=2),
+        pointwise=nn.Conv2d(8, 8, 1, groups=2),
+        transposed=nn.ConvTranspose2d(8, 8, 3, stride=2, groups=4),
+        ordered=nn.Conv2d(8, 8, 3).to(memory_format=last),
+        ordered_norm=_norm(),
+    )
+
+
+def _norm():
+    norm = nn.BatchNorm2d(8)
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm
+
+
+def _sequences():
+    def use(rows, p, words, blocks):
+        across = rows.transpose(1, 2)
+        hidden = torch.tanh(rows)
+        clamped = rows.clamp(0.0, 1.0)
+        return (
+            p.stride(across),
+            p.padded(across),
+            p.grouped(across),
+            p.circular(across),
+            p.narrow(blocks * 2),
+            p.conv(p.words(words).transpose(1, 2)),
+            p.flat(p.words(words[None].expand(1, 4, 8)) + 0),
+            torch.softmax(clamped, 1),
+            torch.cat([clamped, rows], 1),
+            hidden,
+            hidden.detach(),
+            hidden.expand(1, 8, 32),
+            functional.hardswish(rows[:, :, None, None] * 2),
+            functional.hardswish(rows),
+        )
+
+    return _program(
+        use,
+        torch.tensor([[0, 1, 19999, 7, 16000, 12345, 3, 5]]),
+        torch.randn(2, 5, 9),
+        stride=nn.Conv1d(32, 16, 1, stride=2),
+        padded=nn.Conv1d(32, 16, 1, padding=1),
+        grouped=nn.Conv1d(32, 16, 1, groups=4),
+        circular=nn.Conv1d(32, 8, 3, padding=1, padding_mode="circular"),
+        narrow=nn.LayerNorm(9),
+        words=nn.Embedding(20000, 16),
+        conv=nn.Conv1d(16, 8, 3, padding=1),
+        flat=nn.Conv2d(4, 4, 3),
+    )
+
+
+def _dynamic():
+    def use(rows, p, mask):
+        scores = rows @ rows.transpose(1, 2)
+        return (
+            p.conv(rows.transpose(1, 2)),
+            p.linear(rows),
+            torch.relu(p.linear(rows)).squeeze(0) * 2,
+            torch.tanh(rows).sum(0) * 2,
+            torch.tanh(rows).squeeze() * 2,
+            scores.masked_fill(mask, -1.0),
+            torch.tril(scores) * 2,
+            torch.where(rows[0, :, :1] > 0, rows, 0.5),
+        )
+
+    return _program(
+        use,
+        torch.rand(8, 8) > 0.5,
+        dynamic=[{0: LENGTH, 1: LENGTH}],
+        conv=nn.Conv1d(32, 16, 3, padding=1),
+        linear=nn.Linear(32, 16),
+    )
+
+
+def _buffers():
+    def use(rows, _parts):
+        pooled = functional.avg_pool1d(rows.transpose(1, 2), 3, 1, 1)
+        return torch.tanh(pooled) * 2, torch.tanh(rows)[:, :, None].squeeze(-2).squeeze(-3) * 2
+
+    return _program(use, dynamic=[], length=4)
+
+
+def _on_cpu(report):
+    return {name.partition("::")[2].partition(".")[0]: o.reason for name, o in report.delegation.cpu.items()}
+
+
+def _codes(report):
+    return {repair.code for repair in report.repairs}
+
+
+def _lengths(*more):
+    """Inputs of the shortest, a middle and the longest length."""
+    for length in (4, 17, 32):
+        yield (indices(1, length), *(make(length) for make in more))
+
+
+def test_images(outcome_of):
+    """Convolutions, batch norms and resized images; one delegate but for what the runtime has not."""
+    outcome = outcome_of(_images)
+    written = {"batch-norm-written-out", "constants-in-order", "convolution-written-out"}
+    assert written <= _codes(outcome.report)
+    on_cpu = _on_cpu(outcome.report)
+    assert {on_cpu.pop(f"upsample_{mode}") for mode in ("nearest2d", "bilinear2d")} == {
+        "nearest-by-centre",
+        "upsample-scales",
+    }
+    assert set(on_cpu) <= {"_clone_dim_order", "_to_dim_order_copy", "slice_copy"}
+    assert outcome.report.loadable.ok
+    assert outcome.report.verify.ok
+
+
+def test_sequences(outcome_of):
+    """Pointwise convolutions, lookups of wide tables, numbers of two types, results that are names of one another."""
+    outcome = outcome_of(_sequences)
+    written = {"aliases-as-themselves", "circular-padding-concatenated", "layer-norm-in-rows"}
+    assert {*written, "convolution-written-out"} <= _codes(outcome.report)
+    assert outcome.report.delegation.vulkan["aten.embedding.default"] == 2
+    assert outcome.report.loadable.ok
+    assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
+def test_dynamic(outcome_of):
+    """What the runtime does not resize, or pads with what a longer input left."""
+    outcome = outcome_of(_dynamic)
+    written = {"conditions-in-full-rank", "convolution-written-out", "squeezes-as-views"}
+    assert written <= _codes(outcome.report)
+    masks = _lengths(lambda n: torch.rand(n, n) > 0.5)
+    assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5
+
+
+def test_buffers(tmp_path):
+    """Everything in buffers: squeezes by negative dimensions; the file takes what the program takes."""
+    exported, path = _buffers(), tmp_path / "model.pte"
+    vulkan = VulkanOptions(storage=Storage.BUFFER)
+    optimize(exported, path, Options(baseline=BaselineChoice.NONE, vulkan=vulkan))
+    (method,) = read_pte(path).methods
+    assert method.values[method.inputs[0]].sizes == (1, 32)
+    assert worst_error(exported, path, list(_lengths())) < 1e-5
+
+
+def test_bound_beyond_a_texture(tmp_path):
+    """A length of more than a texture's extent is no smaller in the file."""
+    exported = export(_Twice(), indices(1, 8), dynamic=({1: Dim("many", min=2, max=20000)},))
+    path = tmp_path / "model.pte"
+    optimize(exported, path, Options(baseline=BaselineChoice.NONE))
+    (method,) = read_pte(path).methods
+    assert method.values[method.inputs[0]].sizes == (1, 20000)
+
+
+class _Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 32)), nn.Embedding)
+
+    def forward(self, tokens):
+        return self.table(tokens) * 2
+
+
+class _FromStart(nn.Module):
+    def forward(self, x, start: int):
+        return x.narrow(0, start, 8) * 2
+
+
+def test_number_that_changes(tmp_path):
+    """ExecuTorch types it None and no caller can pass it: refused, with the input's name, before a file exists."""
+    exported = export(_FromStart(), torch.randn(64, 4), 5, dynamic={"x": None, "start": Dim.DYNAMIC})
+    with pytest.raises(LoweringError, match="input start of forward is a number"):
+        optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,24 @@
+"""What a method of a .pte can be called with."""
+
+from collections.abc import Mapping
+
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, SymBoolArgument, SymFloatArgument, SymIntArgument
+
+from vkfuse.errors import LoweringError
+
+_NUMBERS = (SymIntArgument, SymFloatArgument, SymBoolArgument)
+
+
+def check_callable(methods: Mapping[str, ExportedProgram]) -> None:
+    """Raise LoweringError for an input that is a number and may change.
+
+    ExecuTorch types it None (exir/emit/_emitter.py, placeholder), and Method::set_input takes no number for that.
+    """
+    for method, exported in methods.items():
+        for spec in exported.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, _NUMBERS):
+                raise LoweringError(
+                    f"input {spec.arg.name} of {method} is a number; no ExecuTorch runtime takes one that changes",
+                    hint="export it as a tensor, or without dynamic_shapes for it as a constant",
+                )

@@ -1,0 +1,41 @@
+"""Orders of dimensions that ExecuTorch's CPU kernels refuse, where torch's operators of the same names do not.
+
+Read from kernels/portable/cpu and kernels/optimized/cpu of ExecuTorch 1.5: `tensor_is_default_dim_order` and
+`tensors_have_same_dim_order`.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+Order = tuple[int, ...]
+
+# Kernels that want every tensor in the default order.
+_DEFAULT: Final = """
+_adaptive_avg_pool2d _cdist_forward _native_batch_norm_legit _native_batch_norm_legit_no_training
+_pdist_forward addmm amax amin as_strided_copy avg_pool2d bmm diagonal_copy embedding expand_copy
+grid_sampler_2d index index_put index_select mean min mm native_group_norm native_layer_norm
+pixel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave scatter_add
+squeeze_copy stack sum t_copy tril unbind_copy var view_copy
+"""
+_DEFAULT_ONLY: Final = frozenset(_DEFAULT.split())
+# Kernels that want every tensor in one order, whichever.
+_ONE: Final = """
+abs add any argmax argmin atan2 bitwise_not cat clamp constant_pad_nd convolution cumsum div elu flip
+floor_divide fmod gelu glu hardtanh le leaky_relu logical_not logit masked_fill max maximum minimum mul
+neg permute_copy pow relu remainder roll round rsub select_copy select_scatter sigmoid sign slice_copy
+slice_scatter _softmax _log_softmax split_copy split_with_sizes_copy sub transpose_copy
+upsample_bilinear2d upsample_nearest2d where
+"""
+_ONE_ORDER: Final = frozenset(_ONE.split())
+
+
+def refused_order(name: str, orders: Iterable[Order]) -> str:
+    """Say why the kernel `namespace::packet.overload` refuses tensors in these orders, nothing where it does not."""
+    packet = name.partition("::")[2].partition(".")[0]
+    given = [order for order in orders if len(order) > 1]
+    others = [order for order in given if order != tuple(range(len(order)))]
+    if packet in _DEFAULT_ONLY and others:
+        return f"the kernel takes the default order of dimensions, not {list(others[0])}"
+    if packet in _ONE_ORDER and others and len(others) < len(given):
+        return f"the kernel takes one order of dimensions, not {list(others[0])} among others"
+    return ""
