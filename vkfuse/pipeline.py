@@ -189,7 +189,7 @@ def _plan(
     """Each program as the survey sees it, and the plan for its tables."""
     progress("planning")
     surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
-    return surveyed, plan(_exported(surveyed), runtime.operators, options.vulkan.lookup_layout)
+    return surveyed, plan(_exported(surveyed), runtime, options.vulkan.lookup_layout)
 
 
 def _prepare(

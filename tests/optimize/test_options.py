@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from outcome import worst_error
-from programs import LanguageModel, export, indices, lookup, quantize
+from programs import LanguageModel, export, indices, lookup, quantize, quantize_dynamic
 from torch import nn
 
 import vkfuse
@@ -96,6 +96,18 @@ def test_rows_that_a_mask_empties_in_half_precision(tmp_path):
     assert "mask-fills-raised" in {repair.code for repair in report.repairs}
     masks = [torch.zeros(2, 8).bool(), torch.tensor([[0] * 8, [0, 1] * 4]).bool()]
     assert worst_error(exported, path, [(scores, mask) for mask in masks]) < 1e-2
+
+
+def test_8da4w_with_more_rows_than_columns(tmp_path):
+    """Wrong on the device up to 1.4, so the rung below is taken there; from 1.5 on, and for fewer rows, it is fused."""
+    fused = "et_vk.linear_dq8ca_q4gsw.default"
+    for rows, runtime, wanted in ((64, "1.4", True), (65, "1.4", False), (65, "1.5", True)):
+        exported = export(quantize_dynamic(nn.Sequential(nn.Linear(64, 64))), torch.randn(rows, 64))
+        report = vkfuse.optimize(exported, tmp_path / "model.pte", baseline=NONE, runtime=runtime).report
+        assert (fused in report.delegation.vulkan) == wanted, (rows, runtime)
+        assert report.loadable.ok
+        assert report.verify.ok
+        assert report.tables[0].rung == "q4"
 
 
 def test_runtime_without_the_fused_lookup(tmp_path):

@@ -108,7 +108,7 @@ def test_the_plan_is_not_asked(monkeypatch, tmp_path):
 def test_no_bytes_no_proof(tmp_path):
     """A table that another file does not hold is proved by nothing there; of its own file it is exact."""
     exported = from_exported(_exported(lookup(2, 7))).exported
-    plans = planning.plan({"forward": exported}, find_runtime("1.5").operators)
+    plans = planning.plan({"forward": exported}, find_runtime("1.5"))
     vkfuse.optimize(exported, tmp_path / "own.pte", baseline=NONE, verify=False)
     other = export(quantize(Lookup(100, 96), nn.Embedding), indices(2, 7))
     vkfuse.optimize(other, tmp_path / "other.pte", baseline=NONE, verify=False)

@@ -112,7 +112,7 @@ def exported():
 
 def test_the_rewritten_program_runs_alike(exported):
     """Before any lowering, by the operators' own definitions: the numbers of the program, and the user's signature."""
-    plans = plan({"forward": exported}, find_runtime(DEFAULT).operators)
+    plans = plan({"forward": exported}, find_runtime(DEFAULT))
     rewritten = apply(exported, plans["forward"])
     targets = {str(node.target) for node in rewritten.graph.nodes}
     assert {"et_vk.embedding_q4gsw.default", "et_vk.linear_dq8ca_q4gsw.default"} <= targets

@@ -21,7 +21,7 @@ from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 PLACES = [(0, 0, 1), (0, 0, 128), (99, 31, 64), (50, 7, 16)]  # row, byte, bit that flips
 
-OPERATORS = find_runtime(DEFAULT).operators
+RUNTIME = find_runtime(DEFAULT)
 
 
 @cache
@@ -30,7 +30,7 @@ def _planned(build):
     torch.manual_seed(0)
     with quiet():
         exported = from_exported(build()).exported
-    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
+    (plan,) = planning.plan({"forward": exported}, RUNTIME)["forward"]
     return exported, Constants(exported), plan.decisions[0]
 
 
@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
 def test_nibbles_read_in_the_other_order_are_found():
     """Linear bytes marked as flat, and flat ones marked as linear, are no proof: each mark has one order."""
     exported, constants, linear = _planned(LOOKUP)
-    (planned,) = planning.plan({"forward": exported}, OPERATORS, LookupLayout.FLAT)["forward"]
+    (planned,) = planning.plan({"forward": exported}, RUNTIME, LookupLayout.FLAT)["forward"]
     for decision, marked in ((linear, True), (planned.decisions[0], False)):
         assert decision.proposal.pack.is_linear_weight == marked
         other = _spoiled(decision.proposal, is_linear_weight=not marked)
@@ -102,11 +102,11 @@ def test_a_rule_that_is_wrong_is_not_applied(monkeypatch):
     wrong = _flipped(decision.proposal, *PLACES[0])
     gathered = RULES[Consumer.GATHER][-1]
     monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong, gathered))
-    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
+    (plan,) = planning.plan({"forward": exported}, RUNTIME)["forward"]
     assert [d.rung for d in plan.decisions] == [Rung.GATHERED]
     assert [r.code for r in plan.decisions[0].refusals] == ["not-exact"]
     monkeypatch.setitem(RULES, Consumer.GATHER, (lambda *_: wrong,))
-    (plan,) = planning.plan({"forward": exported}, OPERATORS)["forward"]
+    (plan,) = planning.plan({"forward": exported}, RUNTIME)["forward"]
     assert [d.rung for d in plan.decisions] == [Rung.FOLDED]
 
 
@@ -118,7 +118,7 @@ def test_sites_of_one_table_are_planned_together():
     with quiet():
         quantize(quantize(module, nn.Embedding), nn.Linear)
         exported = from_exported(export(module, indices(2, 7))).exported
-    plans = planning.plan({"forward": exported}, OPERATORS)["forward"]
+    plans = planning.plan({"forward": exported}, RUNTIME)["forward"]
     consumers = [[d.site.consumer for d in plan.decisions] for plan in plans]
     assert consumers == [[Consumer.GATHER, Consumer.MATMUL], [Consumer.MATMUL]]
     packs = {d.proposal.pack.packed.numpy().tobytes() for d in plans[0].decisions}

@@ -17,7 +17,7 @@ GROUND = {"errors", "mapping", "signals", "streams"}  # what any may import
 # Each may import those that it names, the ground, and itself. What is not here puts the others together.
 ARROWS = {
     "output": set(),
-    "program": set(),
+    "program": {"pte", "runtime"},
     "glsl": {"output"},
     "pte": set(),
     "runtime": {"pte", "glsl"},
@@ -25,7 +25,7 @@ ARROWS = {
     "lint": {"pte", "runtime"},
     "measure": {"pte", "runtime", "glsl"},
     "report": {"pte", "runtime", "lint", "measure", "__version__"},
-    "rewrite": {"options", "program"},
+    "rewrite": {"options", "program", "runtime"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
     "verify": {
         "errors",
@@ -42,6 +42,7 @@ ARROWS = {
 }
 NARROW = {  # of a package, the only modules that another may import
     ("runtime", "pte"): {"vkfuse.pte.enums"},
+    ("program", "pte"): {"vkfuse.pte.enums"},
     ("runtime", "glsl"): {"vkfuse.glsl.variants"},
 }
 WITHOUT_TORCH = {*GROUND, "output", "glsl", "pte", "runtime", "options", "lint", "measure", "report"}

@@ -1,6 +1,5 @@
 """The operands of an edge graph's nodes, and why a node stays on the CPU."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -9,24 +8,13 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.pte.enums import VkDataType
+from vkfuse.program.tensors import described
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.judge import judge
-from vkfuse.runtime.operands import Operands, Symbol, Tensor, Value
+from vkfuse.runtime.operands import Operands, Symbol, Value
 from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.versions import Runtime
 
-# Types in a delegate, where 64 bits become 32; others are UNSET, which no shader has.
-_DTYPES: Final = {
-    torch.bool: VkDataType.BOOL,
-    torch.uint8: VkDataType.UINT8,
-    torch.int8: VkDataType.INT8,
-    torch.int32: VkDataType.INT32,
-    torch.int64: VkDataType.INT32,
-    torch.float16: VkDataType.FLOAT16,
-    torch.float32: VkDataType.FLOAT32,
-    torch.float64: VkDataType.FLOAT32,
-}
 _PLAIN: Final = (int, float, bool, str)
 
 
@@ -113,24 +101,5 @@ def _described(value: Any, *, constant: bool) -> Value:
     if isinstance(value, (list, tuple)):
         return tuple(_described(member, constant=constant) for member in value)
     if isinstance(value, torch.Tensor):
-        return _tensor(value, constant=constant)
+        return described(value, constant=constant)
     return Symbol() if isinstance(value, torch.SymInt) else value if isinstance(value, _PLAIN) else None
-
-
-def _tensor(value: torch.Tensor, *, constant: bool) -> Tensor:
-    order = tuple(value.dim_order())
-    return Tensor(
-        dims=tuple(_greatest(size) for size in value.shape),
-        dtype=_DTYPES.get(value.dtype, VkDataType.UNSET),
-        constant=constant,
-        dynamic=frozenset(at for at, size in enumerate(value.shape) if not isinstance(size, int)),
-        order=() if order == tuple(range(value.dim())) else order,
-    )
-
-
-def _greatest(size: Any) -> int:
-    """The upper bound of a size, without a guard on it."""
-    if isinstance(size, int):
-        return size
-    upper = size.node.shape_env.bound_sympy(size.node.expr).upper
-    return int(upper) if upper.is_Integer else sys.maxsize

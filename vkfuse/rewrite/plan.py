@@ -6,12 +6,17 @@ from dataclasses import replace
 from torch.export import ExportedProgram
 
 from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
+from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proof, Proposal, Refusal, Rung, TablePlan
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.folded_lookup import fold_lookup
+from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.survey import Consumer, Site, Table, survey
+from vkfuse.runtime.judge import judge
+from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.versions import Runtime
 
 _EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what the program computes, evaluated
 
@@ -21,10 +26,10 @@ Plans = tuple[TablePlan, ...]
 
 def plan(
     methods: Mapping[str, ExportedProgram],
-    operators: frozenset[str],
+    runtime: Runtime,
     layout: LookupLayout = DEFAULT_LAYOUT,
 ) -> dict[str, Plans]:
-    """A decision for each site of each table of each method, each with its proof; `operators` are the runtime's.
+    """A decision for each site of each table of each method, each with its proof, for a runtime.
 
     A table of several methods is laid out for all of them, so that they read the same bytes; `layout` is for those that
     are only looked up.
@@ -35,7 +40,7 @@ def plan(
     return {
         name: tuple(
             _planned(
-                replace(table, elsewhere=consumers[table.identity], layout=layout), constants[name], operators
+                replace(table, elsewhere=consumers[table.identity], layout=layout), constants[name], runtime
             )
             for table in found
         )
@@ -51,9 +56,9 @@ def _consumers(tables: Iterable[Table]) -> dict[Hashable, frozenset[Consumer]]:
     return found
 
 
-def _planned(table: Table, constants: Constants, operators: frozenset[str]) -> TablePlan:
+def _planned(table: Table, constants: Constants, runtime: Runtime) -> TablePlan:
     return TablePlan(
-        table=table, decisions=tuple(decide(site, table, constants, operators) for site in table.sites)
+        table=table, decisions=tuple(decide(site, table, constants, runtime) for site in table.sites)
     )
 
 
@@ -73,7 +78,7 @@ def before_fused_lookups(exported: ExportedProgram, plans: Plans) -> Plans:
     )
 
 
-def decide(site: Site, table: Table, constants: Constants, operators: frozenset[str]) -> Decision:
+def decide(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Decision:
     """The first rule whose rebuilt table is exact, else fold the table to floats."""
     refusals = _unreadable(site)
     for rule in RULES[site.consumer] if site.grid is not None else ():
@@ -81,8 +86,9 @@ def decide(site: Site, table: Table, constants: Constants, operators: frozenset[
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
             continue
-        if not operators.issuperset(outcome.operators):
-            refusals.append(_not_in_runtime(outcome, operators))
+        unfit = _not_in_runtime(outcome, runtime) or _not_on_this_input(site, outcome, runtime)
+        if unfit:
+            refusals.append(unfit)
             continue
         proof = prove(site, outcome, constants)
         if proof.kind == "exact":
@@ -118,13 +124,27 @@ def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusa
     )
 
 
-def _not_in_runtime(proposal: Proposal, operators: frozenset[str]) -> Refusal:
-    missing = ", ".join(name for name in proposal.operators if name not in operators)
+def _not_in_runtime(proposal: Proposal, runtime: Runtime) -> Refusal | None:
+    missing = [name for name in proposal.operators if name not in runtime.operators]
+    if not missing:
+        return None
     return Refusal(
         code="operator-not-in-runtime",
-        detail=f"the runtime has no {missing}",
+        detail=f"the runtime has no {', '.join(missing)}",
         hint="choose a newer runtime with --runtime",
     )
+
+
+def _not_on_this_input(site: Site, proposal: Proposal, runtime: Runtime) -> Refusal | None:
+    """What the runtime has against a fused matmul of the site's input, which becomes a matrix of its greatest sizes."""
+    if site.consumer is not Consumer.MATMUL or not proposal.operators:
+        return None
+    source = described(input_of(site).meta["val"])
+    matrix = replace(source, dims=(source.rows, *source.dims[-1:]))
+    call = Operands(operator=proposal.operators[0], values={"input": matrix})
+    faults = (o for o in judge(call, runtime) if o.code.effect in {"fails", "wrong"})
+    found = next(faults, None)
+    return None if found is None else Refusal(code=found.code, detail=found.detail, hint=found.code.remedy)
 
 
 def _not_exact(proposal: Proposal, proof: Proof) -> Refusal:
