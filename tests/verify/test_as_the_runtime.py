@@ -1,0 +1,126 @@
+"""What verify knows of ExecuTorch that torch's operators of the same names do not do."""
+
+import io
+
+import pytest
+import torch
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F401 - registers quantized_decomposed's lookups
+from torch import nn
+from torch.export import Dim, export
+
+from vkfuse.lower.quiet import quiet
+from vkfuse.pte import parse_pte
+from vkfuse.verify.dim_orders import refused_order
+from vkfuse.verify.errors import ExecutionError
+from vkfuse.verify.kernels import find_kernel
+from vkfuse.verify.session import run_file
+from vkfuse.verify.verify import verify_file
+
+IN_ORDER, CHANNELS_LAST, ROW = (0, 1, 2, 3), (0, 2, 3, 1), (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "orders", "refused"),
+    [
+        ("aten::_native_batch_norm_legit_no_training.out", [CHANNELS_LAST, ROW, CHANNELS_LAST], True),
+        ("aten::_native_batch_norm_legit_no_training.out", [IN_ORDER, ROW, IN_ORDER], False),
+        ("aten::mean.out", [CHANNELS_LAST, IN_ORDER], True),
+        ("aten::add.out", [CHANNELS_LAST, CHANNELS_LAST], False),
+        ("aten::add.out", [CHANNELS_LAST, IN_ORDER], True),
+        ("dim_order_ops::_clone_dim_order.out", [CHANNELS_LAST, IN_ORDER], False),
+    ],
+)
+def test_orders_of_dimensions(name, orders, refused):
+    """A CPU kernel takes the default order only, one order, or any; vectors have none."""
+    assert bool(refused_order(name, orders)) == refused
+
+
+@pytest.mark.parametrize(
+    ("packet", "bits"), [("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2)]
+)
+@pytest.mark.parametrize("zeros", [False, True])
+def test_lookups_of_quantized_decomposed(packet, bits, zeros):
+    """The kernel's own arithmetic agrees with the operator that ExecuTorch defines in Python."""
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    torch.manual_seed(0)
+    weight = torch.randint(low, high + 1, (9, 16), dtype=torch.int8) if bits == 8 else None
+    weight = torch.randint(0, 256, (9, 16 * bits // 8), dtype=torch.uint8) if weight is None else weight
+    scales = torch.rand(9, 2)
+    points = torch.randint(low, high, (9, 2)).float() if zeros else None
+    indices = torch.tensor([[0, 8], [3, 3]])
+    operator = getattr(torch.ops.quantized_decomposed, packet).default
+    (got,) = find_kernel(f"quantized_decomposed::{packet}.out", "here").run(
+        [weight, scales, points, low, high, indices, None]
+    )
+    torch.testing.assert_close(got, operator(weight, scales, points, low, high, indices))
+
+
+class _Squeezed(nn.Module):
+    """At a length of one the program itself drops the dimension."""
+
+    def forward(self, x):
+        return x.squeeze(0) * 2
+
+
+def _lowered(program):
+    with quiet():
+        manager = to_edge_transform_and_lower(program).to_executorch()
+    stream = io.BytesIO()
+    manager.write_to_file(stream)
+    return parse_pte(stream.getvalue())
+
+
+def _program(module, x, least, most):
+    return export(module, (x,), dynamic_shapes=({0: Dim("n", min=least, max=most)},))
+
+
+def test_lengths_that_a_program_does_not_take():
+    """One at which it raises, or returns other dimensions than it says, is no length of it; the next is tried."""
+    squeezed = _program(_Squeezed(), torch.randn(5, 3), 1, 8)
+    verdict = verify_file(_lowered(squeezed), squeezed)
+    assert verdict.status == "same"
+    assert all(
+        left.startswith("random") and "1 dimensions, 2 in the program" in left for left in verdict.skipped
+    )
+    assert "shortest" in {run.label for run in verdict.runs}
+
+
+def test_a_file_that_takes_less():
+    """A shorter bound than the program's fails, though every shorter input is right."""
+    x = torch.randn(5, 3)
+    file = _lowered(_program(_Squeezed(), x, 2, 8))
+    assert verify_file(file, _program(_Squeezed(), x, 2, 8)).ok
+    verdict = verify_file(file, _program(_Squeezed(), x, 2, 16))
+    assert verdict.status == "fails"
+    assert "may be 16 long in dimension 0, of the file only 8" in verdict.message
+
+
+class _Nothing(nn.Module):
+    def forward(self, x):
+        return x * 2, None
+
+
+def test_results_that_are_none():
+    """They are equal to None and to nothing else."""
+    program = export(_Nothing(), (torch.randn(3),))
+    verdict = verify_file(_lowered(program), program)
+    assert verdict.ok
+    assert [output.dtype for output in verdict.runs[0].outputs] == ["float32", "none"]
+
+
+class _Start(nn.Module):
+    def forward(self, x, start: int):
+        return x * start
+
+
+def test_numbers_as_inputs():
+    """The runtime takes the number that the file says; one that may change it says nothing of, and takes none."""
+    x = torch.randn(3)
+    fixed = run_file(_lowered(export(_Start(), (x, 5))))
+    torch.testing.assert_close(fixed((x, 5))[0], x * 5)
+    with pytest.raises(ExecutionError, match="input 1 is 6; the file says 5"):
+        fixed((x, 6))
+    changing = export(_Start(), (x, 5), dynamic_shapes={"x": None, "start": Dim.DYNAMIC})
+    verdict = verify_file(_lowered(changing), changing)
+    assert (verdict.status, "the file says None" in verdict.message) == ("fails", True)
