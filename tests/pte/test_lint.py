@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from build_graphs import site
+from measured_calls import CALLS, operands
 
 from vkfuse.errors import InputError
 from vkfuse.lint import faults, lint
@@ -316,8 +317,8 @@ def test_each_rule_fires_on_its_case_and_not_beside_it(wrong, right, expected):
 
 
 def test_every_rule_has_a_case():
-    """No rule stands untested: each yields something on one of the wrong calls, or in tests/lower/test_operands.py."""
-    calls = [case[0] for case in WRONG_AND_RIGHT]
+    """Each rule yields something on a wrong call here, on a measured one, or in tests/lower/test_operands.py."""
+    calls = [*(case[0] for case in WRONG_AND_RIGHT), *(operands(*call) for call, _ in CALLS)]
     rules = {rule for records in OPERATORS.values() for record in records for rule in record.rules}
     idle = {rule.__name__ for rule in rules if not any(list(rule(made)) for made in calls)}
     assert idle <= {"follows_no_sizes", "keeps_the_order", "row_sums_fit", "one_index"}

@@ -1,0 +1,95 @@
+"""Calls that were measured on the 1.5.0 runtime (main of 2026-08-22, Mesa lavapipe), wrong ones and right neighbours.
+
+`CALLS` are (name, operands by name, output where it counts) and the code, empty where the runtime is right.
+"""
+
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
+from vkfuse.runtime.operands import Operands, Tensor
+
+TEXTURE, BUFFER = (frozenset({kind}) for kind in (VkStorageType.TEXTURE_3D, VkStorageType.BUFFER))
+WIDTH, HEIGHT = VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.TENSOR_HEIGHT_PACKED
+
+
+def _t(*dims, dynamic=(), storages=TEXTURE, layout=WIDTH):
+    return Tensor(
+        dims=dims, dtype=VkDataType.FLOAT32, storages=storages, layout=layout, dynamic=frozenset(dynamic)
+    )
+
+
+def _conv(source, weight, *, stride=1, padding=0, groups=1, transposed=False):
+    rank = len(weight.dims) - 2
+    return "aten.convolution.default", {
+        "input": source,
+        "weight": weight,
+        "stride": (stride,) * rank,
+        "padding": (padding,) * rank,
+        "dilation": (1,) * rank,
+        "transposed": transposed,
+        "groups": groups,
+    }
+
+
+def _squeeze(source, *dims):
+    return "aten.squeeze_copy.dims", {"self": source, "dim": dims}
+
+
+def _norm(source):
+    given = {"input": source, "normalized_shape": source.dims[-1:], "weight": _t(1), "bias": _t(1)}
+    return "aten.native_layer_norm.default", given
+
+
+def _nearest(old, new, scales=None):
+    given = {"input": _t(1, 4, *old), "output_size": None if scales else new, "scale_factors": scales}
+    return "aten.upsample_nearest2d.vec", given, _t(1, 4, *new)
+
+
+def _where(condition, result):
+    return "aten.where.self", {"condition": condition, "self": result, "other": result}, result
+
+
+def _lookup(layout, storages=TEXTURE):
+    out = _t(1, 8, 64, layout=layout, storages=storages)
+    return "aten.embedding.default", {"weight": _t(20000, 64), "indices": _t(1, 8, layout=layout)}, out
+
+
+LONG = _t(1, 8, 32, dynamic=[2])
+CALLS = [
+    (_conv(LONG, _t(4, 8, 3), padding=1), "padding-lost"),
+    (_conv(_t(1, 8, 32), _t(4, 8, 3), padding=1), ""),
+    (_conv(LONG, _t(8, 1, 3), padding=1, groups=8), ""),
+    (_conv(LONG, _t(4, 8, 1), stride=2), "convolution-arguments"),
+    (_conv(LONG, _t(4, 8, 1)), ""),
+    (_conv(LONG, _t(4, 2, 1), groups=4), "convolution-groups"),
+    (_conv(_t(1, 8, 9, 9), _t(8, 1, 7, 7), padding=3, groups=8), "padding-lost"),
+    (_conv(_t(1, 8, 9, 9), _t(8, 1, 5, 5), padding=2, groups=8), ""),
+    (_conv(_t(1, 8, 9, 9, dynamic=[2]), _t(8, 1, 3, 3), padding=1, stride=2, groups=8), "padding-lost"),
+    (_conv(_t(1, 6, 9, 9), _t(6, 3, 3, 3), groups=2), "convolution-groups"),
+    (_conv(_t(1, 8, 9, 9), _t(16, 4, 3, 3), groups=2), ""),
+    (_conv(_t(1, 8, 9, 9), _t(16, 4, 1, 1), groups=2), "convolution-groups"),
+    (_conv(_t(1, 8, 9, 9), _t(8, 4, 3, 3), groups=2, transposed=True), "convolution-groups"),
+    (_squeeze(_t(1, 32, 16, dynamic=[1]), 0), "no-resize"),
+    (_squeeze(_t(1, 32, 16, dynamic=[1]), -3), "no-resize"),
+    (_squeeze(_t(1, 32, 16), 0), ""),
+    (_squeeze(_t(1, 32, 1, 16, dynamic=[1]), 2), ""),
+    (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), 0), ""),
+    (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), -3), "no-resize"),
+    (_norm(_t(2, 5, 9)), "layer-norm-width"),
+    (_norm(_t(2, 5, 12)), "layer-norm-width"),
+    (_norm(_t(2, 5, 8)), ""),
+    (_norm(_t(10, 9)), ""),
+    (_norm(_t(2, 5, 9, storages=BUFFER)), ""),
+    (_nearest((8, 8), (16, 24)), ""),
+    (_nearest((8, 8), (11, 8)), "nearest-by-centre"),
+    (_nearest((7, 8), (10, 12), (1.5, 1.5)), "upsample-scales"),
+    (_where(_t(32, 32), _t(1, 32, 32, dynamic=[1, 2])), "condition-rank"),
+    (_where(_t(32, 32), _t(1, 32, 32)), ""),
+    (_where(_t(1, 32, 32), _t(1, 32, 32, dynamic=[1, 2])), ""),
+    (_lookup(HEIGHT), "rows-across-texels"),
+    (_lookup(WIDTH), ""),
+    (_lookup(HEIGHT, BUFFER), ""),
+]
+
+
+def operands(name, values, output=None):
+    """What a rule is asked about."""
+    return Operands(operator=name, values=values, output=output)
