@@ -92,7 +92,7 @@ def optimize(
         report = Report(
             runtime=runtime.version,
             input=_inputs(programs),
-            output=describe_output(temporary, target),
+            output=describe_output(after.pte, str(target)),
             baseline=before.baseline,
             methods=methods,
             delegation=after.delegation,

@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 
 from vkfuse.measure.tables import Constant, constants_of, table_reads
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, Proof, Rung, TablePlan
@@ -40,10 +39,7 @@ def prove_file(
     pte: PteFile, programs: Mapping[str, ExportedProgram], plans: Mapping[str, Sequence[TablePlan]]
 ) -> dict[str, Proved]:
     """Return what a written file holds of the tables of each method; `programs` are those that `plans` are of."""
-    graphs = vulkan_graphs(pte)
-    return {
-        name: _Method(pte, graphs, name, exported).proved(plans[name]) for name, exported in programs.items()
-    }
+    return {name: _Method(pte, name, exported).proved(plans[name]) for name, exported in programs.items()}
 
 
 def proofs_of(proved: Iterable[Proved]) -> dict[Hashable, Proof | None]:
@@ -65,10 +61,10 @@ def _weakest(proofs: Sequence[Proof | None]) -> Proof | None:
 class _Method:
     """The tables of one method of the file, found by their content."""
 
-    def __init__(self, pte: PteFile, graphs: Graphs, method: str, exported: ExportedProgram) -> None:
+    def __init__(self, pte: PteFile, method: str, exported: ExportedProgram) -> None:
         self._exported, self._constants = exported, Constants(exported)
-        self._all = [*constants_of(pte, graphs, method)]
-        self._stored = [*stored_tables(read for read in table_reads(pte, graphs) if read.method == method)]
+        self._all = [*constants_of(pte, method)]
+        self._stored = [*stored_tables(read for read in table_reads(pte) if read.method == method)]
         self._digests: dict[str, str] = {}
         self._checks: dict[str, TableCheck] = {}
         self._read: set[int] = set()

@@ -1,14 +1,12 @@
 """`vkfuse report NEW.pte [BASE.pte]`: what is in a file, and what changed since another."""
 
-import hashlib
 from pathlib import Path
 
 from vkfuse.errors import InputError
-from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
-from vkfuse.report.build import baseline_of, measure
+from vkfuse.report.build import baseline_of, describe_output, measure
 from vkfuse.report.diff import diff_of
-from vkfuse.report.model import OutputFile, Report
+from vkfuse.report.model import Report
 from vkfuse.report.render import Format, render, rendered
 from vkfuse.runtime.versions import DEFAULT, find_runtime
 
@@ -24,7 +22,7 @@ def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) ->
     before = None if base is None else measure(read_pte(base), runtime)
     return Report(
         runtime=target.version,
-        output=_output(after.pte),
+        output=describe_output(after.pte),
         baseline=None if before is None else baseline_of("file", before),
         delegation=after.delegation,
         methods=after.methods,
@@ -36,8 +34,3 @@ def report_files(new: Path, base: Path | None = None, runtime: str = DEFAULT) ->
         diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),
     )
-
-
-def _output(pte: PteFile) -> OutputFile:
-    """Return the size and hash of what was read."""
-    return OutputFile(path=pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())

@@ -9,8 +9,9 @@ from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.findings import Finding, FindingKind
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
+from vkfuse.pte.once import once_a_file
 from vkfuse.pte.sites import Site, site_of
-from vkfuse.pte.vulkan import BACKEND_ID, Graphs, OperatorCall, VkTensor, VulkanGraph, vulkan_graphs
+from vkfuse.pte.vulkan import BACKEND_ID, OperatorCall, VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.border import border_shaders
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.judge import judge, missing
@@ -42,10 +43,10 @@ _CASTS: Final = {
 }
 
 
-def lint(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> tuple[Finding, ...]:
+@once_a_file
+def lint(pte: PteFile, runtime: str = DEFAULT) -> tuple[Finding, ...]:
     """Return what `runtime` fails on or gets wrong, each finding once. InputError, FormatError."""
-    graphs = vulkan_graphs(pte) if graphs is None else graphs
-    target = find_runtime(runtime)
+    graphs, target = vulkan_graphs(pte), find_runtime(runtime)
     findings: dict[Finding, None] = {}
     for method in pte.methods:
         findings.update(dict.fromkeys((*_kernels(method), *_external_tensors(method))))
@@ -77,10 +78,10 @@ class Blame:
     objection: Objection
 
 
-def blame(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> Iterator[Blame]:
+def blame(pte: PteFile, runtime: str = DEFAULT) -> Iterator[Blame]:
     """Yield each faulty operator call; findings of the file as a whole have none. InputError, FormatError."""
     target = find_runtime(runtime)
-    for (method, index), graph in (vulkan_graphs(pte) if graphs is None else graphs).items():
+    for (method, index), graph in vulkan_graphs(pte).items():
         delegate = next(m for m in pte.methods if m.name == method).delegates[index]
         reader = Reader(site_of(delegate, graph, f"{method}/{index}"))
         for call in graph.chain:

@@ -27,9 +27,9 @@ class Part:
     order: int
 
 
-def parts(pte: PteFile, *, graphs: Graphs | None = None) -> Iterator[Part]:
+def parts(pte: PteFile) -> Iterator[Part]:
     """Yield all bytes in file order, each once. FormatError where a Vulkan blob is malformed."""
-    claims = [*_claims(pte, vulkan_graphs(pte) if graphs is None else graphs)]
+    claims = [*_claims(pte, vulkan_graphs(pte))]
     order = {id(claim): number for number, claim in enumerate(claims)}
     for piece in divide(claims):
         claim = piece.claim
@@ -42,10 +42,10 @@ def parts(pte: PteFile, *, graphs: Graphs | None = None) -> Iterator[Part]:
         )
 
 
-def ledger(pte: PteFile, *, graphs: Graphs | None = None) -> tuple[LedgerEntry, ...]:
+def ledger(pte: PteFile) -> tuple[LedgerEntry, ...]:
     """Return the labels of all bytes, the largest first. FormatError where a Vulkan blob is malformed."""
     totals: dict[tuple[str, str], LedgerEntry] = {}
-    for part in parts(pte, graphs=graphs):
+    for part in parts(pte):
         entry = LedgerEntry(label=part.label, kind=part.kind, bytes=part.at.size)
         known = totals.get((entry.kind, entry.label))
         if known is not None:

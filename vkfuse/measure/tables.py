@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
+from vkfuse.pte.once import once_a_file
 from vkfuse.pte.values import Bool, Int
-from vkfuse.pte.vulkan import Graphs, OperatorCall, VkTensor, VkValue, VulkanGraph
+from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.kernels import KERNELS
 from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.operators.moves import PREPACK
@@ -60,17 +62,19 @@ class TableRead:
         return self.weight, *(() if self.scales is None else (self.scales,)), *self.also
 
 
-def table_reads(pte: PteFile, graphs: Graphs) -> Iterator[TableRead]:
-    """Yield every read of a table, those of delegates first, in the order of the file."""
-    for (method, index), graph in graphs.items():
-        yield from _vulkan_reads(graph, method, f"{method}/{index}")
-    for of in pte.methods:
-        yield from _cpu_reads(of)
+@once_a_file
+def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
+    """Return every read of a table, those of delegates first, in the order of the file."""
+    vulkan = (
+        _vulkan_reads(graph, method, f"{method}/{index}")
+        for (method, index), graph in vulkan_graphs(pte).items()
+    )
+    return tuple(chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods))))
 
 
-def constants_of(pte: PteFile, graphs: Graphs, method: str) -> Iterator[Constant]:
+def constants_of(pte: PteFile, method: str) -> Iterator[Constant]:
     """Yield every constant tensor of a method and of its delegates."""
-    for (name, index), graph in graphs.items():
+    for (name, index), graph in vulkan_graphs(pte).items():
         for value in graph.values if name == method else ():
             if isinstance(value, VkTensor) and value.constant:
                 yield _of_delegate(graph, value, f"{name}/{index}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor
-from vkfuse.pte.vulkan import Graphs, vulkan_graphs
+from vkfuse.pte.vulkan import vulkan_graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +19,15 @@ class Placement:
     cpu: Mapping[str, int]
 
 
-def placement(pte: PteFile, *, graphs: Graphs | None = None, method: str | None = None) -> Placement:
+def placement(pte: PteFile, *, method: str | None = None) -> Placement:
     """Count calls over all methods, or of one, each instruction once. FormatError where a Vulkan blob is malformed."""
-    graphs = vulkan_graphs(pte) if graphs is None else graphs
     methods = [known for known in pte.methods if method in {None, known.name}]
     backends = Counter(delegate.id for known in methods for delegate in known.delegates)
     vulkan = Counter(
-        call.name for (name, _), graph in graphs.items() if method in {None, name} for call in graph.chain
+        call.name
+        for (name, _), graph in vulkan_graphs(pte).items()
+        if method in {None, name}
+        for call in graph.chain
     )
     cpu = Counter(name for known in methods for name in kernel_names(known))
     return Placement(

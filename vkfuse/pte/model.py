@@ -5,7 +5,7 @@ Indices are checked by the reader: `args`, `ids`, `inputs` and `outputs` index `
 Source: schema/program.fbs of ExecuTorch 1.5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -239,6 +239,7 @@ class PteFile:
     inline_delegates: tuple[Extent, ...]
     inline_constants: tuple[Extent, ...]
     external: Mapping[str, memoryview] = field(repr=False)
+    derived: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def size(self) -> int:

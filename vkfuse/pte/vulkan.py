@@ -16,6 +16,7 @@ from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType, enumerat
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.once import once_a_file
 from vkfuse.pte.program import checked
 from vkfuse.pte.scalars import read_scalar
 from vkfuse.pte.segments import cut
@@ -132,6 +133,7 @@ class VulkanGraph:
 Graphs = Mapping[tuple[str, int], VulkanGraph]
 
 
+@once_a_file
 def vulkan_graphs(pte: PteFile) -> Graphs:
     """Decode every Vulkan delegate, by (method, index of the delegate). FormatError."""
     named_data, budget = pte.named_data, Budget.of_size(pte.size)

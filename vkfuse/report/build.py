@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -13,7 +12,6 @@ from vkfuse.measure.ledger import ledger
 from vkfuse.pte.delegation import placement
 from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.vulkan import Graphs, vulkan_graphs
 from vkfuse.report.file_tables import tables_of
 from vkfuse.report.lookups import embedded_shaders, lookups_of
 from vkfuse.report.model import (
@@ -41,11 +39,10 @@ def delegation_of(
     reasons: Reasons = _NO_REASONS,
     *,
     runtime: str = DEFAULT,
-    graphs: Graphs | None = None,
     method: str | None = None,
 ) -> Delegation:
     """Return where operators of all methods, or of one, run; `reasons` by functional name (`aten.add.Scalar`) say why."""
-    placed = placement(pte, graphs=graphs, method=method)
+    placed = placement(pte, method=method)
     registered = find_runtime(runtime).operators
     return Delegation(
         subgraphs=placed.subgraphs,
@@ -84,9 +81,9 @@ def _packet(kernel: str) -> str:
     return "" if packet.startswith("executorch_prim.") else packet
 
 
-def loadable_of(pte: PteFile, runtime: str = DEFAULT, *, graphs: Graphs | None = None) -> Loadable:
+def loadable_of(pte: PteFile, runtime: str = DEFAULT) -> Loadable:
     """Return whether `runtime` loads the file and computes what it says. InputError, FormatError."""
-    return judged(lint(pte, runtime, graphs=graphs))
+    return judged(lint(pte, runtime))
 
 
 def judged(findings: tuple[Finding, ...]) -> Loadable:
@@ -99,24 +96,16 @@ def judged(findings: tuple[Finding, ...]) -> Loadable:
 _ABSENT: Final = (Code.NOT_REGISTERED, Code.NO_SHADER, Code.NO_KERNEL)
 
 
-def describe_output(path: Path, shown: Path | None = None, sha256: str = "") -> OutputFile:
-    """Return the size and hash of the file at `path`, named as `shown`."""
-    digest = sha256 or _sha256(path)
-    return OutputFile(path=str(shown or path), bytes=path.stat().st_size, sha256=digest)
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def describe_output(pte: PteFile, path: str = "") -> OutputFile:
+    """Return the size and hash of a file that was read, named as `path` where that is another."""
+    return OutputFile(path=path or pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Everything that a report says of one file, each delegate decoded once."""
+    """Everything that a report says of one file, as far as its bytes tell."""
 
     pte: PteFile
-    graphs: Graphs
     delegation: Delegation
     methods: tuple[MethodRow, ...]
     loadable: Loadable
@@ -130,22 +119,20 @@ def measure(
     pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reasons] = _NO_METHODS
 ) -> Measured:
     """Measure a file for a runtime; `reasons` for operators on the CPU by method. InputError, FormatError."""
-    graphs = vulkan_graphs(pte)
-    delegation = partial(delegation_of, pte, runtime=runtime, graphs=graphs)
+    delegation = partial(delegation_of, pte, runtime=runtime)
     every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
     return Measured(
         pte=pte,
-        graphs=graphs,
         delegation=delegation(every),
         methods=tuple(
             MethodRow(name=m.name, delegation=delegation(reasons.get(m.name, _NO_REASONS), method=m.name))
             for m in pte.methods
         ),
-        loadable=loadable_of(pte, runtime, graphs=graphs),
-        tables=tables_of(pte, graphs),
-        lookups=lookups_of(pte, graphs),
-        shaders=embedded_shaders(graphs),
-        ledger=ledger(pte, graphs=graphs),
+        loadable=loadable_of(pte, runtime),
+        tables=tables_of(pte),
+        lookups=lookups_of(pte),
+        shaders=embedded_shaders(pte),
+        ledger=ledger(pte),
     )
 
 

@@ -5,7 +5,6 @@ from typing import Final
 
 from vkfuse.measure.ledger import Part, parts
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.vulkan import Graphs
 from vkfuse.report.labels import merged
 from vkfuse.report.model import ContentChange
 
@@ -15,9 +14,9 @@ ORDER: Final = "order of the parts"
 Views = list[memoryview]
 
 
-def content_changes(new: tuple[PteFile, Graphs], base: tuple[PteFile, Graphs]) -> tuple[ContentChange, ...]:
+def content_changes(new: PteFile, base: PteFile) -> tuple[ContentChange, ...]:
     """Return the labels that hold as many bytes in both files, and others; the most bytes first."""
-    after, before = _by_label(*new), _by_label(*base)
+    after, before = _by_label(new), _by_label(base)
     changes = [
         _change(label, kind, views, before[kind, label])
         for (kind, label), views in after.items()
@@ -31,10 +30,10 @@ def order_change(new: memoryview, base: memoryview) -> ContentChange:
     return _change(ORDER, "program", [new], [base])
 
 
-def _by_label(pte: PteFile, graphs: Graphs) -> Mapping[tuple[str, str], Views]:
+def _by_label(pte: PteFile) -> Mapping[tuple[str, str], Views]:
     """Return the bytes of each label, part by part in the order of use."""
     found: dict[tuple[str, str], Views] = {}
-    for part in sorted(parts(pte, graphs=graphs), key=_place):
+    for part in sorted(parts(pte), key=_place):
         views = found.setdefault((part.kind, merged(part.label)), [])
         views.append(pte.data[part.at.offset : part.at.end])
     return found

@@ -39,7 +39,7 @@ def diff_of(new: Measured, base: Measured) -> Diff:
 
 def _contents(new: Measured, base: Measured, sizes: tuple[SizeChange, ...]) -> tuple[ContentChange, ...]:
     """Return the labels of other content; where no label is another, the order is."""
-    changes = content_changes((new.pte, new.graphs), (base.pte, base.graphs))
+    changes = content_changes(new.pte, base.pte)
     return changes if changes or sizes else (order_change(new.pte.data, base.pte.data),)
 
 
@@ -113,7 +113,7 @@ def _table_hashes(side: Measured, names: AbstractSet[str]) -> dict[str, tuple[by
     """Hashes of the constants of tables by name, in the order of their use."""
     found: dict[str, tuple[bytes, ...]] = {}
     known: dict[str, bytes] = {}
-    for read in table_reads(side.pte, side.graphs) if names else ():
+    for read in table_reads(side.pte) if names else ():
         if read.weight.shown not in names:
             continue
         for constant in read.constants:

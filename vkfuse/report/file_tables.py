@@ -10,17 +10,16 @@ from typing import Final
 
 from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.vulkan import Graphs
 from vkfuse.report.model import Rung, TableRow
 
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
 _INTEGERS: Final = ("int8", "uint8")
 
 
-def tables_of(pte: PteFile, graphs: Graphs) -> tuple[TableRow, ...]:
+def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
     """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
     found: dict[str, _Read] = {}
-    for read in map(_read, table_reads(pte, graphs)):
+    for read in map(_read, table_reads(pte)):
         found[read.row.name] = _together(found.get(read.row.name), read)
     rows = (replace(read.row, bytes_after=sum(read.parts.values())) for read in found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))

@@ -7,19 +7,19 @@ from vkfuse.measure.shaders import stored_shaders
 from vkfuse.measure.tables import constant_name
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.sites import Site, site_of
-from vkfuse.pte.vulkan import Graphs, VkTensor
+from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
 from vkfuse.report.model import EmbeddedShader, LookupRow
 from vkfuse.runtime.operators.lookup import FUSED, dispatches
 from vkfuse.runtime.versions import lines_with
 
 
-def lookups_of(pte: PteFile, graphs: Graphs) -> tuple[LookupRow, ...]:
+def lookups_of(pte: PteFile) -> tuple[LookupRow, ...]:
     """Return a row for each fused lookup, in the order of the file."""
     return tuple(
         row
         for method in pte.methods
         for index, delegate in enumerate(method.delegates)
-        if (graph := graphs.get((method.name, index))) is not None
+        if (graph := vulkan_graphs(pte).get((method.name, index))) is not None
         for row in _lookups(site_of(delegate, graph, f"{method.name}/{index}"), method.name)
     )
 
@@ -34,10 +34,10 @@ def _lookups(site: Site, method: str) -> Iterator[LookupRow]:
             yield LookupRow(table=name, method=method, where=site.where, shaders=shaders)
 
 
-def embedded_shaders(graphs: Graphs) -> tuple[EmbeddedShader, ...]:
+def embedded_shaders(pte: PteFile) -> tuple[EmbeddedShader, ...]:
     """Return the shaders that delegates carry, one row for equal ones."""
     places: dict[tuple[str, str, int], dict[str, None]] = {}
-    for (method, index), graph in graphs.items():
+    for (method, index), graph in vulkan_graphs(pte).items():
         for stored in stored_shaders(graph):
             key = (stored.name, stored.sha256, stored.constant.length)
             places.setdefault(key, {})[f"{method}/{index}"] = None

@@ -23,7 +23,7 @@ from vkfuse.pte.model import (
 )
 from vkfuse.pte.reader import read_pte
 from vkfuse.pte.sites import site_of
-from vkfuse.pte.vulkan import VulkanGraph, vulkan_graphs
+from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
 from vkfuse.verify.dim_orders import refused_order
@@ -44,7 +44,7 @@ Noted = Mapping[Code, tuple[str, ...]]
 class Session:
     """A method, loaded once and called often; mutable buffers keep their values until `reset`."""
 
-    def __init__(self, pte: PteFile, method: str, graphs: Mapping[tuple[str, int], VulkanGraph]) -> None:
+    def __init__(self, pte: PteFile, method: str) -> None:
         register_operators()
         self.method = _method(pte, method)
         self._memory = Memory(self.method)
@@ -58,9 +58,7 @@ class Session:
         self._written = set(self._constants)
         self._noted: dict[Code, dict[str, None]] = {}
         self._kernels: dict[int, CpuKernel] = {}
-        self._delegates = {
-            index: self._delegate(index, graphs) for index in range(len(self.method.delegates))
-        }
+        self._delegates = {index: self._delegate(pte, index) for index in range(len(self.method.delegates))}
 
     @property
     def noted(self) -> Noted:
@@ -287,8 +285,8 @@ class Session:
             self._memory.write(index, value)
             self._written.add(index)
 
-    def _delegate(self, index: int, graphs: Mapping[tuple[str, int], VulkanGraph]) -> GraphRun | None:
-        graph = graphs.get((self.method.name, index))
+    def _delegate(self, pte: PteFile, index: int) -> GraphRun | None:
+        graph = vulkan_graphs(pte).get((self.method.name, index))
         if graph is None:
             return None
         site = site_of(self.method.delegates[index], graph, f"{self.method.name}/{index}")
@@ -326,12 +324,11 @@ def run_file(source: Path | str | PteFile, method: str = "forward", *, runtime: 
     None) would refuse it, CannotVerifyError for an operator that has no definition here.
     """
     pte = source if isinstance(source, PteFile) else read_pte(source)
-    graphs = vulkan_graphs(pte)
-    findings = lint(pte, graphs=graphs) if runtime is None else lint(pte, runtime, graphs=graphs)
+    findings = lint(pte) if runtime is None else lint(pte, runtime)
     fatal = tuple(finding for finding in faults(findings) if finding.effect == "fails")
     if fatal:
         raise NotLoadableError(fatal)
-    return Session(pte, method, graphs)
+    return Session(pte, method)
 
 
 def _method(pte: PteFile, name: str) -> Method:

@@ -14,7 +14,6 @@ from vkfuse.measure.tables import table_reads
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
-from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.versions import DEFAULT
 from vkfuse.verify.audit import audit
@@ -138,7 +137,7 @@ def _taken(
 
 def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
     """Return a check of each table that a method reads."""
-    reads = (read for read in table_reads(source, vulkan_graphs(source)) if read.method == method)
+    reads = (read for read in table_reads(source) if read.method == method)
     return tuple(audit(stored_tables(reads), wanted_tables(exported)))
 
 
