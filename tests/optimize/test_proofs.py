@@ -11,8 +11,8 @@ import vkfuse
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, LookupLayout, VulkanOptions
 from vkfuse.pipeline import inspect
+from vkfuse.pipeline.proofs import proofs_of, prove_method
 from vkfuse.program.load import from_exported
-from vkfuse.proofs import proofs_of, prove_file
 from vkfuse.pte import read_pte
 from vkfuse.report.model import Proof
 from vkfuse.rewrite import decisions
@@ -113,7 +113,11 @@ def test_no_bytes_no_proof(tmp_path):
     other = export(quantize(Lookup(100, 96), nn.Embedding), indices(2, 7))
     vkfuse.optimize(other, tmp_path / "other.pte", baseline=NONE, verify=False)
     found = [
-        [*proofs_of(prove_file(read_pte(tmp_path / name), {"forward": exported}, plans).values()).values()]
+        [
+            *proofs_of(
+                [prove_method(read_pte(tmp_path / name), "forward", exported, plans["forward"])]
+            ).values()
+        ]
         for name in ("own.pte", "other.pte")
     ]
     assert found == [[decisions.Proof(kind="exact", max_abs_error=0.0)], [None]]

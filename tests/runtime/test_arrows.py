@@ -39,6 +39,18 @@ ARROWS = {
         "rewrite",
         "__version__",
     },
+    "pipeline": {
+        "options",
+        "output",
+        "program",
+        "pte",
+        "runtime",
+        "measure",
+        "report",
+        "rewrite",
+        "lower",
+        "verify",
+    },
 }
 NARROW = {  # of a package, the only modules that another may import
     ("runtime", "pte"): {"vkfuse.pte.enums"},

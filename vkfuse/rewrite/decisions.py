@@ -88,6 +88,11 @@ class Decision:
     folded: Hashable = None
 
     @property
+    def constants(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that the rewrite stores."""
+        return self.proposal.constants if self.proposal is not None else ()
+
+    @property
     def how(self) -> tuple[str, ...]:
         """Codes of what the rewrite needed."""
         return self.proposal.how if self.proposal is not None else ()

@@ -4,13 +4,13 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from vkfuse.measure.tables import NAME_DIGITS
+from vkfuse.pipeline.method import Methods
+from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.report.model import LookupRow, Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content
-from vkfuse.rewrite.decisions import Decision, TablePlan
+from vkfuse.rewrite.decisions import Decision
 from vkfuse.rewrite.grids import Grid
 
 _RUNGS: Mapping[decisions.Rung, Rung] = {
@@ -18,9 +18,6 @@ _RUNGS: Mapping[decisions.Rung, Rung] = {
     decisions.Rung.GATHERED: "gathered",
     decisions.Rung.FOLDED: "folded",
 }
-
-
-Plans = Mapping[str, Sequence[TablePlan]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,46 +28,46 @@ class _Made:
     decision: Decision
 
 
-Proofs = Mapping[Hashable, decisions.Proof | None]
-
-
-def table_rows(plans: Plans, before: Plans, proofs: Proofs | None = None) -> tuple[TableRow, ...]:
-    """A row for each table of all methods, the largest first.
-
-    `before` is the plan of the baseline, empty where it is another file; `proofs` are of the written file, None where
-    nothing is written.
-    """
-    names = {p.table.identity: p.table.name for made in reversed([*plans.values()]) for p in made}
+def table_rows(methods: Methods, before: Methods) -> tuple[TableRow, ...]:
+    """A row for each table of all methods, the largest first; `before` is empty where the baseline is another file."""
+    names = _names(methods)
     sizes = {identity: _bytes(made) for identity, made in _by_table(before).items()}
+    shown = [m.proved for m in methods if m.proved is not None]
+    proofs = proofs_of(shown)
     rows = [
         replace(
             _row(names[identity], made, sizes.get(identity)),
-            proof=None if proofs is None else _proof(proofs.get(identity)),
+            proof=_proof(proofs.get(identity)) if shown else None,
         )
-        for identity, made in _by_table(plans).items()
+        for identity, made in _by_table(methods).items()
     ]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
 
 
-def named_lookups(lookups: Sequence[LookupRow], plans: Plans) -> tuple[LookupRow, ...]:
+def named_lookups(lookups: Sequence[LookupRow], methods: Methods) -> tuple[LookupRow, ...]:
     """Lookups as the file has them, each with its table's name in place of the first digits of its bytes' SHA-256."""
     names = {
         content(constant)[0][:NAME_DIGITS]: plan.table.name
-        for made in reversed([*plans.values()])
-        for plan in made
+        for m in reversed(methods)
+        for plan in m.plans
         for decision in plan.decisions
-        for constant in _constants(decision)[:1]
+        for constant in decision.constants[:1]
     }
     return tuple(replace(row, table=names.get(row.table, row.table)) for row in lookups)
 
 
-def _by_table(plans: Plans) -> dict[Hashable, list[_Made]]:
+def _names(methods: Methods) -> dict[Hashable, str]:
+    """The name of each table in the first method that has it."""
+    return {plan.table.identity: plan.table.name for m in reversed(methods) for plan in m.plans}
+
+
+def _by_table(methods: Methods) -> dict[Hashable, list[_Made]]:
     """All decisions about each table."""
     found: dict[Hashable, list[_Made]] = {}
-    for method, made in plans.items():
-        for plan in made:
-            decisions = (_Made(method=method, decision=decision) for decision in plan.decisions)
-            found.setdefault(plan.table.identity, []).extend(decisions)
+    for m in methods:
+        for plan in m.plans:
+            made = (_Made(method=m.name, decision=decision) for decision in plan.decisions)
+            found.setdefault(plan.table.identity, []).extend(made)
     return found
 
 
@@ -130,13 +127,9 @@ def _proof(proof: decisions.Proof | None) -> Proof:
 def _bytes(made: Sequence[_Made]) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
     taken = [m.decision for m in made]
-    stored = {content(t): t.numel() * t.element_size() for d in taken for t in _constants(d)}
+    stored = {content(t): t.numel() * t.element_size() for d in taken for t in d.constants}
     folded = {d.folded: _folded_bytes(d) for d in taken if d.proposal is None}
     return sum(stored.values()) + sum(folded.values())
-
-
-def _constants(decision: Decision) -> tuple[torch.Tensor, ...]:
-    return decision.proposal.constants if decision.proposal is not None else ()
 
 
 def _folded_bytes(decision: Decision) -> int:

@@ -35,11 +35,9 @@ class Proved:
     proofs: Mapping[Hashable, tuple[Proof | None, ...]]
 
 
-def prove_file(
-    pte: PteFile, programs: Mapping[str, ExportedProgram], plans: Mapping[str, Sequence[TablePlan]]
-) -> dict[str, Proved]:
-    """Return what a written file holds of the tables of each method; `programs` are those that `plans` are of."""
-    return {name: _Method(pte, name, exported).proved(plans[name]) for name, exported in programs.items()}
+def prove_method(pte: PteFile, method: str, exported: ExportedProgram, plans: Iterable[TablePlan]) -> Proved:
+    """Return what a written file holds of the tables of a method; `exported` is the program that `plans` are of."""
+    return _Search(pte, method, exported).proved(plans)
 
 
 def proofs_of(proved: Iterable[Proved]) -> dict[Hashable, Proof | None]:
@@ -58,7 +56,7 @@ def _weakest(proofs: Sequence[Proof | None]) -> Proof | None:
     )
 
 
-class _Method:
+class _Search:
     """The tables of one method of the file, found by their content."""
 
     def __init__(self, pte: PteFile, method: str, exported: ExportedProgram) -> None:
@@ -104,7 +102,7 @@ class _Method:
 
     def _compared(self, table: Stored, other: Wanted, decision: Decision) -> Difference:
         """Compare a table of the file with the program's once for all sites that are alike."""
-        key = (table.where, other.consumer, decision.folded, *map(content, _constants(decision)))
+        key = (table.where, other.consumer, decision.folded, *map(content, decision.constants))
         if key not in self._known:
             self._known[key] = compared(table, other)
         return self._known[key]
@@ -152,10 +150,6 @@ class _Method:
         if constant.name not in self._digests:
             self._digests[constant.name] = hashlib.sha256(constant.data or b"").hexdigest()
         return self._digests[constant.name]
-
-
-def _constants(decision: Decision) -> tuple[torch.Tensor, ...]:
-    return decision.proposal.constants if decision.proposal is not None else ()
 
 
 def _digests(tensor: torch.Tensor) -> frozenset[str]:

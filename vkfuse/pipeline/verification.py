@@ -1,65 +1,59 @@
 """Run the methods of a written file against their programs, and say what came out."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 
 from vkfuse.errors import CheckFailedError
-from vkfuse.options import Options
-from vkfuse.program.load import Program
-from vkfuse.proofs import Proved
-from vkfuse.pte import read_pte
+from vkfuse.options import Options, Progress
+from vkfuse.pipeline.method import Method, Methods
+from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Verify
 from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 
-def verify_methods(
-    written: Path, programs: Mapping[str, Program], proved: Mapping[str, Proved], options: Options
-) -> dict[str, Verification]:
-    """Run the written bytes of each method on its program's example inputs, where it has any.
+def verified(methods: Methods, pte: PteFile, options: Options, progress: Progress) -> Methods:
+    """Each method with its verification, where it was asked for and possible.
 
-    What they hold of the tables is `proved` before.
-
-    Raises CheckFailedError where they differ.
+    Raises CheckFailedError where the written bytes compute something else than the program.
     """
-    pte = read_pte(written)
-    tolerance = Tolerance(arithmetic=torch.float16 if options.vulkan.fp16 else None)
-    found = {}
-    for name, program in programs.items():
-        if program.example_inputs is None:
-            continue
-        chosen = VerifyOptions(
-            method=name,
-            runtime=options.runtime,
-            seeds=1,
-            tolerance=tolerance,
-            tables=proved[name].checks,
-        )
-        found[name] = verify_file(pte, program.exported, chosen)
-        _check(name, found[name])
-    return found
+    if not options.verify or all(m.program.example_inputs is None for m in methods):
+        return methods
+    progress("verifying")
+    return tuple(replace(m, verification=_verification(m, pte, options)) for m in methods)
 
 
-def _check(method: str, verification: Verification) -> None:
-    if verification.ok or verification.status == "cannot-verify":
-        return
+def _verification(method: Method, pte: PteFile, options: Options) -> Verification | None:
+    """Run the written bytes of a method on its program's example inputs, where it has any."""
+    if method.program.example_inputs is None:
+        return None
+    chosen = VerifyOptions(
+        method=method.name,
+        runtime=options.runtime,
+        seeds=1,
+        tolerance=Tolerance(arithmetic=torch.float16 if options.vulkan.fp16 else None),
+        tables=None if method.proved is None else method.proved.checks,
+    )
+    found = verify_file(pte, method.program.exported, chosen)
+    if found.ok or found.status == "cannot-verify":
+        return found
     raise CheckFailedError(
-        f"{method} of the lowered file does not compute what its program does: {verification.message}",
-        hint=verification.hint or "--no-verify writes it all the same",
+        f"{method.name} of the lowered file does not compute what its program does: {found.message}",
+        hint=found.hint or "--no-verify writes it all the same",
     )
 
 
-def verify_row(program: Program, verification: Verification | None, options: Options) -> Verify:
+def verify_row(method: Method, options: Options) -> Verify:
     """What the report says of one method."""
-    if verification is not None:
-        return verification.summary()
+    if method.verification is not None:
+        return method.verification.summary()
     why = (
         "the program stores no example inputs"
-        if options.verify and program.example_inputs is None
+        if options.verify and method.program.example_inputs is None
         else "not asked for"
     )
     return Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(why,))
@@ -89,9 +83,9 @@ def _largest(errors: Iterable[float | None]) -> float | None:
     return max(known, key=lambda error: (math.isnan(error), error), default=None)
 
 
-def deviations(verifications: Iterable[Verification]) -> Iterator[str]:
+def deviations(methods: Methods) -> Iterator[str]:
     """What the runtime computes differently from torch by its own design, with the largest measured deviation."""
-    runs = [run for verification in verifications for run in verification.runs if run.reason]
+    runs = [run for m in methods if m.verification is not None for run in m.verification.runs if run.reason]
     for reason in dict.fromkeys(run.reason for run in runs):
         worst = max(run.eager_rel or 0.0 for run in runs if run.reason == reason)
         yield f"up to {worst:.2g} of the largest value off torch by the runtime's design: {reason}"

@@ -1,0 +1,89 @@
+"""The report, put together from the methods, the file and the one before."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vkfuse.lower.state import state_notes
+from vkfuse.options import Options
+from vkfuse.pipeline.baseline import Before
+from vkfuse.pipeline.cost import Meter
+from vkfuse.pipeline.method import Methods, as_given, to_lower
+from vkfuse.pipeline.tables import named_lookups, table_rows
+from vkfuse.pipeline.verification import deviations, together, verify_row
+from vkfuse.report.build import Measured, describe_output
+from vkfuse.report.diff import diff_of
+from vkfuse.report.model import Diff, InputFile, MethodRow, RepairRow, Report
+from vkfuse.runtime.versions import Runtime, find_runtime
+
+
+def report_of_plan(methods: Methods, before: Methods, runtime: Runtime, meter: Meter) -> Report:
+    """What a plan would make of each table, `before` being the plan without fused lookups."""
+    return Report(
+        runtime=runtime.version,
+        input=_inputs(methods),
+        methods=tuple(MethodRow(name=m.name, input=m.input) for m in methods),
+        tables=table_rows(methods, before),
+        cost=meter.cost(),
+    )
+
+
+def report_of_file(
+    methods: Methods, after: Measured, before: Before, target: Path, options: Options, meter: Meter
+) -> Report:
+    """What was written, to be found at `target`, against the file before."""
+    runtime = find_runtime(options.runtime)
+    rows = tuple(_method_rows(methods, after, options))
+    return Report(
+        runtime=runtime.version,
+        input=_inputs(methods),
+        output=describe_output(after.pte, str(target)),
+        baseline=before.baseline,
+        methods=rows,
+        delegation=after.delegation,
+        loadable=after.loadable,
+        tables=table_rows(methods, before.methods),
+        lookups=named_lookups(after.lookups, methods),
+        shaders=after.shaders,
+        repairs=tuple(_repair_rows(methods)),
+        verify=together(row.verify for row in rows if row.verify is not None),
+        cost=meter.cost(),
+        ledger=after.ledger,
+        diff=None if before.measured is None else _diff(after, before.measured),
+        notes=(
+            *((runtime.note,) if runtime.note else ()),
+            *state_notes(as_given(methods), to_lower(methods)),
+            *deviations(methods),
+        ),
+    )
+
+
+def _inputs(methods: Methods) -> InputFile | None:
+    """The files that programs were read from, as one: paths and the sum of bytes; None for programs in memory."""
+    files = [m.input for m in methods if m.input is not None]
+    if not files:
+        return None
+    return InputFile(path=", ".join(f.path for f in files), bytes=sum(f.bytes for f in files))
+
+
+def _method_rows(methods: Methods, after: Measured, options: Options) -> Iterator[MethodRow]:
+    """A row for each method, in the order given."""
+    written = {row.name: row for row in after.methods}
+    for m in methods:
+        yield replace(written[m.name], input=m.input, verify=verify_row(m, options))
+
+
+def _repair_rows(methods: Methods) -> Iterator[RepairRow]:
+    """A row for each node that a repair changed."""
+    for method, repaired in [
+        *((m.name, m.surveyed) for m in methods),
+        *((m.name, m.prepared) for m in methods),
+    ]:
+        for made in repaired.repairs:
+            for node in made.nodes:
+                yield RepairRow(code=made.code, node=node, detail=made.detail, method=method)
+
+
+def _diff(after: Measured, before: Measured) -> Diff:
+    """What changed in the files; tables have rows of their own, by name."""
+    return replace(diff_of(after, before), tables=())

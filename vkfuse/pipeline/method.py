@@ -1,0 +1,79 @@
+"""One record a method: from its program to what the written bytes showed of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch.export import ExportedProgram
+
+from vkfuse.options import Options
+from vkfuse.pipeline.proofs import Proved, prove_method
+from vkfuse.program.load import Program
+from vkfuse.pte.model import PteFile
+from vkfuse.report.model import InputFile
+from vkfuse.rewrite.apply import apply
+from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
+from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, after_tables, repair
+from vkfuse.runtime.versions import Runtime
+from vkfuse.verify.verdict import Verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method: its program as given, as the survey saw it with a plan for each table, and as it is to be lowered.
+
+    `prepared` is `surveyed` until the plans are applied; `proved` and `verification` are None until a file shows something.
+    """
+
+    name: str
+    program: Program
+    surveyed: Repaired
+    plans: Plans
+    prepared: Repaired
+    proved: Proved | None = None
+    verification: Verification | None = None
+
+    @property
+    def input(self) -> InputFile | None:
+        """The file that the program was read from, None for one in memory."""
+        of = self.program
+        return None if of.bytes is None else InputFile(path=of.name, bytes=of.bytes)
+
+
+Methods = tuple[Method, ...]
+
+
+def planned(programs: Mapping[str, Program], runtime: Runtime, options: Options) -> Methods:
+    """Each program as the survey sees it, and the plan for its tables."""
+    surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
+    exported = {name: repaired.exported for name, repaired in surveyed.items()}
+    plans = plan(exported, runtime, options.vulkan.lookup_layout)
+    return tuple(
+        Method(name=name, program=program, surveyed=of, plans=plans[name], prepared=of)
+        for (name, program), of in zip(programs.items(), surveyed.values(), strict=True)
+    )
+
+
+def folded(methods: Methods) -> Methods:
+    """The methods as they were planned before there was a fused lookup."""
+    return tuple(replace(m, plans=before_fused_lookups(m.surveyed.exported, m.plans)) for m in methods)
+
+
+def prepared(methods: Methods, options: Options) -> Methods:
+    """Each method with its plans applied, repaired."""
+    rules = after_tables(half=options.vulkan.fp16)
+    return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
+
+
+def proved(methods: Methods, pte: PteFile) -> Methods:
+    """Each method with what a written file holds of its tables."""
+    return tuple(replace(m, proved=prove_method(pte, m.name, m.surveyed.exported, m.plans)) for m in methods)
+
+
+def as_given(methods: Methods) -> dict[str, ExportedProgram]:
+    """The programs by the names of their methods."""
+    return {m.name: m.program.exported for m in methods}
+
+
+def to_lower(methods: Methods) -> dict[str, ExportedProgram]:
+    """What is lowered, by the names of the methods."""
+    return {m.name: m.prepared.exported for m in methods}

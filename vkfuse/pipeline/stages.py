@@ -1,0 +1,138 @@
+"""The order of the stages: load, plan, rewrite, lower, read back, prove, verify, compare, report. Prints nothing."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from vkfuse.lower.loadable import lower_loadable
+from vkfuse.lower.lowering import Lowered
+from vkfuse.lower.quiet import quiet
+from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.output import Publication, write
+from vkfuse.pipeline.assembly import report_of_file, report_of_plan
+from vkfuse.pipeline.baseline import baseline_file, baseline_made
+from vkfuse.pipeline.cost import Meter
+from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
+from vkfuse.pipeline.verification import verified
+from vkfuse.program.check import Checked
+from vkfuse.program.load import Program, from_exported, load
+from vkfuse.program.methods import METHOD, checked_methods
+from vkfuse.pte import read_pte
+from vkfuse.pte.model import PteFile
+from vkfuse.report.build import Measured, measure
+from vkfuse.report.model import Report
+from vkfuse.runtime.versions import find_runtime
+
+Source = Path | str | Checked | ExportedProgram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run made: the report and, of `optimize`, the path that was written."""
+
+    report: Report
+    output: Path | None
+
+
+def optimize(
+    source: Source | Mapping[str, Source],
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda _stage: None,
+    into: Path | None = None,
+    **changes: Any,
+) -> Result:
+    """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
+
+    A mapping gives several programs by the names of their methods; what they share is stored once. A program by itself
+    is the method "forward". `changes` are options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
+
+    Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
+    compute something else than the program; then `output` is what it was before. A caller that publishes the file itself,
+    together with others, writes it `into` a temporary of its own.
+    """
+    chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
+    runtime = find_runtime(chosen.runtime)
+    given = baseline_file(chosen)
+    with _published(into, target, source, chosen) as temporary:
+        programs = _programs(source, chosen, progress)
+        with quiet(verbose=chosen.verbose):
+            progress("planning")
+            methods = prepared(planned(programs, runtime, chosen), chosen)
+            after = _write_loadable(methods, temporary, target, chosen, progress)
+            methods = verified(proved(methods, after.pte), after.pte, chosen, progress)
+            before = given or baseline_made(methods, chosen, progress)
+        report = report_of_file(methods, after, before, target, chosen, meter)
+    return Result(report=report, output=target)
+
+
+@contextlib.contextmanager
+def _published(
+    into: Path | None, target: Path, source: Source | Mapping[str, Source], options: Options
+) -> Iterator[Path]:
+    """The file to write: `into`, which the caller publishes, or one that becomes `target` at the end."""
+    if into is not None:
+        yield into
+        return
+    sources = source.values() if isinstance(source, Mapping) else [source]
+    baselines = [] if isinstance(options.baseline, BaselineChoice) else [options.baseline]
+    with Publication() as publication:
+        for path in (read for read in [*sources, *baselines] if isinstance(read, Path | str)):
+            publication.reads("input", Path(path))
+        yield publication.file(target, "output")
+
+
+def inspect(
+    source: Source | Mapping[str, Source],
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda _stage: None,
+    **changes: Any,
+) -> Result:
+    """The plan for one program or several without lowering: each table, its verdict and what it would take."""
+    chosen, meter = (options or Options()).changed(changes), Meter()
+    runtime = find_runtime(chosen.runtime)
+    programs = _programs(source, chosen, progress)
+    with quiet(verbose=chosen.verbose):
+        progress("planning")
+        methods = planned(programs, runtime, chosen)
+        before = folded(methods)
+    return Result(report=report_of_plan(methods, before, runtime, meter), output=None)
+
+
+def _programs(
+    source: Source | Mapping[str, Source], options: Options, progress: Progress
+) -> dict[str, Program]:
+    """Each method's program, in the order given."""
+    sources = checked_methods(source if isinstance(source, Mapping) else {METHOD: source})
+    progress("loading")
+    with quiet(verbose=options.verbose):
+        return {name: _program(of, options) for name, of in sources.items()}
+
+
+def _program(source: Source, options: Options) -> Program:
+    if isinstance(source, ExportedProgram):
+        return from_exported(source)
+    of = source if isinstance(source, Checked) else Path(source)
+    return load(of, allow_pickle=options.allow_pickle, max_memory=options.max_memory)
+
+
+def _write_loadable(
+    methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
+) -> Measured:
+    """Lower, write and read back until the runtime can load the file; the last reading is what all others look at.
+
+    Raises LoweringError that names what is left.
+    """
+
+    def written(lowered: Lowered) -> PteFile:
+        write(temporary, lowered.write, target)
+        return read_pte(temporary)
+
+    lowered, pte = lower_loadable(to_lower(methods), options, written, progress)
+    return measure(pte, options.runtime, reasons=lowered.reasons)
