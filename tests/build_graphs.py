@@ -1,7 +1,8 @@
 """Small Vulkan graphs in memory, as lint reads them."""
 
+from vkfuse.pte.delegates import VulkanDelegate
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
-from vkfuse.pte.sites import Site
+from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VulkanGraph
 
@@ -24,4 +25,6 @@ def site(values=(), chain=(), input_ids=(), output_ids=()):
         flatbuffer_at=_NOWHERE,
         bytes_at=_NOWHERE,
     )
-    return Site(where="forward/0", graph=graph, default_storage=VkStorageType.TEXTURE_3D)
+    return VulkanDelegate(
+        place=Place("forward", 0), graph=graph, at=_NOWHERE, default_storage=VkStorageType.TEXTURE_3D
+    )

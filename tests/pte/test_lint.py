@@ -12,6 +12,7 @@ from vkfuse.lint.operands import Reader, operands_of
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.findings import Finding
+from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Double, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor
 from vkfuse.runtime.border import border_shaders
@@ -430,8 +431,8 @@ def test_wrong_files_have_the_measured_findings(files):
     """Stock's files that fail at load, or are silently wrong, with the reason."""
     unfused = lint(read_pte(files / "unfused.pte"))
     assert [(f.kind, f.name, f.where, f.code, f.effect) for f in unfused] == [
-        ("operator", "torchao.dequantize_affine.default", "forward/0", "not-registered", "fails"),
-        ("operator", "aten.embedding.default", "forward/0", "not-a-constant", "fails"),
+        ("operator", "torchao.dequantize_affine.default", Place("forward", 0), "not-registered", "fails"),
+        ("operator", "aten.embedding.default", Place("forward", 0), "not-a-constant", "fails"),
     ]
     (rows,) = lint(read_pte(files / "rows.pte"))
     assert (rows.code, rows.effect) == ("indices-more-than-one-row", "wrong")
@@ -498,7 +499,7 @@ def test_kernels_outside_the_portable_library_are_notes(files):
         Finding(
             kind="cpu-kernel",
             name="quantized_decomposed::embedding_4bit.out",
-            where="forward",
+            where=Place("forward"),
             code="needs-quantized-kernels",
             hint="link the quantized kernels",
             effect="note",

@@ -166,9 +166,9 @@ def test_vulkan_graph_equals_upstreams(files, name):
     pte = read_pte(files / f"{name}.pte")
     graphs = vulkan_graphs(pte)
     assert len(graphs) == sum(len(method.delegates) for method in pte.methods)
-    for (method, index), graph in graphs.items():
-        (delegates,) = (m.delegates for m in pte.methods if m.name == method)
-        check_graph(graph, delegates[index].processed)
+    for place, graph in graphs.items():
+        (delegates,) = (m.delegates for m in pte.methods if m.name == place.method)
+        check_graph(graph, delegates[place.delegate].processed)
         for constant in graph.constants:
             assert constant.named
             assert bytes(constant.data) == bytes(pte.named_data[constant.named_key])

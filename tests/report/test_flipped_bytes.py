@@ -65,7 +65,7 @@ def test_one_byte_is_counted(files):
     """The row of a changed weight says where, how many bytes, and that its table holds other numbers."""
     data = (files / "fused.pte").read_bytes()
     pte = parse_pte(data)
-    (weight,) = (part for part in parts(pte) if "embedding_q4gsw weight" in part.label)
+    (weight,) = (part for part in parts(pte) if "embedding_q4gsw weight" in str(part.label))
     changed = bytearray(data)
     changed[weight.at.offset + 5] ^= 0x10
     diff = diff_of(measure(parse_pte(bytes(changed))), measure(pte))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vkfuse.errors import VkfuseError
 from vkfuse.pte import parse_pte, vulkan_graphs
+from vkfuse.pte.place import Place
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError
 from vkfuse.verify.kernels import find_kernel
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -29,7 +30,7 @@ def _regions(data):
     """Where the program's and the delegates' flatbuffers stand; twice the delegates', which hold the graphs."""
     pte = parse_pte(data)
     delegate = pte.methods[0].delegates[0].processed_at
-    graph = vulkan_graphs(pte)[pte.methods[0].name, 0]
+    graph = vulkan_graphs(pte)[Place(pte.methods[0].name, 0)]
     inside = (delegate.offset, delegate.offset + graph.flatbuffer_at.end)
     return [(pte.program_at.offset, pte.program_at.end), inside, inside]
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from vkfuse.lint.operands import Reader
+from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.findings import Finding, FindingKind
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
-from vkfuse.pte.sites import Site, site_of
-from vkfuse.pte.vulkan import BACKEND_ID, OperatorCall, VkTensor, VulkanGraph, vulkan_graphs
+from vkfuse.pte.place import Place
+from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.border import border_shaders
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.judge import judge, missing
@@ -46,19 +47,18 @@ _CASTS: Final = {
 @once_a_file
 def lint(pte: PteFile, runtime: str = DEFAULT) -> tuple[Finding, ...]:
     """Return what `runtime` fails on or gets wrong, each finding once. InputError, FormatError."""
-    graphs, target = vulkan_graphs(pte), find_runtime(runtime)
+    delegates, target = vulkan_delegates(pte), find_runtime(runtime)
     findings: dict[Finding, None] = {}
     for method in pte.methods:
         findings.update(dict.fromkeys((*_kernels(method), *_external_tensors(method))))
-        for index, delegate in enumerate(method.delegates):
-            where = f"{method.name}/{index}"
-            graph = graphs.get((method.name, index))
-            if graph is None:
-                findings.update(dict.fromkeys(_foreign(delegate.id, where)))
+        for index, of in enumerate(method.delegates):
+            place = Place(method.name, index)
+            if place not in delegates:
+                other = _finding("format", of.id, place, Code.OTHER_BACKEND, "its blob is not checked")
+                findings[other] = None
                 continue
-            site = site_of(delegate, graph, where)
-            findings.update(dict.fromkeys(_delegate(site, target)))
-            findings.update(dict.fromkeys(_boundary(method, index, graph, where)))
+            delegate = delegates[place]
+            findings.update(dict.fromkeys((*_delegate(delegate, target), *_boundary(method, delegate))))
     return tuple(findings)
 
 
@@ -69,10 +69,9 @@ def faults(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blame:
-    """A fault of one operator call: `method` and `delegate` say where, `node_id` is the call's own number there."""
+    """A fault of one operator call in the delegate `where`; `node_id` is the call's own number there."""
 
-    method: str
-    delegate: int
+    where: Place
     node_id: int
     operator: str
     objection: Objection
@@ -81,18 +80,13 @@ class Blame:
 def blame(pte: PteFile, runtime: str = DEFAULT) -> Iterator[Blame]:
     """Yield each faulty operator call; findings of the file as a whole have none. InputError, FormatError."""
     target = find_runtime(runtime)
-    for (method, index), graph in vulkan_graphs(pte).items():
-        delegate = next(m for m in pte.methods if m.name == method).delegates[index]
-        reader = Reader(site_of(delegate, graph, f"{method}/{index}"))
-        for call in graph.chain:
+    for delegate in vulkan_delegates(pte).values():
+        reader = Reader(delegate)
+        for call in delegate.graph.chain:
             for objection in judge(reader.operands(call), target):
                 if objection.code.effect in _FAULTS:
                     yield Blame(
-                        method=method,
-                        delegate=index,
-                        node_id=call.node_id,
-                        operator=call.name,
-                        objection=objection,
+                        where=delegate.place, node_id=call.node_id, operator=call.name, objection=objection
                     )
 
 
@@ -102,71 +96,68 @@ def _kernels(method: Method) -> Iterator[Finding]:
     for name in dict.fromkeys(kernel_names(method)):
         library = libraries.get(name)
         if library is None:
-            yield _finding("cpu-kernel", name, method.name, Code.NO_KERNEL)
+            yield _finding("cpu-kernel", name, Place(method.name), Code.NO_KERNEL)
         elif library not in _ALWAYS_LINKED:
-            yield _finding("cpu-kernel", name, method.name, _TO_LINK[library])
+            yield _finding("cpu-kernel", name, Place(method.name), _TO_LINK[library])
 
 
-def _foreign(backend: str, where: str) -> Iterator[Finding]:
-    """Yield a note on a delegate that only another backend can judge."""
-    if backend != BACKEND_ID:
-        yield _finding("format", backend, where, Code.OTHER_BACKEND, "its blob is not checked")
-
-
-def _delegate(site: Site, target: Runtime) -> Iterator[Finding]:
+def _delegate(delegate: VulkanDelegate, target: Runtime) -> Iterator[Finding]:
     """Operators, shaders, rules and constants of one Vulkan delegate."""
-    reader, graph = Reader(site), site.graph
+    reader, graph = Reader(delegate), delegate.graph
     names = border_shaders(reader.tensors(graph.input_ids), reader.tensors(graph.output_ids))
     for objection in missing(names, target):
-        yield _of_call(objection, "", site)
+        yield _of_call(objection, "", delegate)
     for call in graph.chain:
-        yield from _operator(reader, call, site, target)
-    yield from _external_constants(site)
+        yield from _operator(reader, call, delegate, target)
+    yield from _external_constants(delegate)
 
 
-def _operator(reader: Reader, call: OperatorCall, site: Site, target: Runtime) -> Iterator[Finding]:
+def _operator(
+    reader: Reader, call: OperatorCall, delegate: VulkanDelegate, target: Runtime
+) -> Iterator[Finding]:
     """Yield what is wrong with one operator call; what depends on values only a run can tell."""
     if not call.args:
-        yield _finding("operator", call.name, site.where, Code.NO_OUTPUT, "an operator without arguments")
+        yield _finding("operator", call.name, delegate.place, Code.NO_OUTPUT, "an operator without arguments")
     for objection in judge(reader.operands(call), target):
         if objection.code.effect != "depends":
-            yield _of_call(objection, call.name, site)
+            yield _of_call(objection, call.name, delegate)
 
 
-def _of_call(objection: Objection, operator: str, site: Site) -> Finding:
+def _of_call(objection: Objection, operator: str, delegate: VulkanDelegate) -> Finding:
     """Return an objection to a call, or with no operator to the border, as a finding."""
     code, detail = objection.code, objection.detail
     if code is Code.NO_SHADER:
         asks = f"asked for by {operator or 'the inputs and outputs'}"
-        return _finding("shader", detail, site.where, code, asks, operator)
-    return _finding("operator", operator, site.where, code, detail, operator)
+        return _finding("shader", detail, delegate.place, code, asks, operator)
+    return _finding("operator", operator, delegate.place, code, detail, operator)
 
 
 def _external_tensors(method: Method) -> Iterator[Finding]:
     """Yield a note for a program's tensors that only a .ptd can supply."""
     tensors = (value for value in method.values if isinstance(value, Tensor) and value.external)
-    yield from _external(sum(tensor.data is None for tensor in tensors), method.name)
+    yield from _external(sum(tensor.data is None for tensor in tensors), Place(method.name))
 
 
-def _external_constants(site: Site) -> Iterator[Finding]:
+def _external_constants(delegate: VulkanDelegate) -> Iterator[Finding]:
     """Yield a note for a delegate's constants that only a .ptd can supply."""
-    yield from _external(sum(constant.data is None for constant in site.graph.constants), site.where)
+    yield from _external(sum(constant.data is None for constant in delegate.graph.constants), delegate.place)
 
 
-def _external(count: int, where: str) -> Iterator[Finding]:
+def _external(count: int, where: Place) -> Iterator[Finding]:
     """Yield a note for `count` constants."""
     if count:
         yield _finding("format", f"{count} constants", where, Code.EXTERNAL_CONSTANTS)
 
 
-def _boundary(method: Method, index: int, graph: VulkanGraph, where: str) -> Iterator[Finding]:
+def _boundary(method: Method, delegate: VulkanDelegate) -> Iterator[Finding]:
     """Yield what VulkanBackend::execute refuses: a number of arguments, a type that it does not convert."""
+    graph, where = delegate.graph, delegate.place
     ids = (*graph.input_ids, *graph.output_ids)
     inputs = [graph.values[value] for value in graph.input_ids]
     if any(isinstance(value, VkTensor) and value.constant for value in inputs):
         yield _finding("format", "inputs", where, Code.CONSTANT_INPUT)
     for call in method.instructions:
-        if not isinstance(call, DelegateCall) or call.delegate_index != index:
+        if not isinstance(call, DelegateCall) or call.delegate_index != where.delegate:
             continue
         if len(call.args) != len(ids):
             detail = f"the graph declares {len(ids)} inputs and outputs, the call supplies {len(call.args)}"
@@ -189,7 +180,7 @@ def _conversion(outside: object, inside: object) -> str:
 
 
 def _finding(
-    kind: FindingKind, name: str, where: str, code: Code, detail: str = "", operator: str = ""
+    kind: FindingKind, name: str, where: Place, code: Code, detail: str = "", operator: str = ""
 ) -> Finding:
     """Return a finding with the effect of its code, and what helps."""
     effect = "note" if code.effect == "depends" else code.effect

@@ -1,6 +1,6 @@
 """The operands of a written file's calls, as the runtime's records know them by name."""
 
-from vkfuse.pte.sites import Site
+from vkfuse.pte.delegates import VulkanDelegate
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue
 from vkfuse.runtime.operands import Operands, Symbol, Tensor, Value
@@ -10,8 +10,8 @@ from vkfuse.runtime.operators import record_of
 class Reader:
     """Reads the values of one delegate, each once."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, delegate: VulkanDelegate) -> None:
+        self._delegate = delegate
         self._known: dict[int, Value] = {}
 
     def operands(self, call: OperatorCall) -> Operands:
@@ -27,7 +27,7 @@ class Reader:
 
     def _value(self, index: int) -> Value:
         if index not in self._known:
-            self._known[index] = self._read(self._site.graph.values[index])
+            self._known[index] = self._read(self._delegate.graph.values[index])
         return self._known[index]
 
     def _read(self, value: VkValue) -> Value:
@@ -39,7 +39,7 @@ class Reader:
             case SymInt():
                 return Symbol()
             case ValueList():
-                return tuple(self._member(self._site.graph.values[index]) for index in value.ids)
+                return tuple(self._member(self._delegate.graph.values[index]) for index in value.ids)
             case VkTensor():
                 return self._tensor(value)
         return None
@@ -53,12 +53,12 @@ class Reader:
             dims=tensor.dims,
             dtype=tensor.dtype,
             constant=tensor.constant,
-            storages=frozenset({self._site.storage(tensor)}),
+            storages=frozenset({self._delegate.storage(tensor)}),
             layout=tensor.layout,
             staging=tensor.staging_dtype,
         )
 
 
-def operands_of(site: Site, call: OperatorCall) -> Operands:
+def operands_of(delegate: VulkanDelegate, call: OperatorCall) -> Operands:
     """Return the operands of one call."""
-    return Reader(site).operands(call)
+    return Reader(delegate).operands(call)

@@ -79,8 +79,8 @@ def _blamed(lowered: Lowered, pte: PteFile, runtime: str) -> KeptOff:
 
 
 def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
-    handles = lowered.handles(pte, each.method, each.delegate, each.node_id)
-    known = [n for n in lowered.delegated if n.method == each.method and n.handle != NO_HANDLE]
+    handles = lowered.handles(pte, each.where, each.node_id)
+    known = [n for n in lowered.delegated if n.method == each.where.method and n.handle != NO_HANDLE]
     behind = [node for node in known if node.handle in handles]
     alike = [node for node in behind if node.operator == each.operator]
     return alike or [node for node in behind if not node.fused]

@@ -17,6 +17,7 @@ from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
 from vkfuse.lower.state import initialized, shared_state
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
+from vkfuse.pte.place import Place
 from vkfuse.runtime.codes import Objection
 
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
@@ -32,15 +33,18 @@ class Lowered:
     reasons: Mapping[str, Mapping[str, Objection]]
     delegated: tuple[Node, ...] = ()
 
-    def handles(self, pte: PteFile, method: str, delegate: int, node_id: int) -> tuple[int, ...]:
+    def handles(self, pte: PteFile, where: Place, node_id: int) -> tuple[int, ...]:
         """Debug handles of an operator call in the file that this wrote: of the nodes that it came from."""
-        instructions = next(m for m in pte.methods if m.name == method).instructions
+        instructions = next(m for m in pte.methods if m.name == where.method).instructions
         calls = [
             at
             for at, instruction in enumerate(instructions)
-            if isinstance(instruction, DelegateCall) and instruction.delegate_index == delegate
+            if isinstance(instruction, DelegateCall) and instruction.delegate_index == where.delegate
         ]
-        maps = (self.manager.delegate_map.get(method, {}).get(at, {}).get("delegate_map", {}) for at in calls)
+        maps = (
+            self.manager.delegate_map.get(where.method, {}).get(at, {}).get("delegate_map", {})
+            for at in calls
+        )
         return tuple(handle for known in maps for handle in known.get(node_id, ()))
 
     def write(self, stream: IO[bytes]) -> None:

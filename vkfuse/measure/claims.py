@@ -1,11 +1,48 @@
 """Who owns each byte: claims on a file may nest, repeat and overlap; the smallest claim on a byte wins."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from typing import Final
 
 from vkfuse.pte.findings import LedgerKind
+from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
+
+_NAMED_USES: Final = 3  # that a label spells out
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What bytes are for: in a delegate of `backend` at a place, or in the file."""
+
+    what: str
+    backend: str = ""
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        """`vulkan:forward/2 graph`."""
+        return self.what if self.place is None else f"{self.backend}:{self.place} {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The uses of the same bytes, as one text."""
+
+    uses: tuple[Use, ...]
+
+    def __str__(self) -> str:
+        """`shared: a + b + c + 2 more`."""
+        if len(self.uses) == 1:
+            return str(self.uses[0])
+        more = len(self.uses) - _NAMED_USES
+        text = "shared: " + " + ".join(map(str, self.uses[:_NAMED_USES]))
+        return f"{text} + {more} more" if more > 0 else text
+
+    @property
+    def merged(self) -> str:
+        """`vulkan:forward graph`: without the numbers of delegates, which shift from file to file."""
+        return str(Label(tuple(replace(u, place=u.place and Place(u.place.method)) for u in self.uses)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +51,7 @@ class Claim:
 
     at: Extent
     kind: LedgerKind
-    label: str
+    label: Label
 
 
 @dataclass(frozen=True, slots=True)

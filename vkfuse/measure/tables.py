@@ -8,6 +8,7 @@ from typing import Final
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
+from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.kernels import KERNELS
@@ -41,13 +42,12 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRead:
-    """One read of a table: `where` is the call (`forward/0:3` in a delegate, `forward:3` on the CPU).
+    """One read of a table: `where` is the call, in a delegate or on the CPU.
 
     `low_first` is the layout of a packed weight, None where the operator has but one.
     """
 
-    method: str
-    where: str
+    where: Place
     operator: str
     reader: Table
     weight: Constant
@@ -65,26 +65,23 @@ class TableRead:
 @once_a_file
 def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     """Return every read of a table, those of delegates first, in the order of the file."""
-    vulkan = (
-        _vulkan_reads(graph, method, f"{method}/{index}")
-        for (method, index), graph in vulkan_graphs(pte).items()
-    )
+    vulkan = (_vulkan_reads(graph, place) for place, graph in vulkan_graphs(pte).items())
     return tuple(chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods))))
 
 
 def constants_of(pte: PteFile, method: str) -> Iterator[Constant]:
     """Yield every constant tensor of a method and of its delegates."""
-    for (name, index), graph in vulkan_graphs(pte).items():
-        for value in graph.values if name == method else ():
+    for place, graph in vulkan_graphs(pte).items():
+        for value in graph.values if place.method == method else ():
             if isinstance(value, VkTensor) and value.constant:
-                yield _of_delegate(graph, value, f"{name}/{index}")
+                yield _of_delegate(graph, value, place)
     for of in pte.methods:
         for given in of.values if of.name == method else ():
             if isinstance(given, Tensor) and given.constant:
                 yield _of_program(given)
 
 
-def _vulkan_reads(graph: VulkanGraph, method: str, place: str) -> Iterator[TableRead]:
+def _vulkan_reads(graph: VulkanGraph, place: Place) -> Iterator[TableRead]:
     """Yield the reads in one delegate."""
     copies = {c.args[1]: c.args[0] for c in graph.chain if c.name == PREPACK and len(c.args) > 1}
     for number, call in enumerate(graph.chain):
@@ -96,8 +93,7 @@ def _vulkan_reads(graph: VulkanGraph, method: str, place: str) -> Iterator[Table
         if table is None or weight is None:
             continue
         yield TableRead(
-            method=method,
-            where=f"{place}:{number}",
+            where=place.at(number),
             operator=call.name,
             reader=table,
             weight=weight,
@@ -118,7 +114,7 @@ def _value(graph: VulkanGraph, call: OperatorCall, position: int | None) -> VkVa
 
 
 def _argument(
-    graph: VulkanGraph, call: OperatorCall, position: int | None, copies: Mapping[int, int], place: str
+    graph: VulkanGraph, call: OperatorCall, position: int | None, copies: Mapping[int, int], place: Place
 ) -> Constant | None:
     """Return an argument that is a constant, or the copy of one."""
     if position is None or position >= len(call.args):
@@ -152,8 +148,7 @@ def _cpu_reads(method: Method) -> Iterator[TableRead]:
         if table is None or weight is None:
             continue
         yield TableRead(
-            method=method.name,
-            where=f"{method.name}:{number}",
+            where=Place(method.name, call=number),
             operator=operator.full_name,
             reader=table,
             weight=weight,
@@ -170,7 +165,7 @@ def _of_call(method: Method, call: KernelCall, position: int | None) -> Constant
     return _of_program(value) if isinstance(value, Tensor) and value.constant else None
 
 
-def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: str) -> Constant:
+def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: Place) -> Constant:
     """Return a constant of a delegate, named by its key in the named data or by where it stands."""
     return Constant(
         name=constant_name(graph, tensor, place, digits=None),
@@ -183,7 +178,7 @@ def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: str) -> Constant:
 
 
 def constant_name(
-    graph: VulkanGraph, tensor: VkTensor, where: str, *, digits: int | None = NAME_DIGITS
+    graph: VulkanGraph, tensor: VkTensor, where: Place, *, digits: int | None = NAME_DIGITS
 ) -> str:
     """Return the first digits of a constant's key, or where it stands."""
     key = graph.constants[tensor.constant_id].named_key

@@ -9,7 +9,7 @@ from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before
 from vkfuse.pipeline.cost import Meter
 from vkfuse.pipeline.method import Methods, as_given, to_lower
-from vkfuse.pipeline.tables import named_lookups, table_rows
+from vkfuse.pipeline.tables import table_rows
 from vkfuse.pipeline.verification import deviations, together, verify_row
 from vkfuse.report.build import Measured, describe_output
 from vkfuse.report.diff import diff_of
@@ -43,7 +43,7 @@ def report_of_file(
         delegation=after.delegation,
         loadable=after.loadable,
         tables=table_rows(methods, before.methods),
-        lookups=named_lookups(after.lookups, methods),
+        lookups=after.lookups,
         shaders=after.shaders,
         repairs=tuple(_repair_rows(methods)),
         verify=together(row.verify for row in rows if row.verify is not None),

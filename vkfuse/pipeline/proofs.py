@@ -62,7 +62,7 @@ class _Search:
     def __init__(self, pte: PteFile, method: str, exported: ExportedProgram) -> None:
         self._exported, self._constants = exported, Constants(exported)
         self._all = [*constants_of(pte, method)]
-        self._stored = [*stored_tables(read for read in table_reads(pte) if read.method == method)]
+        self._stored = [*stored_tables(read for read in table_reads(pte) if read.where.method == method)]
         self._digests: dict[str, str] = {}
         self._checks: dict[str, TableCheck] = {}
         self._read: set[int] = set()

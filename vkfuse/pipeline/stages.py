@@ -17,6 +17,7 @@ from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
 from vkfuse.pipeline.cost import Meter
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
+from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
 from vkfuse.program.load import Program, from_exported, load
@@ -135,4 +136,4 @@ def _write_loadable(
         return read_pte(temporary)
 
     lowered, pte = lower_loadable(to_lower(methods), options, written, progress)
-    return measure(pte, options.runtime, reasons=lowered.reasons)
+    return measure(pte, options.runtime, reasons=lowered.reasons, names=stored_names(methods))

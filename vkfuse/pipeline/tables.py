@@ -4,10 +4,9 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vkfuse.measure.tables import NAME_DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
-from vkfuse.report.model import LookupRow, Proof, Rung, TableRow
+from vkfuse.report.model import Proof, Rung, TableRow
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
@@ -44,16 +43,15 @@ def table_rows(methods: Methods, before: Methods) -> tuple[TableRow, ...]:
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
 
 
-def named_lookups(lookups: Sequence[LookupRow], methods: Methods) -> tuple[LookupRow, ...]:
-    """Lookups as the file has them, each with its table's name in place of the first digits of its bytes' SHA-256."""
-    names = {
-        content(constant)[0][:NAME_DIGITS]: plan.table.name
+def stored_names(methods: Methods) -> dict[str, str]:
+    """Names of tables by the SHA-256 of the bytes that are stored of them."""
+    return {
+        content(constant)[0]: plan.table.name
         for m in reversed(methods)
         for plan in m.plans
         for decision in plan.decisions
         for constant in decision.constants[:1]
     }
-    return tuple(replace(row, table=names.get(row.table, row.table)) for row in lookups)
 
 
 def _names(methods: Methods) -> dict[Hashable, str]:

@@ -25,8 +25,8 @@ def placement(pte: PteFile, *, method: str | None = None) -> Placement:
     backends = Counter(delegate.id for known in methods for delegate in known.delegates)
     vulkan = Counter(
         call.name
-        for (name, _), graph in vulkan_graphs(pte).items()
-        if method in {None, name}
+        for place, graph in vulkan_graphs(pte).items()
+        if method in {None, place.method}
         for call in graph.chain
     )
     cpu = Counter(name for known in methods for name in kernel_names(known))

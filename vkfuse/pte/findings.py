@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vkfuse.pte.place import Place
+
 FindingKind = Literal["operator", "shader", "cpu-kernel", "format"]
 Effect = Literal["fails", "wrong", "note"]
 LedgerKind = Literal[
@@ -31,7 +33,7 @@ class Finding:
 
     kind: FindingKind
     name: str
-    where: str
+    where: Place
     code: str
     hint: str
     effect: Effect = "fails"

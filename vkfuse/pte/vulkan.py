@@ -17,6 +17,7 @@ from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.once import once_a_file
+from vkfuse.pte.place import Place
 from vkfuse.pte.program import checked
 from vkfuse.pte.scalars import read_scalar
 from vkfuse.pte.segments import cut
@@ -130,15 +131,15 @@ class VulkanGraph:
     bytes_at: Extent
 
 
-Graphs = Mapping[tuple[str, int], VulkanGraph]
+Graphs = Mapping[Place, VulkanGraph]
 
 
 @once_a_file
 def vulkan_graphs(pte: PteFile) -> Graphs:
-    """Decode every Vulkan delegate, by (method, index of the delegate). FormatError."""
+    """Decode every Vulkan delegate, by its place. FormatError."""
     named_data, budget = pte.named_data, Budget.of_size(pte.size)
     decoded: dict[Extent, VulkanGraph] = {}
-    graphs: dict[tuple[str, int], VulkanGraph] = {}
+    graphs: dict[Place, VulkanGraph] = {}
     for method in pte.methods:
         for index, delegate in enumerate(method.delegates):
             if delegate.id != BACKEND_ID:
@@ -148,7 +149,7 @@ def vulkan_graphs(pte: PteFile) -> Graphs:
                 where = f"{method.name}.delegates[{index}].processed"
                 with naming(pte.path):
                     decoded[at] = _decode(delegate.processed, named_data, budget, where)
-            graphs[method.name, index] = decoded[at]
+            graphs[Place(method.name, index)] = decoded[at]
     return MappingProxyType(graphs)
 
 

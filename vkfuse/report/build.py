@@ -31,6 +31,7 @@ from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 Reasons = Mapping[str, Objection]
 _NO_REASONS: Final[Reasons] = MappingProxyType({})
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_METHODS: Final[Mapping[str, Reasons]] = MappingProxyType({})
 
 
@@ -116,9 +117,16 @@ class Measured:
 
 
 def measure(
-    pte: PteFile, runtime: str = DEFAULT, *, reasons: Mapping[str, Reasons] = _NO_METHODS
+    pte: PteFile,
+    runtime: str = DEFAULT,
+    *,
+    reasons: Mapping[str, Reasons] = _NO_METHODS,
+    names: Mapping[str, str] = _NO_NAMES,
 ) -> Measured:
-    """Measure a file for a runtime; `reasons` for operators on the CPU by method. InputError, FormatError."""
+    """Measure a file for a runtime. InputError, FormatError.
+
+    `reasons` for operators on the CPU by method, and `names` of tables by the SHA-256 of their bytes, where they are known.
+    """
     delegation = partial(delegation_of, pte, runtime=runtime)
     every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
     return Measured(
@@ -130,7 +138,7 @@ def measure(
         ),
         loadable=loadable_of(pte, runtime),
         tables=tables_of(pte),
-        lookups=lookups_of(pte),
+        lookups=lookups_of(pte, names),
         shaders=embedded_shaders(pte),
         ledger=ledger(pte),
     )

@@ -5,7 +5,6 @@ from typing import Final
 
 from vkfuse.measure.ledger import Part, parts
 from vkfuse.pte.model import PteFile
-from vkfuse.report.labels import merged
 from vkfuse.report.model import ContentChange
 
 _CHUNK: Final = 1 << 20
@@ -34,7 +33,7 @@ def _by_label(pte: PteFile) -> Mapping[tuple[str, str], Views]:
     """Return the bytes of each label, part by part in the order of use."""
     found: dict[tuple[str, str], Views] = {}
     for part in sorted(parts(pte), key=_place):
-        views = found.setdefault((part.kind, merged(part.label)), [])
+        views = found.setdefault((part.kind, part.label.merged), [])
         views.append(pte.data[part.at.offset : part.at.end])
     return found
 

@@ -2,16 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from vkfuse.measure.ledger import parts
 from vkfuse.measure.tables import table_reads
-from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured
 from vkfuse.report.contents import content_changes, order_change
-from vkfuse.report.labels import merged
 from vkfuse.report.model import (
     ContentChange,
     CountChange,
@@ -26,7 +25,7 @@ from vkfuse.report.sizes import mebibytes
 
 def diff_of(new: Measured, base: Measured) -> Diff:
     """Return what changed from `base` to `new`."""
-    identical, ledger = _same_bytes(new.pte, base.pte), tuple(_ledger(new.ledger, base.ledger))
+    identical, ledger = _same_bytes(new.pte, base.pte), tuple(_ledger(new.pte, base.pte))
     return Diff(
         total=_change("total", "file", base.pte.size, new.pte.size),
         ledger=ledger,
@@ -55,7 +54,7 @@ def _change(label: str, kind: str, before: int | None, after: int | None) -> Siz
     return SizeChange(label=label, kind=kind, before=before, after=after, delta=delta, percent=percent)
 
 
-def _ledger(new: Iterable[LedgerEntry], base: Iterable[LedgerEntry]) -> list[SizeChange]:
+def _ledger(new: PteFile, base: PteFile) -> list[SizeChange]:
     """Return the labels whose bytes differ; delegates count together, since their numbers shift."""
     after, before = _totals(new), _totals(base)
     changes = [
@@ -66,11 +65,11 @@ def _ledger(new: Iterable[LedgerEntry], base: Iterable[LedgerEntry]) -> list[Siz
     return sorted(differing, key=lambda change: (-abs(change.delta), change.label))
 
 
-def _totals(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str], int]:
+def _totals(pte: PteFile) -> dict[tuple[str, str], int]:
     """Return bytes by kind and label, `vulkan:forward/2 graph` under `vulkan:forward graph`."""
     totals: Counter[tuple[str, str]] = Counter()
-    for entry in entries:
-        totals[entry.kind, merged(entry.label)] += entry.bytes
+    for part in parts(pte):
+        totals[part.kind, part.label.merged] += part.at.size
     return totals
 
 

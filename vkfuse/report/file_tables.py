@@ -63,7 +63,7 @@ def _read(read: TableRead) -> _Read:
         bytes_before=None,
         bytes_after=0,
         proof=None,
-        methods=(read.method,),
+        methods=(read.where.method,),
     )
     return _Read(row=row, parts={constant.name: constant.nbytes for constant in read.constants})
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
 
 SCHEMA: Final = "vkfuse.report/2"
@@ -119,7 +120,7 @@ class LookupRow:
 
     table: str
     method: str
-    where: str
+    where: Place
     shaders: tuple[Dispatch, ...]
 
 
@@ -130,7 +131,7 @@ class EmbeddedShader:
     name: str
     sha256: str
     bytes: int
-    where: tuple[str, ...]
+    where: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,7 +167,11 @@ def _shaders(report: Report) -> Section:
         title="Embedded shaders",
         columns=(Column("Shader", fold=True), Column("In", fold=True), Column("Bytes", right=True)),
         rows=tuple(
-            (row.name or f"unknown {row.sha256[:12]}".strip(), _some([*row.where]), f"{row.bytes:,}")
+            (
+                row.name or f"unknown {row.sha256[:12]}".strip(),
+                _some([*map(str, row.where)]),
+                f"{row.bytes:,}",
+            )
             for row in report.shaders[:_SHOWN]
         ),
         rest=_rest(report.shaders[_SHOWN:], "shader", lambda row: row.bytes),
@@ -180,7 +184,7 @@ def _findings(report: Report) -> Section:
     places: dict[tuple[str, str, str, str], list[str]] = {}
     for finding in sorted(findings, key=_severity):
         key = (finding.effect, finding.name, finding.code, finding.hint)
-        places.setdefault(key, []).append(finding.where)
+        places.setdefault(key, []).append(str(finding.where))
     rows = [
         (effect, name, f"{code}: {hint} ({_some(where)})")
         for (effect, name, code, hint), where in places.items()

@@ -11,15 +11,16 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from vkfuse import __version__
+from vkfuse.pte.place import Place
 from vkfuse.report.model import SCHEMA, Report
 
-_SCALARS: Final = {str: "string", int: "integer", bool: "boolean", NoneType: "null"}
+_SCALARS: Final = {str: "string", int: "integer", bool: "boolean", NoneType: "null", Place: "string"}
 _NOT_FINITE: Final = ("nan", "inf", "-inf")
 
 
 def to_json(report: Report) -> dict[str, Any]:
     """Return the report as plain JSON types, keys in the order of the dataclasses."""
-    return {"schema": SCHEMA, "vkfuse": __version__, **_plain(report)}
+    return {"schema": SCHEMA, "vkfuse": __version__, **plain(report)}
 
 
 def dumps(report: Report) -> str:
@@ -27,14 +28,16 @@ def dumps(report: Report) -> str:
     return json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """Return a dataclass, mapping, tuple or scalar as JSON types; a number that JSON lacks as its name."""
+def plain(value: Any) -> Any:
+    """Return a dataclass, mapping, tuple or scalar as JSON types; a place, or a number that JSON lacks, as text."""
+    if isinstance(value, Place):
+        return str(value)
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

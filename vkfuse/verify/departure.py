@@ -64,23 +64,22 @@ def _at_a_border(session: Session) -> Departure | None:
     """Return the copy between the program and a delegate that changes what it copies, where there is one."""
     for behaviour, places in session.noted.items():
         for where in places:
-            if ":" not in where:  # of a delegate, not of an operator in it
-                return Departure(operator=COPY, where=where, node="", source="", behaviours=(behaviour,))
+            if where.call is None:  # of a delegate, not of an operator in it
+                return Departure(operator=COPY, where=str(where), node="", source="", behaviours=(behaviour,))
     return None
 
 
 def _departure(session: Session, got: Sequence[_Made], culprit: _Made, node: _Made | None) -> Departure:
     step = culprit.label if node is None else _namesake(got, culprit, node.label)
-    delegate = step.where.rpartition(":")[0]
     return Departure(
         operator=step.name,
-        where=step.where,
+        where=str(step.where),
         node="" if node is None else f"{node.label.target}",
         source="" if node is None else source_of(node.label),
         behaviours=tuple(
             code
             for code, places in session.noted.items()
-            if code.effect != "note" and {step.where, delegate} & {*places}
+            if code.effect != "note" and {step.where, step.where.around} & {*places}
         ),
     )
 

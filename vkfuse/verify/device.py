@@ -17,6 +17,7 @@ from vkfuse.glsl.variants import DType, Storage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, open_device
 from vkfuse.glsl.vulkan.pipeline import open_pipeline
 from vkfuse.pte.enums import VkStorageType
+from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import FUSED as LOOKUP
 from vkfuse.verify.steps import Step
 from vkfuse.verify.verdict import DeviceCheck
@@ -29,7 +30,7 @@ _DTYPES: Final = {torch.float16: DType.HALF, torch.float32: DType.FLOAT}
 class DeviceLookup:
     """A lookup that a run of the file made, and what the executor got."""
 
-    where: str
+    where: Place
     weight: torch.Tensor
     scales: torch.Tensor
     group_size: int
@@ -121,7 +122,7 @@ def _checked(device: Device, lookup: DeviceLookup) -> DeviceCheck:
     bits = np.dtype(f"u{expected.dtype.itemsize}")
     differing = int((got.view(bits) != expected.view(bits)).sum())
     return DeviceCheck(
-        where=lookup.where,
+        where=str(lookup.where),
         shader=variant.name,
         driver=device.info.name,
         values=expected.size,

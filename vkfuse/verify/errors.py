@@ -2,6 +2,7 @@
 
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.pte.findings import Finding
+from vkfuse.pte.place import Place
 
 
 class NotLoadableError(CheckFailedError):
@@ -24,7 +25,7 @@ class NoInputsError(InputError):
 class CannotVerifyError(CheckFailedError):
     """An operator that the executor does not know: neither a pass nor a failure of the file."""
 
-    def __init__(self, operator: str, where: str, reason: str = "no definition of it here") -> None:
+    def __init__(self, operator: str, where: Place, reason: str = "no definition of it here") -> None:
         super().__init__(f"cannot verify: {operator} in {where}: {reason}")
         self.operator = operator
         self.where = where
@@ -33,7 +34,7 @@ class CannotVerifyError(CheckFailedError):
 class ExecutionError(CheckFailedError):
     """An operator that cannot be computed on the values it was given; the device would fail there too."""
 
-    def __init__(self, operator: str, where: str, reason: str) -> None:
+    def __init__(self, operator: str, where: Place, reason: str) -> None:
         super().__init__(f"{operator} in {where} fails: {reason}")
         self.operator = operator
         self.where = where

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
+from vkfuse.pte.place import Place
 from vkfuse.runtime.versions import cpu_kernels
 from vkfuse.verify.bounds import check_result
 from vkfuse.verify.errors import CannotVerifyError
@@ -31,7 +32,7 @@ class CpuKernel:
     outputs: tuple[int, ...]
 
 
-def find_kernel(name: str, where: str) -> CpuKernel:
+def find_kernel(name: str, where: Place) -> CpuKernel:
     """Return the kernel `namespace::packet.overload`; CannotVerifyError where torch has no such operator."""
     if name in _FUNCTIONAL:
         return _FUNCTIONAL[name]
@@ -65,7 +66,7 @@ def _operator(name: str) -> OpOverload | None:
     return found if isinstance(found, OpOverload) else None
 
 
-def _bound(arguments: list[Any], values: list[Any], where: str) -> tuple[list[Any], dict[str, Any]]:
+def _bound(arguments: list[Any], values: list[Any], where: Place) -> tuple[list[Any], dict[str, Any]]:
     """Split values into positional and keyword arguments, torch's types for their numbers."""
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
@@ -78,7 +79,7 @@ def _bound(arguments: list[Any], values: list[Any], where: str) -> tuple[list[An
     return positional, keywords
 
 
-def _converted(kind: str, value: Any, where: str) -> Any:
+def _converted(kind: str, value: Any, where: Place) -> Any:
     """Return a stored argument as torch takes it; layouts, devices and memory formats are dropped."""
     if any(name in kind for name in _MEMORY_FORMATS):
         return None

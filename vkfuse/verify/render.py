@@ -1,9 +1,7 @@
 """A verification as text for a terminal or log, and as JSON for scripts (`vkfuse.verify/1`)."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from rich.console import Console, RenderableType
@@ -12,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vkfuse import __version__
+from vkfuse.report.serial import plain
 from vkfuse.report.text import least_width, widen
 from vkfuse.verify.verdict import Applied, OutputError, Run, Status, TableCheck, Verification
 
@@ -33,18 +32,7 @@ def dumps(verification: Verification) -> str:
 
 def to_json(verification: Verification) -> dict[str, Any]:
     """Return the verification as plain JSON types."""
-    plain: dict[str, Any] = _plain(verification)
-    return {"schema": SCHEMA, "vkfuse": __version__, "ok": verification.ok, **plain}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return {"schema": SCHEMA, "vkfuse": __version__, "ok": verification.ok, **plain(verification)}
 
 
 def render_text(verification: Verification, console: Console) -> None:

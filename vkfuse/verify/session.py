@@ -9,6 +9,7 @@ import torch
 from vkfuse.errors import FormatError, InputError, VkfuseError
 from vkfuse.lint import faults, lint
 from vkfuse.program.operators import register_operators
+from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.model import (
     DelegateCall,
     FreeCall,
@@ -21,9 +22,8 @@ from vkfuse.pte.model import (
     Tensor,
     TensorList,
 )
+from vkfuse.pte.place import Place
 from vkfuse.pte.reader import read_pte
-from vkfuse.pte.sites import site_of
-from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
 from vkfuse.verify.dim_orders import refused_order
@@ -38,7 +38,7 @@ from vkfuse.verify.vulkan.table import kernels as vulkan_kernels
 
 _MOST_STEPS: Final = 200_000  # instructions of one call; a file may jump in circles
 _COPY_INDEX: Final = "executorch_prim::et_copy_index.tensor"
-Noted = Mapping[Code, tuple[str, ...]]
+Noted = Mapping[Code, tuple[Place, ...]]
 
 
 class Session:
@@ -56,9 +56,13 @@ class Session:
             if not isinstance(value, Tensor) or value.data is not None
         }
         self._written = set(self._constants)
-        self._noted: dict[Code, dict[str, None]] = {}
+        self._noted: dict[Code, dict[Place, None]] = {}
         self._kernels: dict[int, CpuKernel] = {}
-        self._delegates = {index: self._delegate(pte, index) for index in range(len(self.method.delegates))}
+        self._delegates = {
+            place.delegate: GraphRun(delegate, vulkan_kernels(), note=self._note)
+            for place, delegate in vulkan_delegates(pte).items()
+            if place.method == method
+        }
 
     @property
     def noted(self) -> Noted:
@@ -100,7 +104,7 @@ class Session:
                 reason = (
                     f"input {number} is {value}; the file says {kept}, and the runtime takes nothing else"
                 )
-                raise ExecutionError("input", self.method.name, reason)
+                raise ExecutionError("input", Place(self.method.name), reason)
             return
         if not isinstance(value, torch.Tensor) or value.dtype is not self._memory.dtype(index):
             found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
@@ -120,13 +124,13 @@ class Session:
         while position < len(instructions):
             steps += 1
             if steps > _MOST_STEPS:
-                raise ExecutionError("jump", self.method.name, f"more than {_MOST_STEPS} instructions")
+                raise ExecutionError("jump", Place(self.method.name), f"more than {_MOST_STEPS} instructions")
             try:
                 position = self._step(instructions[position], position, observe)
             except VkfuseError:
                 raise
             except Exception as error:  # torch raises anything
-                where = f"{self.method.name}:{position}"
+                where = Place(self.method.name, call=position)
                 raise ExecutionError("instruction", where, first_line(error)) from error
 
     def _step(self, instruction: Instruction, position: int, observe: Observer) -> int:
@@ -147,7 +151,7 @@ class Session:
 
     def _call_kernel(self, call: KernelCall, position: int, observe: Observer) -> None:
         name = self.method.operators[call.op_index].full_name
-        where = f"{self.method.name}:{position}"
+        where = Place(self.method.name, call=position)
         values = [self._memory.read(index) for index in call.args]
         try:
             outputs, targets = self._computed(name, call, values, where)
@@ -173,7 +177,7 @@ class Session:
         return tuple(place for index in indices for place in self._memory.places(index))
 
     def _computed(
-        self, name: str, call: KernelCall, values: list[Any], where: str
+        self, name: str, call: KernelCall, values: list[Any], where: Place
     ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Return the outputs of a kernel call, and the values that take them."""
         if name == _COPY_INDEX:
@@ -186,7 +190,7 @@ class Session:
         kernel = self._kernels.get(call.op_index) or find_kernel(name, where)
         self._kernels[call.op_index] = kernel
         if len(values) < kernel.arity:
-            raise FormatError(f"{len(values)} arguments for {name}", field=where)
+            raise FormatError(f"{len(values)} arguments for {name}", field=str(where))
         arguments = [
             self._fresh(call.args[at]) if at in kernel.outputs else value
             for at, value in enumerate(values[: kernel.arity])
@@ -212,7 +216,7 @@ class Session:
         return torch.empty(0, dtype=self._memory.dtype(index))
 
     def _call_delegate(self, call: DelegateCall, observe: Observer) -> None:
-        run = self._delegates[call.delegate_index]
+        run = self._delegates.get(call.delegate_index)
         if run is None:
             self._call_foreign(call, observe)
             return
@@ -222,7 +226,7 @@ class Session:
             self._memory.dtype(index) if isinstance(self._memory.spec(index), Tensor) else None
             for index in targets
         )
-        where = f"{self.method.name}/{call.delegate_index}"
+        where = Place(self.method.name, call.delegate_index)
         values = tuple(self._copied(as_they_lie, index, self._memory.read(index), where) for index in inputs)
         observe(_copy(where, values, self._places(inputs), run.input_places))
         outputs = tuple(
@@ -232,7 +236,7 @@ class Session:
         self._write(targets, outputs)
         observe(_copy(where, outputs, run.output_places, self._places(targets)))
 
-    def _copied(self, reading: Reading, index: int, value: Any, where: str) -> Any:
+    def _copied(self, reading: Reading, index: int, value: Any, where: Place) -> Any:
         """Return a value as its bytes are understood on the other side of a delegate's border, where they are in order."""
         order = self._memory.dim_order(index)
         if (
@@ -249,7 +253,7 @@ class Session:
     def _call_foreign(self, call: DelegateCall, observe: Observer) -> None:
         """Run a delegate of another backend. CannotVerifyError where the installed runtime does not."""
         delegate = self.method.delegates[call.delegate_index]
-        where = f"{self.method.name}/{call.delegate_index}"
+        where = Place(self.method.name, call.delegate_index)
         inputs, targets = self._sides(call)
         specs = [self._memory.spec(index) for index in call.args]
         tensors = [spec for spec in specs if isinstance(spec, Tensor)]
@@ -285,19 +289,12 @@ class Session:
             self._memory.write(index, value)
             self._written.add(index)
 
-    def _delegate(self, pte: PteFile, index: int) -> GraphRun | None:
-        graph = vulkan_graphs(pte).get((self.method.name, index))
-        if graph is None:
-            return None
-        site = site_of(self.method.delegates[index], graph, f"{self.method.name}/{index}")
-        return GraphRun(site, vulkan_kernels(), note=self._note)
-
-    def _note(self, behaviour: Code, where: str) -> None:
+    def _note(self, behaviour: Code, where: Place) -> None:
         self._noted.setdefault(behaviour, {})[where] = None
 
 
 def _copy(
-    where: str, values: tuple[Argument, ...], reads: Sequence[Hashable], writes: Sequence[Hashable]
+    where: Place, values: tuple[Argument, ...], reads: Sequence[Hashable], writes: Sequence[Hashable]
 ) -> Step:
     """Return the step that moves values between the program and a delegate."""
     return Step(

@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 
 from vkfuse.pte.enums import VkStorageType
+from vkfuse.pte.place import Place
 
 Scalar = int | float | bool | str | None
 Argument = torch.Tensor | Scalar | list[Any]
@@ -14,14 +15,14 @@ Argument = torch.Tensor | Scalar | list[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One executed operator: where (`forward/0:3`: the fourth call of delegate 0), values in and out.
+    """One executed operator: where, values in and out.
 
     `reads` and `writes` name the places of the values, so that it is known who made what; `storages` are the
     GPU resources of a delegate's tensors, outputs last, None for what is no tensor.
     """
 
     name: str
-    where: str
+    where: Place
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
     reads: tuple[Hashable, ...] = ()

@@ -68,7 +68,7 @@ def as_stored(read: TableRead, weight: torch.Tensor) -> Stored:
     """Return a table that is stored as it is read."""
     return Stored(
         operator=read.operator,
-        where=read.where,
+        where=str(read.where),
         consumer=read.reader.consumer,
         rows=weight.shape[0],
         columns=weight.shape[1],
@@ -97,7 +97,7 @@ def _packed(read: TableRead, weight: torch.Tensor) -> Stored | None:
 
     return Stored(
         operator=read.operator,
-        where=read.where,
+        where=str(read.where),
         consumer=read.reader.consumer,
         rows=rows,
         columns=columns,

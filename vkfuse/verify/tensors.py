@@ -9,6 +9,7 @@ import torch
 
 from vkfuse.errors import FormatError
 from vkfuse.pte.enums import ScalarType, VkDataType
+from vkfuse.pte.place import Place
 
 TORCH_DTYPES: Final = {
     ScalarType.BYTE: torch.uint8,
@@ -38,20 +39,20 @@ VULKAN_DTYPES: Final = {
 Reading = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
-def scalar_dtype(kind: ScalarType | int, where: str) -> torch.dtype:
+def scalar_dtype(kind: ScalarType | int, where: Place | str) -> torch.dtype:
     """Return torch's type; FormatError where torch has none."""
     try:
         return TORCH_DTYPES[ScalarType(kind)]
     except (KeyError, ValueError):
-        raise FormatError(f"element type {kind} cannot be executed", field=where) from None
+        raise FormatError(f"element type {kind} cannot be executed", field=str(where)) from None
 
 
-def vulkan_dtype(kind: VkDataType, where: str) -> torch.dtype:
+def vulkan_dtype(kind: VkDataType, where: Place | str) -> torch.dtype:
     """Return torch's type; FormatError for UNSET."""
     try:
         return VULKAN_DTYPES[kind]
     except KeyError:
-        raise FormatError(f"element type {kind.name} cannot be executed", field=where) from None
+        raise FormatError(f"element type {kind.name} cannot be executed", field=str(where)) from None
 
 
 def tensor_of(

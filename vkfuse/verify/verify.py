@@ -137,7 +137,7 @@ def _taken(
 
 def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
     """Return a check of each table that a method reads."""
-    reads = (read for read in table_reads(source) if read.method == method)
+    reads = (read for read in table_reads(source) if read.where.method == method)
     return tuple(audit(stored_tables(reads), wanted_tables(exported)))
 
 
@@ -296,7 +296,7 @@ def _message(
 
 def _applied(session: Session) -> Iterator[Applied]:
     for behaviour, places in session.noted.items():
-        yield Applied(code=behaviour, summary=behaviour.meaning, places=places)
+        yield Applied(code=behaviour, summary=behaviour.meaning, places=tuple(map(str, places)))
 
 
 def _accepted(session: Session, values: tuple[Argument, ...]) -> tuple[Argument, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vkfuse.pte.enums import VkStorageType
+from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import ValueList, VkTensor, VkValue
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.errors import ExecutionError
@@ -25,7 +26,7 @@ class Call:
     """
 
     name: str
-    where: str
+    where: Place
     args: tuple[Any, ...]
     operands: tuple[VkValue, ...]
     values: tuple[VkValue, ...]

@@ -7,9 +7,10 @@ import torch
 
 from vkfuse.errors import VkfuseError
 from vkfuse.lint.operands import Reader
+from vkfuse.pte.delegates import VulkanDelegate
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.findings import Finding
-from vkfuse.pte.sites import Site
+from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.codes import Code
@@ -25,15 +26,15 @@ class GraphRun:
 
     def __init__(
         self,
-        site: Site,
+        delegate: VulkanDelegate,
         kernels: Mapping[str, Kernel],
         *,
-        note: Callable[[Code, str], None],
+        note: Callable[[Code, Place], None],
     ) -> None:
-        graph = site.graph
-        self._graph, self._where, self._site = graph, site.where, site
+        graph = delegate.graph
+        self._graph, self._where, self._storage_of = graph, delegate.place, delegate.storage
         self._note = note
-        reader = Reader(site)
+        reader = Reader(delegate)
         self._operands = tuple(reader.operands(call) for call in graph.chain)
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
@@ -91,7 +92,7 @@ class GraphRun:
         if value.data is None:
             hint = f"no data for the constant of value {index}; {Code.MISSING_CONSTANT.remedy}"
             finding = Finding(
-                kind="format", name=self._where, where=self._where, code=Code.MISSING_CONSTANT, hint=hint
+                kind="format", name=str(self._where), where=self._where, code=Code.MISSING_CONSTANT, hint=hint
             )
             raise NotLoadableError((finding,))
         return tensor_of(value.data, vulkan_dtype(value.dtype, f"{self._where}.values[{index}]"), value.dims)
@@ -126,7 +127,7 @@ class GraphRun:
     def _run(
         self, number: int, call: OperatorCall, kernel: Kernel, state: dict[int, Any], observe: Observer
     ) -> None:
-        where = f"{self._where}:{number}"
+        where = self._where.at(number)
         view = Call(
             name=call.name,
             where=where,
@@ -156,7 +157,7 @@ class GraphRun:
 
     def _storage(self, index: int) -> VkStorageType | None:
         value = self._graph.values[index]
-        return self._site.storage(value) if isinstance(value, VkTensor) else None
+        return self._storage_of(value) if isinstance(value, VkTensor) else None
 
     def _places(self, indices: Iterable[int]) -> Iterator[Hashable]:
         """Yield names of values, the members of lists."""
