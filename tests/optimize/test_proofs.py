@@ -13,7 +13,7 @@ from vkfuse.options import BaselineChoice, LookupLayout, VulkanOptions
 from vkfuse.pipeline import inspect
 from vkfuse.pipeline.proofs import proofs_of, prove_method
 from vkfuse.program.load import from_exported
-from vkfuse.pte import read_pte
+from vkfuse.pte import read_pte, reader, vulkan
 from vkfuse.report.model import Proof
 from vkfuse.rewrite import decisions
 from vkfuse.rewrite import plan as planning
@@ -140,3 +140,14 @@ def test_a_float_table_is_no_weight_of_its_size(tmp_path):
         ("first.weight", "q4", "rounded"),
         ("second.weight", "q4", "rounded"),
     }
+
+
+def test_the_written_file_is_read_and_decoded_once(monkeypatch, tmp_path):
+    """The judge, the proofs, verify and the report look at one reading of the final bytes."""
+    read, decoded = [], []
+    parse, decode = reader.parse_pte, vulkan.read_vulkan_graph
+    monkeypatch.setattr(reader, "parse_pte", lambda *a, **k: read.append(1) or parse(*a, **k))
+    monkeypatch.setattr(vulkan, "read_vulkan_graph", lambda *a, **k: decoded.append(1) or decode(*a, **k))
+    report = vkfuse.optimize(_exported(lookup(2, 7)), tmp_path / "m.pte", baseline=NONE).report
+    assert (report.verify.ok, report.delegation.subgraphs) == (True, 1)
+    assert (len(read), len(decoded)) == (1, 1)

@@ -102,7 +102,7 @@ def test_program_equals_upstreams(files, name):
     """Values, instructions, operators, delegates, constants and named data equal what upstream reads."""
     path = files / f"{name}.pte"
     ours, theirs = read_pte(path), upstream.deserialize_pte_binary(path.read_bytes())
-    assert ours.program.version == theirs.program.version
+    assert ours.version == theirs.program.version
     for method, plan in zip(ours.methods, theirs.program.execution_plan, strict=True):
         check_method(method, plan, theirs)
     named = theirs.named_data

@@ -20,7 +20,7 @@ NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constant:
+class ConstantTensor:
     """A constant tensor of a file, of a delegate or of the program; `data` is None where only a .ptd has it.
 
     `name` is its key in the named data, or where it stands; `shown` the same with no more digits than a reader wants.
@@ -50,14 +50,14 @@ class TableRead:
     where: Place
     operator: str
     reader: Table
-    weight: Constant
-    scales: Constant | None
-    also: tuple[Constant, ...]
+    weight: ConstantTensor
+    scales: ConstantTensor | None
+    also: tuple[ConstantTensor, ...]
     group: int | None
     low_first: bool | None
 
     @property
-    def constants(self) -> tuple[Constant, ...]:
+    def constants(self) -> tuple[ConstantTensor, ...]:
         """All constants of the table."""
         return self.weight, *(() if self.scales is None else (self.scales,)), *self.also
 
@@ -69,7 +69,7 @@ def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     return tuple(chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods))))
 
 
-def constants_of(pte: PteFile, method: str) -> Iterator[Constant]:
+def constants_of(pte: PteFile, method: str) -> Iterator[ConstantTensor]:
     """Yield every constant tensor of a method and of its delegates."""
     for place, graph in vulkan_graphs(pte).items():
         for value in graph.values if place.method == method else ():
@@ -115,7 +115,7 @@ def _value(graph: VulkanGraph, call: OperatorCall, position: int | None) -> VkVa
 
 def _argument(
     graph: VulkanGraph, call: OperatorCall, position: int | None, copies: Mapping[int, int], place: Place
-) -> Constant | None:
+) -> ConstantTensor | None:
     """Return an argument that is a constant, or the copy of one."""
     if position is None or position >= len(call.args):
         return None
@@ -159,15 +159,15 @@ def _cpu_reads(method: Method) -> Iterator[TableRead]:
         )
 
 
-def _of_call(method: Method, call: KernelCall, position: int | None) -> Constant | None:
+def _of_call(method: Method, call: KernelCall, position: int | None) -> ConstantTensor | None:
     """Return an argument of a kernel that is a constant."""
     value = None if position is None or position >= len(call.args) else method.values[call.args[position]]
     return _of_program(value) if isinstance(value, Tensor) and value.constant else None
 
 
-def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: Place) -> Constant:
+def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: Place) -> ConstantTensor:
     """Return a constant of a delegate, named by its key in the named data or by where it stands."""
-    return Constant(
+    return ConstantTensor(
         name=constant_name(graph, tensor, place, digits=None),
         shown=constant_name(graph, tensor, place),
         dtype=tensor.dtype,
@@ -185,10 +185,10 @@ def constant_name(
     return key[:digits] or f"{where} constant {tensor.constant_id}"
 
 
-def _of_program(tensor: Tensor) -> Constant:
+def _of_program(tensor: Tensor) -> ConstantTensor:
     """Return a constant of the program; all methods of a file share them."""
     name = tensor.name or f"constant {tensor.data_buffer_idx}"
-    return Constant(
+    return ConstantTensor(
         name=name,
         shown=name,
         dtype=tensor.scalar_type,

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.measure.tables import Constant, constants_of, table_reads
+from vkfuse.measure.tables import ConstantTensor, constants_of, table_reads
 from vkfuse.pte.model import PteFile
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -145,7 +145,7 @@ class _Search:
             self._read.update(id(read) for read in self._stored if read.weight.name == table.weight.name)
             yield table
 
-    def _digest(self, constant: Constant) -> str:
+    def _digest(self, constant: ConstantTensor) -> str:
         """SHA-256 of a constant's bytes; they are hashed once."""
         if constant.name not in self._digests:
             self._digests[constant.name] = hashlib.sha256(constant.data or b"").hexdigest()

@@ -188,14 +188,6 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """The program flatbuffer."""
-
-    version: int
-    methods: tuple[Method, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The `eh00` block: `length` bytes at offset 8; `segment_data_size` is 0 in files older than 1.0."""
 
@@ -230,7 +222,8 @@ class PteFile:
     path: str
     data: memoryview = field(repr=False)
     header: Header | None
-    program: Program
+    version: int  # of the program's schema
+    methods: tuple[Method, ...]
     program_at: Extent
     segments: tuple[Extent, ...]  # absolute in the file
     constant_segment: Subsegments | None
@@ -245,11 +238,6 @@ class PteFile:
     def size(self) -> int:
         """Bytes of the file."""
         return len(self.data)
-
-    @property
-    def methods(self) -> tuple[Method, ...]:
-        """The entry points."""
-        return self.program.methods
 
     @property
     def named_data(self) -> Mapping[str, memoryview]:

@@ -6,6 +6,7 @@ Source: schema/program.fbs and runtime/executor/method.cpp of ExecuTorch 1.5.
 from collections.abc import Iterable
 from typing import Final
 
+from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DataLocation, enumerated
 from vkfuse.pte.flatbuffer import Table
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
@@ -27,7 +28,6 @@ from vkfuse.pte.model import (
 )
 from vkfuse.pte.scalars import read_scalar
 from vkfuse.pte.segments import Bytes, cut, segment_of
-from vkfuse.pte.storage import Storage
 from vkfuse.pte.tensor import read_tensor
 
 _ID_LISTS: Final[dict[str, type[BoxedIntList | TensorList | OptionalTensorList]]] = {
@@ -51,11 +51,11 @@ def index_of(table: Table, name: str, count: int) -> int:
     return checked(table, name, (table.integer(name),), count)[0]
 
 
-def read_method(plan: Table, storage: Storage) -> Method:
+def read_method(plan: Table, blobs: Blobs) -> Method:
     """Read one execution plan."""
-    values = _values(plan, storage)
+    values = _values(plan, blobs)
     operators = tuple(_operator(table) for table in plan.children("operators"))
-    delegates = tuple(_delegate(table, storage) for table in plan.children("delegates"))
+    delegates = tuple(_delegate(table, blobs) for table in plan.children("delegates"))
     meta = plan.child("container_meta_type")
     return Method(
         name=plan.name("name"),
@@ -71,16 +71,16 @@ def read_method(plan: Table, storage: Storage) -> Method:
     )
 
 
-def _values(plan: Table, storage: Storage) -> tuple[Value, ...]:
+def _values(plan: Table, blobs: Blobs) -> tuple[Value, ...]:
     """Read all values of a plan."""
     members = [value.member("val", KERNEL_TYPES) for value in plan.children("values")]
-    return tuple(_value(kind, table, len(members), storage) for kind, table in members)
+    return tuple(_value(kind, table, len(members), blobs) for kind, table in members)
 
 
-def _value(kind: str, table: Table, count: int, storage: Storage) -> Value:
+def _value(kind: str, table: Table, count: int, blobs: Blobs) -> Value:
     """Read one value; lists of indices are checked against the `count` of values."""
     if kind == "Tensor":
-        return read_tensor(table, storage)
+        return read_tensor(table, blobs)
     if kind not in _ID_LISTS:
         return read_scalar(kind, table)
     lowest = -1 if kind == "OptionalTensorList" else 0
@@ -92,13 +92,13 @@ def _operator(table: Table) -> Operator:
     return Operator(name=table.name("name"), overload=table.name("overload"))
 
 
-def _delegate(table: Table, storage: Storage) -> Delegate:
+def _delegate(table: Table, blobs: Blobs) -> Delegate:
     """Read a delegate and find its blob."""
     reference = table.child("processed")
     if reference is None:
         raise table.error("missing", "processed")
     location = enumerated(reference, "location", DataLocation)
-    blob = _processed(reference, location, storage)
+    blob = _processed(reference, location, blobs)
     return Delegate(
         id=table.name("id"),
         compile_specs=tuple(
@@ -111,12 +111,12 @@ def _delegate(table: Table, storage: Storage) -> Delegate:
     )
 
 
-def _processed(reference: Table, location: DataLocation, storage: Storage) -> Bytes:
+def _processed(reference: Table, location: DataLocation, blobs: Blobs) -> Bytes:
     """Return a delegate's blob, in a segment or inline."""
     if location is DataLocation.INLINE:
-        return storage.inline_delegates[index_of(reference, "index", len(storage.inline_delegates))]
-    extent = segment_of(reference, storage.segments, "index")
-    return Bytes(cut(storage.data, extent, reference.path("index")), extent)
+        return blobs.inline_delegates[index_of(reference, "index", len(blobs.inline_delegates))]
+    extent = segment_of(reference, blobs.segments, "index")
+    return Bytes(cut(blobs.data, extent, reference.path("index")), extent)
 
 
 def _instructions(plan: Table, values: int, operators: int, delegates: int) -> tuple[Instruction, ...]:

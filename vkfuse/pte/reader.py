@@ -11,12 +11,12 @@ from typing import Final
 
 from vkfuse.errors import FormatError, naming
 from vkfuse.mapping import map_file
+from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.flatbuffer import Budget, Source, Table
 from vkfuse.pte.layout import PROGRAM
-from vkfuse.pte.model import Header, Method, NamedData, Program, PteFile, Subsegments
+from vkfuse.pte.model import Header, Method, NamedData, PteFile, Subsegments
 from vkfuse.pte.program import read_method
 from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
-from vkfuse.pte.storage import Storage
 from vkfuse.pte.values import Extent
 
 _HEADER: Final = Struct(
@@ -43,29 +43,29 @@ def parse_pte(
     flatbuffer = cut(data, program_at, "header.program_size")
     source = Source(flatbuffer, PROGRAM, Budget.of_size(len(data)))
     root = source.root("Program", b"ET12")
-    storage = _storage(root, data, header, external)
-    methods = _methods(root, storage)
+    blobs = _blobs(root, data, header, external)
     return PteFile(
         path=path,
         data=data,
         header=header,
-        program=Program(version=root.integer("version"), methods=methods),
+        version=root.integer("version"),
+        methods=_methods(root, blobs),
         program_at=program_at,
-        segments=storage.segments,
-        constant_segment=storage.constant_segment,
-        mutable_segments=storage.mutable_segments,
-        named=_named(root, storage),
-        inline_delegates=tuple(blob.at for blob in storage.inline_delegates),
-        inline_constants=tuple(blob.at for blob in storage.inline_constants),
+        segments=blobs.segments,
+        constant_segment=blobs.constant_segment,
+        mutable_segments=blobs.mutable_segments,
+        named=_named(root, blobs),
+        inline_delegates=tuple(blob.at for blob in blobs.inline_delegates),
+        inline_constants=tuple(blob.at for blob in blobs.inline_constants),
         external=external,
     )
 
 
-def _methods(root: Table, storage: Storage) -> tuple[Method, ...]:
+def _methods(root: Table, blobs: Blobs) -> tuple[Method, ...]:
     """Read the methods; FormatError where two have one name."""
     methods: dict[str, Method] = {}
     for plan in root.children("execution_plan"):
-        method = read_method(plan, storage)
+        method = read_method(plan, blobs)
         if method.name in methods:
             raise plan.error(f"second method {method.name!r}", "name")
         methods[method.name] = method
@@ -92,13 +92,11 @@ def _header(data: memoryview) -> Header | None:
     )
 
 
-def _storage(
-    root: Table, data: memoryview, header: Header | None, external: Mapping[str, memoryview]
-) -> Storage:
+def _blobs(root: Table, data: memoryview, header: Header | None, external: Mapping[str, memoryview]) -> Blobs:
     """Return everything that tensors and delegates may point into."""
     segments = read_segments(root, data, header.segment_base if header else 0)
     constants = root.child("constant_segment")
-    return Storage(
+    return Blobs(
         data=data,
         segments=segments,
         constant_segment=_subsegments(constants, segments) if constants else None,
@@ -125,17 +123,17 @@ def _inline(root: Table, name: str, data_name: str) -> tuple[Bytes, ...]:
     return tuple(Bytes(data, Extent(offset, len(data))) for offset, data in blobs)
 
 
-def _named(root: Table, storage: Storage) -> tuple[NamedData, ...]:
+def _named(root: Table, blobs: Blobs) -> tuple[NamedData, ...]:
     """Return the named data in file order; FormatError where a key stands twice."""
     entries: dict[str, NamedData] = {}
     for table in root.children("named_data"):
-        key, extent = table.name("key"), segment_of(table, storage.segments)
+        key, extent = table.name("key"), segment_of(table, blobs.segments)
         if key in entries:
             raise table.error(f"second entry of {key!r}", "key")
         entries[key] = NamedData(
             key=key,
             segment_index=table.integer("segment_index"),
-            data=cut(storage.data, extent, table.path()),
+            data=cut(blobs.data, extent, table.path()),
             data_at=extent,
         )
     return tuple(entries.values())

@@ -6,17 +6,17 @@ Source: runtime/executor/tensor_parser_portable.cpp of ExecuTorch 1.5.
 from dataclasses import replace
 from typing import Final
 
+from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation, enumerated
 from vkfuse.pte.flatbuffer import Table
 from vkfuse.pte.model import Allocation, Tensor
 from vkfuse.pte.segments import Bytes, cut
-from vkfuse.pte.storage import Storage
 from vkfuse.pte.values import Extent
 
 MAX_RANK: Final = 16  # kTensorDimensionLimit
 
 
-def read_tensor(table: Table, storage: Storage) -> Tensor:
+def read_tensor(table: Table, blobs: Blobs) -> Tensor:
     """Read a tensor and find its bytes."""
     sizes, dim_order = _shape(table)
     scalar_type = enumerated(table, "scalar_type", ScalarType)
@@ -34,7 +34,7 @@ def read_tensor(table: Table, storage: Storage) -> Tensor:
         device=enumerated(extra, "device_type", DeviceType) if extra else DeviceType.CPU,
         device_index=extra.integer("device_index") if extra else 0,
     )
-    return _with_data(tensor, table, extra, storage)
+    return _with_data(tensor, table, extra, blobs)
 
 
 def _shape(table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -67,27 +67,27 @@ def _external(extra: Table | None) -> bool:
     return enumerated(extra, "location", TensorDataLocation) is TensorDataLocation.EXTERNAL
 
 
-def _with_data(tensor: Tensor, table: Table, extra: Table | None, storage: Storage) -> Tensor:
+def _with_data(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) -> Tensor:
     """Return the tensor with its bytes, if it has any."""
     if tensor.external:
-        return _with_external_data(tensor, table, storage)
+        return _with_external_data(tensor, table, blobs)
     if tensor.data_buffer_idx == 0:
         return tensor
-    found = _find(tensor, table, extra, storage)
+    found = _find(tensor, table, extra, blobs)
     return replace(tensor, data=found.data, data_at=found.at)
 
 
-def _find(tensor: Tensor, table: Table, extra: Table | None, storage: Storage) -> Bytes:
+def _find(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) -> Bytes:
     """Return the bytes of a constant, or the initial state of a planned tensor."""
     if tensor.allocation is None:
-        return storage.constant(table, tensor.data_buffer_idx, tensor.nbytes)
+        return blobs.constant(table, tensor.data_buffer_idx, tensor.nbytes)
     segment = extra.integer("mutable_data_segments_idx") if extra else 0
-    return storage.initial_state(table, segment, tensor.data_buffer_idx, tensor.nbytes)
+    return blobs.initial_state(table, segment, tensor.data_buffer_idx, tensor.nbytes)
 
 
-def _with_external_data(tensor: Tensor, table: Table, storage: Storage) -> Tensor:
+def _with_external_data(tensor: Tensor, table: Table, blobs: Blobs) -> Tensor:
     """Return the tensor with the bytes that a .ptd holds under its name, if one was supplied."""
-    blob = storage.external.get(tensor.name)
+    blob = blobs.external.get(tensor.name)
     if blob is None:
         return tensor
     where = table.path("extra_tensor_info.fully_qualified_name")

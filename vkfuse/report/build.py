@@ -82,13 +82,8 @@ def _packet(kernel: str) -> str:
     return "" if packet.startswith("executorch_prim.") else packet
 
 
-def loadable_of(pte: PteFile, runtime: str = DEFAULT) -> Loadable:
-    """Return whether `runtime` loads the file and computes what it says. InputError, FormatError."""
-    return judged(lint(pte, runtime))
-
-
 def judged(findings: tuple[Finding, ...]) -> Loadable:
-    """Return the verdict that findings amount to."""
+    """Return whether a runtime loads a file of these findings, and computes what it says."""
     failing = faults(findings)
     absent = (finding.name for finding in failing if finding.code in _ABSENT)
     return Loadable(ok=not failing, missing=tuple(dict.fromkeys(absent)), findings=findings)
@@ -136,7 +131,7 @@ def measure(
             MethodRow(name=m.name, delegation=delegation(reasons.get(m.name, _NO_REASONS), method=m.name))
             for m in pte.methods
         ),
-        loadable=loadable_of(pte, runtime),
+        loadable=judged(lint(pte, runtime)),
         tables=tables_of(pte),
         lookups=lookups_of(pte, names),
         shaders=embedded_shaders(pte),

@@ -19,9 +19,9 @@ _INTEGERS: Final = ("int8", "uint8")
 def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
     """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
     found: dict[str, _Read] = {}
-    for read in map(_read, table_reads(pte)):
-        found[read.row.name] = _together(found.get(read.row.name), read)
-    rows = (replace(read.row, bytes_after=sum(read.parts.values())) for read in found.values())
+    for read in table_reads(pte):
+        found[read.weight.name] = _together(found.get(read.weight.name), _read(read))
+    rows = (replace(known.row, bytes_after=sum(known.parts.values())) for known in found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))
 
 

@@ -15,7 +15,10 @@ from vkfuse.report.sections import sections
 _NARROWEST = 14  # columns that a folded name keeps
 _FOLDED = 6  # and one that has no such promise
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
-_STYLES = {"FAILED": "bold red", "no": "bold red", "fails": "bold red", "wrong": "red", "loads,": "red"}
+_STYLES = {
+    **dict.fromkeys(("FAILED", "DIFFERS", "no", "fails"), "bold red"),
+    **dict.fromkeys(("wrong", "loads,"), "red"),
+}
 
 
 def render_text(report: Report, console: Console) -> None:
@@ -52,18 +55,15 @@ def _fitted(table: Table, width: int) -> Table:
     return table
 
 
-def visible(text: str) -> str:
-    """Show what would steer a terminal as a replacement character: names come from the file."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
+def visible(text: str, besides: str = "\n") -> str:
+    """Show what would steer a terminal, `besides` what may, as a replacement character: names come from the file."""
+    return "".join(c if c.isprintable() or c in besides else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _parts(section: Section, width: int) -> Iterator[RenderableType]:
     """Yield the title, the table of `width` columns, and the line that stands for the rest."""
     yield Text(visible(section.title), style="bold")
-    table = _fitted(_table(section), width) if section.columns else _pairs(section)
+    table = _fitted(laid_out(section), width) if section.columns else _pairs(section)
     yield Padding(table, (0, 0, 0, 2), expand=False)
     if section.rest:
         yield Text(f"  {section.rest}", style="dim")
@@ -79,7 +79,7 @@ def _pairs(section: Section) -> Table:
     return table
 
 
-def _table(section: Section) -> Table:
+def laid_out(section: Section) -> Table:
     """Lay out rows under headings; numbers keep their width, names are folded."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in section.columns:

@@ -128,13 +128,5 @@ def check(found: Stored, other: Wanted, result: Difference) -> TableCheck:
 def unlike(found: Stored) -> TableCheck:
     """Return that a table of the file is like none of the program's."""
     return TableCheck(
-        operator=found.operator,
-        where=found.where,
-        shape=(found.rows, found.columns),
-        matches="",
-        values=0,
-        differing=0,
-        rounded=0,
-        max_abs=0.0,
-        first_row=None,
+        operator=found.operator, where=found.where, shape=(found.rows, found.columns), matches=""
     )

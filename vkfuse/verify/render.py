@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vkfuse import __version__
+from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
-from vkfuse.report.text import least_width, widen
+from vkfuse.report.text import laid_out, least_width, visible, widen
 from vkfuse.verify.verdict import Applied, OutputError, Run, Status, TableCheck, Verification
 
 SCHEMA: Final = "vkfuse.verify/1"
@@ -48,7 +49,7 @@ def render_text(verification: Verification, console: Console) -> None:
 def _parts(verification: Verification) -> Iterator[RenderableType]:
     for line in (verification.message, verification.hint):
         if line and not verification.findings:  # which say the same, each with its hint
-            yield Text(_visible(line))
+            yield Text(_line(line))
     if verification.departure is not None:
         yield from _departure(verification)
     if verification.runs:
@@ -57,36 +58,31 @@ def _parts(verification: Verification) -> Iterator[RenderableType]:
     yield from _tables(verification.tables)
     for check in verification.device:
         agreed = "bit for bit" if check.differing == 0 else f"{check.differing} values differ"
-        yield Text(
-            _visible(f"{check.shader} on {check.driver}, {check.where}: {check.values} values, {agreed}")
-        )
+        yield Text(_line(f"{check.shader} on {check.driver}, {check.where}: {check.values} values, {agreed}"))
     yield from _applied(verification.applied)
     for finding in verification.findings[:_FEW]:
-        yield Text(_visible(f"{finding.code}: {finding.name} in {finding.where}: {finding.hint}"))
+        yield Text(_line(f"{finding.code}: {finding.name} in {finding.where}: {finding.hint}"))
     for reason in verification.skipped:
-        yield Text(_visible(f"skipped: {reason}"), style="dim")
+        yield Text(_line(f"skipped: {reason}"), style="dim")
 
 
 def _departure(verification: Verification) -> Iterator[RenderableType]:
     found = verification.departure
     if found is not None:
         program = f"; the program has {found.node} {found.source}" if found.node else ""
-        yield Text(_visible(f"first operator that departs: {found.operator} in {found.where}{program}"))
+        yield Text(_line(f"first operator that departs: {found.operator} in {found.where}{program}"))
         if found.behaviours:
             yield Text(f"the runtime there: {', '.join(found.behaviours)}")
 
 
 def _runs(runs: tuple[Run, ...]) -> Table:
     """Lay out each output of each run."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for title in ("inputs", "output", "shape"):
-        table.add_column(title, overflow="fold")
-    for title in ("abs", "rel", "ulp", "SQNR dB", "cosine", "top-1", "limit", ""):
-        table.add_column(title, justify="right", no_wrap=True)
-    for run in runs:
-        for output in run.outputs:
-            table.add_row(run.label, *_cells(output), style="" if output.passed else "red")
-    return table
+    columns = (
+        *map(name, ("inputs", "output", "shape")),
+        *map(figure, ("abs", "rel", "ulp", "SQNR dB", "cosine", "top-1", "limit", "")),
+    )
+    rows = ((run.label, *_cells(output)) for run in runs for output in run.outputs)
+    return laid_out(listing("", columns, rows))
 
 
 def _reasons(runs: tuple[Run, ...]) -> Iterator[RenderableType]:
@@ -128,7 +124,7 @@ def _tables(tables: tuple[TableCheck, ...]) -> Iterator[RenderableType]:
     for table in tables:
         if table.differing and table.matches:
             yield Text(
-                _visible(
+                _line(
                     f"table {table.matches} in {table.operator} ({table.where}): {table.differing} of "
                     f"{table.values} values differ by up to {table.max_abs:.3g}, the first in row {table.first_row}"
                 ),
@@ -136,7 +132,7 @@ def _tables(tables: tuple[TableCheck, ...]) -> Iterator[RenderableType]:
             )
         elif not table.matches:
             yield Text(
-                _visible(f"table of {table.operator} ({table.where}) is like none of the program"),
+                _line(f"table of {table.operator} ({table.where}) is like none of the program"),
                 style="dim",
             )
 
@@ -145,9 +141,9 @@ def _applied(applied: tuple[Applied, ...]) -> Iterator[RenderableType]:
     for behaviour in applied:
         places = behaviour.places
         where = ", ".join(places[:_FEW]) + (f" and {len(places) - _FEW} more" if len(places) > _FEW else "")
-        yield Text(_visible(f"{behaviour.code}: {behaviour.summary} ({where})"), style="dim")
+        yield Text(_line(f"{behaviour.code}: {behaviour.summary} ({where})"), style="dim")
 
 
-def _visible(text: str) -> str:
-    """Show what would steer a terminal as a replacement character: names come from the file."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _line(text: str) -> str:
+    """Return text of one line, whatever names the file has."""
+    return visible(text, besides="")

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 
 from vkfuse.errors import FormatError
-from vkfuse.measure.tables import Constant, TableRead
+from vkfuse.measure.tables import ConstantTensor, TableRead
 from vkfuse.pte.enums import VkDataType
 from vkfuse.rewrite.prove import Rows, Within, apart, equal
 from vkfuse.verify.tensors import scalar_dtype, tensor_of, vulkan_dtype
@@ -39,8 +39,8 @@ class Stored:
     raw: bool
     is_float: bool
     within: Within
-    weight: Constant
-    scales: Constant | None = None
+    weight: ConstantTensor
+    scales: ConstantTensor | None = None
 
 
 def stored_tables(reads: Iterable[TableRead]) -> Iterator[Stored]:
@@ -66,18 +66,8 @@ def _stored(read: TableRead) -> Stored | None:
 
 def as_stored(read: TableRead, weight: torch.Tensor) -> Stored:
     """Return a table that is stored as it is read."""
-    return Stored(
-        operator=read.operator,
-        where=str(read.where),
-        consumer=read.reader.consumer,
-        rows=weight.shape[0],
-        columns=weight.shape[1],
-        read=lambda low, high: weight[low:high],
-        raw=True,
-        is_float=weight.is_floating_point(),
-        within=cast_to(weight.dtype),
-        weight=read.weight,
-    )
+    by_itself = _constant(read.weight, weight)
+    return replace(by_itself, operator=read.operator, where=str(read.where), consumer=read.reader.consumer)
 
 
 def _packed(read: TableRead, weight: torch.Tensor) -> Stored | None:
@@ -123,22 +113,11 @@ def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | 
             rows = rows - points.read(low, high).float().unsqueeze(-1)
         return (rows * scales.read(low, high).float().unsqueeze(-1)).reshape(high - low, -1)
 
-    return Stored(
-        operator=values.operator,
-        where=values.where,
-        consumer=values.consumer,
-        rows=values.rows,
-        columns=values.columns,
-        read=rebuilt,
-        raw=False,
-        is_float=True,
-        within=by_scales(scales.read(0, 0).dtype, _MOST_BYTE),
-        weight=values.weight,
-        scales=scales.weight,
-    )
+    within = by_scales(scales.read(0, 0).dtype, _MOST_BYTE)
+    return replace(values, read=rebuilt, raw=False, is_float=True, within=within, scales=scales.weight)
 
 
-def matrices(constant: Constant, rows: int, columns: int) -> Iterator[Stored]:
+def matrices(constant: ConstantTensor, rows: int, columns: int) -> Iterator[Stored]:
     """Yield a float constant of so many values as [rows, columns]: as it lies, and turned where it is [columns, rows]."""
     if math.prod(constant.dims) != rows * columns:
         return
@@ -150,7 +129,7 @@ def matrices(constant: Constant, rows: int, columns: int) -> Iterator[Stored]:
         yield _constant(constant, values.reshape(columns, rows).t())
 
 
-def _constant(constant: Constant, values: torch.Tensor) -> Stored:
+def _constant(constant: ConstantTensor, values: torch.Tensor) -> Stored:
     """Return a matrix of a file by itself, whoever reads it."""
     return Stored(
         operator="constant",
@@ -160,13 +139,13 @@ def _constant(constant: Constant, values: torch.Tensor) -> Stored:
         columns=values.shape[1],
         read=lambda low, high: values[low:high],
         raw=True,
-        is_float=True,
+        is_float=values.is_floating_point(),
         within=cast_to(values.dtype),
         weight=constant,
     )
 
 
-def values_of(constant: Constant) -> torch.Tensor | None:
+def values_of(constant: ConstantTensor) -> torch.Tensor | None:
     """View a constant's bytes as a tensor; None where they are not in the file, or of a type that torch has not."""
     if constant.data is None:
         return None

@@ -72,11 +72,11 @@ class TableCheck:
     where: str
     shape: tuple[int, ...]
     matches: str
-    values: int
-    differing: int
+    values: int = 0
+    differing: int = 0
     rounded: int = 0
-    max_abs: float
-    first_row: int | None
+    max_abs: float = 0.0
+    first_row: int | None = None
 
     @property
     def passed(self) -> bool:

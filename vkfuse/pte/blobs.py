@@ -13,7 +13,7 @@ from vkfuse.pte.values import Extent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Storage:
+class Blobs:
     """The segments and inline blobs of one file."""
 
     data: memoryview
