@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from vkfuse.commands.shader_text import bench_text, check_text
 from vkfuse.glsl.bench import Bench, BenchOptions, bench
 from vkfuse.glsl.cases import CASES, Case, lookup_of
 from vkfuse.glsl.check import check, check_variant, first_difference
 from vkfuse.glsl.manifest import bench_spirv, shipped_spirv
-from vkfuse.glsl.render import bench_text, check_text
 from vkfuse.glsl.variants import VARIANTS, DType, Storage, variant_named
 from vkfuse.glsl.vulkan.memory import download, upload
 

@@ -45,8 +45,8 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on
 @app.command("list")
 def list_shaders(*, fmt: FormatOption = Format.TEXT) -> None:
     """List the compiled variants that ship in the package."""
+    from vkfuse.commands.shader_text import manifest_text  # noqa: PLC0415
     from vkfuse.glsl.manifest import shipped_manifest  # noqa: PLC0415 - the command's own modules
-    from vkfuse.glsl.render import manifest_text  # noqa: PLC0415
 
     manifest = shipped_manifest()
     typer.echo(manifest.dumps() if fmt is Format.JSON else manifest_text(manifest), nl=False)
@@ -105,8 +105,8 @@ def check(
     quiet: QuietOption = False,
 ) -> None:
     """Run every variant on a Vulkan driver and compare with a reference, bit for bit. Exit code 1 when one is wrong."""
+    from vkfuse.commands.shader_text import check_text  # noqa: PLC0415
     from vkfuse.glsl.check import check as check_variants  # noqa: PLC0415 - the command's own modules
-    from vkfuse.glsl.render import check_text  # noqa: PLC0415
     from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
 
     chosen = variants_matching(variant)
@@ -146,9 +146,9 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Time the shader beside the runtime's mapping and a plain copy, by GPU timestamps."""
+    from vkfuse.commands.shader_text import bench_text  # noqa: PLC0415
     from vkfuse.glsl.bench import FLOAT_SCALES  # noqa: PLC0415 - the command's own modules
     from vkfuse.glsl.bench import bench as bench_variants  # noqa: PLC0415
-    from vkfuse.glsl.render import bench_text  # noqa: PLC0415
     from vkfuse.glsl.vulkan.device import open_device  # noqa: PLC0415
 
     chosen = variants_matching(variant, FLOAT_SCALES)

@@ -7,7 +7,7 @@ from rich.console import Console
 from vkfuse.report.markdown import render_markdown
 from vkfuse.report.model import Report
 from vkfuse.report.serial import dumps
-from vkfuse.report.text import render_text
+from vkfuse.report.text import captured, render_text
 
 
 class Format(StrEnum):
@@ -32,7 +32,4 @@ def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
         return dumps(report)
     if fmt is Format.MARKDOWN:
         return render_markdown(report)
-    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    with console.capture() as capture:
-        render_text(report, console)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    return captured(width, lambda console: render_text(report, console))

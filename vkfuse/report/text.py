@@ -1,6 +1,6 @@
 """A report on a terminal or in a log, with Rich."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -15,6 +15,7 @@ from vkfuse.report.sections import sections
 _NARROWEST = 14  # columns that a folded name keeps
 _FOLDED = 6  # and one that has no such promise
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
+_WIDE = 1000  # columns that no table needs
 _STYLES = {
     **dict.fromkeys(("FAILED", "DIFFERS", "no", "fails"), "bold red"),
     **dict.fromkeys(("wrong", "loads,"), "red"),
@@ -29,6 +30,19 @@ def render_text(report: Report, console: Console) -> None:
             console.print()
         for part in _parts(section, console.width - 2):
             console.print(part, soft_wrap=False)
+
+
+def table_text(section: Section) -> str:
+    """Return the table of a section by itself, as wide as it is."""
+    return captured(_WIDE, lambda console: console.print(laid_out(section)))
+
+
+def captured(width: int, draw: Callable[[Console], None]) -> str:
+    """Return what is drawn on `width` columns, without colour."""
+    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        draw(console)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def widen(console: Console, least: int = 0) -> None:

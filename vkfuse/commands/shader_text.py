@@ -1,6 +1,6 @@
 """Reports of the shader commands as text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from statistics import geometric_mean
 
@@ -8,6 +8,8 @@ from vkfuse.glsl.bench import BenchReport, Row
 from vkfuse.glsl.check import CheckReport
 from vkfuse.glsl.manifest import Manifest
 from vkfuse.glsl.variants import Storage, variant_named
+from vkfuse.report.section import Cell, Column, figure, listing
+from vkfuse.report.text import table_text
 
 GIGA = 1e9
 MICRO = 1e-6
@@ -15,11 +17,9 @@ MICRO = 1e-6
 
 def manifest_text(manifest: Manifest) -> str:
     """A line for each shader: name, size, hash, features."""
-    rows = [
-        (shader.name, f"{shader.bytes}", shader.sha256[:12], ", ".join(shader.features) or "-")
-        for shader in manifest.shaders
-    ]
-    return "\n".join((*_table(("shader", "bytes", "sha256", "features"), rows), f"{len(rows)} shaders", ""))
+    columns = (Column("shader"), figure("bytes"), Column("sha256"), Column("features"))
+    rows = [(s.name, s.bytes, s.sha256[:12], ", ".join(s.features) or "-") for s in manifest.shaders]
+    return f"{table_text(listing('', columns, rows))}{len(rows)} shaders\n"
 
 
 def check_text(report: CheckReport) -> str:
@@ -62,25 +62,26 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
         rows = [row for row in report.rows if variant_named(row.variant).storage is storage]
         yield ""
         if rows:
-            yield from _table(_BENCH_HEAD, [_cells(row, report.copy) for row in rows])
+            yield table_text(listing("", _BENCH, (_cells(row, report.copy) for row in rows))).rstrip()
             yield summary(storage, rows)
         else:
             yield f"no shape fits the device's limits for {storage} outputs"
 
 
-_BENCH_HEAD = (
-    *("output", "weight", "tokens", "columns", "us", "GB/s", "of copy", "stock us", "faster"),
-    *("alone us", "stock us", "faster"),
+_BENCH = (
+    *map(Column, ("output", "weight")),
+    *map(figure, ("tokens", "columns", "us", "GB/s", "of copy", "stock us", "faster")),
+    *map(figure, ("alone us", "stock us", "faster")),
 )
 
 
-def _cells(row: Row, copy: float) -> tuple[str, ...]:
+def _cells(row: Row, copy: float) -> tuple[Cell, ...]:
     variant = variant_named(row.variant)
     return (
         f"{variant.storage} {variant.dtype}",
         variant.weight,
-        f"{row.tokens}",
-        f"{row.embed_dim}",
+        row.tokens,
+        row.embed_dim,
         f"{row.stream / MICRO:.2f}",
         f"{row.bandwidth / GIGA:.0f}",
         f"{row.bandwidth / copy:.0%}",
@@ -99,15 +100,3 @@ def summary(storage: Storage, rows: Sequence[Row]) -> str:
         f"{storage} outputs against the runtime's mapping: {geometric_mean(stream):.2f}x in a stream "
         f"(at least {min(stream):.2f}x), {geometric_mean(alone):.2f}x alone (at least {min(alone):.2f}x)"
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Aligned columns: text to the left, figures to the right."""
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        cells = (
-            cell.rjust(width) if cell[:1].isdigit() or lines[-1][at][:1].isdigit() else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()
