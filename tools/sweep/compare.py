@@ -8,7 +8,14 @@ from kinds import KINDS
 from program import build, inputs, noisy
 from torch import Tensor
 
-_ORDER: Final = ((1, 0), (0, 0), (2, 0), (1, 1), (2, 1), (0, 1))  # a middle, the shortest, the longest, each again
+_ORDER: Final = (
+    (1, 0),
+    (0, 0),
+    (2, 0),
+    (1, 1),
+    (2, 1),
+    (0, 1),
+)  # a middle, the shortest, the longest, each again
 _RELATIVE: Final = {torch.float32: 1e-3, torch.float16: 2e-2}
 _JUMPED: Final = 500  # behind a step that jumps, one value in so many may differ
 
@@ -43,7 +50,11 @@ class References:
         a, b = got.double(), right.double()
         moved = torch.stack([(each.double() - b).abs() for each in noise]).amax(0).nan_to_num(0, 0, 0)
         dtype = torch.float16 if self._half else right.dtype
-        limit = _RELATIVE.get(dtype, 0.0) * b.abs().nan_to_num(0, 0, 0).amax() + 8 * moved + 1e-6 * right.is_floating_point()
+        limit = (
+            _RELATIVE.get(dtype, 0.0) * b.abs().nan_to_num(0, 0, 0).amax()
+            + 8 * moved
+            + 1e-6 * right.is_floating_point()
+        )
         error = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs()).nan_to_num(torch.inf)
         bad = int((error > limit).sum())
         if bad <= (max(1, right.numel() // _JUMPED) if self._jumps and right.numel() > 1 else 0):

@@ -20,6 +20,7 @@ from program import Feed, Constants, evaluate
 
 SMALL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32)
 LIMITS: Final = (1, 2, 3, 4, 5, 2047, 2048, 2049, 16383, 16384, 16385)
+LONG: Final = (2047, 2048, 2049, 16384, 20000)
 SETTINGS: Final = ("alone", "limits", "dynamic", "behind", "behind", "chain", "chain", "beside")
 _LARGEST: Final = 200_000  # values in a tensor: files and runs stay small
 _TRIES: Final = 200
@@ -61,16 +62,22 @@ class Draft:
         return True
 
     def _length(self, name: str) -> str:
-        longest = self.rng.choice((3, 8, 16, 33))
+        longest = self.rng.choice((3, 8, 16, 33) if self.rng.random() < 0.93 else LONG)
         shortest = self.rng.choice((1, 1, 2))
-        self.lengths[name] = [shortest, self.rng.randint(2, longest), longest]  # an example of 1 is always 1 to torch
+        self.lengths[name] = [
+            shortest,
+            self.rng.randint(2, min(longest, 33)),
+            longest,
+        ]  # an example of 1 is always 1 to torch
         return name
 
     def _shape(self, rank: int, sizes: tuple[int, ...]) -> list[Any]:
         shape: list[Any] = [self.rng.choice(sizes) for _ in range(rank)]
         if rank == 4 and self.rng.random() < 0.7:
             shape[0] = 1  # convolutions of the backend take no batch
-        dynamic = self.setting == "dynamic" or (self.setting not in {"alone", "limits"} and self.rng.random() < 0.5)
+        dynamic = self.setting == "dynamic" or (
+            self.setting not in {"alone", "limits"} and self.rng.random() < 0.5
+        )
         if dynamic and rank:
             for name in ("n", "m")[: self.rng.choice((1, 1, 1, 2))]:
                 shape[self.rng.randrange(rank)] = self._length(name)
@@ -100,19 +107,21 @@ class Draft:
             drawn |= self.rng.choice(({"rows": 16385}, {"rows": 16384}, {"columns": 2080}))
         if self.rng.random() < 0.2:
             drawn["half"] = True
-        self._give({"shape": shape, "dtype": self.rng.choice(("int64", "int64", "int32")), "rows": drawn["rows"]})
+        self._give(
+            {"shape": shape, "dtype": self.rng.choice(("int64", "int64", "int32")), "rows": drawn["rows"]}
+        )
         self._apply({"kind": kind.name, "of": [0], "with": drawn})
 
     def _beside(self) -> None:
-        """A second input like what the lookup gives, added to it or not."""
+        """A second input like what the lookup gives, combined with it."""
         looked_up = self.runs[1][-1]
         shape = [*self.inputs[0]["shape"], looked_up.shape[-1]]
         steps, self.steps = self.steps, []
         self._give({"shape": shape, "dtype": str(looked_up.dtype).removeprefix("torch.")})
         for step in steps:
             self._apply(step | {"of": [0]})
-        if self.rng.random() < 0.5:
-            self._apply({"kind": self.rng.choice(("add", "mul", "maximum")), "of": [2, 1], "with": {}})
+        combined = self.rng.choice(("add", "add", "mul", "maximum", "where_positive", "cat_last"))
+        self._apply({"kind": combined, "of": self.rng.choice(([2, 1], [1, 2])), "with": {}})
 
     def _give(self, given: dict[str, Any]) -> None:
         self.inputs.append(given)
@@ -180,7 +189,10 @@ class Draft:
 
     def finished(self) -> dict[str, Any]:
         """The spec: what no step reads is an output."""
-        total, read = len(self.inputs) + len(self.steps), {number for step in self.steps for number in step["of"]}
+        total, read = (
+            len(self.inputs) + len(self.steps),
+            {number for step in self.steps for number in step["of"]},
+        )
         storage = self.rng.choice(("texture", "texture", "texture", "buffer"))
         halves = any(tensor.dtype is torch.float16 for tensor in self.runs[1])
         return {

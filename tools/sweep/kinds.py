@@ -81,7 +81,9 @@ def _add(name: str, apply: Callable[..., Tensor], takes: tuple[torch.dtype, ...]
     KINDS[name] = Kind(name=name, apply=apply, takes=takes, choices=more, **flags)
 
 
-def _kind(takes: tuple[torch.dtype, ...], **more: Any) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def _kind(
+    takes: tuple[torch.dtype, ...], **more: Any
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     def decorate(apply: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _add(apply.__name__.strip("_"), apply, takes, **more)
         return apply
@@ -220,7 +222,9 @@ def pow_number(_c: Any, x: Tensor, *, number: float) -> Tensor:
 # --- two values, or a value and a constant
 
 
-def _two(name: str, function: Callable[[Tensor, Tensor], Tensor], takes: tuple[torch.dtype, ...], **more: Any) -> None:
+def _two(
+    name: str, function: Callable[[Tensor, Tensor], Tensor], takes: tuple[torch.dtype, ...], **more: Any
+) -> None:
     def apply(c: Any, x: Tensor, y: Tensor | None = None, *, constant: Sequence[int] | None = None) -> Tensor:
         return function(x, c.new(constant, x) if y is None else y)
 
@@ -280,8 +284,8 @@ def cumsum(_c: Any, x: Tensor, *, dim: int) -> Tensor:
 for _name, _reduce in {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax, "amin": torch.amin}.items():
     _add(
         _name,
-        lambda _c, x, dims, keep, function=_reduce: (
-            function(x, tuple(range(x.dim())) if dims is None else dims, keepdim=keep)
+        lambda _c, x, dims, keep, function=_reduce: function(
+            x, tuple(range(x.dim())) if dims is None else dims, keepdim=keep
         ),
         FLOATS,
         dims=_reductions,
@@ -312,7 +316,9 @@ def linear(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return F.linear(x, c.new((out, x.shape[-1]), x, scale), c.new((out,), x) if bias else None)
 
 
-@_kind(FLOATS, out=_if(lambda v: _last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 33)), bias=(False, True))
+@_kind(
+    FLOATS, out=_if(lambda v: _last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 33)), bias=(False, True)
+)
 def linear_int4(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int4(x, out, bias)
 
@@ -443,8 +449,8 @@ for _name, _pool in {
 }.items():
     _add(
         _name,
-        lambda _c, x, kernel, stride, pad, ceil, function=_pool: (
-            function(x, kernel, stride, pad, ceil_mode=ceil)
+        lambda _c, x, kernel, stride, pad, ceil, function=_pool: function(
+            x, kernel, stride, pad, ceil_mode=ceil
         ),
         FLOATS,
         kernel=_if(_rank(3 if _name.endswith("1d") else 4), (2, 3)),
@@ -535,10 +541,7 @@ def flatten(_c: Any, x: Tensor, *, dims: Sequence[int]) -> Tensor:
 @_kind(
     ALL,
     at=lambda v: [
-        [dim, size]
-        for dim in v.static
-        for size in (1, 2, 3, 4)
-        if v.rank < 5 and v.shape[dim] % size == 0
+        [dim, size] for dim in v.static for size in (1, 2, 3, 4) if v.rank < 5 and v.shape[dim] % size == 0
     ],
 )
 def unflatten(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
@@ -574,15 +577,16 @@ def expand_front(_c: Any, x: Tensor, *, size: int) -> Tensor:
 
 
 @_kind(
-    ALL, times=lambda v: [[1] * dim + [2] + [1] * (v.rank - dim - 1) for dim in range(v.rank)] + [[2] * v.rank]
+    ALL,
+    times=lambda v: [[1] * dim + [2] + [1] * (v.rank - dim - 1) for dim in range(v.rank)] + [[2] * v.rank],
 )
 def repeat(_c: Any, x: Tensor, *, times: Sequence[int]) -> Tensor:
     return x.repeat(*times)
 
 
-@_kind(ALL, dim=lambda v: v.static, constant=(0, 1, 3))
+@_kind(ALL, dim=_static_dims, constant=lambda v: (0,) if v.dynamic else (0, 1, 3))
 def cat(c: Any, x: Tensor, *, dim: int, constant: int) -> Tensor:
-    if constant and not any(isinstance(size, torch.SymInt) for size in x.shape):
+    if constant:
         return torch.cat([x, c.new([constant if at == dim else s for at, s in enumerate(x.shape)], x)], dim)
     return torch.cat([x, x], dim)
 
@@ -660,7 +664,9 @@ def gather(c: Any, x: Tensor, *, dim: int, count: int) -> Tensor:
     value=(0, 1, 0.0),
 )
 def pad(_c: Any, x: Tensor, *, pad: Sequence[int], value: float) -> Tensor:
-    return F.pad(x, pad, value=value if x.is_floating_point() else bool(value) if x.dtype is torch.bool else int(value))
+    return F.pad(
+        x, pad, value=value if x.is_floating_point() else bool(value) if x.dtype is torch.bool else int(value)
+    )
 
 
 for _mode in ("circular", "reflect", "replicate"):
@@ -713,11 +719,19 @@ def add_positions(_c: Any, x: Tensor, *, dim: int) -> Tensor:
 
 for _name, _fill in {"zeros_like": torch.zeros_like, "ones_like": torch.ones_like}.items():
     _add(f"add_{_name}", lambda _c, x, function=_fill: x + function(x), NUMBERS)
+_add("full_like", lambda _c, x, value: torch.full_like(x, value) * x, FLOATS, value=(0.0, 1.0, 2.5))
 _add(
-    "full_like", lambda _c, x, value: torch.full_like(x, value) * x, FLOATS, value=(0.0, 1.0, 2.5)
+    "full",
+    lambda _c, x, value: torch.full(x.shape, value, dtype=x.dtype, device=x.device) + x,
+    FLOATS,
+    value=(0.0, 1.0, 3.0),
 )
-_add("full", lambda _c, x, value: torch.full(x.shape, value, dtype=x.dtype, device=x.device) + x, FLOATS, value=(0.0, 1.0, 3.0))
-_add("scalar_tensor", lambda _c, x, value: x + torch.scalar_tensor(value, dtype=x.dtype, device=x.device), FLOATS, value=(0.5, 1.0))
+_add(
+    "scalar_tensor",
+    lambda _c, x, value: x + torch.scalar_tensor(value, dtype=x.dtype, device=x.device),
+    FLOATS,
+    value=(0.5, 1.0),
+)
 
 
 @_kind(FLOATS, value=_if(lambda v: v.rank >= 2, (0.0, -1.0, -100.0, -3.4028234663852886e38)))

@@ -55,7 +55,9 @@ class Feed:
         """Random constant indices."""
         if like.is_meta:
             return torch.empty(shape, dtype=torch.int64, device="meta")
-        return self._next(lambda: nn.Buffer(torch.randint(rows, tuple(shape), generator=self._store.generator)))
+        return self._next(
+            lambda: nn.Buffer(torch.randint(rows, tuple(shape), generator=self._store.generator))
+        )
 
     def table_int4(self, ids: Tensor, rows: int, columns: int, group: int, dtype: torch.dtype) -> Tensor:
         """A lookup in a 4-bit table."""
@@ -127,7 +129,9 @@ def build(spec: Spec) -> Program:
 def export(spec: Spec) -> ExportedProgram:
     """The exported program of a spec."""
     sizes = {name: Dim(name, min=low, max=high) for name, (low, _, high) in spec["lengths"].items()}
-    dynamic = tuple({at: sizes[of] for at, of in enumerate(each["shape"]) if of in sizes} for each in spec["inputs"])
+    dynamic = tuple(
+        {at: sizes[of] for at, of in enumerate(each["shape"]) if of in sizes} for each in spec["inputs"]
+    )
     with torch.no_grad():
         return torch.export.export(build(spec), inputs(spec, 1), dynamic_shapes=(dynamic,) if sizes else None)
 
@@ -144,7 +148,11 @@ def _input(of: Mapping[str, Any], lengths: Mapping[str, int], generator: torch.G
     dtype = getattr(torch, of["dtype"])
     if "rows" in of:
         return torch.randint(of["rows"], shape, generator=generator).to(dtype)
-    made = torch.randn(shape, generator=generator).to(dtype) if dtype.is_floating_point else _whole(shape, dtype, generator)
+    made = (
+        torch.randn(shape, generator=generator).to(dtype)
+        if dtype.is_floating_point
+        else _whole(shape, dtype, generator)
+    )
     return made.contiguous(memory_format=torch.channels_last) if of.get("order") == "channels_last" else made
 
 

@@ -18,6 +18,7 @@ when each step is off by rounding. Behind a step that jumps (a comparison, a rou
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -40,15 +41,24 @@ _BATCH: Final = 40  # programs a process: what torch and ExecuTorch keep goes wi
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("first", type=int)
     parser.add_argument("end", type=int)
     parser.add_argument("--runner", default=os.environ.get("VKFUSE_RUNNER", ""))
     parser.add_argument("-o", "--output", type=Path, default=Path("verdicts.jsonl"))
     parser.add_argument("-j", "--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=int, default=120, help="seconds for one program")
-    parser.add_argument("--until", type=float, default=float("inf"), help="start no program after so many seconds")
-    parser.add_argument("--stock-every", type=int, default=1, help="lower stock for every so many programs, and where vkfuse refuses")
+    parser.add_argument(
+        "--until", type=float, default=float("inf"), help="start no program after so many seconds"
+    )
+    parser.add_argument(
+        "--stock-every",
+        type=int,
+        default=1,
+        help="lower stock for every so many programs, and where vkfuse refuses",
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -89,7 +99,9 @@ def _batch(numbers: Sequence[int], options: argparse.Namespace, write: _Writer, 
     while left and time.monotonic() < end:
         with _worker(options) as worker:
             lines: SimpleQueue[str] = SimpleQueue()
-            threading.Thread(target=lambda: [*map(lines.put, worker.stdout), lines.put("")], daemon=True).start()
+            threading.Thread(
+                target=lambda: [*map(lines.put, worker.stdout), lines.put("")], daemon=True
+            ).start()
             while left and time.monotonic() < end:
                 worker.stdin.write(f"{left[0]}\n")
                 worker.stdin.flush()
@@ -103,11 +115,29 @@ def _batch(numbers: Sequence[int], options: argparse.Namespace, write: _Writer, 
 
 @contextlib.contextmanager
 def _worker(options: argparse.Namespace) -> Iterator[Any]:
-    command = [sys.executable, __file__, "0", "0", "--worker", "--runner", options.runner, "--timeout", str(options.timeout)]
+    command = [
+        sys.executable,
+        __file__,
+        "0",
+        "0",
+        "--worker",
+        "--runner",
+        options.runner,
+        "--timeout",
+        str(options.timeout),
+    ]
     command += ["--stock-every", str(options.stock_every)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "1")}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "1"),
+    }
     worker = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     )
     try:
         yield worker
@@ -139,11 +169,21 @@ def _work(options: argparse.Namespace) -> None:
     import torch  # noqa: PLC0415 - seconds, which the parent does not spend
 
     torch.set_num_threads(1)
+    _trace_patterns_once()
     for line in sys.stdin:
         for verdict in _program(int(line), options):
             say.write(json.dumps(verdict) + "\n")
         say.write("done\n")
         say.flush()
+
+
+def _trace_patterns_once() -> None:
+    """Let ExecuTorch keep the graphs of what it fuses, which it traces anew for each program, in three seconds."""
+    from executorch.backends.vulkan.patterns import fusable_patterns  # noqa: PLC0415 - imports torch
+
+    for entry in fusable_patterns.values():
+        if entry.get_graphs_fn is not None:
+            entry.get_graphs_fn = functools.cache(entry.get_graphs_fn)
 
 
 def _program(number: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -167,11 +207,15 @@ def _program(number: int, options: argparse.Namespace) -> Iterator[dict[str, Any
         for flow in FLOWS:
             if flow == "stock" and number % options.stock_every and found["vkfuse"].get("certified"):
                 continue
-            found[flow] = _guarded(lambda flow=flow: case.through(flow, Path(folder) / f"{flow}.pte"), options.timeout)
+            found[flow] = _guarded(
+                lambda flow=flow: case.through(flow, Path(folder) / f"{flow}.pte"), options.timeout
+            )
     seconds = round(time.perf_counter() - start, 2)
     for flow, of in found.items():
-        yield {"id": number, "flow": flow, "verdict": verdict(of, found.get("stock", {}))} | of | (
-            {"spec": spec, "seconds": seconds} if flow == "vkfuse" else {}
+        yield (
+            {"id": number, "flow": flow, "verdict": verdict(of, found.get("stock", {}))}
+            | of
+            | ({"spec": spec, "seconds": seconds} if flow == "vkfuse" else {})
         )
 
 
@@ -181,7 +225,11 @@ def verdict(found: Mapping[str, Any], stock: Mapping[str, Any]) -> str:
         return "fault"
     on_runtime = found.get("runtime")
     if found.get("certified"):
-        return "right" if on_runtime in {None, "right"} else f"certified but {_UNUSABLE.get(on_runtime, 'wrong')}"
+        return (
+            "right"
+            if on_runtime in {None, "right"}
+            else f"certified but {_UNUSABLE.get(on_runtime, 'wrong')}"
+        )
     return "refused but right" if "right" in {on_runtime, stock.get("runtime")} else "refused"
 
 
@@ -233,7 +281,11 @@ class Case:
         except VkfuseError as error:
             return {"says": {"refused": _text(error)}, "certified": False}
         says = self._says(path)
-        found = {"says": says, "certified": says["verify"] == "same" and not says["lint"], "bytes": path.stat().st_size}
+        found = {
+            "says": says,
+            "certified": says["verify"] == "same" and not says["lint"],
+            "bytes": path.stat().st_size,
+        }
         return found | (self._ran(path) if self.runner else {})
 
     def _options(self) -> Any:
@@ -267,7 +319,11 @@ class Case:
         pte = read_pte(path)
         tolerance = Tolerance(arithmetic=torch.float16 if self.spec["fp16"] else None)
         said = verify_file(pte, self.exported, VerifyOptions(seeds=1, tolerance=tolerance))
-        return {"lint": sorted({each.code for each in faults(lint(pte))}), "verify": said.status, "message": said.message}
+        return {
+            "lint": sorted({each.code for each in faults(lint(pte))}),
+            "verify": said.status,
+            "message": said.message,
+        }
 
     def _ran(self, path: Path) -> dict[str, Any]:
         from runner import run  # noqa: PLC0415

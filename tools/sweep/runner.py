@@ -44,7 +44,9 @@ class Ran:
     log: str = ""
 
 
-def run(runner: str, model: Path, calls: Sequence[Call], *, method: str = "forward", timeout: float = 120) -> Ran:
+def run(
+    runner: str, model: Path, calls: Sequence[Call], *, method: str = "forward", timeout: float = 120
+) -> Ran:
     """Run a file's method on inputs."""
     with tempfile.TemporaryDirectory() as folder:
         given, got = Path(folder) / "inputs", Path(folder) / "outputs"
@@ -61,7 +63,11 @@ def run(runner: str, model: Path, calls: Sequence[Call], *, method: str = "forwa
 
 
 def _last_words(log: str) -> str:
-    lines = [line for line in log.splitlines() if any(word in line for word in ("rror", "Exception", "abort", "E 0", "signal"))]
+    lines = [
+        line
+        for line in log.splitlines()
+        if any(word in line for word in ("rror", "Exception", "abort", "E 0", "signal"))
+    ]
     return " | ".join(line[:300] for line in (lines or log.splitlines())[-4:])
 
 
