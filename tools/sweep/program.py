@@ -111,10 +111,13 @@ def evaluate(
     """All values of a program, in order."""
     for step in steps:
         made = KINDS[step["kind"]].apply(feed, *(values[number] for number in step["of"]), **step["with"])
-        if made.dtype in noise:
-            made = made * (1 + noise[made.dtype] * torch.randn(made.shape)).to(made.dtype)
-        values.append(made)
+        values.append(_rounded(made, noise[made.dtype]) if made.dtype in noise else made)
     return values
+
+
+def _rounded(made: Tensor, share: float) -> Tensor:
+    """A value with random errors of `share` of it; next to zero, of what a sum of values about 1 leaves there."""
+    return made + (share * (made.abs() + 0.1) * torch.randn(made.shape)).to(made.dtype)
 
 
 def build(spec: Spec) -> Program:
