@@ -59,4 +59,5 @@ class References:
         bad = int((error > limit).sum())
         if bad <= (max(1, right.numel() // _JUMPED) if self._jumps and right.numel() > 1 else 0):
             return ""
-        return f"{bad} of {right.numel()} values of {[*right.shape]} differ, by up to {float(error.max()):.3g} of {float(b.abs().amax()):.3g}"
+        largest = float(error.max()), float(b.abs().amax())
+        return f"{bad} of {right.numel()} values of {[*right.shape]} differ, by up to {largest[0]:.3g} of {largest[1]:.3g}"

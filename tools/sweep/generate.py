@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 from kinds import ALL, KINDS, Kind, View, names
-from program import Feed, Constants, evaluate
+from program import Constants, Feed, evaluate
 
 SMALL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32)
 LIMITS: Final = (1, 2, 3, 4, 5, 2047, 2048, 2049, 16383, 16384, 16385)
@@ -30,7 +30,7 @@ def spec(number: int) -> dict[str, Any]:
     """The program of a number."""
     starts = [*names()]
     kind, setting = KINDS[starts[number % len(starts)]], SETTINGS[number // len(starts) % len(SETTINGS)]
-    rng = random.Random(number)
+    rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):
         draft = Draft(rng, setting, kind)
         if draft.start() and draft.add(kind):

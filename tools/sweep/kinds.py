@@ -4,6 +4,8 @@ A step's function takes a source of constants and one value, or two, and argumen
 give, for a value, the arguments to draw from; none at all means that the step does not suit the value.
 """
 
+# ruff: noqa: D103 - a step computes what its one line says
+
 import itertools
 import math
 import random

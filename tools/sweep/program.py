@@ -65,7 +65,7 @@ class Feed:
             return torch.empty((*ids.shape, columns), dtype=dtype, device="meta")
         return self._next(lambda: self._int4(nn.Embedding(rows, columns, dtype=dtype), group))(ids)
 
-    def linear_int4(self, x: Tensor, out: int, bias: bool) -> Tensor:  # noqa: FBT001 - as torch.nn has it
+    def linear_int4(self, x: Tensor, out: int, bias: bool) -> Tensor:
         """A linear on a 4-bit weight."""
         if x.is_meta:
             return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")

@@ -2,18 +2,19 @@
 
     python tools/sweep/run.py 0 1000 --runner PATH -o verdicts.jsonl -j 8
 
-A line of JSON for each program and flow says what vkfuse says of the file ("says": what its lint and its verify find) and what
-the runtime does with it, called twice at the shortest, a middle and the longest length on one loaded method (runner.py says
-how the runner is called; by default it is the environment's VKFUSE_RUNNER). Programs that are already in the output are left
-out, so that a run goes on where it was stopped. Verdicts:
+A line of JSON for each program and flow says what vkfuse says of the file ("says": what its lint and its verify find), and
+what the runtime does with it, called twice at the shortest, a middle and the longest length on one loaded method. runner.py
+says how the runner is called; by default it is the environment's VKFUSE_RUNNER. Programs that are already in the output are
+left out, so that a run goes on where it was stopped. Verdicts:
 
 - right: certified, and right on the runtime. With no runner: certified.
 - certified but wrong; certified but does not load; certified but does not run.
 - refused but right: not certified, though this file, or stock's, is right on the runtime. refused: any other refusal.
 - fault: vkfuse raised what is none of its own errors, or did not end.
 
-An output is right if each value is within 1e-3 (half precision: 8e-2, sums in half) of the largest value of eager's, or of where eager's lies
-when each step is off by rounding. Behind a step that jumps (a comparison, a rounding) one value in 500 may differ.
+An output is right if each value is within 1e-3 of the largest value of eager's, or of where eager's lies when each step is off
+by rounding; in half precision within 8e-2, since the runtime's sums are in half too. Behind a step that jumps (a comparison, a
+rounding) one value in 500 may differ.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def _worker(options: argparse.Namespace) -> Iterator[Any]:
         "OMP_NUM_THREADS": "1",
         "LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "1"),
     }
-    worker = subprocess.Popen(
+    worker = subprocess.Popen(  # noqa: S603 - this file
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
