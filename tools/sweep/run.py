@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("end", type=int, nargs="?", default=0)
     parser.add_argument("--only", type=int, nargs="*", default=[], help="these programs, and no others")
     parser.add_argument("--runner", default=os.environ.get("VKFUSE_RUNNER", ""))
+    parser.add_argument("--runtime", help="the runner's version; by default that of the installed ExecuTorch")
     parser.add_argument("-o", "--output", type=Path, default=Path("verdicts.jsonl"))
     parser.add_argument("-j", "--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=int, default=120, help="seconds for one program")
@@ -116,11 +117,12 @@ def _batch(numbers: Sequence[int], options: argparse.Namespace, write: _Writer, 
 def _worker(options: argparse.Namespace) -> Iterator[Any]:
     command = [sys.executable, __file__, "--worker", "--runner", options.runner]
     command += ["--timeout", str(options.timeout), "--stock-every", str(options.stock_every)]
+    command += ["--runtime", options.runtime] if options.runtime else []
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "1"),
     }
-    worker = subprocess.Popen(  # noqa: S603 - this file
+    worker = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -194,7 +196,7 @@ def _program(number: int, options: argparse.Namespace) -> Iterator[dict[str, Any
         return
     try:
         with _alarm(options.timeout):
-            case = Case(spec, options.runner)
+            case = Case(spec, options.runner, options.runtime)
     except Exception as error:  # noqa: BLE001 - torch raises anything; such a program is not counted
         yield {"id": number, "flow": "", "verdict": "not exported", "why": _text(error), "spec": spec}
         return
@@ -260,11 +262,14 @@ def _text(error: BaseException) -> str:
 class Case:
     """An exported program, and what it computes eagerly at its lengths."""
 
-    def __init__(self, spec: Mapping[str, Any], runner: str) -> None:
+    def __init__(self, spec: Mapping[str, Any], runner: str, runtime: str | None) -> None:
         from compare import References  # noqa: PLC0415 - imports torch
         from program import export  # noqa: PLC0415
 
+        from vkfuse.options import Options  # noqa: PLC0415
+
         self.spec, self.runner = spec, runner
+        self.runtime = runtime or Options().runtime
         self.exported = export(spec)
         self.references = References(spec)
 
@@ -284,42 +289,39 @@ class Case:
         }
         return found | (self._ran(path) if self.runner else {})
 
-    def _options(self) -> Any:
-        from vkfuse.options import Storage, VulkanOptions  # noqa: PLC0415
-
-        given = {name: self.spec[name] for name in ("small_textures", "fp16")}
-        return VulkanOptions(storage=Storage(self.spec["storage"]), **given)
-
     def _vkfuse(self, path: Path) -> None:
         from vkfuse import optimize  # noqa: PLC0415
-        from vkfuse.options import BaselineChoice  # noqa: PLC0415
 
-        optimize(self.exported, path, baseline=BaselineChoice.NONE, verify=False, vulkan=self._options())
+        optimize(self.exported, path, self._options())
 
     def _stock(self, path: Path) -> None:
         from vkfuse.lower.lowering import lower_stock  # noqa: PLC0415
         from vkfuse.lower.quiet import quiet  # noqa: PLC0415
 
         with quiet(), path.open("wb") as stream:
-            lower_stock({"forward": self.exported}, self._options()).write(stream)
+            lower_stock({"forward": self.exported}, self._options().vulkan).write(stream)
+
+    def _options(self) -> Any:
+        from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions  # noqa: PLC0415
+
+        chosen = {name: self.spec[name] for name in ("small_textures", "fp16")}
+        vulkan = VulkanOptions(storage=Storage(self.spec["storage"]), **chosen)
+        return Options(runtime=self.runtime, baseline=BaselineChoice.NONE, vulkan=vulkan, verify=False)
 
     def _says(self, path: Path) -> dict[str, Any]:
         """What vkfuse finds in a written file: codes of its lint, and verify's verdict."""
         import torch  # noqa: PLC0415
 
+        from vkfuse.lint import faults, lint  # noqa: PLC0415
         from vkfuse.pte import read_pte  # noqa: PLC0415
-        from vkfuse.pte.lint import faults, lint  # noqa: PLC0415
         from vkfuse.verify.compare import Tolerance  # noqa: PLC0415
         from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: PLC0415
 
         pte = read_pte(path)
         tolerance = Tolerance(arithmetic=torch.float16 if self.spec["fp16"] else None)
-        said = verify_file(pte, self.exported, VerifyOptions(seeds=1, tolerance=tolerance))
-        return {
-            "lint": sorted({each.code for each in faults(lint(pte))}),
-            "verify": said.status,
-            "message": said.message,
-        }
+        chosen = VerifyOptions(runtime=self.runtime, seeds=1, tolerance=tolerance)
+        said, found = verify_file(pte, self.exported, chosen), faults(lint(pte, self.runtime))
+        return {"lint": sorted({each.code for each in found}), "verify": said.status, "message": said.message}
 
     def _ran(self, path: Path) -> dict[str, Any]:
         from runner import run  # noqa: PLC0415

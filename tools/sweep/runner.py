@@ -6,7 +6,7 @@ loads the file, calls the method once for each call in INPUTS, in order and on o
 exits with 0, with 10 where the file does not load, with 11 where a call fails; outputs of the calls before are written.
 
 Both files, little endian: u32 number of calls; for each u32 number of values; for each value u8 kind: 0 None | 1 tensor: i32
-ScalarType of its, u32 rank, i64 sizes, contiguous values | 2 int: i64 | 3 float: f64 | 4 bool: u8.
+ScalarType, u32 rank, i64 sizes, contiguous values | 2 int: i64 | 3 float: f64 | 4 bool: u8.
 """
 
 import struct
@@ -54,7 +54,7 @@ def run(
         given.write_bytes(b"".join(_packed(calls)))
         command = [runner, str(model), method, str(given), str(got)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)  # noqa: S603 - the user's
+            done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             return Ran(state="run", outputs=[], log=f"no end within {timeout} s")
         outputs = list(_unpacked(got.read_bytes())) if got.exists() else []
