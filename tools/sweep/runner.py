@@ -5,8 +5,8 @@
 loads the file, calls the method once for each call in INPUTS, in order and on one loaded method, and writes OUTPUTS. It
 exits with 0, with 10 where the file does not load, with 11 where a call fails; outputs of the calls before are written.
 
-Both files, little endian: u32 number of calls; for each u32 number of values; for each value u8 kind: 0 None | 1 tensor: i32
-ScalarType, u32 rank, i64 sizes, contiguous values | 2 int: i64 | 3 float: f64 | 4 bool: u8.
+Both files, little endian: u32 number of calls; for each u32 number of values; for each value u8 kind: 0 None | 1 tensor:
+i32 ScalarType, u32 rank, i64 sizes, contiguous values | 2 int: i64 | 3 float: f64 | 4 bool: u8.
 """
 
 import struct
