@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("first", type=int, nargs="?", default=0)
     parser.add_argument("end", type=int, nargs="?", default=0)
     parser.add_argument("--only", type=int, nargs="*", default=[], help="these programs, and no others")
+    parser.add_argument("--specs", type=Path, help="the programs whose specs are the lines of this file")
     parser.add_argument("--runner", default=os.environ.get("VKFUSE_RUNNER", ""))
     parser.add_argument("--runtime", help="the runner's version; by default that of the installed ExecuTorch")
     parser.add_argument("-o", "--output", type=Path, default=Path("verdicts.jsonl"))
@@ -74,14 +75,21 @@ def main() -> None:
 
 def _spread(options: argparse.Namespace) -> None:
     done = {json.loads(line)["id"] for line in options.output.open()} if options.output.exists() else set()
-    wanted = options.only or range(options.first, options.end)
-    left = [number for number in wanted if number not in done]
+    left = [line for number, line in _wanted(options).items() if number not in done]
     end = time.monotonic() + options.until
     with options.output.open("a") as stream, ThreadPoolExecutor(options.jobs) as pool:
         writer = _Writer(stream)
-        batches = [left[at : at + _BATCH] for at in range(0, len(left), _BATCH)]
+        size = max(1, min(_BATCH, len(left) // (2 * options.jobs)))
+        batches = [left[at : at + size] for at in range(0, len(left), size)]
         for _ in pool.map(lambda batch: _batch(batch, options, writer, end), batches):
             pass
+
+
+def _wanted(options: argparse.Namespace) -> dict[int, str]:
+    """What a worker is told of each program, by number: the number, or its spec."""
+    if options.specs:
+        return {json.loads(line)["id"]: line.strip() for line in options.specs.open()}
+    return {number: str(number) for number in options.only or range(options.first, options.end)}
 
 
 class _Writer:
@@ -96,9 +104,9 @@ class _Writer:
             self._stream.flush()
 
 
-def _batch(numbers: Sequence[int], options: argparse.Namespace, write: _Writer, end: float) -> None:
+def _batch(programs: Sequence[str], options: argparse.Namespace, write: _Writer, end: float) -> None:
     """Run a batch; a program at which the process dies or hangs is a fault, and the rest goes on in another."""
-    left = list(numbers)
+    left = list(programs)
     while left and time.monotonic() < end:
         with _worker(options) as worker:
             lines = _lines(worker.stdout)
@@ -106,8 +114,9 @@ def _batch(numbers: Sequence[int], options: argparse.Namespace, write: _Writer, 
                 worker.stdin.write(f"{left[0]}\n")
                 worker.stdin.flush()
                 died = _until_done(lines, write, options.timeout + 60)
-                number = left.pop(0)
+                program = json.loads(left.pop(0))
                 if died:
+                    number = program if isinstance(program, int) else program["id"]
                     write(json.dumps({"id": number, "flow": "vkfuse", "verdict": "fault", "why": died}))
                     worker.kill()
                     break
@@ -169,8 +178,8 @@ def _work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     _trace_patterns_once()
     for line in sys.stdin:
-        for verdict in _program(int(line), options):
-            say.write(json.dumps(verdict) + "\n")
+        for found in _program(json.loads(line), options):
+            say.write(json.dumps(found) + "\n")
         say.write("done\n")
         say.flush()
 
@@ -184,16 +193,17 @@ def _trace_patterns_once() -> None:
             entry.get_graphs_fn = functools.cache(entry.get_graphs_fn)
 
 
-def _program(number: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The verdicts on one program: vkfuse's flow, and stock's."""
+def _program(given: int | dict[str, Any], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The verdicts on a program, its number or its spec: vkfuse's flow, and stock's."""
     from generate import spec as spec_of  # noqa: PLC0415 - imports torch
 
     start = time.perf_counter()
     try:
-        spec = spec_of(number)
+        spec = spec_of(given) if isinstance(given, int) else given
     except LookupError as error:
-        yield {"id": number, "flow": "", "verdict": "no program", "why": str(error)}
+        yield {"id": given, "flow": "", "verdict": "no program", "why": str(error)}
         return
+    number = spec["id"]
     try:
         with _alarm(options.timeout):
             case = Case(spec, options.runner, options.runtime)
