@@ -8,6 +8,7 @@ from vkfuse.runtime.operands import Operands, Tensor
 
 TEXTURE, BUFFER = (frozenset({kind}) for kind in (VkStorageType.TEXTURE_3D, VkStorageType.BUFFER))
 WIDTH, HEIGHT = VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.TENSOR_HEIGHT_PACKED
+CHANNELS = VkMemoryLayout.TENSOR_CHANNELS_PACKED
 
 
 def _t(*dims, dynamic=(), storages=TEXTURE, layout=WIDTH):
@@ -36,6 +37,10 @@ def _squeeze(source, *dims):
 def _norm(source):
     given = {"input": source, "normalized_shape": source.dims[-1:], "weight": _t(1), "bias": _t(1)}
     return "aten.native_layer_norm.default", given
+
+
+def _softmax(source, dim):
+    return "aten._softmax.default", {"self": source, "dim": dim}, source
 
 
 def _nearest(old, new, scales=None):
@@ -76,6 +81,20 @@ CALLS = [
     (_norm(_t(2, 5, 9)), "layer-norm-width"),
     (_norm(_t(2, 5, 12)), "layer-norm-width"),
     (_norm(_t(2, 5, 8)), ""),
+    (_norm(_t(3, 6, 8)), "layer-norm-width"),
+    (_norm(_t(8, 6, 8, dynamic=[0])), "layer-norm-width"),
+    (_norm(_t(3, 1, 5, 7)), "layer-norm-width"),
+    (_norm(_t(3, 1, 64, 2, layout=CHANNELS)), "layer-norm-width"),
+    (_norm(_t(1, 5, 9)), ""),
+    (_norm(_t(3, 2, 9)), ""),
+    (_norm(_t(4, 6, 12)), ""),
+    (_norm(_t(3, 6, 20)), ""),
+    (_softmax(_t(1, 32, 4, 32), 0), "softmax-dim"),
+    (_softmax(_t(2, 3, 5, 6), 1), "softmax-dim"),
+    (_softmax(_t(2, 3, 5, 6, storages=BUFFER), -3), "softmax-dim"),
+    (_softmax(_t(1, 3, 5, 6), 1), ""),
+    (_softmax(_t(2, 3, 5, 6), 2), ""),
+    (_softmax(_t(3, 5, 6), 0), ""),
     (_norm(_t(10, 9)), ""),
     (_norm(_t(2, 5, 9, storages=BUFFER)), ""),
     (_nearest((8, 8), (16, 24)), ""),

@@ -98,23 +98,23 @@ def _completed(editor: GraphEditor, node: fx.Node) -> fx.Node:
 
 
 def layer_norms_in_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Flatten what is normalized over three texels, or three values, to a matrix.
+    """Flatten what is normalized over two or three texels, or values, to a matrix.
 
-    The runtime sums a texture's rows by halves over a work group that may be three wide
+    The runtime sums a texture's rows by halves over a work group that may be three wide where two axes are no longer
     (runtime/graph/ops/glsl/native_layer_norm_texture.glsl), but not of a matrix.
     """
-    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and _is_three_wide(n)]
+    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and _is_narrow(n)]
     detail = "the runtime's sums of three texels need a matrix"
     return replace_each(exported, found, _in_rows, code="layer-norm-in-rows", detail=detail)
 
 
-_MATRIX, _TEXEL, _THREE = 2, 4, 3
+_MATRIX, _TEXEL, _NARROW = 2, 4, (2, 3)
 
 
-def _is_three_wide(node: fx.Node) -> bool:
+def _is_narrow(node: fx.Node) -> bool:
     value, shape = node.meta["val"], argument(node, 1, "normalized_shape")
-    wide = len(shape) == 1 and _THREE in {shape[0], -(-shape[0] // _TEXEL)}
-    return wide and value.ndim > _MATRIX
+    wide = shape[0], -(-shape[0] // _TEXEL)
+    return len(shape) == 1 and value.ndim > _MATRIX and any(size in _NARROW for size in wide)
 
 
 def _in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node:

@@ -3,14 +3,20 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.pte.enums import VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like
 from vkfuse.runtime.record import Namer, Operator
 from vkfuse.runtime.spelling import dtype, stored
 
 _MATRIX, _TEXEL, _THREE = 2, 4, 3
 _IMAGE: Final = 4  # dimensions of [batch, channels, height, width]
+_LAYOUTS: Final = (
+    VkMemoryLayout.TENSOR_WIDTH_PACKED,
+    VkMemoryLayout.TENSOR_HEIGHT_PACKED,
+    VkMemoryLayout.TENSOR_CHANNELS_PACKED,
+)
 
 
 def layer_norm_has_bias(ops: Operands) -> Iterator[Objection]:
@@ -27,12 +33,37 @@ def layer_norm_of_rows(ops: Operands) -> Iterator[Objection]:
 
 
 def layer_norm_of_halves(ops: Operands) -> Iterator[Objection]:
-    """ops/glsl/native_layer_norm_texture.glsl, reduce_input: a work group three texels wide, of more than a matrix."""
+    """ops/glsl/native_layer_norm_texture.glsl, reduce_input: rows are summed by halves over a work group."""
     source = ops.tensor("input")
     if source is None or source.in_buffer or len(source.dims) <= _MATRIX:
         return
-    if _THREE in {source.size(-1), -(-source.size(-1) // _TEXEL)}:
-        yield Objection(Code.LAYER_NORM_WIDTH, f"{source.size(-1)} columns")
+    known = source.layout is not VkMemoryLayout.DEFAULT_LAYOUT
+    if any(_three_wide(source, layout) for layout in ({source.layout} if known else _LAYOUTS)):
+        yield Objection(Code.LAYER_NORM_WIDTH, f"of {list(source.dims)}")
+
+
+def _three_wide(source: Tensor, layout: VkMemoryLayout) -> bool:
+    """Whether a work group may be three texels wide (ComputeGraph::create_local_wg_size).
+
+    The sizes of a group are those for the texture's axes in descending order, permuted the wrong way round: where the
+    second axis is the longest, the width has the group's second size, which is at most the second longest axis.
+    """
+    width, height, channels = (source.size(axis) for axis in (-1, -2, -3))
+    batch = source.size(-4)
+    if layout is VkMemoryLayout.TENSOR_WIDTH_PACKED:
+        width = _texels(width)
+    elif layout is VkMemoryLayout.TENSOR_HEIGHT_PACKED:
+        height = _texels(height)
+    else:
+        channels = _texels(channels)
+    deep = batch * channels
+    dynamic = source.dynamic & {*range(len(source.dims) - _MATRIX)}
+    depths = {min(deep, size) for size in (_MATRIX, _THREE, deep)} if dynamic else {deep}
+    return height >= _THREE and any(min(width, d) >= _MATRIX and max(width, d) == _THREE for d in depths)
+
+
+def _texels(size: int) -> int:
+    return -(-size // _TEXEL)
 
 
 def group_norm_of_images(ops: Operands) -> Iterator[Objection]:

@@ -37,6 +37,16 @@ def _unreduced(ops: Operands, source: Tensor, out: Tensor) -> str:
     return f"dimensions {list(dims)} of {list(source.dims)}" if (packed | batched) & axes else ""
 
 
+def softmax_within_an_image(ops: Operands) -> Iterator[Objection]:
+    """Softmax.cpp: of four dimensions not along the batch, nor in a batch along the channels; buffers likewise."""
+    source, dim = ops.tensor("self"), ops.integer("dim")
+    if source is None or dim is None or len(source.dims) <= _BATCH:
+        return
+    axis = (len(source.dims) - 1 - dim) % len(source.dims)
+    if axis == _BATCH or (axis == _CHANNELS and source.dims[0] > 1):
+        yield Objection(Code.SOFTMAX_DIM, f"dimension {dim} of {list(source.dims)}")
+
+
 def reduces_rows_of_a_buffer(ops: Operands) -> Iterator[Objection]:
     """ArgReduce.cpp: the last dimension of a buffer."""
     source = ops.tensor("self")
@@ -107,7 +117,8 @@ OPERATORS: Final = (
         Operator(
             f"aten._{name}.default",
             "self dim",
-            departs=(Code.MASKED_ROW_ZERO,),
+            rules=(softmax_within_an_image,),
+            departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO),
             shaders=by_storage_and_dtype(name),
         )
         for name in ("softmax", "log_softmax")

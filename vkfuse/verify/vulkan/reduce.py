@@ -5,12 +5,15 @@ from collections.abc import Callable
 import torch
 
 from vkfuse.pte.enums import VkStorageType
+from vkfuse.pte.vulkan import VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.vulkan.call import Call, Kernel
 
 _HALF_MAX = 65504.0
 _LOWEST = -3.402823e38
 _SMALLEST_SUM = 1e-37
+_WORKERS = 4
+_FAR_BELOW = -80.0  # where the exponential is next to the smallest sum
 
 Reduction = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
 
@@ -64,5 +67,17 @@ def _softmax_parts(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
     largest = x.amax(dim, keepdim=True)
     if bool((largest == -torch.inf).any()):
         call.note(Code.MASKED_ROW_ZERO)
+    if _fetches_beyond(call, x, dim):
+        if bool((largest < _FAR_BELOW).any()):
+            call.note(Code.SHORT_SOFTMAX_FROM_ZERO)
+        largest = largest.clamp(min=0)
     shifted = x - largest.clamp(min=_LOWEST)
     return shifted, shifted.exp().sum(dim, keepdim=True).clamp(min=_SMALLEST_SUM)
+
+
+def _fetches_beyond(call: Call, x: torch.Tensor, dim: int) -> bool:
+    """Whether some of the four workers that search the largest value have none, across a texture's texels."""
+    if x.shape[dim] >= _WORKERS or call.storage(0) is VkStorageType.BUFFER:
+        return False
+    tensor = call.operands[0]
+    return isinstance(tensor, VkTensor) and int(tensor.layout) != x.dim() - 1 - dim % x.dim()

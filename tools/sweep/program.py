@@ -1,0 +1,176 @@
+"""A spec -> the program that it describes, its inputs at any lengths, and what it computes eagerly.
+
+A spec is plain JSON, enough to build the same program anywhere::
+
+    {"id": 7, "dtype": "float32", "storage": "texture", "small_textures": false, "fp16": false,
+     "lengths": {"n": [1, 5, 16]},                                   # shortest, example, longest of a dynamic size
+     "inputs": [{"shape": [1, "n"], "dtype": "int64", "rows": 100}],   # "rows": indices; "order": "channels_last"
+     "steps": [{"kind": "table", "of": [0], "with": {"rows": 100, "columns": 32, "group": 32}},
+               {"kind": "softmax", "of": [1], "with": {"dim": -1}}],     # values are numbered: inputs, then steps
+     "outputs": [2]}
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from kinds import KINDS
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerGroup
+
+Spec = Mapping[str, Any]
+_NOISE = {torch.float32: 1e-6, torch.float16: 1e-3}
+
+
+class Constants(nn.Module):
+    """Weights, made on the first pass and found again, in the order of asking, on later ones."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+
+class Feed:
+    """One pass over the constants of a program."""
+
+    def __init__(self, store: Constants) -> None:
+        self._store, self._names = store, (f"c{number}" for number in range(1000))
+
+    def _next(self, make: Any) -> Any:
+        name = next(self._names)
+        if not hasattr(self._store, name):
+            setattr(self._store, name, make())
+        return getattr(self._store, name)
+
+    def new(self, shape: Sequence[int], like: Tensor, scale: float = 1.0) -> Tensor:
+        """A random constant of the type of `like`."""
+        if like.is_meta:
+            return torch.empty(shape, dtype=like.dtype, device="meta")
+        return self._next(lambda: _constant(tuple(shape), like.dtype, scale, self._store.generator))
+
+    def indices(self, shape: Sequence[int], rows: int, like: Tensor) -> Tensor:
+        """Random constant indices."""
+        if like.is_meta:
+            return torch.empty(shape, dtype=torch.int64, device="meta")
+        return self._next(
+            lambda: nn.Buffer(torch.randint(rows, tuple(shape), generator=self._store.generator))
+        )
+
+    def table_int4(self, ids: Tensor, rows: int, columns: int, group: int, dtype: torch.dtype) -> Tensor:
+        """A lookup in a 4-bit table."""
+        if ids.is_meta:
+            return torch.empty((*ids.shape, columns), dtype=dtype, device="meta")
+        return self._next(lambda: self._int4(nn.Embedding(rows, columns, dtype=dtype), group))(ids)
+
+    def linear_int4(self, x: Tensor, out: int, bias: bool) -> Tensor:
+        """A linear on a 4-bit weight."""
+        if x.is_meta:
+            return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")
+        return self._next(lambda: self._int4(nn.Linear(x.shape[-1], out, bias, dtype=x.dtype), 32))(x)
+
+    def _int4(self, module: nn.Module, group: int) -> nn.Module:
+        for parameter in module.parameters():
+            parameter.data.normal_(0, 0.5, generator=self._store.generator)
+        config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(group))
+        quantize_(module, config, lambda part, _name: isinstance(part, nn.Embedding | nn.Linear))
+        return module
+
+
+def _constant(shape: tuple[int, ...], dtype: torch.dtype, scale: float, generator: torch.Generator) -> Any:
+    if dtype.is_floating_point:
+        made = torch.randn(shape, generator=generator) * scale
+        return nn.Parameter(made.to(dtype), requires_grad=False)
+    return nn.Buffer(_whole(shape, dtype, generator))
+
+
+def _whole(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    drawn = torch.randint(-5, 6, shape, generator=generator)
+    return drawn > 0 if dtype is torch.bool else drawn.to(dtype)
+
+
+class Program(nn.Module):
+    """The steps of a spec, one after the other. `noise`: each float step is off by this share of its value."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec, self.noise = spec, {}
+        self.store = Constants(spec["id"])
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs."""
+        values = evaluate(self.spec["steps"], list(inputs), Feed(self.store), self.noise)
+        return tuple(values[number] for number in self.spec["outputs"])
+
+
+def evaluate(
+    steps: Sequence[Mapping[str, Any]], values: list[Tensor], feed: Feed, noise: Mapping[torch.dtype, float]
+) -> list[Tensor]:
+    """All values of a program, in order."""
+    for step in steps:
+        made = KINDS[step["kind"]].apply(feed, *(values[number] for number in step["of"]), **step["with"])
+        values.append(_rounded(made, noise[made.dtype]) if made.dtype in noise else made)
+    return values
+
+
+def _rounded(made: Tensor, share: float) -> Tensor:
+    """A value with random errors of `share` of it; next to zero, of what a sum of values about 1 leaves there."""
+    return made + (share * (made.abs() + 0.1) * torch.randn(made.shape)).to(made.dtype)
+
+
+def build(spec: Spec) -> Program:
+    """The program of a spec with its constants made."""
+    torch.manual_seed(spec["id"])
+    program = Program(spec).eval()
+    with torch.no_grad():
+        program(*inputs(spec, 1))
+    return program
+
+
+def export(spec: Spec) -> ExportedProgram:
+    """The exported program of a spec."""
+    sizes = {name: Dim(name, min=low, max=high) for name, (low, _, high) in spec["lengths"].items()}
+    dynamic = tuple(
+        {at: sizes[of] for at, of in enumerate(each["shape"]) if of in sizes} for each in spec["inputs"]
+    )
+    with torch.no_grad():
+        return torch.export.export(build(spec), inputs(spec, 1), dynamic_shapes=(dynamic,) if sizes else None)
+
+
+def inputs(spec: Spec, at: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """Random inputs; `at`: 0 at the shortest, 1 at the example's, 2 at the longest lengths."""
+    generator = torch.Generator().manual_seed(1000 * spec["id"] + 10 * seed + at)
+    lengths = {name: sizes[at] for name, sizes in spec["lengths"].items()}
+    return tuple(_input(each, lengths, generator) for each in spec["inputs"])
+
+
+def _input(of: Mapping[str, Any], lengths: Mapping[str, int], generator: torch.Generator) -> Tensor:
+    shape = tuple(lengths.get(size, size) for size in of["shape"])
+    dtype = getattr(torch, of["dtype"])
+    if "rows" in of:
+        return torch.randint(of["rows"], shape, generator=generator).to(dtype)
+    made = (
+        torch.randn(shape, generator=generator).to(dtype)
+        if dtype.is_floating_point
+        else _whole(shape, dtype, generator)
+    )
+    return made.contiguous(memory_format=torch.channels_last) if of.get("order") == "channels_last" else made
+
+
+def noisy(program: Program, given: Sequence[Tensor], share: float) -> Iterator[tuple[Tensor, ...]]:
+    """Outputs with rounding errors of `share` of the usual size after each step, a few times."""
+    for seed in range(3):
+        with _noise(program, share), torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            yield program(*given)
+
+
+@contextlib.contextmanager
+def _noise(program: Program, share: float) -> Iterator[None]:
+    program.noise = {dtype: share * size for dtype, size in _NOISE.items()}
+    try:
+        yield
+    finally:
+        program.noise = {}
