@@ -32,6 +32,11 @@ def _temporaries(folder):
     return [path for path in folder.iterdir() if path.name.startswith(".vkfuse")]
 
 
+def _heed():
+    """Have SIGHUP as a shell gives it, where the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def waiting(start, folder):
     """A function: start `vkfuse report` on a pipe that nobody writes to; it waits, with its temporary beside old.json."""
@@ -39,6 +44,7 @@ def waiting(start, folder):
 
     def run(*options, **settings):
         before = len(_temporaries(folder))
+        settings.setdefault("preexec_fn", _heed)
         process = start("report", folder / "pipe", f"--report={folder}/old.json", *options, **settings)
         _wait_for(lambda: process.poll() is not None or len(_temporaries(folder)) > before)
         return process
