@@ -65,7 +65,7 @@ class References:
         )
         error = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs()).nan_to_num(torch.inf)
         bad = int((error > limit).sum())
-        if bad <= (max(2, right.numel() // _JUMPED) if self._jumps and right.numel() > 1 else 0):
+        if bad <= (1 + right.numel() // _JUMPED if self._jumps and right.numel() > 1 else 0):
             return ""
         largest = float(error.max()), float(b.abs().amax())
         return f"{bad} of {right.numel()} values of {[*right.shape]} differ, by up to {largest[0]:.3g} of {largest[1]:.3g}"
