@@ -391,6 +391,8 @@ _REPAIRED = {
     "batch norm": (_normed(), _IMAGE, None, "batch-norm-written-out"),
     "layer norm of three texels": (_layer_norm(9), (2, 5, 9), None, "layer-norm-in-rows"),
     "layer norm of two": (_layer_norm(8), (2, 5, 8), None, ""),
+    "layer norm three deep": (_layer_norm(8), (3, 5, 8), None, "layer-norm-in-rows"),
+    "layer norm four deep": (_layer_norm(9), (4, 5, 9), None, ""),
     "layer norm of a matrix": (_layer_norm(9), (5, 9), None, ""),
     "circular": (
         _conv1d(4, 3, padding=2, padding_mode="circular"),

@@ -4,6 +4,7 @@
 ``native_layer_norm`` needs a weight and a bias (runtime/graph/ops/impl/NativeLayerNorm.cpp).
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -82,9 +83,15 @@ def _as_float(value: Any) -> Any:
 
 def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
     """Give layer norms without weight or bias a weight of ones and a bias of zeros."""
-    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and None in _affine(n)]
+    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and _is_incomplete(n)]
     detail = "the runtime wants weight and bias"
     return replace_each(exported, found, _completed, code="layer-norm-completed", detail=detail)
+
+
+def _is_incomplete(node: fx.Node) -> bool:
+    """Without weight or bias, over sizes that are known."""
+    shape = argument(node, 1, "normalized_shape")
+    return None in _affine(node) and all(isinstance(size, int) for size in shape)
 
 
 def _completed(editor: GraphEditor, node: fx.Node) -> fx.Node:
@@ -108,13 +115,22 @@ def layer_norms_in_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tup
     return replace_each(exported, found, _in_rows, code="layer-norm-in-rows", detail=detail)
 
 
-_MATRIX, _TEXEL, _NARROW = 2, 4, (2, 3)
+_MATRIX, _TEXEL, _THREE = 2, 4, 3
 
 
 def _is_narrow(node: fx.Node) -> bool:
-    value, shape = node.meta["val"], argument(node, 1, "normalized_shape")
-    wide = shape[0], -(-shape[0] // _TEXEL)
-    return len(shape) == 1 and value.ndim > _MATRIX and any(size in _NARROW for size in wide)
+    """Whether a texture of it may be three texels wide and at most as deep, or deep and at most as wide."""
+    dims, shape = node.meta["val"].shape, argument(node, 1, "normalized_shape")
+    if len(shape) != 1 or len(dims) <= _MATRIX or not isinstance(shape[0], int):
+        return False
+    widths, depths = {shape[0], _texels(shape[0])}, {_MATRIX, _THREE}
+    if all(isinstance(size, int) for size in dims[:-_MATRIX]):
+        depths = {prod(dims[:-_MATRIX]), prod(dims[: -_MATRIX - 1]) * _texels(dims[-_MATRIX - 1])}
+    return any(min(w, d) >= _MATRIX and max(w, d) == _THREE for w in widths for d in depths)
+
+
+def _texels(size: int) -> int:
+    return -(-size // _TEXEL)
 
 
 def _in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node:
