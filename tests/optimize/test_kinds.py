@@ -101,6 +101,8 @@ def _sequences():
             hidden.expand(1, 8, 32),
             functional.hardswish(rows[:, :, None, None] * 2),
             functional.hardswish(rows),
+            torch.softmax(rows.view(2, 2, 2, 32), 0),
+            torch.log_softmax(rows.view(2, 2, 2, 32), -3),
         )
 
     return _program(
@@ -130,6 +132,8 @@ def _dynamic():
             scores.masked_fill(mask, -1.0),
             torch.tril(scores) * 2,
             torch.where(rows[0, :, :1] > 0, rows, 0.5),
+            torch.softmax(rows.transpose(0, 1)[:, :, None], 0),
+            torch.log_softmax(scores.transpose(0, 2)[..., None], 1),
         )
 
     return _program(
@@ -181,7 +185,12 @@ def test_images(outcome_of):
 def test_sequences(outcome_of):
     """Pointwise convolutions, lookups of wide tables, numbers of two types, results that are names of one another."""
     outcome = outcome_of(_sequences)
-    written = {"aliases-as-themselves", "circular-padding-concatenated", "layer-norm-in-rows"}
+    written = {
+        "aliases-as-themselves",
+        "circular-padding-concatenated",
+        "layer-norm-in-rows",
+        "softmax-in-rows",
+    }
     assert {*written, "convolution-written-out"} <= _codes(outcome.report)
     assert outcome.report.delegation.vulkan["aten.embedding.default"] == 2
     assert outcome.report.loadable.ok
@@ -191,7 +200,7 @@ def test_sequences(outcome_of):
 def test_dynamic(outcome_of):
     """What the runtime does not resize, or pads with what a longer input left."""
     outcome = outcome_of(_dynamic)
-    written = {"conditions-in-full-rank", "convolution-written-out", "squeezes-as-views"}
+    written = {"conditions-in-full-rank", "convolution-written-out", "softmax-in-rows", "squeezes-as-views"}
     assert written <= _codes(outcome.report)
     masks = _lengths(lambda n: torch.rand(n, n) > 0.5)
     assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5

@@ -32,6 +32,7 @@ from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
+from vkfuse.rewrite.repairs.softmaxes import softmaxes_in_rows
 from vkfuse.rewrite.repairs.splits import splits_as_slices
 from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -71,6 +72,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     pools_as_images,
     conditions_in_full_rank,
     reductions_keep_dimensions,
+    softmaxes_in_rows,
     squeezes_as_views,
     splits_as_slices,
 )
