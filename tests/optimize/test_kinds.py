@@ -153,6 +153,26 @@ def _buffers():
     return _program(use, dynamic=[], length=4)
 
 
+def _bounds():
+    def use(rows, p, images):
+        return (
+            torch.relu(images * 2),
+            torch.relu(rows[:, :, None]),
+            functional.gelu(rows[:, :4].transpose(0, 1), approximate="tanh"),
+            p.grouped(images.flatten(1, 2)),
+            p.depthwise(images[:, 0]),
+        )
+
+    return _program(
+        use,
+        torch.randn(2, 2, 2, 8),
+        dynamic=[{0: Dim("batch", min=2, max=24)}],
+        length=4,
+        grouped=nn.Conv1d(4, 8, 3, groups=2),
+        depthwise=nn.Conv1d(2, 2, 1, stride=2, padding=1, groups=2),
+    )
+
+
 def _on_cpu(report):
     return {name.partition("::")[2].partition(".")[0]: o.reason for name, o in report.delegation.cpu.items()}
 
@@ -214,6 +234,16 @@ def test_buffers(tmp_path):
     (method,) = read_pte(path).methods
     assert method.values[method.inputs[0]].sizes == (1, 32)
     assert worst_error(exported, path, list(_lengths())) < 1e-5
+
+
+def test_bounds(tmp_path):
+    """Sizes that passes compare with one another, or with what a CPU library likes, keep their bounds."""
+    exported, path = _bounds(), tmp_path / "model.pte"
+    optimize(exported, path, Options(baseline=BaselineChoice.NONE))
+    (method,) = read_pte(path).methods
+    assert [method.values[i].sizes for i in method.inputs] == [(1, 32), (24, 2, 2, 8)]
+    inputs = [(indices(1, 4 + n), torch.randn(n, 2, 2, 8)) for n in (2, 17, 24)]
+    assert worst_error(exported, path, inputs) < 1e-5
 
 
 def test_bound_beyond_a_texture(tmp_path):

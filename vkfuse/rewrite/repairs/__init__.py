@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.guards import unguarded_convolutions
 from vkfuse.rewrite.repairs.affine import decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
@@ -95,7 +96,8 @@ class Repaired:
 def repair(exported: ExportedProgram, rules: Sequence[RepairRule]) -> Repaired:
     """Apply each rule in order."""
     done: list[Repair] = []
-    for rule in rules:
-        exported, repairs = rule(exported)
-        done.extend(repairs)
+    with unguarded_convolutions():
+        for rule in rules:
+            exported, repairs = rule(exported)
+            done.extend(repairs)
     return Repaired(exported=exported, repairs=tuple(done))

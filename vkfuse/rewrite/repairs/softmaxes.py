@@ -42,8 +42,8 @@ def _is_across(node: fx.Node) -> bool:
 
 def _turned(editor: GraphEditor, node: fx.Node) -> fx.Node:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-    source, dim, *rest = args  # both are positional in exported programs
-    order = list(range(_BATCHED))
+    source, _, *rest = args  # both are positional in exported programs
+    dim, order = argument(node, 1, "dim"), list(range(_BATCHED))
     order[dim], order[-1] = order[-1], order[dim]
     rows = editor.call(aten.permute.default, source, order)
     return editor.call(aten.permute.default, editor.call(node.target, rows, -1, *rest, **kwargs), order)
