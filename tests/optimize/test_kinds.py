@@ -101,6 +101,9 @@ def _sequences():
             hidden.expand(1, 8, 32),
             functional.hardswish(rows[:, :, None, None] * 2),
             functional.hardswish(rows),
+            torch.softmax(rows.view(2, 2, 2, 32), 0),
+            _rounded(blocks),
+            torch.log_softmax(rows.view(2, 2, 2, 32), -3),
         )
 
     return _program(
@@ -118,6 +121,13 @@ def _sequences():
     )
 
 
+def _rounded(x):
+    """As quantization to 8 bits leaves it."""
+    ops = torch.ops.quantized_decomposed
+    codes = ops.quantize_per_tensor.default(x, 0.25, 3, -128, 127, torch.int8)
+    return ops.dequantize_per_tensor.default(codes, 0.25, 3, -128, 127, torch.int8)
+
+
 def _dynamic():
     def use(rows, p, mask):
         scores = rows @ rows.transpose(1, 2)
@@ -130,6 +140,8 @@ def _dynamic():
             scores.masked_fill(mask, -1.0),
             torch.tril(scores) * 2,
             torch.where(rows[0, :, :1] > 0, rows, 0.5),
+            torch.softmax(rows.transpose(0, 1)[:, :, None], 0),
+            torch.log_softmax(scores.transpose(0, 2)[..., None], 1),
         )
 
     return _program(
@@ -144,9 +156,36 @@ def _dynamic():
 def _buffers():
     def use(rows, _parts):
         pooled = functional.avg_pool1d(rows.transpose(1, 2), 3, 1, 1)
-        return torch.tanh(pooled) * 2, torch.tanh(rows)[:, :, None].squeeze(-2).squeeze(-3) * 2
+        whole = functional.adaptive_avg_pool1d(torch.tanh(rows.transpose(1, 2)), 1)
+        halves = functional.adaptive_avg_pool1d(torch.tanh(rows), 2)
+        return (
+            torch.tanh(pooled) * 2,
+            torch.tanh(rows)[:, :, None].squeeze(-2).squeeze(-3) * 2,
+            whole * 2,
+            halves * 2,
+        )
 
     return _program(use, dynamic=[], length=4)
+
+
+def _bounds():
+    def use(rows, p, images):
+        return (
+            torch.relu(images * 2),
+            torch.relu(rows[:, :, None]),
+            functional.gelu(rows[:, :4].transpose(0, 1), approximate="tanh"),
+            p.grouped(images.flatten(1, 2)),
+            p.depthwise(images[:, 0]),
+        )
+
+    return _program(
+        use,
+        torch.randn(2, 2, 2, 8),
+        dynamic=[{0: Dim("batch", min=2, max=24)}],
+        length=4,
+        grouped=nn.Conv1d(4, 8, 3, groups=2),
+        depthwise=nn.Conv1d(2, 2, 1, stride=2, padding=1, groups=2),
+    )
 
 
 def _on_cpu(report):
@@ -181,7 +220,12 @@ def test_images(outcome_of):
 def test_sequences(outcome_of):
     """Pointwise convolutions, lookups of wide tables, numbers of two types, results that are names of one another."""
     outcome = outcome_of(_sequences)
-    written = {"aliases-as-themselves", "circular-padding-concatenated", "layer-norm-in-rows"}
+    written = {
+        "aliases-as-themselves",
+        "circular-padding-concatenated",
+        "layer-norm-in-rows",
+        "softmax-in-rows",
+    }
     assert {*written, "convolution-written-out"} <= _codes(outcome.report)
     assert outcome.report.delegation.vulkan["aten.embedding.default"] == 2
     assert outcome.report.loadable.ok
@@ -191,7 +235,7 @@ def test_sequences(outcome_of):
 def test_dynamic(outcome_of):
     """What the runtime does not resize, or pads with what a longer input left."""
     outcome = outcome_of(_dynamic)
-    written = {"conditions-in-full-rank", "convolution-written-out", "squeezes-as-views"}
+    written = {"conditions-in-full-rank", "convolution-written-out", "softmax-in-rows", "squeezes-as-views"}
     assert written <= _codes(outcome.report)
     masks = _lengths(lambda n: torch.rand(n, n) > 0.5)
     assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5
@@ -205,6 +249,16 @@ def test_buffers(tmp_path):
     (method,) = read_pte(path).methods
     assert method.values[method.inputs[0]].sizes == (1, 32)
     assert worst_error(exported, path, list(_lengths())) < 1e-5
+
+
+def test_bounds(tmp_path):
+    """Sizes that passes compare with one another, or with what a CPU library likes, keep their bounds."""
+    exported, path = _bounds(), tmp_path / "model.pte"
+    optimize(exported, path, Options(baseline=BaselineChoice.NONE))
+    (method,) = read_pte(path).methods
+    assert [method.values[i].sizes for i in method.inputs] == [(1, 32), (24, 2, 2, 8)]
+    inputs = [(indices(1, 4 + n), torch.randn(n, 2, 2, 8)) for n in (2, 17, 24)]
+    assert worst_error(exported, path, inputs) < 1e-5
 
 
 def test_bound_beyond_a_texture(tmp_path):

@@ -10,11 +10,15 @@ import executorch.backends.vulkan.op_registry as vulkan_registry
 import executorch.backends.vulkan.utils as vulkan_utils
 import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
+from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.backends.vulkan.serialization.vulkan_graph_schema import Bool, Double, Int, VkValue
 from executorch.exir.dialects._ops import ops as edge_ops
+from executorch.exir.pass_base import ExportPass
 from torch import fx
 from torch.utils._sympy.value_ranges import bound_sympy
+
+from vkfuse.rewrite.guards import unguarded_convolutions
 
 
 @contextmanager
@@ -27,6 +31,8 @@ def mended_upstream() -> Iterator[None]:
         stack.enter_context(mock.patch.object(VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type))
         stack.enter_context(mock.patch.dict(registry, {lookup: _lookup(registry[lookup])}))
         stack.enter_context(mock.patch.object(FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse))
+        stack.enter_context(mock.patch.object(SqueezeUnsqueezeInputs, "call_operator", _call_squeezed))
+        stack.enter_context(unguarded_convolutions())
         yield
 
 
@@ -39,6 +45,18 @@ def _views_to_fuse(fuse: FuseViewCopyTransform, start: fx.Node, operators: list[
 
 
 _find_view_copy_chain = FuseViewCopyTransform._find_view_copy_chain  # noqa: SLF001 - what is mended
+
+
+def _call_squeezed(squeeze: SqueezeUnsqueezeInputs, operator: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    """Call `operator`, relu and gelu between squeezes where the sizes are numbers, and no view is given its arguments."""
+    sizes = meta["val"].shape if operator in _SQUEEZABLE else ()
+    if kwargs or any(isinstance(size, torch.SymInt) for size in sizes):
+        return ExportPass.call_operator(squeeze, operator, args, kwargs, meta)
+    return _squeezed(squeeze, operator, args, kwargs, meta)
+
+
+_squeezed = SqueezeUnsqueezeInputs.call_operator
+_SQUEEZABLE = SqueezeUnsqueezeInputs._squeezable_ops  # noqa: SLF001 - what is mended
 
 
 def _within(extents: Sequence[Any], limits: Sequence[int]) -> bool:

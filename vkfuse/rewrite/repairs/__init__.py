@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 
+from vkfuse.rewrite.guards import unguarded_convolutions
 from vkfuse.rewrite.repairs.affine import decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
@@ -32,6 +33,7 @@ from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
+from vkfuse.rewrite.repairs.softmaxes import softmaxes_in_rows
 from vkfuse.rewrite.repairs.splits import splits_as_slices
 from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -71,6 +73,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     pools_as_images,
     conditions_in_full_rank,
     reductions_keep_dimensions,
+    softmaxes_in_rows,
     squeezes_as_views,
     splits_as_slices,
 )
@@ -93,7 +96,8 @@ class Repaired:
 def repair(exported: ExportedProgram, rules: Sequence[RepairRule]) -> Repaired:
     """Apply each rule in order."""
     done: list[Repair] = []
-    for rule in rules:
-        exported, repairs = rule(exported)
-        done.extend(repairs)
+    with unguarded_convolutions():
+        for rule in rules:
+            exported, repairs = rule(exported)
+            done.extend(repairs)
     return Repaired(exported=exported, repairs=tuple(done))

@@ -1,7 +1,7 @@
 """Pools along a sequence as pools of images one pixel high.
 
 Decomposed by ExecuTorch, the dimension that is added goes again by a squeeze of a negative dimension, which the runtime
-does not resize in buffers.
+does not resize in buffers. A pool to a single value is a mean, which needs no images.
 """
 
 from typing import Any
@@ -20,8 +20,15 @@ aten = torch.ops.aten
 _POOLS: dict[Any, Any] = {
     aten.avg_pool1d.default: aten.avg_pool2d.default,
     aten.max_pool1d.default: aten.max_pool2d.default,
+    aten.adaptive_avg_pool1d.default: aten.adaptive_avg_pool2d.default,
 }
-_UNITS = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}  # along the added dimension
+_UNITS = {
+    "output_size": 1,
+    "kernel_size": 1,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+}  # along the added dimension
 
 
 def pools_as_images(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -38,10 +45,13 @@ def _is_dynamic(node: fx.Node) -> bool:
 
 def _of_images(editor: GraphEditor, node: fx.Node) -> fx.Node:
     pool = _POOLS[node.target]
+    if node.args[1] == [1] and pool == aten.adaptive_avg_pool2d.default:
+        return editor.call(aten.mean.dim, editor.node(argument(node, 0, "self")), [-1], True)
     images = editor.call(aten.unsqueeze.default, editor.node(argument(node, 0, "self")), -2)
     names = [a.name for a in node.target._schema.arguments][1 : len(node.args)]  # type: ignore[union-attr]  # noqa: SLF001
     pairs = {name: _pair(name, value) for name, value in zip(names, node.args[1:], strict=True)}
-    pairs["stride"] = pairs.get("stride") or pairs["kernel_size"]
+    if "kernel_size" in pairs:
+        pairs["stride"] = pairs.get("stride") or pairs["kernel_size"]
     pooled = editor.call(pool, images, **pairs)
     return editor.call(aten.squeeze.dim, pooled, node.meta["val"].ndim - 1)
 

@@ -1,0 +1,32 @@
+"""Sizes that torch compares while it works out shapes, and which must not narrow what the program takes."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+
+
+@contextmanager
+def unguarded_convolutions() -> Iterator[None]:
+    """Within, no convolution narrows a symbolic size.
+
+    Its fake kernel asks which library would compute it, for the order of the result's dimensions; oneDNN is chosen by the
+    batch, below 16 and above, and the answer for the example would hold for the program.
+    """
+    with mock.patch.object(torch._C, "_select_conv_backend", _without_guards):  # noqa: SLF001 - no public name
+        yield
+
+
+_select_conv_backend = torch._C._select_conv_backend  # noqa: SLF001
+
+
+def _without_guards(source: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    sizes: tuple[Any, ...] = source.shape
+    symbols = [s.node for s in sizes if isinstance(s, torch.SymInt)]
+    environments = {id(s.shape_env): s.shape_env for s in symbols}
+    with ExitStack() as stack:
+        for environment in environments.values():
+            stack.enter_context(environment.suppress_guards())
+        return _select_conv_backend(source, *args, **kwargs)
