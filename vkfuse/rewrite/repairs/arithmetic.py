@@ -81,10 +81,15 @@ def _as_float(value: Any) -> Any:
 
 
 def complete_layer_norms(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Give layer norms without weight or bias a weight of ones and a bias of zeros."""
-    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and None in _affine(n)]
+    """Give layer norms of static sizes without weight or bias a weight of ones and a bias of zeros."""
+    found = [n for n in exported.graph.nodes if n.target == aten.layer_norm.default and _is_incomplete(n)]
     detail = "the runtime wants weight and bias"
     return replace_each(exported, found, _completed, code="layer-norm-completed", detail=detail)
+
+
+def _is_incomplete(node: fx.Node) -> bool:
+    sizes = argument(node, 1, "normalized_shape")
+    return None in _affine(node) and not any(isinstance(size, fx.Node) for size in sizes)
 
 
 def _completed(editor: GraphEditor, node: fx.Node) -> fx.Node:
@@ -113,8 +118,9 @@ _MATRIX, _TEXEL, _NARROW = 2, 4, (2, 3)
 
 def _is_narrow(node: fx.Node) -> bool:
     value, shape = node.meta["val"], argument(node, 1, "normalized_shape")
-    wide = shape[0], -(-shape[0] // _TEXEL)
-    return len(shape) == 1 and value.ndim > _MATRIX and any(size in _NARROW for size in wide)
+    if len(shape) != 1 or isinstance(shape[0], fx.Node) or value.ndim <= _MATRIX:
+        return False
+    return any(size in _NARROW for size in (shape[0], -(-shape[0] // _TEXEL)))
 
 
 def _in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node:
