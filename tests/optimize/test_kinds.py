@@ -142,6 +142,8 @@ def _dynamic():
             torch.where(rows[0, :, :1] > 0, rows, 0.5),
             torch.softmax(rows.transpose(0, 1)[:, :, None], 0),
             torch.log_softmax(scores.transpose(0, 2)[..., None], 1),
+            functional.layer_norm(rows, rows.shape[1:]),
+            functional.layer_norm(scores, scores.shape[2:]),
         )
 
     return _program(

@@ -18,7 +18,7 @@ from executorch.exir.pass_base import ExportPass
 from torch import fx
 from torch.utils._sympy.value_ranges import bound_sympy
 
-from vkfuse.rewrite.guards import unguarded_convolutions
+from vkfuse.program.guards import unguarded_convolutions
 
 
 @contextmanager

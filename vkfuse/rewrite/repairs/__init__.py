@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 
-from vkfuse.rewrite.guards import unguarded_convolutions
+from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.rewrite.repairs.affine import decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
