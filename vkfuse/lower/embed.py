@@ -1,7 +1,6 @@
 """The shaders of a delegate's lookups, handed to ExecuTorch's serializer with the graph."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from executorch.backends.vulkan.serialization import vulkan_graph_schema as schema
@@ -14,20 +13,11 @@ from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.operators.lookup import FUSED, dispatches
 
 
-@contextmanager
-def shaders_embedded(*, wanted: bool) -> Iterator[None]:
-    """Let ExecuTorch's serializer, which has no custom shaders yet, store those of the lookups in `VkGraph.shaders`."""
-    upstream = serializer.serialize_custom_shaders
-    try:
-        if wanted:
-            serializer.serialize_custom_shaders = _serialize
-        yield
-    finally:
-        serializer.serialize_custom_shaders = upstream
+def serialize_shaders(graph: Any, _shaders: list[str], raw_bytes: bytearray) -> bytes:
+    """Append the lookups' SPIR-V to the blob's bytes, each aligned as constants are, and refer to it in `VkGraph.shaders`.
 
-
-def _serialize(graph: Any, _shaders: list[str], raw_bytes: bytearray) -> bytes:
-    """Append the SPIR-V to the blob's bytes, each aligned as constants are, and refer to it in the graph."""
+    In place of ExecuTorch's function of this signature, which has no custom shaders yet.
+    """
     for variant in dict.fromkeys(_variants(graph)):
         spirv = shipped_spirv(variant)
         graph.shaders.append(schema.VkBytes(offset=len(raw_bytes), length=len(spirv)))

@@ -10,8 +10,9 @@ from vkfuse.lint import Blame, blame, faults, lint
 from vkfuse.lower.callable import check_callable
 from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
 from vkfuse.lower.operands import Limits
-from vkfuse.lower.partition import NO_HANDLE, Node
+from vkfuse.lower.partition import Node
 from vkfuse.lower.search import culprits
+from vkfuse.lower.upstream import NO_HANDLE
 from vkfuse.options import Options, Progress
 from vkfuse.pte.model import PteFile
 from vkfuse.runtime.codes import Code, Objection

@@ -12,10 +12,11 @@ from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPas
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
-from vkfuse.lower.embed import shaders_embedded
+from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.operands import Limits
-from vkfuse.lower.partition import GuardedPartitioner, Node, adjusted_upstream
+from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
 from vkfuse.lower.state import initialized, shared_state
+from vkfuse.lower.upstream import adjusted_upstream
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
@@ -69,7 +70,7 @@ def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: Vulka
     state = shared_state(methods)
     partitioners = {name: GuardedPartitioner(name, _compile_options(options), limits) for name in methods}
     try:
-        with adjusted_upstream(limits), shaders_embedded(wanted=options.embed_shader):
+        with adjusted_upstream(fusions(limits), serialize_shaders if options.embed_shader else None):
             manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error

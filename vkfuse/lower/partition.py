@@ -1,8 +1,6 @@
 """A Vulkan partitioner that delegates only what the target's runtime has, and remembers why the rest stays."""
 
-import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,6 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
     ops_not_to_decompose,
     parse_compile_options,
 )
-from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
 from executorch.exir.backend.utils import tag_constant_data
 from executorch.exir.dialects._ops import ops as edge_ops
@@ -26,11 +23,9 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
 from vkfuse.lower.operands import Limits, constants_of, operator_name, why_not
-from vkfuse.lower.upstream import mended_upstream
+from vkfuse.lower.upstream import handle_of
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
-
-NO_HANDLE = -1
 
 
 def _torch_operator(node: fx.Node) -> Any:
@@ -128,7 +123,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             method=self._method,
             name=node.name,
             operator=operator_name(node),
-            handle=_handle(node),
+            handle=handle_of(node),
             fused=fused,
         )
 
@@ -229,35 +224,7 @@ class _Chosen(OperatorSupportBase):
         return node in self._delegated
 
 
-@contextmanager
-def adjusted_upstream(limits: Limits) -> Iterator[None]:
-    """Upstream's registries as vkfuse needs them, put back afterwards.
-
-    The registry entries of the 4-bit matmuls list the dtypes of activations only and so reject their own packed
-    weights; the fusion patterns are cut down to those that an operator's record names. A delegate's operator calls
-    refer to the debug handles of their nodes, which the graph builder would replace by its own count.
-    """
-    registry = vulkan_registry.vulkan_supported_ops
-    matmuls = [edge_ops.edge.et_vk.linear_q4gsw.default, edge_ops.edge.et_vk.linear_dq8ca_q4gsw.default]
-    entries = {op: registry[op] for op in matmuls}
-    patterns = dict(vulkan_patterns.fusable_patterns)
-    process_node = VkGraphBuilder.process_node
-    try:
-        VkGraphBuilder.process_node = lambda self, node, _count: process_node(self, node, _handle(node))
-        for op, entry in entries.items():
-            registry[op] = _any_dtype(entry)
-        for name in patterns.keys() - _fusions(limits):
-            del vulkan_patterns.fusable_patterns[name]
-        with mended_upstream():
-            yield
-    finally:
-        VkGraphBuilder.process_node = process_node
-        registry.update(entries)
-        vulkan_patterns.fusable_patterns.clear()
-        vulkan_patterns.fusable_patterns.update(patterns)
-
-
-def _fusions(limits: Limits) -> set[str]:
+def fusions(limits: Limits) -> set[str]:
     """Upstream's fusions whose result is right where it fires, and can run.
 
     Tables are placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator
@@ -265,15 +232,3 @@ def _fusions(limits: Limits) -> set[str]:
     """
     can_run = limits.runtime.operators - limits.kept_off.keys()
     return {record.fusion for name in can_run & OPERATORS.keys() for record in OPERATORS[name]}
-
-
-def _handle(node: fx.Node) -> int:
-    """The debug handle that a node of an edge graph has, `NO_HANDLE` for one that a pass of the backend's made."""
-    return int(node.meta.get("debug_handle") or NO_HANDLE)
-
-
-def _any_dtype(features: Any) -> Any:
-    """A copy of a registry entry that takes inputs of any dtype."""
-    wide = copy.copy(features)
-    wide.inputs_dtypes = vulkan_utils.DtypeSetList(vulkan_utils.ALL_T)
-    return wide

@@ -1,16 +1,18 @@
-"""What ExecuTorch 1.5's Vulkan lowering gets wrong in itself, mended while vkfuse lowers and put back afterwards."""
+"""Every patch of ExecuTorch 1.5: what its Vulkan lowering gets wrong in itself, and what vkfuse needs otherwise."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
+import executorch.backends.vulkan.patterns as vulkan_patterns
 import executorch.backends.vulkan.utils as vulkan_utils
 import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
+from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.backends.vulkan.serialization.vulkan_graph_schema import Bool, Double, Int, VkValue
 from executorch.exir.dialects._ops import ops as edge_ops
@@ -20,20 +22,57 @@ from torch.utils._sympy.value_ranges import bound_sympy
 
 from vkfuse.program.guards import unguarded_convolutions
 
+NO_HANDLE = -1  # of a node that a pass of the backend's made
+
+SerializeShaders = Callable[[Any, list[str], bytearray], bytes]
+
 
 @contextmanager
-def mended_upstream() -> Iterator[None]:
-    """Apply every mend together."""
-    registry, lookup = vulkan_registry.vulkan_supported_ops, edge_ops.edge.aten.embedding.default
+def adjusted_upstream(
+    fusions: Collection[str], serialize_shaders: SerializeShaders | None = None
+) -> Iterator[None]:
+    """ExecuTorch as vkfuse needs it within, all of it put back together afterwards. One thread at a time (`quiet`).
+
+    Of upstream's fusions only `fusions` fire; `serialize_shaders` stores shaders with a graph.
+    """
+    patterns = vulkan_patterns.fusable_patterns
+    kept = {name: patterns[name] for name in patterns if name in fusions}
+    shaders = serialize_shaders or serializer.serialize_custom_shaders
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(vulkan_utils, "extents_are_valid", _within))
-        stack.enter_context(mock.patch.object(vulkan_utils, "within_buffer_limit", _elements_within))
-        stack.enter_context(mock.patch.object(VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type))
-        stack.enter_context(mock.patch.dict(registry, {lookup: _lookup(registry[lookup])}))
-        stack.enter_context(mock.patch.object(FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse))
-        stack.enter_context(mock.patch.object(SqueezeUnsqueezeInputs, "call_operator", _call_squeezed))
+        for owner, name, mend in (*_MENDS, (serializer, "serialize_custom_shaders", shaders)):
+            stack.enter_context(mock.patch.object(owner, name, mend))
+        stack.enter_context(mock.patch.dict(vulkan_registry.vulkan_supported_ops, _entries()))
+        stack.enter_context(mock.patch.dict(patterns, kept, clear=True))
         stack.enter_context(unguarded_convolutions())
         yield
+
+
+def _entries() -> dict[Any, Any]:
+    """Registry entries: 4-bit matmuls take their own packed weights, float lookups keep the order of their columns."""
+    registry, edge = vulkan_registry.vulkan_supported_ops, edge_ops.edge
+    lookup = edge.aten.embedding.default
+    matmuls = (edge.et_vk.linear_q4gsw.default, edge.et_vk.linear_dq8ca_q4gsw.default)
+    return {lookup: _lookup(registry[lookup]), **{op: _any_dtype(registry[op]) for op in matmuls}}
+
+
+def _any_dtype(features: Any) -> Any:
+    """A copy of a registry entry that takes inputs of any dtype: it lists those of activations only."""
+    wide = copy.copy(features)
+    wide.inputs_dtypes = vulkan_utils.DtypeSetList(vulkan_utils.ALL_T)
+    return wide
+
+
+def handle_of(node: fx.Node) -> int:
+    """The debug handle that a node of an edge graph has, else `NO_HANDLE`."""
+    return int(node.meta.get("debug_handle") or NO_HANDLE)
+
+
+def _process_by_handle(builder: VkGraphBuilder, node: fx.Node, _count: int) -> Any:
+    """Let a delegate's operator calls refer to the debug handles of their nodes, not to a count of the builder's."""
+    return _process_node(builder, node, handle_of(node))
+
+
+_process_node = VkGraphBuilder.process_node
 
 
 def _views_to_fuse(fuse: FuseViewCopyTransform, start: fx.Node, operators: list[Any]) -> list[fx.Node]:
@@ -102,3 +141,13 @@ def _lookup(entry: Any) -> Any:
     ordered.inputs_storage = vulkan_utils.TensorRepSetList([vulkan_utils.NO_STORAGE, contiguous])
     ordered.outputs_storage = vulkan_utils.TensorRepSetList(contiguous)
     return ordered
+
+
+_MENDS = (
+    (vulkan_utils, "extents_are_valid", _within),
+    (vulkan_utils, "within_buffer_limit", _elements_within),
+    (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
+    (VkGraphBuilder, "process_node", _process_by_handle),
+    (FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse),
+    (SqueezeUnsqueezeInputs, "call_operator", _call_squeezed),
+)

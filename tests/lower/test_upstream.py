@@ -1,0 +1,31 @@
+"""What vkfuse changes in ExecuTorch is changed together and put back together."""
+
+import executorch.backends.vulkan.op_registry as registry
+import pytest
+from executorch.backends.vulkan import patterns
+
+from vkfuse.lower import upstream
+
+
+def _state():
+    """What is patched, as it stands."""
+    owners = {(owner.__name__, name): getattr(owner, name) for owner, name, _ in upstream._MENDS}
+    shaders = upstream.serializer.serialize_custom_shaders
+    return owners, shaders, [*registry.vulkan_supported_ops.items()], [*patterns.fusable_patterns.items()]
+
+
+def _fail():
+    with upstream.adjusted_upstream({"rms_norm"}, lambda *_: b""):
+        inside = _state()
+        assert all(now is mend for now, (_, _, mend) in zip(inside[0].values(), upstream._MENDS, strict=True))
+        assert [name for name, _ in inside[3]] == ["rms_norm"]
+        raise ZeroDivisionError
+
+
+def test_all_is_put_back_after_an_error():
+    """Functions, registry entries and fusions are the same objects again, in the same order."""
+    before = _state()
+    with pytest.raises(ZeroDivisionError):
+        _fail()
+    after = _state()
+    assert after == before
