@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test test-zoo lint bench clean
+.PHONY: demo test test-fast test-zoo lint bench clean
 
 # torch comes first and by its exact version: a range would let pip choose a CUDA build of several gigabytes.
 $(VENV)/.package: pyproject.toml
@@ -28,6 +28,10 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/.dev
 	$(PYTEST)
+
+# What lowers nothing: the format, the model of the runtime, the guard, reports, repairs by themselves.
+test-fast: $(VENV)/.dev
+	$(PYTEST) tests/pte tests/runtime tests/program tests/report tests/rewrite
 
 # Every architecture in every setting; `make test` has a third of them.
 test-zoo: $(VENV)/.dev
