@@ -3,6 +3,8 @@
 `CALLS` are (name, operands by name, output where it counts) and the code, empty where the runtime is right.
 """
 
+from dataclasses import replace
+
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.runtime.operands import Operands, Tensor
 
@@ -41,6 +43,10 @@ def _norm(source):
 
 def _softmax(source, dim):
     return "aten._softmax.default", {"self": source, "dim": dim}, source
+
+
+def _cat(*sources):
+    return "aten.cat.default", {"tensors": sources, "dim": -1}, _t(1, 256)
 
 
 def _nearest(old, new, scales=None):
@@ -89,6 +95,8 @@ CALLS = [
     (_norm(_t(3, 2, 9)), ""),
     (_norm(_t(4, 6, 12)), ""),
     (_norm(_t(3, 6, 20)), ""),
+    (_cat(_t(1, 128), replace(_t(1, 128), dtype=VkDataType.INT32)), "types-not-promoted"),
+    (_cat(_t(1, 128), _t(1, 128)), ""),
     (_softmax(_t(1, 32, 4, 32), 0), "softmax-dim"),
     (_softmax(_t(2, 3, 5, 6), 1), "softmax-dim"),
     (_softmax(_t(2, 3, 5, 6, storages=BUFFER), -3), "softmax-dim"),

@@ -38,6 +38,7 @@ class Code(StrEnum):
     EMPTY_TENSOR = auto()
     NO_RESIZE = auto()
     INTEGER_ARITHMETIC = auto()
+    TYPES_NOT_PROMOTED = auto()
     DIM_ORDER_IGNORED = auto()
     NOT_A_CONSTANT = auto()
 

@@ -28,6 +28,14 @@ def keeps_the_order(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.DIM_ORDER_IGNORED, "a copy that changes the order of dimensions")
 
 
+def joins_one_type(ops: Operands) -> Iterator[Objection]:
+    """Concat.cpp: what it joins is read as the output's type."""
+    parts = (*ops.members("tensors"), ops.out)
+    types = {part.dtype.label for part in parts if isinstance(part, Tensor)}
+    if len(types) > 1:
+        yield Objection(Code.TYPES_NOT_PROMOTED, ", ".join(sorted(types)))
+
+
 def follows_no_sizes(ops: Operands) -> Iterator[Objection]:
     """Expand.cpp has no resize function; an expansion to the size that the tensor has is removed before."""
     source, out = ops.tensor("self"), ops.out
@@ -191,7 +199,7 @@ OPERATORS: Final = (
         Operator(f"aten.{name}.default", replaced=True)
         for name in ("t_copy", "alias_copy", "detach_copy", "lift_fresh_copy", "copy")
     ),
-    Operator("aten.cat.default", "tensors dim", shaders=cat),
+    Operator("aten.cat.default", "tensors dim", rules=(joins_one_type,), shaders=cat),
     *(
         Operator(f"aten.{name}.int", "self dim index", shaders=transferred("select", "index"))
         for name in ("select", "select_copy")
