@@ -35,7 +35,7 @@ test-fast: $(VENV)/.dev
 
 # Every architecture in every setting; `make test` has a third of them.
 test-zoo: $(VENV)/.dev
-	$(PYTEST) -m "zoo or not zoo" --dist load tests/zoo
+	$(PYTEST) -m "zoo or not zoo" --dist load tests/zoo tests/runtime/test_sweep.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
