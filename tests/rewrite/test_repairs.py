@@ -392,6 +392,12 @@ _REPAIRED = {
     "layer norm of three texels": (_layer_norm(9), (2, 5, 9), None, "layer-norm-in-rows"),
     "layer norm of two": (_layer_norm(8), (2, 5, 8), None, ""),
     "layer norm three deep": (_layer_norm(8), (3, 5, 8), None, "layer-norm-in-rows"),
+    "concatenation of two types": (
+        _Lambda(lambda _, x: torch.cat([x, (x > 0).int()], 1)),
+        (4, 8),
+        None,
+        "concatenation-promoted",
+    ),
     "layer norm four deep": (_layer_norm(9), (4, 5, 9), None, ""),
     "layer norm of a matrix": (_layer_norm(9), (5, 9), None, ""),
     "circular": (

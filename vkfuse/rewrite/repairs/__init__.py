@@ -10,6 +10,7 @@ from vkfuse.rewrite.repairs.affine import decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
     complete_layer_norms,
+    concatenations_of_one_type,
     group_norms_in_four_dimensions,
     layer_norms_in_rows,
     scalars_as_tensors,
@@ -64,6 +65,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_rms_norm,
     scalars_as_tensors,
     complete_layer_norms,
+    concatenations_of_one_type,
     layer_norms_in_rows,
     group_norms_in_four_dimensions,
     batch_norms_as_arithmetic,

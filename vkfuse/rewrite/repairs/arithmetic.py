@@ -141,6 +141,32 @@ def _in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node:
     return editor.call(aten.reshape.default, normalized, editor.sizes(source))
 
 
+def concatenations_of_one_type(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Convert what is joined to the type of the result: neither the shaders nor the CPU kernel do (measured)."""
+    found = [n for n in exported.graph.nodes if n.target == aten.cat.default and _is_mixed(n)]
+    detail = "the runtime joins bytes, not values"
+    return replace_each(exported, found, _promoted, code="concatenation-promoted", detail=detail)
+
+
+def _is_mixed(node: fx.Node) -> bool:
+    return any(part.meta["val"].dtype != node.meta["val"].dtype for part in _joined(node))
+
+
+def _joined(node: fx.Node) -> list[fx.Node]:
+    return list(argument(node, 0, "tensors"))
+
+
+def _promoted(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    dtype = node.meta["val"].dtype
+    same = [
+        editor.node(part)
+        if part.meta["val"].dtype == dtype
+        else editor.call(aten.to.dtype, editor.node(part), dtype)
+        for part in _joined(node)
+    ]
+    return editor.call(node.target, same, *node.args[1:], **node.kwargs)
+
+
 def _affine(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """Weight and bias of a layer norm."""
     return argument(node, 2, "weight"), argument(node, 3, "bias")
