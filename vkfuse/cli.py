@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, NoReturn, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -102,6 +102,10 @@ def _tolerance(text: str) -> float:
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"{text!r} is no tolerance: write a number from 0 on")
     return tolerance
+
+
+def _tolerance_option(text: str) -> Any:
+    return typer.Option(metavar="NUMBER", parser=_parsed_by(_tolerance), help=text)
 
 
 MemoryOption = Annotated[
@@ -291,22 +295,8 @@ def verify(
         list[Path] | None, typer.Option("--ptd", metavar="FILE", help="External data of the file.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=0, help="How many random inputs to try.")] = 3,
-    atol: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            parser=_parsed_by(_tolerance),
-            help="Absolute tolerance, in place of the dtype's.",
-        ),
-    ] = None,
-    rtol: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            parser=_parsed_by(_tolerance),
-            help="Relative tolerance, in place of the dtype's.",
-        ),
-    ] = None,
+    atol: Annotated[float | None, _tolerance_option("Absolute tolerance, in place of the dtype's.")] = None,
+    rtol: Annotated[float | None, _tolerance_option("Relative tolerance, in place of the dtype's.")] = None,
     method: Annotated[str, typer.Option(help="Method of the file.")] = "forward",
     device: Annotated[
         bool, typer.Option("--device", help="Also run the lookups' shader on a Vulkan driver.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from archives import MODEL, WEIGHT, Touch, take_apart, torch_file
+from archives import MODEL, WEIGHT, WEIGHTS, Touch, take_apart, torch_file
 from techniques import TWO_FACES, UNIMPORTED, Bombs, Hostile, Silent, techniques, ways, write
 
 from vkfuse.errors import InputError, UnsafePickleError
@@ -151,6 +151,28 @@ def test_a_large_result_within_a_branch_is_refused(tmp_path):
     with pytest.raises(InputError, match="--max-memory"):
         load(path)
     load(path, max_memory=4 << 30)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides", "offset"),
+    [([4], [-1], 3), ([4], [1], -1), ([-4], [1], 0), ([4], [1], 61), ([8, 9], [8, 1], 0), ([4], [2**62], 0)],
+    ids=str,
+)
+def test_a_raw_weight_stays_within_its_bytes(sizes, strides, offset, archive, tmp_path):
+    """Sizes, strides and offsets of a stored tensor reach neither before nor behind what its member holds."""
+    hostile = copy.deepcopy(archive)
+    hostile.members[WEIGHT] = bytes(4 * 64)
+
+    def change(config):
+        entry = config["config"]["table.weight"]
+        entry["use_pickle"] = False
+        of = {"sizes": sizes, "strides": strides}
+        entry["tensor_meta"].update({key: [{"as_int": n} for n in numbers] for key, numbers in of.items()})
+        entry["tensor_meta"]["storage_offset"] = {"as_int": offset}
+
+    hostile.edit_json(WEIGHTS, change)
+    with pytest.raises(InputError, match=r"values are stored|sizes that are none"):
+        load(_written(hostile, tmp_path))
 
 
 def test_bombs_are_allowed_to_those_who_ask(archive, tmp_path):

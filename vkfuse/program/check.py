@@ -23,7 +23,7 @@ MODEL: Final = "models/model.json"
 INPUTS: Final = "data/sample_inputs/model.pt"
 _VERSION: Final = "0"  # torch/export/pt2_archive/constants.py, ARCHIVE_VERSION_VALUE
 _MAX_PIPE: Final = 16 << 30  # bytes from a pipe, which are held in memory
-_MAX_JSON_BYTES: Final = 256 << 20  # SmolLM2-135M has 6 MB
+_MAX_JSON_BYTES: Final = 256 << 20
 _AGAIN: Final = "export the program again"
 
 # What torch.export.save of torch 2.13 writes.

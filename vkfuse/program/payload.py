@@ -15,7 +15,7 @@ from torch._export.serde.serialize import _dict_to_dataclass, deserialize_scalar
 from vkfuse.errors import InputError
 from vkfuse.program.archive import Archive
 from vkfuse.program.check import Payload
-from vkfuse.program.unpickler import TensorUnpickler, check_small
+from vkfuse.program.unpickler import TensorUnpickler, check_inside, check_small
 
 _AGAIN = "export the program again"
 _ALIGNMENT = 16  # bytes, of the widest dtype
@@ -42,18 +42,15 @@ def _strided(
     """A tensor of raw bytes by its sizes, strides and offset."""
     meta = _dict_to_dataclass(TensorMeta, payload.meta)  # type: ignore[no-untyped-call]
     dtype = deserialize_scalar_type(meta.dtype)
-    whole = flat.setdefault((payload.member, dtype), _flat(archive, payload.member, dtype))
+    key = payload.member, dtype
+    if key not in flat:
+        flat[key] = _flat(archive, payload.member, dtype)
     numbers = [
         [number.as_int for number in part] for part in (meta.sizes, meta.strides, [meta.storage_offset])
     ]
     sizes, strides, (offset,) = numbers
-    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    if 0 not in sizes and last >= whole.numel():
-        raise InputError(
-            f"{archive.where}: {payload.name}: {whole.numel():,} values are stored, {last + 1:,} are declared",
-            hint=_AGAIN,
-        )
-    tensor = torch.as_strided(whole, sizes, strides, offset)
+    check_inside(f"{archive.where}: {payload.name}", flat[key].numel(), offset, sizes, strides)
+    tensor = torch.as_strided(flat[key], sizes, strides, offset)
     if payload.parameter:
         return torch.nn.Parameter(tensor, requires_grad=meta.requires_grad)
     return tensor

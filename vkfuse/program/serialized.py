@@ -20,14 +20,12 @@ from vkfuse.program.names import (
     is_allowed_operator,
     is_allowed_target,
 )
+from vkfuse.program.pickles import HINT as TRUST
 
 _HINT: Final = "export the program again from its source"
-_NAME: Final = re.compile(
-    r"(?!__.*\.)(?!.*\.__)[\w.+-]{0,1000}"  # a path of attributes may not lead into Python's own
-)  # no quote, space or bracket: nothing that ends a name in source
-_VARIABLE: Final = re.compile(
-    r"[A-Za-z_]\w{0,1000}|"
-)  # what torch.fx writes as a variable; a dot would set an attribute
+# No quote, space or bracket, nothing that ends a name in source; a path of attributes may not lead into Python's own.
+_NAME: Final = re.compile(r"(?!__.*\.)(?!.*\.__)[\w.+-]{0,1000}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_]\w{0,1000}|")  # torch.fx writes it so; a dot would set an attribute
 _VARIABLES: Final = frozenset({"name", "as_name"})
 _TEXTS: Final = frozenset({"as_string", "as_strings"})  # arguments; torch.fx writes them with repr
 _NAMED: Final = frozenset(  # mappings by variables
@@ -50,10 +48,7 @@ def checked_model(model: Any, where: Where) -> dict[str, Any]:
     """
     if not isinstance(model, dict) or not isinstance(model.get("graph_module"), dict):
         raise InputError(f"{where}: no graph_module", hint=_HINT)
-    checked = checked_part(model, where)
-    checked["guards_code"] = []  # source text that ExportedProgram.module() would run
-    checked["graph_module"]["metadata"] = {}
-    return checked  # type: ignore[no-any-return]
+    return checked_part(model, where)  # type: ignore[no-any-return]
 
 
 def checked_part(value: Any, where: Where) -> Any:
@@ -127,7 +122,7 @@ def _node(node: Any, where: Where) -> dict[str, Any]:
     at = f"{where}: node {_label(node)}"
     if not is_allowed_target(target):
         raise UnsafePickleError(
-            f"{at}: {target[:80]!r} is no operator that an untrusted program may call", hint=_TRUST_HINT
+            f"{at}: {target[:80]!r} is no operator that an untrusted program may call", hint=TRUST
         )
     rest = {key: of for key, of in node.items() if key not in {"target", "metadata", "inputs"}}
     inputs = node.get("inputs")
@@ -137,9 +132,6 @@ def _node(node: Any, where: Where) -> dict[str, Any]:
         "inputs": _with_operators(inputs, at) if _takes_operator(target) else checked_data(inputs, at),
         "metadata": _readable(node.get("metadata"), at),
     }
-
-
-_TRUST_HINT: Final = "load it with --allow-pickle only if you trust who made the file"
 
 
 def _label(node: Mapping[str, Any]) -> str:
@@ -159,16 +151,14 @@ def _with_operators(inputs: Any, where: Where) -> Any:
     first, *rest = inputs
     operator = first["arg"].get("as_operator") if isinstance(first.get("arg"), dict) else None
     if not isinstance(operator, str) or not is_allowed_operator(operator):
-        raise UnsafePickleError(
-            f"{where}: {str(operator)[:80]!r} is no operator of the list", hint=_TRUST_HINT
-        )
+        raise UnsafePickleError(f"{where}: {str(operator)[:80]!r} is no operator of the list", hint=TRUST)
     checked = checked_data({**first, "arg": None}, where)
     return [{**checked, "arg": {"as_operator": operator}}, *checked_data(rest, where)]
 
 
 def _refused(value: Any, where: Where) -> Any:
     """`as_operator` where no operator is called, `as_custom_obj`: objects that a program has no use for."""
-    raise UnsafePickleError(f"{where}: an argument that is an object: {str(value)[:80]!r}", hint=_TRUST_HINT)
+    raise UnsafePickleError(f"{where}: an argument that is an object: {str(value)[:80]!r}", hint=TRUST)
 
 
 def _device(value: Any, where: Where) -> Any:
@@ -240,7 +230,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
         "device": _device,
         "as_operator": _refused,
         "as_custom_obj": _refused,
-        "guards_code": lambda _value, _where: [],
+        "guards_code": lambda _value, _where: [],  # source text that ExportedProgram.module() would run
         "metadata": lambda _value, _where: {},
     }
 )

@@ -151,14 +151,14 @@ def _makers(where: str) -> dict[str, Callable[..., torch.Tensor]]:
 def _tensor(
     where: str, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int]
 ) -> torch.Tensor:
-    _check_inside(where, storage, storage.dtype, offset, size, stride)
+    _check_stored(where, storage, storage.dtype, offset, size, stride)
     return _utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001 - what pickles call
 
 
 def _tensor_v2(
     where: str, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any
 ) -> torch.Tensor:
-    _check_inside(where, storage, storage.dtype, offset, size, stride)
+    _check_stored(where, storage, storage.dtype, offset, size, stride)
     return _utils._rebuild_tensor_v2(storage, offset, size, stride, *rest)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001 - what pickles call
 
 
@@ -173,19 +173,26 @@ def _tensor_v3(
     dtype: torch.dtype,
     *rest: Any,
 ) -> torch.Tensor:
-    _check_inside(where, storage, dtype, offset, size, stride)
+    _check_stored(where, storage, dtype, offset, size, stride)
     return _utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, *rest)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001 - what pickles call
 
 
-def _check_inside(
+def _check_stored(
     where: str, storage: Any, dtype: torch.dtype, offset: int, size: Sequence[int], stride: Sequence[int]
 ) -> None:
-    """Raise InputError where a tensor would reach beyond its storage, which torch makes larger then."""
     if not isinstance(storage, torch.storage.TypedStorage):
         raise InputError(f"{where}: no storage", hint=_AGAIN)
+    stored = storage._untyped_storage.nbytes() // dtype.itemsize  # noqa: SLF001 - the public one warns
+    check_inside(where, stored, offset, size, stride)
+
+
+def check_inside(where: str, stored: int, offset: int, size: Sequence[int], stride: Sequence[int]) -> None:
+    """Raise InputError where a tensor would reach beyond its `stored` values, or before them.
+
+    Torch makes a pickled tensor's storage larger then.
+    """
     if any(type(number) is not int or number < 0 for number in (offset, *size, *stride)):
         raise InputError(f"{where}: sizes that are none", hint=_AGAIN)
-    stored = storage._untyped_storage.nbytes() // dtype.itemsize  # noqa: SLF001 - the public one warns
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= stored:
         raise InputError(f"{where}: {stored:,} values are stored, {last + 1:,} are declared", hint=_AGAIN)
