@@ -31,7 +31,7 @@ from vkfuse.options import (
 from vkfuse.output import Publication, reported, write
 from vkfuse.program.methods import parse_methods
 from vkfuse.report.model import Report
-from vkfuse.report.render import Format, render, rendered
+from vkfuse.report.render import SUFFIXES, Format, render, rendered
 from vkfuse.report.text import visible
 from vkfuse.runtime.versions import DEFAULT as DEFAULT_RUNTIME
 from vkfuse.signals import Interrupted
@@ -69,7 +69,9 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to print the
 ReportOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--report", metavar="PATH", help="Also write the report here, as often as wanted: .json, .md or text."
+        "--report",
+        metavar="PATH",
+        help="Also write the report here, as often as wanted: .json, .md, .csv, .tsv or text.",
     ),
 ]
 PickleOption = Annotated[
@@ -418,7 +420,7 @@ class _Outputs:
     def fill(self, report: Report) -> None:
         """Write the report to each path, its format by the suffix. OutputError."""
         for path, temporary in self.reports:
-            text = rendered(report, _FORMATS.get(path.suffix, Format.TEXT)).encode(errors="backslashreplace")
+            text = rendered(report, SUFFIXES.get(path.suffix, Format.TEXT)).encode(errors="backslashreplace")
             write(temporary, partial(_put, text), path)
 
 
@@ -452,9 +454,6 @@ def _console(stream: TextIO) -> Console:
     return (
         console if console.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
     )
-
-
-_FORMATS = {".json": Format.JSON, ".md": Format.MARKDOWN}
 
 
 def main() -> NoReturn:

@@ -21,7 +21,7 @@ def _lines(section: Section) -> Iterator[str]:
     rules = ["---:" if column.right else "---" for column in section.columns] or ["---", "---"]
     yield _row(titles)
     yield _row(rules)
-    yield from (_row([_escaped(cell) for cell in row]) for row in section.rows)
+    yield from (_row([_escaped(cell) for cell in row]) for row in section.shown)
     yield ""
     if section.rest:
         yield f"_{_escaped(section.rest)}_"

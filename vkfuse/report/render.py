@@ -1,9 +1,12 @@
 """One report, each format."""
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from rich.console import Console
 
+from vkfuse.report.delimited import render_csv, render_tsv
 from vkfuse.report.markdown import render_markdown
 from vkfuse.report.model import Report
 from vkfuse.report.serial import dumps
@@ -16,6 +19,23 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    CSV = "csv"
+    TSV = "tsv"
+
+
+SUFFIXES: Final[Mapping[str, Format]] = {
+    ".json": Format.JSON,
+    ".md": Format.MARKDOWN,
+    ".markdown": Format.MARKDOWN,
+    ".csv": Format.CSV,
+    ".tsv": Format.TSV,
+}
+_WHOLE: Final[Mapping[Format, Callable[[Report], str]]] = {
+    Format.JSON: dumps,
+    Format.MARKDOWN: render_markdown,
+    Format.CSV: render_csv,
+    Format.TSV: render_tsv,
+}
 
 
 def render(report: Report, fmt: Format, console: Console) -> None:
@@ -28,8 +48,6 @@ def render(report: Report, fmt: Format, console: Console) -> None:
 
 def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
     """Return the report as text, for a file: no colour, `width` columns."""
-    if fmt is Format.JSON:
-        return dumps(report)
-    if fmt is Format.MARKDOWN:
-        return render_markdown(report)
+    if fmt in _WHOLE:
+        return _WHOLE[fmt](report)
     return captured(width, lambda console: render_text(report, console))

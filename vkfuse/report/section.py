@@ -6,10 +6,10 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Final
 
-from vkfuse.report.sizes import counted, mebibytes, signed
+from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
 
 _EMPTY: Final = ("", "-")
-_SHOWN: Final = 20  # rows of a long table; the rest is one line, and all of it is in the JSON
+_SHOWN: Final = 20  # rows of a long table; the rest is one line, and all of it is in JSON, CSV and HTML
 
 Cell = str | int | float | None
 
@@ -22,6 +22,8 @@ class Kind(Enum):
     COUNT = auto()
     SIZE = auto()  # in bytes
     CHANGE = auto()  # of a size
+    PERCENT = auto()  # a change in percent, None where there was nothing
+    SHARE = auto()  # a part of 1
     FIGURE = auto()  # a number in its own words
 
 
@@ -29,6 +31,8 @@ _SPELLED: Final[Mapping[Kind, Callable[[Any], str]]] = {
     Kind.COUNT: lambda number: "" if number is None else f"{number:,}",
     Kind.SIZE: mebibytes,
     Kind.CHANGE: signed,
+    Kind.PERCENT: percent,
+    Kind.SHARE: share,
 }
 
 
@@ -50,23 +54,60 @@ class Column:
         return self.kind is Kind.NAME
 
     def spelled(self, cell: Cell) -> str:
-        """Return a cell as text."""
-        return _SPELLED.get(self.kind, str)(cell)
+        """Return a cell as text; a word among numbers (`gone`) as it is."""
+        return cell if isinstance(cell, str) else _SPELLED.get(self.kind, str)(cell)
 
 
-name, count, size, change, figure = (
-    partial(Column, kind=kind) for kind in (Kind.NAME, Kind.COUNT, Kind.SIZE, Kind.CHANGE, Kind.FIGURE)
+name, count, size, change, figure, percentage, portion = (
+    partial(Column, kind=kind)
+    for kind in (
+        *(Kind.NAME, Kind.COUNT, Kind.SIZE, Kind.CHANGE, Kind.FIGURE),
+        *(Kind.PERCENT, Kind.SHARE),
+    )
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A table of text under a title; without columns its rows are (key, text)."""
+    """A table of cells under a title; without columns its rows are (key, text).
+
+    Of more than 20 rows a page shows the first, where there is a `noun` for the others, and their sum in `summed`.
+    """
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    rest: str = ""
+    rows: tuple[tuple[Cell, ...], ...]
+    noun: str = ""
+    summed: str = ""
+
+    @property
+    def lines(self) -> tuple[tuple[str, ...], ...]:
+        """All rows as text."""
+        return tuple(map(self._spelled, self.rows))
+
+    @property
+    def shown(self) -> tuple[tuple[str, ...], ...]:
+        """The rows that a page shows, as text."""
+        return tuple(map(self._spelled, self.rows[: self._most]))
+
+    @property
+    def rest(self) -> str:
+        """`and 12 more labels, 792 B`: the rows that a page does not show."""
+        left = () if self._most is None else self.rows[self._most :]
+        text = f"and {counted(len(left), f'more {self.noun}')}" if left else ""
+        if left and self.summed:
+            at = [column.title for column in self.columns].index(self.summed)
+            text += f", {mebibytes(sum(cell for row in left if isinstance(cell := row[at], int)))}"
+        return text
+
+    @property
+    def _most(self) -> int | None:
+        return _SHOWN if self.noun else None
+
+    def _spelled(self, row: tuple[Cell, ...]) -> tuple[str, ...]:
+        if not self.columns:
+            return tuple(map(str, row))
+        return tuple(column.spelled(cell) for column, cell in zip(self.columns, row, strict=True))
 
 
 def listing(
@@ -76,21 +117,15 @@ def listing(
     noun: str = "",
     summed: str = "",
 ) -> Section:
-    """Spell `rows`, without the columns that say nothing in any.
-
-    A `noun` for what a row is stands for those beyond the first 20, with the sum of the column `summed`.
-    """
+    """Return a section of `rows`, without the columns that say nothing in any."""
     every = [*rows]
-    shown, left = (every[:_SHOWN], every[_SHOWN:]) if noun else (every, [])
-    cells = [tuple(c.spelled(cell) for c, cell in zip(columns, row, strict=True)) for row in shown]
-    kept = [at for at, _ in enumerate(columns) if any(row[at] not in _EMPTY for row in cells)]
-    rest = f"and {counted(len(left), f'more {noun}')}" if left else ""
-    if left and summed:
-        at = [column.title for column in columns].index(summed)
-        rest += f", {mebibytes(sum(cell for row in left if isinstance(cell := row[at], int)))}"
+    kept = [
+        at for at, column in enumerate(columns) if any(column.spelled(row[at]) not in _EMPTY for row in every)
+    ]
     return Section(
         title=title,
         columns=tuple(columns[at] for at in kept),
-        rows=tuple(tuple(row[at] for at in kept) for row in cells),
-        rest=rest,
+        rows=tuple(tuple(row[at] for at in kept) for row in every),
+        noun=noun,
+        summed=summed,
     )

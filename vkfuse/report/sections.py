@@ -5,8 +5,19 @@ from typing import Final
 
 from vkfuse.pte.findings import Finding
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
-from vkfuse.report.section import Cell, Column, Section, change, count, figure, listing, name, size
-from vkfuse.report.sizes import mebibytes, percent, share
+from vkfuse.report.section import (
+    Cell,
+    Column,
+    Section,
+    change,
+    count,
+    listing,
+    name,
+    percentage,
+    portion,
+    size,
+)
+from vkfuse.report.sizes import mebibytes
 from vkfuse.report.summary import COUNTS, summary, verification
 from vkfuse.runtime.operators.lookup import Dispatch
 
@@ -179,13 +190,13 @@ def _repairs(report: Report) -> Section:
 
 def _changes(report: Report) -> Section:
     """Show labels whose bytes differ from the file before."""
-    columns = (name("Label"), size("Before"), size("After"), change("Change"), figure("%"))
+    columns = (name("Label"), size("Before"), size("After"), change("Change"), percentage("%"))
     rows = map(_change, report.diff.ledger if report.diff is not None else ())
     return listing("Changed bytes", columns, rows, "label", "Change")
 
 
 def _change(of: SizeChange) -> tuple[Cell, ...]:
-    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else percent(of.percent)
+    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else of.percent
 
 
 def _content_changes(report: Report) -> Section:
@@ -214,9 +225,9 @@ def _table_changes(report: Report) -> Section:
 
 def _ledger(report: Report) -> Section:
     """Show where the bytes are."""
-    columns = (name("Label"), count("Count"), size("Size"), figure("Share"))
-    whole = sum(entry.bytes for entry in report.ledger)
-    rows = ((e.label, e.count, e.bytes, share(e.bytes, whole)) for e in report.ledger)
+    columns = (name("Label"), count("Count"), size("Size"), portion("Share"))
+    whole = sum(entry.bytes for entry in report.ledger) or 1
+    rows = ((e.label, e.count, e.bytes, e.bytes / whole) for e in report.ledger)
     return listing("Bytes", columns, rows, "label", "Size")
 
 

@@ -26,9 +26,9 @@ def percent(value: float | None) -> str:
     return "new" if value is None else f"{value:+.1f}%"
 
 
-def share(part: int, whole: int) -> str:
-    """`12.3%` of the whole."""
-    return f"{100 * part / whole:.1f}%" if whole else "-"
+def share(value: float) -> str:
+    """`12.3%`: a part of 1."""
+    return f"{100 * value:.1f}%"
 
 
 def counted(count: int, noun: str) -> str:

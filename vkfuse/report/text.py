@@ -88,7 +88,7 @@ def _pairs(section: Section) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    for key, text in section.rows:
+    for key, text in section.lines:
         table.add_row(key, _cell(text))
     return table
 
@@ -104,7 +104,7 @@ def laid_out(section: Section) -> Table:
             overflow="fold",
             min_width=_NARROWEST if column.fold else None,
         )
-    for row in section.rows:
+    for row in section.shown:
         table.add_row(*map(_cell, row))
     return table
 
