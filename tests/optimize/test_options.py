@@ -17,8 +17,8 @@ from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
 from vkfuse.report.model import Report
 from vkfuse.rewrite import plan as planning
-from vkfuse.rewrite.decisions import Proof
-from vkfuse.rewrite.packing import nibbles
+from vkfuse.tables import nibbles
+from vkfuse.tables.proof import Proof
 
 NONE = BaselineChoice.NONE
 OLD = b"what was there before"

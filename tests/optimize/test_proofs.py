@@ -15,10 +15,9 @@ from vkfuse.pipeline.proofs import proofs_of, prove_method
 from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte, reader, vulkan
 from vkfuse.report.model import Proof
-from vkfuse.rewrite import decisions
 from vkfuse.rewrite import plan as planning
-from vkfuse.rewrite.packing import nibbles
 from vkfuse.runtime.versions import find_runtime
+from vkfuse.tables import nibbles, proof
 
 NONE = BaselineChoice.NONE
 FLAT = LookupLayout.FLAT
@@ -98,7 +97,7 @@ def test_the_plan_is_not_asked(monkeypatch, tmp_path):
         return packed
 
     monkeypatch.setattr(nibbles, "pack", flipped)
-    monkeypatch.setattr(planning, "prove", lambda *_: decisions.Proof(kind="exact", max_abs_error=0.0))
+    monkeypatch.setattr(planning, "prove", lambda *_: proof.Proof(kind="exact", max_abs_error=0.0))
     exported = _exported(lookup(2, 7))
     (table,) = vkfuse.optimize(exported, tmp_path / "m.pte", baseline=NONE, verify=False).report.tables
     step = exported.state_dict["table.weight"].scale[-1, -1]
@@ -120,7 +119,7 @@ def test_no_bytes_no_proof(tmp_path):
         ]
         for name in ("own.pte", "other.pte")
     ]
-    assert found == [[decisions.Proof(kind="exact", max_abs_error=0.0)], [None]]
+    assert found == [[proof.Proof(kind="exact", max_abs_error=0.0)], [None]]
 
 
 def test_inspect_proves_nothing(program):

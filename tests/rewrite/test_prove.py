@@ -3,6 +3,7 @@
 import dataclasses
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from programs import LanguageModel, export, indices, linear, lookup, quantize
@@ -14,10 +15,11 @@ from vkfuse.program.load import from_exported
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite import prove as proving
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Rung
 from vkfuse.rewrite.rules import RULES
-from vkfuse.rewrite.survey import Consumer
 from vkfuse.runtime.versions import DEFAULT, find_runtime
+from vkfuse.tables import proof as proofs
+from vkfuse.tables.decisions import Rung
+from vkfuse.tables.readers import Consumer
 
 PLACES = [(0, 0, 1), (0, 0, 128), (99, 31, 64), (50, 7, 16)]  # row, byte, bit that flips
 
@@ -44,7 +46,7 @@ def _spoiled(proposal, **change):
 
 
 def _flipped(proposal, row, byte, bit):
-    packed = proposal.pack.packed.clone()
+    packed = proposal.pack.packed.copy()
     packed[row, byte] ^= bit
     return _spoiled(proposal, packed=packed)
 
@@ -54,7 +56,7 @@ def _flipped(proposal, row, byte, bit):
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
     """One bit of one nibble in any row, however the rows are cut into chunks; the error is the step that it makes."""
-    monkeypatch.setattr(proving, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(proofs, "CHUNK_ELEMENTS", chunk)
     _, constants, decision = _planned(build)
     proposal = decision.proposal
     assert proving.prove(decision.site, proposal, constants).kind == "exact"
@@ -79,8 +81,8 @@ def test_nibbles_read_in_the_other_order_are_found():
 def test_the_last_bit_of_a_scale_is_found():
     """A scale that differs by one unit in the last place is no proof."""
     _, constants, decision = _planned(LOOKUP)
-    scales = decision.proposal.pack.scales.clone()
-    scales[99, 1] = torch.nextafter(scales[99, 1], torch.tensor(torch.inf))
+    scales = decision.proposal.pack.scales.copy()
+    scales[99, 1] = np.nextafter(scales[99, 1], np.float32(np.inf))
     proof = proving.prove(decision.site, _spoiled(decision.proposal, scales=scales), constants)
     assert proof.kind == "rounded"
     assert 0 < proof.max_abs_error < 1e-5
@@ -90,9 +92,10 @@ def test_a_wrong_integer_row_is_found():
     """The same holds for rows of one byte a weight."""
     _, constants, decision = _planned(GATHERED)
     assert decision.rung is Rung.GATHERED
-    values = decision.proposal.values.clone()
+    rows = decision.proposal.table
+    values = rows.values.copy()
     values[99, 63] ^= 1
-    spoiled = dataclasses.replace(decision.proposal, values=values)
+    spoiled = dataclasses.replace(decision.proposal, table=dataclasses.replace(rows, values=values))
     assert proving.prove(decision.site, spoiled, constants).kind == "rounded"
 
 
@@ -121,5 +124,5 @@ def test_sites_of_one_table_are_planned_together():
     plans = planning.plan({"forward": exported}, RUNTIME)["forward"]
     consumers = [[d.site.consumer for d in plan.decisions] for plan in plans]
     assert consumers == [[Consumer.GATHER, Consumer.MATMUL], [Consumer.MATMUL]]
-    packs = {d.proposal.pack.packed.numpy().tobytes() for d in plans[0].decisions}
+    packs = {d.proposal.pack.packed.tobytes() for d in plans[0].decisions}
     assert len(packs) == 1

@@ -17,15 +17,16 @@ GROUND = {"errors", "mapping", "signals", "streams"}  # what any may import
 # Each may import those that it names, the ground, and itself. What is not here puts the others together.
 ARROWS = {
     "output": set(),
-    "program": {"pte", "runtime"},
+    "program": {"pte", "runtime", "tables"},
     "glsl": {"output"},
     "pte": set(),
     "runtime": {"pte", "glsl"},
     "options": {"runtime"},
     "lint": {"pte", "runtime"},
-    "measure": {"pte", "runtime", "glsl"},
+    "tables": {"options", "pte", "runtime"},
+    "measure": {"pte", "runtime", "glsl", "tables"},
     "report": {"pte", "runtime", "lint", "measure", "__version__"},
-    "rewrite": {"options", "program", "runtime"},
+    "rewrite": {"options", "program", "pte", "runtime", "tables"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
     "verify": {
         "errors",
@@ -37,6 +38,7 @@ ARROWS = {
         "measure",
         "report",
         "rewrite",
+        "tables",
         "__version__",
     },
     "pipeline": {
@@ -49,15 +51,30 @@ ARROWS = {
         "report",
         "rewrite",
         "lower",
+        "tables",
         "verify",
     },
 }
 NARROW = {  # of a package, the only modules that another may import
     ("runtime", "pte"): {"vkfuse.pte.enums"},
     ("program", "pte"): {"vkfuse.pte.enums"},
+    ("program", "tables"): {"vkfuse.tables.floats"},
+    ("tables", "pte"): {"vkfuse.pte.enums"},
+    ("rewrite", "pte"): {"vkfuse.pte.enums"},
     ("runtime", "glsl"): {"vkfuse.glsl.variants"},
 }
-WITHOUT_TORCH = {*GROUND, "output", "glsl", "pte", "runtime", "options", "lint", "measure", "report"}
+WITHOUT_TORCH = {
+    *GROUND,
+    "output",
+    "glsl",
+    "pte",
+    "runtime",
+    "options",
+    "lint",
+    "measure",
+    "report",
+    "tables",
+}
 NAMED_BY = {  # files that may name operators of the runtime, and why
     "rewrite/rules": "a rule names the operator that it writes",
     "rewrite/repairs": "a repair names the operator that it replaces",

@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 
+from vkfuse.measure.audit import TableCheck
 from vkfuse.verify.compare import RELATIVE_LIMITS
 from vkfuse.verify.verdict import (
     Applied,
@@ -15,7 +16,6 @@ from vkfuse.verify.verdict import (
     OutputError,
     Run,
     Status,
-    TableCheck,
     Verification,
 )
 

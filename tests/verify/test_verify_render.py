@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from vkfuse.measure.audit import TableCheck
 from vkfuse.pte.findings import Finding
 from vkfuse.verify.render import dumps, render_text
-from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, TableCheck, Verification
+from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, Verification
 
 _GOOD = OutputError(
     index=0,

@@ -13,16 +13,16 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
+from vkfuse.measure.audit import TableCheck, Wanted, audit, check, compared, resembling
+from vkfuse.measure.stored import Stored, gathered, matrices, stored_tables
 from vkfuse.measure.tables import ConstantTensor, constants_of, table_reads
 from vkfuse.pte.model import PteFile
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
-from vkfuse.rewrite.decisions import Decision, Proof, Rung, TablePlan
-from vkfuse.rewrite.prove import Difference
-from vkfuse.verify.audit import audit, check, compared, resembling
-from vkfuse.verify.stored import Stored, gathered, matrices, stored_tables
-from vkfuse.verify.verdict import TableCheck
-from vkfuse.verify.wanted import Wanted, wanted_of, wanted_tables
+from vkfuse.rewrite.decisions import Decision, TablePlan
+from vkfuse.tables.decisions import Rung
+from vkfuse.tables.proof import Difference, Proof
+from vkfuse.verify.wanted import wanted_of, wanted_tables
 
 _CHUNK: Final = 1 << 22  # values that are converted at a time
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.report.model import Proof, Rung, TableRow
-from vkfuse.rewrite import decisions
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
-from vkfuse.rewrite.grids import Grid
+from vkfuse.tables import decisions
+from vkfuse.tables import proof as proofs
+from vkfuse.tables.grid import Grid
 
 _RUNGS: Mapping[decisions.Rung, Rung] = {
     decisions.Rung.Q4: "q4",
@@ -115,7 +116,7 @@ def _reason(decision: Decision) -> str:
     return f"{text}; {refusal.hint}" if refusal.hint else text
 
 
-def _proof(proof: decisions.Proof | None) -> Proof:
+def _proof(proof: proofs.Proof | None) -> Proof:
     """What the file showed of a table, none where it has no bytes to compare."""
     if proof is None:
         return Proof(kind="none", max_abs_error=None)
@@ -125,9 +126,9 @@ def _proof(proof: decisions.Proof | None) -> Proof:
 def _bytes(made: Sequence[_Made]) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
     taken = [m.decision for m in made]
-    stored = {content(t): t.numel() * t.element_size() for d in taken for t in d.constants}
+    kept = {content(t): t.numel() * t.element_size() for d in taken for t in d.constants}
     folded = {d.folded: _folded_bytes(d) for d in taken if d.proposal is None}
-    return sum(stored.values()) + sum(folded.values())
+    return sum(kept.values()) + sum(folded.values())
 
 
 def _folded_bytes(decision: Decision) -> int:

@@ -1,12 +1,13 @@
-"""What a program's tensors are to a runtime, without a guard on their sizes."""
+"""What a program's tensors are to a runtime, without a guard on their sizes, and to numpy."""
 
 import sys
 from typing import Any, Final
 
 import torch
 
-from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.runtime.operands import Tensor
+from vkfuse.tables.floats import Array
 
 # Types in a delegate, where 64 bits become 32; others are UNSET, which no shader has.
 _DTYPES: Final = {
@@ -19,6 +20,23 @@ _DTYPES: Final = {
     torch.float32: VkDataType.FLOAT32,
     torch.float64: VkDataType.FLOAT32,
 }
+
+TORCH_TYPES: Final = {
+    ScalarType.BYTE: torch.uint8,
+    ScalarType.CHAR: torch.int8,
+    ScalarType.SHORT: torch.int16,
+    ScalarType.INT: torch.int32,
+    ScalarType.LONG: torch.int64,
+    ScalarType.HALF: torch.float16,
+    ScalarType.FLOAT: torch.float32,
+    ScalarType.DOUBLE: torch.float64,
+    ScalarType.BOOL: torch.bool,
+    ScalarType.BFLOAT16: torch.bfloat16,
+    ScalarType.UINT16: torch.uint16,
+    ScalarType.UINT32: torch.uint32,
+    ScalarType.UINT64: torch.uint64,
+}
+_SCALARS: Final = {dtype: kind for kind, dtype in TORCH_TYPES.items()}
 
 
 def described(value: torch.Tensor, *, constant: bool = False) -> Tensor:
@@ -39,3 +57,19 @@ def _greatest(size: Any) -> int:
         return size
     upper = size.node.shape_env.bound_sympy(size.node.expr).upper
     return int(upper) if upper.is_Integer else sys.maxsize
+
+
+def array(value: torch.Tensor) -> Array:
+    """`value` as numpy sees the same memory; bfloat16 is widened to float32, which is a copy."""
+    plain = value.detach()
+    return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy()
+
+
+def tensor(value: Array) -> torch.Tensor:
+    """A tensor over the memory of an array."""
+    return torch.from_numpy(value)
+
+
+def scalar_type(dtype: torch.dtype) -> ScalarType:
+    """The type as the format of files numbers it."""
+    return _SCALARS[dtype]

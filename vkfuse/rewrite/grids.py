@@ -1,100 +1,45 @@
-"""How a table's numbers are made: integer values, scales and zero points, read from a dequantizing operator."""
+"""Values, scales and zero points of a table of a graph, read from a dequantizing operator or its decomposition."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import array, scalar_type
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.packing import nibbles
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Grid:
-    """A 2-D table ``(values - zero_points) * scales``, one scale for `group_size` neighbouring columns of a row.
-
-    `values` is an integer tensor [rows, columns]; `scales` [rows, columns / group_size] of a float dtype; `zero_points`
-    of the shape of `scales`, integer or float, or None for zero. `quant_min` and `quant_max` are what the program
-    declares, `dtype` is the float dtype that the program dequantizes to.
-    """
-
-    values: torch.Tensor
-    scales: torch.Tensor
-    zero_points: torch.Tensor | None
-    group_size: int
-    quant_min: int
-    quant_max: int
-    dtype: torch.dtype
-
-    @property
-    def rows(self) -> int:
-        """Number of rows (vocabulary of a lookup, outputs of a linear)."""
-        return self.values.shape[0]
-
-    @property
-    def columns(self) -> int:
-        """Number of columns (embedding dimension, inputs of a linear)."""
-        return self.values.shape[1]
-
-    @property
-    def bits(self) -> int:
-        """Bits that the declared range takes."""
-        return max(1, (self.quant_max - self.quant_min).bit_length())
-
-    def centred(self) -> torch.Tensor | None:
-        """`values - zero_points` as integers [rows, columns], or None where a zero point is no integer."""
-        if self.zero_points is None or not self.zero_points.any():
-            return self.values
-        points = self.zero_points
-        if points.is_floating_point() and not torch.equal(points, points.round()):
-            return None
-        if float(points.double().abs().max()) > torch.iinfo(torch.int16).max // 2:
-            return None
-        return self.values.to(torch.int16) - points.to(torch.int16).repeat_interleave(self.group_size, dim=1)
-
+from vkfuse.tables import nibbles
+from vkfuse.tables.floats import Array
+from vkfuse.tables.grid import Grid, by_group
 
 GridReader = Callable[[fx.Node, Constants], Grid | None]
 
 
-def _tensor(node: object, constants: Constants) -> torch.Tensor | None:
-    return constants.value(node) if isinstance(node, fx.Node) and node in constants else None
+def _array(node: object, constants: Constants) -> Array | None:
+    return array(constants.value(node)) if isinstance(node, fx.Node) and node in constants else None
 
 
-def _grouped(parameter: torch.Tensor, rows: int, groups: int) -> torch.Tensor | None:
-    """Scales or zero points of any block shape as [rows, groups], None where they do not tile the table."""
-    if parameter.numel() == 1:
-        return parameter.reshape(1, 1).expand(rows, groups).contiguous()
-    if parameter.ndim == 1 and parameter.numel() == rows and groups == 1:
-        return parameter.reshape(rows, 1)
-    if parameter.ndim != 2 or rows % parameter.shape[0] or groups % parameter.shape[1]:
-        return None
-    return parameter.repeat_interleave(rows // parameter.shape[0], 0).repeat_interleave(
-        groups // parameter.shape[1], 1
-    )
-
-
-def _range_of(dtype: torch.dtype, low: Any, high: Any) -> tuple[int, int]:
-    info = torch.iinfo(dtype)
+def _range_of(values: Array, low: Any, high: Any) -> tuple[int, int]:
+    info = np.iinfo(values.dtype)
     return int(info.min if low is None else low), int(info.max if high is None else high)
 
 
 def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
     """``torchao.dequantize_affine``, its arguments by position or by name."""
-    values = _tensor(node.args[0], constants)
-    scales = _tensor(argument(node, 2, "scale"), constants)
-    if values is None or scales is None or values.ndim != 2 or values.is_floating_point():
+    values = _array(node.args[0], constants)
+    scales = _array(argument(node, 2, "scale"), constants)
+    if values is None or scales is None or values.ndim != 2 or values.dtype.kind == "f":
         return None
     block = [int(b) if b != -1 else values.shape[i] for i, b in enumerate(argument(node, 1, "block_size"))]
     rows, columns = values.shape
     groups = columns // block[1]
     points_node = argument(node, 3, "zero_point")
-    points = _tensor(points_node, constants)
-    low, high = _range_of(values.dtype, argument(node, 5, "quant_min"), argument(node, 6, "quant_max"))
-    scales = _grouped(scales, rows, groups)
-    points = None if points is None else _grouped(points, rows, groups)
+    points = _array(points_node, constants)
+    low, high = _range_of(values, argument(node, 5, "quant_min"), argument(node, 6, "quant_max"))
+    scales = by_group(scales, rows, groups)
+    points = None if points is None else by_group(points, rows, groups)
     if scales is None or (points is None and points_node is not None):
         return None
     return Grid(
@@ -104,17 +49,17 @@ def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=block[1],
         quant_min=low,
         quant_max=high,
-        dtype=argument(node, 7, "output_dtype", torch.float32),
+        dtype=scalar_type(argument(node, 7, "output_dtype", torch.float32)),
     )
 
 
 def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
     """``quantized_decomposed.dequantize_per_channel``: input, scales, zero_points, axis, quant_min, quant_max, dtype."""
-    values = _tensor(node.args[0], constants)
-    scales = _tensor(node.args[1], constants)
+    values = _array(node.args[0], constants)
+    scales = _array(node.args[1], constants)
     if values is None or scales is None or values.ndim != 2 or node.args[3] != 0:
         return None
-    points = _tensor(node.args[2], constants)
+    points = _array(node.args[2], constants)
     return Grid(
         values=values,
         scales=scales.reshape(-1, 1),
@@ -122,17 +67,17 @@ def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=values.shape[1],
         quant_min=int(node.args[4]),  # type: ignore[arg-type]
         quant_max=int(node.args[5]),  # type: ignore[arg-type]
-        dtype=node.kwargs.get("out_dtype") or torch.float32,  # type: ignore[arg-type]
+        dtype=scalar_type(node.kwargs.get("out_dtype") or torch.float32),  # type: ignore[arg-type]
     )
 
 
 def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
     """``quantized_decomposed.dequantize_per_channel_group``: as above, with group_size in place of the axis."""
-    values = _tensor(node.args[0], constants)
-    scales = _tensor(node.args[1], constants)
+    values = _array(node.args[0], constants)
+    scales = _array(node.args[1], constants)
     if values is None or scales is None or values.ndim != 2:
         return None
-    points = _tensor(node.args[2], constants)
+    points = _array(node.args[2], constants)
     group = int(argument(node, 6, "group_size", values.shape[1]))
     return Grid(
         values=values,
@@ -141,7 +86,7 @@ def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=group,
         quant_min=int(node.args[3]),  # type: ignore[arg-type]
         quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=argument(node, 7, "output_dtype", torch.float32),
+        dtype=scalar_type(argument(node, 7, "output_dtype", torch.float32)),
     )
 
 
@@ -150,13 +95,12 @@ def _read_embedding_4bit(node: fx.Node, constants: Constants) -> Grid | None:
 
     `weight` is uint8 [rows, columns / 2], the even column in the high nibble, each value plus 8.
     """
-    packed = _tensor(node.args[0], constants)
-    scales = _tensor(node.args[1], constants)
+    packed = _array(node.args[0], constants)
+    scales = _array(node.args[1], constants)
     if packed is None or scales is None or packed.ndim != 2:
         return None
-    nibbles = torch.stack([packed >> 4, packed & 15], dim=-1).reshape(packed.shape[0], -1)
-    values = nibbles.to(torch.int8) - 8
-    points = _tensor(node.args[2], constants)
+    values = nibbles.unpack(packed, low_first=False)
+    points = _array(node.args[2], constants)
     grouped = scales.reshape(values.shape[0], -1)
     return Grid(
         values=values,
@@ -165,7 +109,7 @@ def _read_embedding_4bit(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=values.shape[1] // grouped.shape[1],
         quant_min=int(node.args[3]),  # type: ignore[arg-type]
         quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=node.kwargs.get("dtype") or scales.dtype,  # type: ignore[arg-type]
+        dtype=scalar_type(node.meta["val"].dtype),
     )
 
 
@@ -178,19 +122,19 @@ def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
     values = weights_behind(operand, constants)
     if len(values) != 1:
         return None
-    integers = constants.value(values[0])
+    integers = array(constants.value(values[0]))
     rows, columns = integers.shape
-    others = [constants.value(n) for n in stored if n is not values[0]]
+    others = [array(constants.value(n)) for n in stored if n is not values[0]]
     scales = [
         t
         for t in others
-        if t.is_floating_point() and t.numel() % rows == 0 and columns % max(1, t.numel() // rows) == 0
+        if t.dtype.kind == "f" and t.size % rows == 0 and columns % max(1, t.size // rows) == 0
     ]
-    points = [t for t in others if not t.is_floating_point() and scales and t.shape == scales[0].shape]
+    points = [t for t in others if t.dtype.kind != "f" and scales and t.shape == scales[0].shape]
     if len(scales) != 1 or len(points) > 1:
         return None
-    groups = max(1, scales[0].numel() // rows)
-    low, high = (-8, 7) if nibbles.fits(integers) else _range_of(integers.dtype, None, None)
+    groups = max(1, scales[0].size // rows)
+    low, high = (-8, 7) if nibbles.fits(integers) else _range_of(integers, None, None)
     return Grid(
         values=integers,
         scales=scales[0].reshape(rows, groups),
@@ -198,7 +142,7 @@ def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
         group_size=columns // groups,
         quant_min=low,
         quant_max=high,
-        dtype=operand.meta["val"].dtype,
+        dtype=scalar_type(operand.meta["val"].dtype),
     )
 
 

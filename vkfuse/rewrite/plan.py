@@ -8,18 +8,18 @@ from torch.export import ExportedProgram
 from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Decision, Proof, Proposal, Refusal, Rung, TablePlan
+from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.folded_lookup import fold_lookup
 from vkfuse.rewrite.rules.matmuls import input_of
-from vkfuse.rewrite.survey import Consumer, Site, Table, survey
+from vkfuse.rewrite.survey import Site, Table, survey
 from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.versions import Runtime
-
-_EVALUATED = Proof(kind="exact", max_abs_error=0.0)  # a folded table is what the program computes, evaluated
-
+from vkfuse.tables.decisions import Refusal, Rung, choose, first_fault, not_in_runtime
+from vkfuse.tables.proof import EXACT
+from vkfuse.tables.readers import Consumer
 
 Plans = tuple[TablePlan, ...]
 
@@ -80,23 +80,21 @@ def before_fused_lookups(exported: ExportedProgram, plans: Plans) -> Plans:
 
 def decide(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Decision:
     """The first rule whose rebuilt table is exact, else fold the table to floats."""
-    refusals = _unreadable(site)
-    for rule in RULES[site.consumer] if site.grid is not None else ():
-        outcome = rule(site, table, constants)
-        if isinstance(outcome, Refusal):
-            refusals.append(outcome)
-            continue
-        unfit = _not_in_runtime(outcome, runtime) or _not_on_this_input(site, outcome, runtime)
-        if unfit:
-            refusals.append(unfit)
-            continue
-        proof = prove(site, outcome, constants)
-        if proof.kind == "exact":
-            return Decision(
-                site=site, rung=outcome.rung, proposal=outcome, refusals=tuple(refusals), proof=proof
-            )
-        refusals.append(_not_exact(outcome, proof))
-    return _fold(site, table, constants, tuple(refusals))
+    rules = RULES[site.consumer] if site.grid is not None else ()
+    choice = choose(
+        (rule(site, table, constants) for rule in rules),
+        lambda offer: not_in_runtime(offer, runtime) or _not_on_this_input(site, offer, runtime),
+        lambda offer: prove(site, offer, constants),
+    )
+    if choice.proposal is None or choice.proof is None:
+        return _fold(site, table, constants, (*_unreadable(site), *choice.refusals))
+    return Decision(
+        site=site,
+        rung=choice.proposal.rung,
+        proposal=choice.proposal,
+        refusals=choice.refusals,
+        proof=choice.proof,
+    )
 
 
 def _unreadable(site: Site) -> list[Refusal]:
@@ -119,19 +117,8 @@ def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusa
         rung=Rung.FOLDED,
         proposal=proposal,
         refusals=refusals,
-        proof=_EVALUATED,
+        proof=EXACT,  # what the program computes, evaluated
         folded=None if site.operand is None else constants.key(site.operand),
-    )
-
-
-def _not_in_runtime(proposal: Proposal, runtime: Runtime) -> Refusal | None:
-    missing = [name for name in proposal.operators if name not in runtime.operators]
-    if not missing:
-        return None
-    return Refusal(
-        code="operator-not-in-runtime",
-        detail=f"the runtime has no {', '.join(missing)}",
-        hint="choose a newer runtime with --runtime",
     )
 
 
@@ -142,17 +129,7 @@ def _not_on_this_input(site: Site, proposal: Proposal, runtime: Runtime) -> Refu
     source = described(input_of(site).meta["val"])
     matrix = replace(source, dims=(source.rows, *source.dims[-1:]))
     call = Operands(operator=proposal.operators[0], values={"input": matrix})
-    faults = (o for o in judge(call, runtime) if o.code.effect in {"fails", "wrong"})
-    found = next(faults, None)
-    return None if found is None else Refusal(code=found.code, detail=found.detail, hint=found.code.remedy)
-
-
-def _not_exact(proposal: Proposal, proof: Proof) -> Refusal:
-    return Refusal(
-        code="not-exact",
-        detail=f"the {proposal.rung} table differs from the program's by up to {proof.max_abs_error:.3g}",
-        hint="put no arithmetic between the quantized weight and its reader",
-    )
+    return first_fault(judge(call, runtime))
 
 
 def _unknown_consumer(site: Site) -> Refusal:

@@ -3,28 +3,21 @@
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
+from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
-from vkfuse.rewrite.grids import Grid, lookup_readers, read_arithmetic, weight_readers, weights_behind
+from vkfuse.rewrite.grids import lookup_readers, read_arithmetic, weight_readers, weights_behind
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.readers import Consumer, Readers
 
 aten = torch.ops.aten
-
-
-class Consumer(StrEnum):
-    """What a site does with its table."""
-
-    GATHER = "gather"
-    MATMUL = "matmul"
-    CONSTANT_GATHER = "constant-gather"  # looked up with constant indices: what is read is itself a constant
-    OTHER = "other"
 
 
 _READERS = frozenset({Consumer.GATHER, Consumer.MATMUL})
@@ -78,9 +71,9 @@ class Table:
         return self.elsewhere.union(site.consumer for site in self.sites)
 
     @property
-    def needs_linear_layout(self) -> bool:
-        """Whether it is packed as linears read it: there is only one pack, so one linear anywhere decides for all."""
-        return Consumer.MATMUL in self.consumers or self.layout is LookupLayout.LINEAR
+    def readers(self) -> Readers:
+        """The same as a pack depends on it."""
+        return Readers(consumers=self.consumers, layout=self.layout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +220,7 @@ def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
 
 def _identity(site: Site, source: fx.Node, constants: Constants) -> Hashable:
     """Content of the integer values, so that copies of one table are one table."""
-    return constants.key(source) if site.grid is None else content(site.grid.values)
+    return constants.key(source) if site.grid is None else content(tensor(site.grid.values))
 
 
 def _stored_names(exported: ExportedProgram) -> dict[str, str]:

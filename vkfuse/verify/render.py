@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vkfuse import __version__
+from vkfuse.measure.audit import TableCheck
 from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
 from vkfuse.report.text import laid_out, least_width, visible, widen
-from vkfuse.verify.verdict import Applied, OutputError, Run, Status, TableCheck, Verification
+from vkfuse.verify.verdict import Applied, OutputError, Run, Status, Verification
 
 SCHEMA: Final = "vkfuse.verify/1"
 _HEADLINES: Final[Mapping[Status, str]] = {

@@ -8,24 +8,10 @@ from typing import Final
 import torch
 
 from vkfuse.errors import FormatError
+from vkfuse.program.tensors import TORCH_TYPES
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.place import Place
 
-TORCH_DTYPES: Final = {
-    ScalarType.BYTE: torch.uint8,
-    ScalarType.CHAR: torch.int8,
-    ScalarType.SHORT: torch.int16,
-    ScalarType.INT: torch.int32,
-    ScalarType.LONG: torch.int64,
-    ScalarType.HALF: torch.float16,
-    ScalarType.FLOAT: torch.float32,
-    ScalarType.DOUBLE: torch.float64,
-    ScalarType.BOOL: torch.bool,
-    ScalarType.BFLOAT16: torch.bfloat16,
-    ScalarType.UINT16: torch.uint16,
-    ScalarType.UINT32: torch.uint32,
-    ScalarType.UINT64: torch.uint64,
-}
 VULKAN_DTYPES: Final = {
     VkDataType.BOOL: torch.bool,
     VkDataType.UINT8: torch.uint8,
@@ -42,7 +28,7 @@ Reading = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
 def scalar_dtype(kind: ScalarType | int, where: Place | str) -> torch.dtype:
     """Return torch's type; FormatError where torch has none."""
     try:
-        return TORCH_DTYPES[ScalarType(kind)]
+        return TORCH_TYPES[ScalarType(kind)]
     except (KeyError, ValueError):
         raise FormatError(f"element type {kind} cannot be executed", field=str(where)) from None
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vkfuse.measure.audit import TableCheck
 from vkfuse.pte.findings import Finding
 from vkfuse.report.model import Verify
 
@@ -58,30 +59,6 @@ class Applied:
     code: str
     summary: str
     places: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableCheck:
-    """A table of the file, read whole as its operator reads it, against the program's that it matches.
-
-    `differing` of `values` differ, the first in row `first_row`, and `rounded` by no more than the types make that the file
-    stores; `max_abs` is the largest difference of all. `matches` is empty where none is similar.
-    """
-
-    operator: str
-    where: str
-    shape: tuple[int, ...]
-    matches: str
-    values: int = 0
-    differing: int = 0
-    rounded: int = 0
-    max_abs: float = 0.0
-    first_row: int | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the table is a table of the program, value for value but for rounding, or unlike all of them."""
-        return self.differing == 0 or not self.matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

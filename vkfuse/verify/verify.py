@@ -10,13 +10,14 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.measure.audit import TableCheck, audit
+from vkfuse.measure.stored import stored_tables
 from vkfuse.measure.tables import table_reads
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.versions import DEFAULT
-from vkfuse.verify.audit import audit
 from vkfuse.verify.compare import Tolerance, compare
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
@@ -26,9 +27,8 @@ from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument, Observer
-from vkfuse.verify.stored import stored_tables
 from vkfuse.verify.tensors import scalar_dtype
-from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, TableCheck, Verification
+from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, Verification
 from vkfuse.verify.wanted import wanted_tables
 
 _NOISE_TRIALS: Final = 3

@@ -1,31 +1,18 @@
 """The tables of a program, as a file may store them: float rows of each use, and what a lookup may gather apart."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch.export import ExportedProgram
 
+from vkfuse.measure.audit import Wanted
+from vkfuse.program.tensors import scalar_type, tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.grids import Grid
-from vkfuse.rewrite.prove import Rows, original_rows
-from vkfuse.rewrite.survey import Consumer, Site, Table, float_lookups, survey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A table of the program, [rows, columns]; `open` evaluates it and returns its rows by blocks.
-
-    `part` is empty for float rows, else what of them it is: values, scales or zero points, which only a lookup reads.
-    """
-
-    name: str
-    consumer: str
-    rows: int
-    columns: int
-    open: Callable[[], Rows]
-    is_float: bool
-    part: str = ""
+from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.survey import Site, Table, float_lookups, survey
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.proof import Rows
+from vkfuse.tables.readers import Consumer
 
 
 def wanted_tables(exported: ExportedProgram) -> Iterator[Wanted]:
@@ -63,7 +50,7 @@ def wanted_of(name: str, site: Site, constants: Constants) -> Wanted:
         rows=rows,
         columns=torch.Size(rest).numel(),
         open=lambda: _matrix(site, constants),
-        is_float=True,
+        kind=scalar_type((site.node if site.operand is None else site.operand).meta["val"].dtype),
     )
 
 
@@ -91,6 +78,6 @@ def _parts(name: str, grid: Grid) -> Iterator[Wanted]:
                 rows=value.shape[0],
                 columns=value.shape[1],
                 open=lambda value=value: lambda low, high: value[low:high],  # type: ignore[misc]
-                is_float=value.is_floating_point(),
+                kind=scalar_type(tensor(value).dtype),
                 part=part,
             )

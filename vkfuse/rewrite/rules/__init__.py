@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Proposal, Refusal
+from vkfuse.rewrite.decisions import Proposal
 from vkfuse.rewrite.rules.dq8ca_linear import propose_dq8ca_linear
 from vkfuse.rewrite.rules.gathered_rows import propose_gathered_rows
 from vkfuse.rewrite.rules.q4_linear import propose_q4_linear
 from vkfuse.rewrite.rules.q4_lookup import propose_q4_lookup
-from vkfuse.rewrite.survey import Consumer, Site, Table
+from vkfuse.rewrite.survey import Site, Table
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.readers import Consumer
 
 Rule = Callable[[Site, Table, Constants], Proposal | Refusal]
 

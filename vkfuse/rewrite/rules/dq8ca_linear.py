@@ -1,19 +1,19 @@
 """4-bit matmuls on dynamically quantized activations (8da4w) become ``et_vk.linear_dq8ca_q4gsw`` on a 2-D input."""
 
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import scalar_type, tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Refusal, Rung
-from vkfuse.rewrite.packing import nibbles
-from vkfuse.rewrite.rules.matmuls import bias_of, input_of, restore_rows, rows_of
-from vkfuse.rewrite.rules.q4_linear import linear_pack
-from vkfuse.rewrite.rules.q4_pack import Q4Pack
+from vkfuse.rewrite.rules.matmuls import bias_of, input_of, pack_of, restore_rows, rows_of
 from vkfuse.rewrite.survey import Site, Table
+from vkfuse.tables.decisions import Refusal, Rung
+from vkfuse.tables.floats import Array
+from vkfuse.tables.q4 import Q4Pack, group_sums, linear_scales
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -30,8 +30,8 @@ class Dq8caLinear:
     """
 
     pack: Q4Pack
-    scales: torch.Tensor
-    sums: torch.Tensor
+    scales: Array
+    sums: Array
     bias: torch.Tensor | None
     name: str
     how: tuple[str, ...]
@@ -42,11 +42,11 @@ class Dq8caLinear:
     def constants(self) -> tuple[torch.Tensor, ...]:
         """Packed bytes, transposed scales, group sums and bias."""
         bias = () if self.bias is None else (self.bias,)
-        return self.pack.packed, self.scales, self.sums, *bias
+        return tensor(self.pack.packed), tensor(self.scales), tensor(self.sums), *bias
 
-    def rebuild(self, low: int, high: int) -> torch.Tensor:
+    def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the weight [outputs, inputs], by the scales as they are stored."""
-        return replace(self.pack, scales=self.scales.t()).rebuild(low, high)
+        return self.pack.by_scales(self.scales).rebuild(low, high)
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """The product, in the shape of the site."""
@@ -62,9 +62,9 @@ class Dq8caLinear:
             rows,
             scale,
             point,
-            editor.constant(self.pack.packed, f"{self.name}.q4"),
-            editor.constant(self.sums, f"{self.name}.sums"),
-            editor.constant(self.scales, f"{self.name}.scales_t"),
+            editor.constant(tensor(self.pack.packed), f"{self.name}.q4"),
+            editor.constant(tensor(self.sums), f"{self.name}.sums"),
+            editor.constant(tensor(self.scales), f"{self.name}.scales_t"),
             self.pack.group_size,
             None if self.bias is None else editor.constant(self.bias, f"{self.name}.bias"),
         )
@@ -78,7 +78,7 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Dq8c
         return Refusal(
             code="activations-not-dynamic", detail="activations are not quantized to int8 a row at a time"
         )
-    pack = linear_pack(site, table)
+    pack = pack_of(site, table)
     if isinstance(pack, Refusal):
         return pack
     if pack.padded_columns != pack.columns:
@@ -92,19 +92,12 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Dq8c
         return bias
     return Dq8caLinear(
         pack=pack,
-        scales=pack.scales.to(x.meta["val"].dtype).t().contiguous(),
+        scales=linear_scales(pack, scalar_type(x.meta["val"].dtype)),
         sums=group_sums(pack),
         bias=bias,
         name=table.name,
         how=(*pack.how, *(("input-flattened",) if x.meta["val"].ndim != 2 else ())),
     )
-
-
-def group_sums(pack: Q4Pack) -> torch.Tensor:
-    """Sum of each group of each output's weights, int32 [groups, padded rows]."""
-    values = nibbles.unpack(pack.packed).reshape(pack.padded_rows, -1, pack.group_size)
-    values[pack.rows :] = 0
-    return values.sum(dim=2, dtype=torch.int32).t().contiguous()
 
 
 def _choose_qparams(editor: "GraphEditor", rows: fx.Node, columns: int) -> tuple[Any, Any]:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import array, tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Rung
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.survey import Site, Table
+from vkfuse.tables.decisions import Rung
+from vkfuse.tables.floats import Array
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -32,9 +34,9 @@ class FoldedLookup:
         """The float table."""
         return (self.values,)
 
-    def rebuild(self, low: int, high: int) -> torch.Tensor:
+    def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table, [high - low, columns]."""
-        return self.values[low:high]
+        return array(self.values[low:high])
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """Rows for each index, in the shape of the site."""
@@ -46,4 +48,5 @@ def fold_lookup(site: Site, table: Table, constants: Constants) -> FoldedLookup 
     """The folded table of a lookup that dequantizes by itself, None for all others: constant folding serves them."""
     if site.operand is not None or site.grid is None:
         return None
-    return FoldedLookup(values=original_rows(site, constants)(0, site.grid.rows), name=table.name)
+    rows = original_rows(site, constants)(0, site.grid.rows)
+    return FoldedLookup(values=tensor(rows).to(site.node.meta["val"].dtype), name=table.name)

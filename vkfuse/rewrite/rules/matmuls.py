@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import scalar_type
+from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Refusal
-from vkfuse.rewrite.packing.groups import pad
-from vkfuse.rewrite.rules.q4_pack import Q4Pack
-from vkfuse.rewrite.survey import Site
+from vkfuse.rewrite.survey import Site, Table
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.q4 import Q4Pack, linear_pack
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -25,9 +26,17 @@ def input_of(site: Site) -> fx.Node:
     return x
 
 
-def float_dtype(site: Site) -> torch.dtype:
-    """The dtype of the activation."""
-    return input_of(site).meta["val"].dtype  # type: ignore[no-any-return]
+def activations(site: Site) -> ScalarType:
+    """The type of the activation."""
+    return scalar_type(input_of(site).meta["val"].dtype)
+
+
+def pack_of(site: Site, table: Table) -> Q4Pack | Refusal:
+    """The pack for a matmul site, or why the operators cannot express it."""
+    x = input_of(site).meta["val"]
+    if any(size == 0 for size in x.shape if isinstance(size, int)):
+        return Refusal(code="no-rows", detail="the input is empty by its shape")
+    return linear_pack(site.numbers(), table.readers, activations(site))
 
 
 def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Refusal | None:
@@ -46,7 +55,7 @@ def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Re
         return Refusal(
             code="bias-not-constant", detail="the bias is no constant vector", hint="add it after the layer"
         )
-    return pad(value.detach().reshape(1, -1), 1, pack.padded_rows).reshape(-1)
+    return torch.nn.functional.pad(value.detach(), (0, pack.padded_rows - pack.rows))
 
 
 def rows_of(editor: "GraphEditor", x: fx.Node, pack: Q4Pack) -> fx.Node:

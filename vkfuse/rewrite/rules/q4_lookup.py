@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import TORCH_TYPES, tensor
+from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Refusal, Rung
 from vkfuse.rewrite.rules.lookups import flat_indices, restore_shape, steps
-from vkfuse.rewrite.rules.q4_pack import LOOKUP_COLUMNS, Q4Pack, q4_pack
 from vkfuse.rewrite.survey import Site, Table
+from vkfuse.tables.decisions import Refusal, Rung
+from vkfuse.tables.floats import Array
+from vkfuse.tables.q4 import Q4Pack, lookup_pack
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
 
 aten = torch.ops.aten
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +34,17 @@ class Q4Lookup:
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:
         """Packed bytes and scales."""
-        return self.pack.packed, self.pack.scales
+        return tensor(self.pack.packed), tensor(self.pack.scales)
 
-    def rebuild(self, low: int, high: int) -> torch.Tensor:
+    def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table, [high - low, columns]."""
         return self.pack.rebuild(low, high)
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> fx.Node:
         """Rows for each index, in the shape and dtype of the site."""
         pack = self.pack
-        weight = editor.constant(pack.packed, f"{self.name}.q4")
-        scales = editor.constant(pack.scales, f"{self.name}.scales")
+        weight = editor.constant(tensor(pack.packed), f"{self.name}.q4")
+        scales = editor.constant(tensor(pack.scales), f"{self.name}.scales")
         indices = flat_indices(editor, site, pack.rows)
         rows = editor.call(
             torch.ops.et_vk.embedding_q4gsw.default,
@@ -54,26 +56,18 @@ class Q4Lookup:
         )
         if pack.columns != pack.padded_columns:
             rows = editor.call(aten.slice.Tensor, rows, 1, 0, pack.columns)
-        if pack.dtype != torch.float32:
-            rows = editor.call(aten._to_copy.default, rows, dtype=pack.dtype)  # noqa: SLF001 - the operator's name
+        if pack.dtype is not ScalarType.FLOAT:
+            dtype = TORCH_TYPES[pack.dtype]
+            rows = editor.call(aten._to_copy.default, rows, dtype=dtype)  # noqa: SLF001 - the operator's name
         return restore_shape(editor, site, rows, pack.columns)
 
 
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Q4Lookup | Refusal:
     """A fused lookup, or why the operator cannot express this table."""
     del constants
-    grid, indices = site.numbers(), site.lookups()
-    if indices.meta["val"].numel() == 0:
+    if site.lookups().meta["val"].numel() == 0:
         return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
-    pack = q4_pack(grid, table, columns_multiple=LOOKUP_COLUMNS)
+    pack = lookup_pack(site.numbers(), table.readers)
     if isinstance(pack, Refusal):
         return pack
-    packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.element_size()
-    int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
-    if packed_row > int8_row:
-        return Refusal(
-            code="padding-outgrows-int8",
-            detail=f"a padded row takes {packed_row} bytes, one byte a weight takes {int8_row}",
-            hint=f"quantize with a group size that divides {pack.padded_columns}",
-        )
     return Q4Lookup(pack=pack, name=table.name, how=(*pack.how, *steps(site)))

@@ -11,18 +11,19 @@ from hypothesis.extra import numpy as hnp
 
 from vkfuse.options import LookupLayout
 from vkfuse.program.operators import register_operators
-from vkfuse.rewrite.decisions import Refusal
-from vkfuse.rewrite.grids import Grid
-from vkfuse.rewrite.packing.groups import pad, padded_group, regroup, row_bytes
-from vkfuse.rewrite.packing.nibbles import fits, pack, unpack
-from vkfuse.rewrite.rules.dq8ca_linear import group_sums
-from vkfuse.rewrite.rules.q4_pack import LINEAR_COLUMNS, LOOKUP_COLUMNS, q4_pack
-from vkfuse.rewrite.survey import Consumer, Table
+from vkfuse.program.tensors import tensor
+from vkfuse.pte.enums import ScalarType
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.groups import pad, padded_group, regroup, row_bytes
+from vkfuse.tables.nibbles import fits, pack, unpack
+from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, group_sums, q4_pack
+from vkfuse.tables.readers import Consumer, Readers
 
 NIBBLES = st.integers(-8, 7)
-TABLE = Table(name="table", identity=0, sites=())
+TABLE = Readers(consumers=frozenset({Consumer.GATHER}))
 FLAT = dataclasses.replace(TABLE, layout=LookupLayout.FLAT)
-SHARED = dataclasses.replace(FLAT, elsewhere=frozenset({Consumer.MATMUL}))
+SHARED = dataclasses.replace(FLAT, consumers=frozenset({Consumer.GATHER, Consumer.MATMUL}))
 SHAPES = st.tuples(
     st.integers(1, 9), st.integers(1, 12), st.integers(1, 40)
 )  # rows, groups, columns of a group
@@ -38,10 +39,10 @@ def matrices(draw):
 @given(matrices(), st.booleans())
 def test_nibbles_round_trip(values, low_first):
     """The even column is the nibble that is said, the odd one the other, each plus 8; unpacking gives the values back."""
-    packed = pack(torch.from_numpy(values), low_first=low_first)
-    assert packed.dtype == torch.uint8
-    assert torch.equal(unpack(packed, low_first=low_first), torch.from_numpy(values))
-    even, odd = (packed.numpy() & 15, packed.numpy() >> 4)[:: 1 if low_first else -1]
+    packed = pack(values, low_first=low_first)
+    assert packed.dtype == np.uint8
+    assert np.array_equal(unpack(packed, low_first=low_first), values)
+    even, odd = (packed & 15, packed >> 4)[:: 1 if low_first else -1]
     assert np.array_equal(even, values[:, 0::2] + 8)
     assert np.array_equal(odd, values[:, 1::2] + 8)
 
@@ -51,7 +52,7 @@ def test_nibbles_round_trip(values, low_first):
 )
 def test_fits_says_what_numpy_says(values):
     """Whether all values lie in -8..7, empty tensors too."""
-    assert fits(torch.from_numpy(values)) == bool(((values >= -8) & (values <= 7)).all())
+    assert fits(values) == bool(((values >= -8) & (values <= 7)).all())
 
 
 @st.composite
@@ -63,22 +64,22 @@ def grids(draw):
     dtype = draw(st.sampled_from([np.float16, np.float32]))
     scales = hnp.arrays(dtype, (rows, groups), elements=st.floats(-4, 4, width=16))
     return Grid(
-        values=torch.from_numpy(centred + points.repeat(group, axis=1)),
-        scales=torch.from_numpy(draw(scales)),
-        zero_points=torch.from_numpy(points),
+        values=centred + points.repeat(group, axis=1),
+        scales=draw(scales),
+        zero_points=points,
         group_size=group,
         quant_min=-8,
         quant_max=7,
-        dtype=torch.float32,
+        dtype=ScalarType.FLOAT,
     )
 
 
 def _floats(grid):
     """The table by its definition: (value - zero point) * scale."""
-    values = grid.values.numpy().astype(np.float32)
-    points = grid.zero_points.numpy().repeat(grid.group_size, axis=1)
-    scales = grid.scales.numpy().astype(np.float32).repeat(grid.group_size, axis=1)
-    return torch.from_numpy((values - points) * scales)
+    values = grid.values.astype(np.float32)
+    points = grid.zero_points.repeat(grid.group_size, axis=1)
+    scales = grid.scales.astype(np.float32).repeat(grid.group_size, axis=1)
+    return (values - points) * scales
 
 
 @settings(deadline=None, max_examples=150)
@@ -89,9 +90,9 @@ def test_pack_rebuilds_the_table(grid, multiple, table):
     if isinstance(made, Refusal):
         assert made.code == "group-not-multiple-of-4"
         return
-    floats = _floats(grid).view(torch.int32)  # so that zero and minus zero differ
+    floats = _floats(grid).view(np.int32)  # so that zero and minus zero differ
     for low in (0, grid.rows - 1):
-        assert torch.equal(made.rebuild(low, grid.rows).view(torch.int32), floats[low:])
+        assert np.array_equal(made.rebuild(low, grid.rows).view(np.int32), floats[low:])
     assert made.padded_columns % multiple == 0
     assert made.group_size % 4 == 0
     assert made.scales.shape == (made.padded_rows, made.padded_columns // made.group_size)
@@ -107,9 +108,15 @@ def test_upstreams_lookup_reads_the_pack(grid, table, data):
         return
     rows = data.draw(st.lists(st.integers(0, grid.rows - 1), min_size=1, max_size=5))
     lookup = torch.ops.et_vk.embedding_q4gsw.default
-    got = lookup(made.packed, made.scales.float(), made.group_size, torch.tensor(rows), made.is_linear_weight)
+    got = lookup(
+        tensor(made.packed),
+        tensor(made.scales).float(),
+        made.group_size,
+        torch.tensor(rows),
+        made.is_linear_weight,
+    )
     assert made.is_linear_weight == (table is not FLAT)
-    assert torch.equal(got[:, : grid.columns], _floats(grid)[rows])
+    assert np.array_equal(got[:, : grid.columns].numpy(), _floats(grid)[rows])
 
 
 @given(grids())
@@ -118,11 +125,11 @@ def test_group_sums_are_sums_of_groups(grid):
     made = q4_pack(grid, SHARED, columns_multiple=LINEAR_COLUMNS)
     if isinstance(made, Refusal):
         return
-    values = unpack(made.packed).numpy().astype(np.int32)
+    values = unpack(made.packed).astype(np.int32)
     values[made.rows :] = 0
     starts = range(0, made.padded_columns, made.group_size)
     expected = [values[:, start : start + made.group_size].sum(axis=1) for start in starts]
-    assert np.array_equal(group_sums(made).numpy(), np.stack(expected))
+    assert np.array_equal(group_sums(made), np.stack(expected))
 
 
 @given(st.integers(1, 48), st.integers(1, 12), st.sampled_from([LINEAR_COLUMNS, LOOKUP_COLUMNS]))
@@ -151,16 +158,16 @@ def test_regrouped_scales_stand_over_the_same_columns(grid, data):
     divisors = [d for d in range(1, grid.group_size + 1) if grid.group_size % d == 0]
     new = data.draw(st.sampled_from(divisors))
     padded = grid.columns + new * data.draw(st.integers(0, 3))
-    again = regroup(grid.scales, grid.group_size, new, padded).repeat_interleave(new, dim=1)
-    before = grid.scales.repeat_interleave(grid.group_size, dim=1)
+    again = regroup(grid.scales, grid.group_size, new, padded).repeat(new, axis=1)
+    before = grid.scales.repeat(grid.group_size, axis=1)
     assert again.shape == (grid.rows, padded)
-    assert torch.equal(again[:, : grid.columns], before)
-    assert torch.equal(again[:, grid.columns :], before[:, -1:].expand(-1, padded - grid.columns))
+    assert np.array_equal(again[:, : grid.columns], before)
+    assert np.array_equal(again[:, grid.columns :], before[:, -1:].repeat(padded - grid.columns, axis=1))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 5), (4, 5), (3, 8), (6, 9)])
 def test_padding_adds_zeros_only(rows, columns):
     """The matrix stands at the top left of zeros."""
-    padded = pad(torch.ones(3, 5), rows, columns)
+    padded = pad(np.ones((3, 5)), rows, columns)
     assert padded.shape == (rows, columns)
     assert padded.sum() == padded[:3, :5].sum() == 15

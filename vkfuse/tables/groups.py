@@ -2,7 +2,9 @@
 
 import math
 
-import torch
+import numpy as np
+
+from vkfuse.tables.floats import Array
 
 SHADER_VECTOR = 4  # the shaders load one scale for four neighbouring columns
 _SCALE_BYTES = 4
@@ -30,18 +32,16 @@ def row_bytes(group_size: int, columns: int) -> int:
     return columns // 2 + columns // group_size * _SCALE_BYTES
 
 
-def regroup(scales: torch.Tensor, old: int, new: int, padded: int) -> torch.Tensor:
+def regroup(scales: Array, old: int, new: int, padded: int) -> Array:
     """Scales [rows, columns / old] as [rows, padded / new]; padding repeats the last scale of its row."""
-    repeated = scales.repeat_interleave(old // new, dim=1) if new < old else scales
+    repeated = scales.repeat(old // new, axis=1) if new < old else scales
     missing = padded // new - repeated.shape[1]
-    return torch.cat([repeated, repeated[:, -1:].expand(-1, missing)], dim=1) if missing else repeated
+    return (
+        np.concatenate([repeated, repeated[:, -1:].repeat(missing, axis=1)], axis=1) if missing else repeated
+    )
 
 
-def pad(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+def pad(matrix: Array, rows: int, columns: int) -> Array:
     """`matrix` with zero rows and columns appended up to [rows, columns]."""
     more_rows, more_columns = rows - matrix.shape[0], columns - matrix.shape[1]
-    return (
-        torch.nn.functional.pad(matrix, (0, more_columns, 0, more_rows))
-        if more_rows or more_columns
-        else matrix
-    )
+    return np.pad(matrix, ((0, more_rows), (0, more_columns))) if more_rows or more_columns else matrix

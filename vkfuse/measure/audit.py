@@ -3,16 +3,16 @@
 Outputs show only the rows that some input reached; this reads all of them, in blocks.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-import torch
+import numpy as np
 
-from vkfuse.rewrite.prove import Difference, Rows, Within, difference, equal
-from vkfuse.verify.bounds import BLOCK_VALUES
-from vkfuse.verify.stored import Stored
-from vkfuse.verify.verdict import TableCheck
-from vkfuse.verify.wanted import Wanted
+from vkfuse.measure.stored import Stored
+from vkfuse.pte.enums import ScalarType
+from vkfuse.tables.floats import Array, is_float, rounded
+from vkfuse.tables.proof import Difference, Rows, Within, difference, equal
 
 _SIMILAR: Final = 0.9  # share of equal values from which two tables are meant to be one
 _SAMPLES: Final = 4  # blocks of rows that are compared first
@@ -20,6 +20,52 @@ _SAMPLED_ROWS: Final = 16
 _SAMPLED_COLUMNS: Final = 512
 _PADDED_ROWS: Final = 8  # what packing pads to
 _PADDED_COLUMNS: Final = 32
+_CHUNK: Final = 1 << 20  # values that are compared at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A table of the program, [rows, columns] of `kind`; `open` evaluates it and returns its rows by blocks.
+
+    `part` is empty for float rows, else what of them it is: values, scales or zero points, which only a lookup reads.
+    """
+
+    name: str
+    consumer: str
+    rows: int
+    columns: int
+    open: Callable[[], Rows]
+    kind: ScalarType
+    part: str = ""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it has floats."""
+        return is_float(self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableCheck:
+    """A table of the file, read whole as its operator reads it, against the program's that it matches.
+
+    `differing` of `values` differ, the first in row `first_row`, and `rounded` by no more than the types make that the file
+    stores; `max_abs` is the largest difference of all. `matches` is empty where none is similar.
+    """
+
+    operator: str
+    where: str
+    shape: tuple[int, ...]
+    matches: str
+    values: int = 0
+    differing: int = 0
+    rounded: int = 0
+    max_abs: float = 0.0
+    first_row: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the table is a table of the program, value for value but for rounding, or unlike all of them."""
+        return self.differing == 0 or not self.matches
 
 
 def audit(stored: Iterable[Stored], wanted: Iterable[Wanted]) -> Iterator[TableCheck]:
@@ -48,19 +94,18 @@ def _use(other: Wanted) -> tuple[str, str]:
 def compared(found: Stored, other: Wanted) -> Difference:
     """Compare all rows; what the file has beyond the program's columns and rows is padding."""
     wanted = other.open()
-    rebuilt = _as(found, wanted, other.columns)
-    return difference(wanted, rebuilt, other.rows, found.columns, within=found.within, chunk=BLOCK_VALUES)
+    within = found.within(other.kind)
+    return difference(wanted, _as(found, other), other.rows, found.columns, within=within, chunk=_CHUNK)
 
 
-def _as(found: Stored, wanted: Rows, columns: int) -> Rows:
+def _as(found: Stored, other: Wanted) -> Rows:
     """Return the rows of a stored table in the program's type, which it computes with, without padding."""
-    dtype = wanted(0, 1).dtype
-    return lambda low, high: found.read(low, high)[:, :columns].to(dtype)
+    return lambda low, high: rounded(found.read(low, high)[:, : other.columns], other.kind)
 
 
 def resembling(stored: Iterable[Stored], other: Wanted) -> Iterator[Stored]:
     """Yield the tables of the file that resemble one of the program."""
-    sample: list[torch.Tensor] = []
+    sample: list[Array] = []
     for found in stored:
         if not sample:  # only where there is something to compare: evaluating a table may take its size
             sample.append(_sample(other.open(), other.rows))
@@ -68,15 +113,15 @@ def resembling(stored: Iterable[Stored], other: Wanted) -> Iterator[Stored]:
             yield found
 
 
-def _alike(found: Stored, wanted: Sequence[Wanted], samples: Sequence[torch.Tensor]) -> Wanted | None:
+def _alike(found: Stored, wanted: Sequence[Wanted], samples: Sequence[Array]) -> Wanted | None:
     """Return the program's table that one of the file resembles most; of equal ones the largest that is read alike."""
-    read: dict[int, torch.Tensor] = {}
+    read: dict[int, Array] = {}
     best, rank = None, (_SIMILAR, 0, False)
     for other, sample in zip(wanted, samples, strict=True):
         if other.rows > found.rows or other.columns > found.columns or not _comparable(found, other):
             continue
         ours = read.setdefault(other.rows, _sample(found.read, other.rows))
-        share = _share(ours[:, : sample.shape[1]].to(sample.dtype), sample, found.within)
+        share = _share(rounded(ours[:, : sample.shape[1]], other.kind), sample, found.within(other.kind))
         if (share, other.rows * other.columns, other.consumer == found.consumer) > rank:
             best, rank = other, (share, other.rows * other.columns, other.consumer == found.consumer)
     return best
@@ -87,15 +132,15 @@ def _comparable(found: Stored, other: Wanted) -> bool:
     return (found.is_float or not other.is_float) and (found.raw or not other.part)
 
 
-def _share(ours: torch.Tensor, theirs: torch.Tensor, within: Within) -> float:
+def _share(ours: Array, theirs: Array, within: Within) -> float:
     """Share of the values of two samples that may be the same."""
-    return float((equal(ours, theirs) | within(ours, theirs)).float().mean()) if theirs.numel() else 0.0
+    return float((equal(ours, theirs) | within(ours, theirs)).mean()) if theirs.size else 0.0
 
 
-def _sample(read: Rows, rows: int) -> torch.Tensor:
+def _sample(read: Rows, rows: int) -> Array:
     """Read some blocks of the first `rows` rows of a table: [sampled rows, sampled columns]."""
     lows = [max(0, (rows - _SAMPLED_ROWS) * place // (_SAMPLES - 1)) for place in range(_SAMPLES)]
-    return torch.cat([read(low, min(low + _SAMPLED_ROWS, rows))[:, :_SAMPLED_COLUMNS] for low in lows])
+    return np.concatenate([read(low, min(low + _SAMPLED_ROWS, rows))[:, :_SAMPLED_COLUMNS] for low in lows])
 
 
 def _may_stand_for(found: Stored, other: Wanted) -> bool:

@@ -5,25 +5,29 @@
 Source: executorch 1.5, backends/vulkan/custom_ops_lib.py (`unpack_4bit_weight_tensor`, `embedding_q4gsw_impl`).
 """
 
-import torch
+import numpy as np
+
+from vkfuse.tables.floats import Array
 
 LOWEST, HIGHEST = -8, 7
 
 
-def pack(values: torch.Tensor, *, low_first: bool = True) -> torch.Tensor:
+def pack(values: Array, *, low_first: bool = True) -> Array:
     """Integers in [-8, 7], [rows, columns] with an even number of columns, as uint8 [rows, columns / 2]."""
     low, high = _columns(low_first=low_first)
-    shifted = (values + 8).to(torch.uint8)
-    return shifted[:, low::2] | (shifted[:, high::2] << 4)
+    shifted = (values + 8).astype(np.uint8)
+    packed: Array = shifted[:, low::2] | (shifted[:, high::2] << np.uint8(4))
+    return packed
 
 
-def unpack(packed: torch.Tensor, *, low_first: bool = True) -> torch.Tensor:
+def unpack(packed: Array, *, low_first: bool = True) -> Array:
     """The int8 values [rows, columns] of `pack`'s bytes."""
     low, high = _columns(low_first=low_first)
-    values = torch.empty((packed.shape[0], packed.shape[1] * 2), dtype=torch.int8)
-    values[:, low::2] = packed & 15
-    values[:, high::2] = packed >> 4
-    return values.sub_(8)
+    values = np.empty((packed.shape[0], packed.shape[1] * 2), dtype=np.int8)
+    values[:, low::2] = packed & np.uint8(15)
+    values[:, high::2] = packed >> np.uint8(4)
+    values -= np.int8(8)
+    return values
 
 
 def _columns(*, low_first: bool) -> tuple[int, int]:
@@ -31,9 +35,6 @@ def _columns(*, low_first: bool) -> tuple[int, int]:
     return (0, 1) if low_first else (1, 0)
 
 
-def fits(values: torch.Tensor) -> bool:
-    """Whether all integers of a tensor (any shape) lie in [-8, 7]."""
-    if values.numel() == 0:
-        return True
-    low, high = torch.aminmax(values)
-    return int(low) >= LOWEST and int(high) <= HIGHEST
+def fits(values: Array) -> bool:
+    """Whether all integers of an array (any shape) lie in [-8, 7]."""
+    return values.size == 0 or (int(values.min()) >= LOWEST and int(values.max()) <= HIGHEST)

@@ -1,0 +1,229 @@
+"""The tables of a file, rebuilt from its bytes as their operators read them; nothing of what wrote it is used."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from vkfuse.errors import FormatError
+from vkfuse.measure.tables import ConstantTensor, TableRead
+from vkfuse.pte.enums import ScalarType, VkDataType
+from vkfuse.tables.floats import Array, Numbers, coarseness, is_float, numbers, rounded
+from vkfuse.tables.proof import Rows, Within, apart, equal
+
+_HALF_STEP: Final = 2.0**-11 * (
+    1 + 2.0**-8
+)  # of a value: half the distance of two halves, and float32's own rounding
+_LEAST_HALF: Final = 2.0**-25  # half the smallest half: how far off a tiny scale may be
+_MOST_PACKED: Final = 8.0
+_MOST_BYTE: Final = 256.0  # less its zero point
+_SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
+_KINDS: Final = {
+    VkDataType.BOOL: ScalarType.BOOL,
+    VkDataType.UINT8: ScalarType.BYTE,
+    VkDataType.INT8: ScalarType.CHAR,
+    VkDataType.INT32: ScalarType.INT,
+    VkDataType.INT64: ScalarType.LONG,
+    VkDataType.FLOAT16: ScalarType.HALF,
+    VkDataType.FLOAT32: ScalarType.FLOAT,
+    VkDataType.FLOAT64: ScalarType.DOUBLE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A table of a file by blocks of rows, [rows, columns]; `where` is the call that reads it, `consumer` what that does.
+
+    `raw` tables are stored as they are read. `within` says which values may differ from those of a program that computes in
+    a type, by the rounding of the types that the file stores.
+    """
+
+    operator: str
+    where: str
+    consumer: str
+    rows: int
+    columns: int
+    read: Rows
+    raw: bool
+    kind: ScalarType
+    within: Callable[[ScalarType], Within]
+    weight: ConstantTensor
+    scales: ConstantTensor | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether what is read are floats."""
+        return is_float(self.kind)
+
+
+def stored_tables(reads: Iterable[TableRead]) -> Iterator[Stored]:
+    """Yield the tables of `reads` that can be rebuilt, each once for the kind of operator that reads it."""
+    seen = set()
+    for read in reads:
+        key = (read.operator, *(constant.name for constant in read.constants), read.group, read.low_first)
+        table = None if key in seen else _stored(read)
+        seen.add(key)
+        if table is not None:
+            yield table
+
+
+def _stored(read: TableRead) -> Stored | None:
+    """Return the table of one read, None where its bytes are elsewhere or make none."""
+    weight = values_of(read.weight)
+    if weight is None or len(weight.shape) != 2:
+        return None
+    if not read.reader.scales:
+        return as_stored(read, weight) if read.reader.consumer == "gather" else None
+    return _packed(read, weight)
+
+
+def as_stored(read: TableRead, weight: Numbers) -> Stored:
+    """Return a table that is stored as it is read."""
+    by_itself = _constant(read.weight, weight)
+    return replace(by_itself, operator=read.operator, where=str(read.where), consumer=read.reader.consumer)
+
+
+def _packed(read: TableRead, weight: Numbers) -> Stored | None:
+    """Return the float rows of a packed 4-bit table."""
+    scales = None if read.scales is None else values_of(read.scales)
+    group, rows, columns = read.group, weight.shape[0], weight.shape[1] * 2
+    if (
+        scales is None
+        or len(scales.shape) != 2
+        or weight.kind is not ScalarType.BYTE
+        or not group
+        or group < 1
+    ):
+        return None
+    by_row = scales.turned() if read.reader.turned else scales
+    if by_row.shape[0] < rows or columns == 0 or by_row.shape[1] <= (columns - 1) // group:
+        return None
+    low_first = read.low_first is not False
+
+    def rebuilt(low: int, high: int) -> Array:
+        values = _nibbles(weight.rows(low, high), low_first=low_first)
+        return _scaled(values, by_row.rows(low, min(high, rows)), group)
+
+    return Stored(
+        operator=read.operator,
+        where=str(read.where),
+        consumer=read.reader.consumer,
+        rows=rows,
+        columns=columns,
+        read=rebuilt,
+        raw=False,
+        kind=ScalarType.FLOAT,
+        within=by_scales(scales.kind, _MOST_PACKED),
+        weight=read.weight,
+        scales=read.scales,
+    )
+
+
+def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | None:
+    """Return the float rows of a table whose parts are gathered each by itself; None for shapes that do not fit."""
+    groups = scales.columns
+    parts = [part for part in (scales, points) if part is not None]
+    if not groups or values.columns % groups or any(part.rows < values.rows for part in parts):
+        return None
+
+    def rebuilt(low: int, high: int) -> Array:
+        rows = values.read(low, high).astype(np.float32).reshape(high - low, groups, -1)
+        if points is not None:
+            rows -= points.read(low, high)[:, :, None]
+        rows *= scales.read(low, high)[:, :, None]
+        return rows.reshape(high - low, -1)
+
+    within = by_scales(scales.kind, _MOST_BYTE)
+    return replace(
+        values, read=rebuilt, raw=False, kind=ScalarType.FLOAT, within=within, scales=scales.weight
+    )
+
+
+def _nibbles(packed: Array, *, low_first: bool) -> Array:
+    """[rows, D/2] bytes -> int8 [rows, D], values -8..7; not by what packs them, so that a fault there is seen here."""
+    pairs = np.stack([_SIGNED[packed & np.uint8(15)], _SIGNED[packed >> np.uint8(4)]], axis=-1)
+    return (pairs if low_first else pairs[..., ::-1]).reshape(len(packed), -1)
+
+
+def _scaled(values: Array, scales: Array, group: int) -> Array:
+    """int8 [rows, columns] times the scale of its group, [rows, groups] -> float32 [rows, columns]."""
+    rows, columns = values.shape
+    floats, factors = values.astype(np.float32), scales.astype(np.float32, copy=False)
+    if columns == factors.shape[1] * group:
+        floats.reshape(rows, factors.shape[1], group)[...] *= factors[:, :, None]
+    else:
+        floats *= factors[:, np.arange(columns) // group]
+    return floats
+
+
+def matrices(constant: ConstantTensor, rows: int, columns: int) -> Iterator[Stored]:
+    """Yield a float constant of so many values as [rows, columns]: as it lies, and turned where it is [columns, rows]."""
+    if math.prod(constant.dims) != rows * columns:
+        return
+    values = values_of(constant)
+    if values is None or not values.is_float:
+        return
+    yield _constant(constant, values.shaped(rows, columns))
+    if constant.dims[-2:] == (columns, rows):
+        yield _constant(constant, values.shaped(columns, rows).turned())
+
+
+def _constant(constant: ConstantTensor, values: Numbers) -> Stored:
+    """Return a matrix of a file by itself, whoever reads it."""
+    rows, columns = values.shape
+    return Stored(
+        operator="constant",
+        where=constant.shown,
+        consumer="",
+        rows=rows,
+        columns=columns,
+        read=values.rows,
+        raw=True,
+        kind=values.kind,
+        within=cast_to(values.kind),
+        weight=constant,
+    )
+
+
+def values_of(constant: ConstantTensor) -> Numbers | None:
+    """View a constant's bytes as numbers; None where they are not in the file, or of a type that numpy has not.
+
+    FormatError where they are too few.
+    """
+    kind = _KINDS.get(constant.dtype) if isinstance(constant.dtype, VkDataType) else constant.dtype
+    if constant.data is None or kind is None:
+        return None
+    count = math.prod(constant.dims)
+    if count * kind.bytes > len(constant.data):
+        raise FormatError(f"{len(constant.data)} bytes for {count} values of {kind.label}")
+    return numbers(constant.data, kind, constant.dims, constant.dim_order)
+
+
+def cast_to(kind: ScalarType) -> Callable[[ScalarType], Within]:
+    """Allow what storing a value as `kind` makes of it, to the bit."""
+
+    def within(rebuilt: Array, wanted: Array) -> Array:
+        return equal(rebuilt, rounded(wanted, kind).astype(rebuilt.dtype))
+
+    return lambda _program: within
+
+
+def by_scales(kind: ScalarType, most: float) -> Callable[[ScalarType], Within]:
+    """Allow what storing scales as `kind` makes of a value, `most` being the largest integer that they multiply."""
+    if kind is not ScalarType.HALF:
+        return lambda _program: equal
+
+    def of(program: ScalarType) -> Within:
+        def within(rebuilt: Array, wanted: Array) -> Array:
+            """Half a step of half precision, and two steps of a type that is no finer: both sides were rounded to it."""
+            limit = np.abs(wanted.astype(np.float32))
+            limit *= np.float32(_HALF_STEP + 2 * coarseness(program))
+            limit += np.float32(_LEAST_HALF * most)
+            allowed: Array = apart(rebuilt, wanted) <= limit
+            return allowed
+
+        return within
+
+    return of

@@ -1,1 +1,0 @@
-"""Pure tensor -> tensor functions: nibbles, groups, padding. No graph, no program."""

@@ -1,0 +1,106 @@
+"""Numbers of a table as numpy arrays; bfloat16, which numpy has not, is widened to float32 and rounded there."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vkfuse.pte.enums import ScalarType
+
+Array = npt.NDArray[Any]
+
+_NUMPY: Final[Mapping[ScalarType, type[np.generic]]] = {
+    ScalarType.BYTE: np.uint8,
+    ScalarType.CHAR: np.int8,
+    ScalarType.SHORT: np.int16,
+    ScalarType.INT: np.int32,
+    ScalarType.LONG: np.int64,
+    ScalarType.HALF: np.float16,
+    ScalarType.FLOAT: np.float32,
+    ScalarType.DOUBLE: np.float64,
+    ScalarType.BOOL: np.bool_,
+    ScalarType.BFLOAT16: np.float32,
+    ScalarType.UINT16: np.uint16,
+    ScalarType.UINT32: np.uint32,
+    ScalarType.UINT64: np.uint64,
+}
+_FLOATS: Final = {ScalarType.HALF, ScalarType.BFLOAT16, ScalarType.FLOAT, ScalarType.DOUBLE}
+_EPS: Final = {ScalarType.HALF: 2.0**-10, ScalarType.BFLOAT16: 2.0**-7}
+
+
+def coarseness(kind: ScalarType) -> float:
+    """Step from 1 to the next number of a float type that is coarser than float32, else 0."""
+    return _EPS.get(kind, 0.0)
+
+
+def rounded(values: Array, kind: ScalarType) -> Array:
+    """`values` as numbers of the type `kind`, ties to even; bfloat16 in float32."""
+    if kind is ScalarType.BFLOAT16:
+        return _to_bfloat16(values.astype(np.float32, copy=False))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(_NUMPY[kind], copy=False)
+
+
+def _to_bfloat16(values: Array) -> Array:
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    nearest = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(values), values, nearest.view(np.float32))
+
+
+def widened(bits: Array) -> Array:
+    """float32 numbers of bfloat16's bits (uint16 or int16, any shape)."""
+    return (bits.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def is_float(kind: ScalarType) -> bool:
+    """Whether a type is one of floats."""
+    return kind in _FLOATS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Numbers:
+    """Numbers of a file as they are stored, bfloat16 by its bits; what is read of them is widened."""
+
+    stored: Array
+    kind: ScalarType
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes as they are read."""
+        return self.stored.shape
+
+    @property
+    def is_float(self) -> bool:
+        """Whether they are floats."""
+        return is_float(self.kind)
+
+    def rows(self, low: int, high: int) -> Array:
+        """Part [low, high) of the outermost dimension."""
+        part = self.stored[low:high]
+        return widened(np.ascontiguousarray(part)) if self.kind is ScalarType.BFLOAT16 else part
+
+    def shaped(self, *shape: int) -> "Numbers":
+        """The same numbers of another shape."""
+        return replace(self, stored=self.stored.reshape(shape))
+
+    def turned(self) -> "Numbers":
+        """The same matrix with rows and columns exchanged."""
+        return replace(self, stored=self.stored.T)
+
+
+def numbers(
+    data: memoryview, kind: ScalarType, sizes: tuple[int, ...], order: tuple[int, ...] | None = None
+) -> Numbers | None:
+    """View bytes as numbers of `sizes` that lie in `order`, outermost first, without a copy; None for unknown types."""
+    dtype = np.uint16 if kind is ScalarType.BFLOAT16 else _NUMPY.get(kind)
+    if dtype is None:
+        return None
+    axes = order or tuple(range(len(sizes)))
+    flat = (
+        np.frombuffer(data, dtype=dtype, count=math.prod(sizes)) if math.prod(sizes) else np.empty(0, dtype)
+    )
+    laid = flat.reshape([sizes[axis] for axis in axes])
+    return Numbers(stored=laid.transpose([axes.index(axis) for axis in range(len(axes))]), kind=kind)

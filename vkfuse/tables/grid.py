@@ -1,0 +1,63 @@
+"""How a table's numbers are made: integer values, scales and zero points."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vkfuse.pte.enums import ScalarType
+from vkfuse.tables.floats import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grid:
+    """A 2-D table ``(values - zero_points) * scales``, one scale for `group_size` neighbouring columns of a row.
+
+    `values` are integers [rows, columns]; `scales` [rows, columns / group_size] of a float type; `zero_points`
+    of the shape of `scales`, integer or float, or None for zero. `quant_min` and `quant_max` are what the program
+    declares, `dtype` is the float type that the program dequantizes to.
+    """
+
+    values: Array
+    scales: Array
+    zero_points: Array | None
+    group_size: int
+    quant_min: int
+    quant_max: int
+    dtype: ScalarType
+
+    @property
+    def rows(self) -> int:
+        """Number of rows (vocabulary of a lookup, outputs of a linear)."""
+        return len(self.values)
+
+    @property
+    def columns(self) -> int:
+        """Number of columns (embedding dimension, inputs of a linear)."""
+        return int(self.values.shape[1])
+
+    @property
+    def bits(self) -> int:
+        """Bits that the declared range takes."""
+        return max(1, (self.quant_max - self.quant_min).bit_length())
+
+    def centred(self) -> Array | None:
+        """`values - zero_points` as integers [rows, columns], or None where a zero point is no integer."""
+        if self.zero_points is None or not self.zero_points.any():
+            return self.values
+        points = self.zero_points
+        if points.dtype.kind == "f" and not np.array_equal(points, points.round()):
+            return None
+        if float(np.abs(points.astype(np.float64)).max()) > np.iinfo(np.int16).max // 2:
+            return None
+        return self.values.astype(np.int16) - points.astype(np.int16).repeat(self.group_size, axis=1)
+
+
+def by_group(parameter: Array, rows: int, groups: int) -> Array | None:
+    """Scales or zero points of any block shape as [rows, groups], None where they do not tile the table."""
+    if parameter.size == 1:
+        return np.full((rows, groups), parameter.reshape(-1)[0])
+    if parameter.ndim == 1 and parameter.size == rows and groups == 1:
+        return parameter.reshape(rows, 1)
+    if parameter.ndim != 2 or not parameter.size or rows % parameter.shape[0] or groups % parameter.shape[1]:
+        return None
+    return parameter.repeat(rows // parameter.shape[0], axis=0).repeat(groups // parameter.shape[1], axis=1)

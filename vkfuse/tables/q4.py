@@ -1,0 +1,179 @@
+"""The 4-bit pack that lookups and linears share: what fits it, and the numbers that it holds."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vkfuse.pte.enums import ScalarType
+from vkfuse.tables import groups, nibbles
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.floats import Array, rounded
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.readers import Readers
+
+LOOKUP_COLUMNS = 32  # runtime/graph/ops/impl/EmbeddingQ4gsw.cpp: embed_dim must be a multiple of 32
+LINEAR_COLUMNS = 8  # patterns/weight_packing_utils.py: inner_dim_padding
+LINEAR_ROWS = 8  # the matmul shaders read scales, sums and bias for eight outputs at a time
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Q4Pack:
+    """A table as 4-bit bytes and scales.
+
+    `packed` uint8 [padded rows, padded columns / 2]; `scales` [padded rows, padded columns / group_size], float32 or
+    float16; `rows` and `columns` are the table's own, the rest is zeros. `is_linear_weight` is the operator's word for the
+    layout that linears share. `how` names what had to be done.
+    """
+
+    packed: Array
+    scales: Array
+    group_size: int
+    rows: int
+    columns: int
+    dtype: ScalarType
+    how: tuple[str, ...]
+    is_linear_weight: bool = True
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows that are stored."""
+        return len(self.packed)
+
+    @property
+    def padded_columns(self) -> int:
+        """Columns that are stored."""
+        return int(self.packed.shape[1]) * 2
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) as the shader computes them: ``float(nibble - 8) * float(scale)``, then the type's rounding."""
+        scales = self.scales[low:high, :, None].astype(np.float32)
+        values = nibbles.unpack(self.packed[low:high], low_first=self.is_linear_weight).astype(np.float32)
+        rows = values.reshape(*scales.shape[:2], self.group_size)
+        rows *= scales
+        return rounded(rows.reshape(len(scales), -1)[:, : self.columns], self.dtype)
+
+    def by_scales(self, scales: Array) -> "Q4Pack":
+        """The same values by other scales, [groups, padded rows] as a matmul stores them."""
+        return replace(self, scales=scales.T)
+
+
+def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
+    """The pack for a lookup, or why it has none, or none that is smaller than one byte a weight."""
+    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
+    if isinstance(pack, Refusal):
+        return pack
+    packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.itemsize
+    int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
+    if packed_row > int8_row:
+        return Refusal(
+            code="padding-outgrows-int8",
+            detail=f"a padded row takes {packed_row} bytes, one byte a weight takes {int8_row}",
+            hint=f"quantize with a group size that divides {pack.padded_columns}",
+        )
+    return pack
+
+
+def linear_pack(grid: Grid, readers: Readers, activations: ScalarType) -> Q4Pack | Refusal:
+    """The pack for a matmul, of the tied lookup's shape where there is one, so that both store the same bytes."""
+    if activations not in {ScalarType.FLOAT, ScalarType.HALF}:
+        return Refusal(
+            code="activation-dtype",
+            detail=f"activations are {activations.label}, which Vulkan has not",
+            hint="export in float32 or float16",
+        )
+    if grid.columns % groups.SHADER_VECTOR:
+        return Refusal(
+            code="inputs-not-multiple-of-4",
+            detail=f"{grid.columns} input features: the runtime reads four at a time",
+            hint="pad the layer's in_features to a multiple of 4",
+        )
+    if not np.array_equal(rounded(grid.scales, activations), grid.scales):
+        return Refusal(
+            code="scale-dtype",
+            detail=f"{grid.scales.dtype} scales with {activations.label} activations: the runtime has no such shader",
+            hint=f"quantize with scales in {activations.label}",
+        )
+    return q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS)
+
+
+def linear_scales(pack: Q4Pack, activations: ScalarType) -> Array:
+    """Scales as a matmul reads them: [groups, padded rows] in the activations' type."""
+    return np.ascontiguousarray(rounded(pack.scales, activations).T)
+
+
+def group_sums(pack: Q4Pack) -> Array:
+    """Sum of each group of each output's weights, int32 [groups, padded rows]."""
+    values = nibbles.unpack(pack.packed).reshape(pack.padded_rows, -1, pack.group_size)
+    values[pack.rows :] = 0
+    return np.ascontiguousarray(values.sum(axis=2, dtype=np.int32).T)
+
+
+def q4_pack(grid: Grid, readers: Readers, *, columns_multiple: int) -> Q4Pack | Refusal:
+    """The pack of `grid`, rows padded and the layout linear where a linear reads the same table, or why there is none."""
+    if grid.scales.itemsize > FLOAT_BYTES:
+        return Refusal(
+            code="scales-wider-than-float32",
+            detail=f"scales are {grid.scales.dtype}",
+            hint="quantize with float32 scales",
+        )
+    values = grid.centred()
+    if values is None:
+        return Refusal(
+            code="zero-point-not-integer", detail="a zero point is no integer", hint="quantize symmetrically"
+        )
+    if not nibbles.fits(values):
+        return _does_not_fit(grid, values)
+    grouping = groups.padded_group(grid.group_size, grid.columns, columns_multiple)
+    if grouping is None:
+        return Refusal(
+            code="group-not-multiple-of-4",
+            detail=f"group size {grid.group_size}: the shader loads one scale for four columns",
+            hint="quantize with PerGroup(32), or any multiple of 4",
+        )
+    group, columns = grouping
+    rows = _padded_rows(grid, readers)
+    linear = readers.linear_layout
+    return Q4Pack(
+        packed=nibbles.pack(groups.pad(values, rows, columns), low_first=linear),
+        scales=groups.pad(
+            groups.regroup(grid.scales, grid.group_size, group, columns), rows, columns // group
+        ),
+        group_size=group,
+        rows=grid.rows,
+        columns=grid.columns,
+        dtype=grid.dtype,
+        how=(*_how(grid, group, columns, rows), *(() if linear else ("flat-layout",))),
+        is_linear_weight=linear,
+    )
+
+
+def _does_not_fit(grid: Grid, values: Array) -> Refusal:
+    low, high = int(values.min()), int(values.max())
+    if grid.bits <= 4:
+        return Refusal(
+            code="asymmetric",
+            detail=f"{grid.bits} bits with zero points: values less zero point reach {low}..{high}, outside -8..7",
+            hint="quantize with MappingType.SYMMETRIC",
+        )
+    return Refusal(
+        code="more-than-4-bits",
+        detail=f"values reach {low}..{high}, outside -8..7",
+        hint="quantize with weight_dtype=torch.int4",
+    )
+
+
+def _padded_rows(grid: Grid, readers: Readers) -> int:
+    """A linear needs whole texels of rows; a lookup never reads the extra ones, so that both share one pack."""
+    multiple = LINEAR_ROWS if readers.multiplied else 1
+    return -(-grid.rows // multiple) * multiple
+
+
+def _how(grid: Grid, group: int, columns: int, rows: int) -> tuple[str, ...]:
+    codes = {
+        "zero-points-folded": grid.zero_points is not None and bool(grid.zero_points.any()),
+        "columns-padded": columns != grid.columns,
+        "groups-split": group < grid.group_size,
+        "rows-padded": rows != grid.rows,
+    }
+    return tuple(code for code, used in codes.items() if used)
