@@ -20,6 +20,7 @@ from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, t
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
+from vkfuse.program.lean import lean_graphs
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
@@ -62,7 +63,7 @@ def optimize(
     given = baseline_file(chosen)
     with _published(into, target, source, chosen) as temporary:
         programs = _programs(source, chosen, progress)
-        with quiet(verbose=chosen.verbose):
+        with quiet(verbose=chosen.verbose), lean_graphs():
             progress("planning")
             methods = prepared(planned(programs, runtime, chosen), chosen)
             after = _write_loadable(methods, temporary, target, chosen, progress)
@@ -99,7 +100,7 @@ def inspect(
     chosen, meter = (options or Options()).changed(changes), Meter()
     runtime = find_runtime(chosen.runtime)
     programs = _programs(source, chosen, progress)
-    with quiet(verbose=chosen.verbose):
+    with quiet(verbose=chosen.verbose), lean_graphs():
         progress("planning")
         methods = planned(programs, runtime, chosen)
         before = folded(methods)
@@ -112,7 +113,7 @@ def _programs(
     """Each method's program, in the order given."""
     sources = checked_methods(source if isinstance(source, Mapping) else {METHOD: source})
     progress("loading")
-    with quiet(verbose=options.verbose):
+    with quiet(verbose=options.verbose), lean_graphs():
         return {name: _program(of, options) for name, of in sources.items()}
 
 

@@ -1,0 +1,59 @@
+"""Graphs without what people debug by: the same file, and torch as it was afterwards."""
+
+import contextlib
+
+import pytest
+import torch
+from programs import dynamic_linear, export, lookup
+from torch import fx, nn
+from torch.fx.traceback import NodeSource
+
+from vkfuse.pipeline import optimize, stages
+from vkfuse.program.lean import lean_graphs
+
+LENGTH = torch.export.Dim("length", min=2, max=64)
+
+
+def _relu(x):
+    return torch.relu(x)
+
+
+def _convolutions():
+    model = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Conv1d(8, 4, 1), nn.Softmax(-1)).eval()
+    return export(model, torch.randn(1, 4, 16))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lookup(2, 7), dynamic_linear(2, 5, 128, dynamic=({1: LENGTH},)), _convolutions],
+    ids=["lookup", "dynamic-linear", "convolutions"],
+)
+def test_same_bytes(build, tmp_path, monkeypatch):
+    """The file is the same byte for byte with torch's own graphs."""
+    torch.manual_seed(0)
+    program = build()
+    lean = optimize(program, tmp_path / "lean.pte", baseline="none", verify=False).output
+    monkeypatch.setattr(stages, "lean_graphs", contextlib.nullcontext)
+    own = optimize(program, tmp_path / "own.pte", baseline="none", verify=False).output
+    assert lean.read_bytes() == own.read_bytes()
+
+
+def test_code_when_it_is_asked_for():
+    """A module that changed computes and prints what its graph says; outside nothing is changed."""
+    before = (fx.GraphModule.recompile, NodeSource.__init__)
+    with lean_graphs():
+        module = fx.symbolic_trace(_relu)
+        node = next(n for n in module.graph.nodes if n.op == "call_function")
+        node.target = torch.neg
+        module.recompile()
+        assert "neg" in str(module)
+        assert "neg" in module.code
+        assert module(torch.ones(2)).tolist() == [-1, -1]
+        node.target = torch.exp
+        module.recompile()
+        assert module(torch.zeros(1)).item() == 1
+        assert NodeSource(node, "pass").from_node == []
+        left = fx.symbolic_trace(_relu)
+    assert (fx.GraphModule.recompile, NodeSource.__init__) == before
+    assert not hasattr(fx.GraphModule, "_code")
+    assert left(torch.ones(1)).item() == 1

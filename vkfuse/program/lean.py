@@ -1,0 +1,55 @@
+"""What torch.fx does for people who debug graphs, and costs a quarter of a run: put off, or left out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import fx
+from torch.fx.graph import _PyTreeCodeGen
+from torch.fx.traceback import NodeSource
+
+
+@contextmanager
+def lean_graphs() -> Iterator[None]:
+    """Within, a graph's code is generated when it is first called, and a node does not carry the history of its sources.
+
+    Graphs change a hundred times between two calls, and each change generates the code anew; each copy of a node copies the
+    history of all that it was copied from. What is written is the same, byte for byte. One thread at a time (`quiet`).
+    """
+    with (
+        mock.patch.object(fx.GraphModule, "recompile", _recompile_later),
+        mock.patch.object(fx.GraphModule, "_code", _Code(), create=True),
+        mock.patch.object(NodeSource, "__init__", _without_history),
+    ):
+        yield
+
+
+_recompile = fx.GraphModule.recompile
+_from_node = NodeSource.__init__
+
+
+def _recompile_later(module: Any) -> None:
+    codegen = module.graph._codegen  # noqa: SLF001 - no public name
+    if isinstance(codegen, _PyTreeCodeGen):
+        module._in_spec = codegen.pytree_info.in_spec  # noqa: SLF001
+        module._out_spec = codegen.pytree_info.out_spec  # noqa: SLF001
+    module.__dict__.pop("_code", None)
+    type(module).forward = _compiled_forward
+
+
+class _Code:
+    """The source of a module that has not been called yet: of use to logs only."""
+
+    def __get__(self, module: Any, owner: type | None = None) -> Any:
+        _recompile(module)
+        return module.__dict__["_code"]
+
+
+def _compiled_forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+    _recompile(module)
+    return module(*args, **kwargs)
+
+
+def _without_history(source: NodeSource, _node: fx.Node | None, *args: Any, **kwargs: Any) -> None:
+    _from_node(source, None, *args, **kwargs)
