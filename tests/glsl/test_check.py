@@ -8,7 +8,7 @@ from vkfuse.glsl.bench import Bench, BenchOptions, bench
 from vkfuse.glsl.cases import CASES, Case, lookup_of
 from vkfuse.glsl.check import check, check_variant, first_difference
 from vkfuse.glsl.manifest import bench_spirv, shipped_spirv
-from vkfuse.glsl.variants import VARIANTS, DType, Storage, variant_named
+from vkfuse.glsl.variants import VARIANTS, DType, TensorStorage, variant_named
 from vkfuse.glsl.vulkan.memory import download, upload
 
 BUFFER = variant_named("embedding_q4gsw_float_scales_buffer_float")
@@ -115,6 +115,6 @@ def test_what_does_not_fit_is_left_out(device):
         warm_up_seconds=0,
     )
     report = bench(device, options)
-    assert {variant_named(row.variant).storage for row in report.rows} == {Storage.BUFFER}
+    assert {variant_named(row.variant).storage for row in report.rows} == {TensorStorage.BUFFER}
     assert "no shape fits the device's limits for texture3d outputs" in bench_text(report)
     assert "texture3d" not in bench_text(bench(device, options, [BUFFER]))

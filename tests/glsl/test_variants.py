@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vkfuse.glsl.geometry import global_size, local_size, output_sizes, work_groups
 from vkfuse.glsl.manifest import shipped_manifest, shipped_spirv
-from vkfuse.glsl.variants import VARIANTS, DType, Storage
+from vkfuse.glsl.variants import VARIANTS, DType, TensorStorage
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.operators.lookup import FUSED
@@ -17,7 +17,7 @@ from vkfuse.runtime.operators.lookup import dispatches as dispatches_of
 from vkfuse.runtime.versions import find_runtime, lines_with
 
 DTYPES = {DType.HALF: VkDataType.FLOAT16, DType.FLOAT: VkDataType.FLOAT32}
-STORAGES = {Storage.BUFFER: VkStorageType.BUFFER, Storage.TEXTURE3D: VkStorageType.TEXTURE_3D}
+STORAGES = {TensorStorage.BUFFER: VkStorageType.BUFFER, TensorStorage.TEXTURE3D: VkStorageType.TEXTURE_3D}
 
 
 def dispatches(*, vocab, embed_dim, scales, dtype, storage, is_linear_weight):
@@ -87,24 +87,26 @@ def test_work_groups_cover_the_output_once(shape, blocks):
 def test_a_site_names_its_shaders():
     """A flat table has one shader; a linear one two, and says which device limit decides, unless every device has it."""
     site = {"vocab": 128256, "embed_dim": 2048, "scales": DType.FLOAT, "dtype": DType.HALF}
-    (flat,) = dispatches(**site, storage=Storage.BUFFER, is_linear_weight=False)
+    (flat,) = dispatches(**site, storage=TensorStorage.BUFFER, is_linear_weight=False)
     assert (flat.name, flat.when, flat.runtimes) == (
         "embedding_q4gsw_float_scales_buffer_half",
         "",
         ("1.3", "1.4", "1.5"),
     )
-    texture, buffer = dispatches(**site, storage=Storage.TEXTURE3D, is_linear_weight=True)
+    texture, buffer = dispatches(**site, storage=TensorStorage.TEXTURE3D, is_linear_weight=True)
     assert texture.name == "embedding_q4gsw_float_scales_linear_weight_texture2d_texture3d_half"
     assert texture.when == "maxImageDimension2D >= 16032"
     assert buffer.name == "embedding_q4gsw_float_scales_linear_weight_buffer_texture3d_half"
-    (small,) = dispatches(**site | {"vocab": 8 * 4096}, storage=Storage.TEXTURE3D, is_linear_weight=True)
+    (small,) = dispatches(
+        **site | {"vocab": 8 * 4096}, storage=TensorStorage.TEXTURE3D, is_linear_weight=True
+    )
     assert (small.name, small.when) == (texture.name, "")
 
 
 def test_every_site_dispatches_a_known_variant():
     """Whatever the site, its shaders are among the 24."""
     names = {variant.name for variant in VARIANTS}
-    for scales, dtype, storage, linear in product(DType, DType, Storage, (True, False)):
+    for scales, dtype, storage, linear in product(DType, DType, TensorStorage, (True, False)):
         shaders = dispatches(
             vocab=100, embed_dim=64, scales=scales, dtype=dtype, storage=storage, is_linear_weight=linear
         )

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vkfuse.measure.claims import Claim, divide
-from vkfuse.measure.ledger import ledger
+from vkfuse.measure.ledger import LedgerEntry, ledger
 from vkfuse.pte import read_pte
-from vkfuse.pte.findings import LedgerEntry
 from vkfuse.pte.values import Extent
 
 NAMES = ("fused", "folded", "external", "inline", "rows", "unfused", "tied", "sorted", "mixed")

@@ -8,10 +8,10 @@ from measured_calls import CALLS, operands
 
 from vkfuse.errors import InputError
 from vkfuse.lint import faults, lint
+from vkfuse.lint.findings import Finding
 from vkfuse.lint.operands import Reader, operands_of
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
-from vkfuse.pte.findings import Finding
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Double, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.lint.findings import Finding
+from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
 from vkfuse.runtime.operators.lookup import Dispatch
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from vkfuse.pte.findings import LedgerKind
+from vkfuse.measure.claims import LedgerKind
 from vkfuse.report.serial import json_schema
 
 ROOT = Path(__file__).parents[2]

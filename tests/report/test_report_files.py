@@ -13,8 +13,8 @@ import pytest
 
 from vkfuse.commands.report import report_files
 from vkfuse.errors import InputError
+from vkfuse.lint.findings import Finding
 from vkfuse.pte import read_pte
-from vkfuse.pte.findings import Finding
 from vkfuse.report.build import delegation_of, judged, measure
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import CountChange

@@ -8,7 +8,8 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.lint.findings import Finding
+from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
 from vkfuse.report.serial import dumps, json_schema, to_json
 from vkfuse.runtime.operators.lookup import Dispatch

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from vkfuse.lint.findings import Finding
 from vkfuse.measure.audit import TableCheck
-from vkfuse.pte.findings import Finding
 from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, Verification
 

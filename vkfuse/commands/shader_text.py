@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from vkfuse.glsl.bench import BenchReport, Row
 from vkfuse.glsl.check import CheckReport
 from vkfuse.glsl.manifest import Manifest
-from vkfuse.glsl.variants import Storage, variant_named
+from vkfuse.glsl.variants import TensorStorage, variant_named
 from vkfuse.report.section import Cell, Column, figure, listing
 from vkfuse.report.text import table_text
 
@@ -93,7 +93,7 @@ def _cells(row: Row, copy: float) -> tuple[Cell, ...]:
     )
 
 
-def summary(storage: Storage, rows: Sequence[Row]) -> str:
+def summary(storage: TensorStorage, rows: Sequence[Row]) -> str:
     """Geometric mean and smallest speed-up over the runtime's mapping."""
     stream, alone = [row.speedup for row in rows], [row.speedup_alone for row in rows]
     return (

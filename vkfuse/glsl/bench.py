@@ -14,7 +14,7 @@ from vkfuse.glsl.vulkan.loader import vulkan
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
 from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
 from vkfuse.glsl.vulkan.timing import barrier, open_timer
-from vkfuse.glsl.workload import Shape, Table, Traffic, Workload, fits, random_tables, workload
+from vkfuse.glsl.workload import DeviceTable, Shape, Traffic, Workload, fits, random_tables, workload
 
 COPY_LOCAL = 256
 COPY_BYTES_PER_GROUP = COPY_LOCAL * 4 * 16  # four vectors of 16 bytes an invocation, see copy.glsl
@@ -228,7 +228,7 @@ class Bench:
                 for variant, shape in points:
                     yield self.row(variant, shape, tables)
 
-    def row(self, variant: Variant, shape: Shape, tables: tuple[Table, ...]) -> Row:
+    def row(self, variant: Variant, shape: Shape, tables: tuple[DeviceTable, ...]) -> Row:
         """Time a variant and its rival at a shape, in turns; the best of all rounds, which disturbances do not reach."""
         output = shape.tokens * shape.embed_dim * variant.dtype.nbytes
         dispatches = max(len(tables), min(self.options.max_dispatches, self.options.output_bytes // output))

@@ -17,7 +17,7 @@ from vkfuse.glsl.layouts import (
     pack_weight,
     padded_bytes,
 )
-from vkfuse.glsl.variants import VECTOR, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.variants import VECTOR, DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device
 from vkfuse.glsl.vulkan.memory import (
     Array,
@@ -70,7 +70,7 @@ def output_of(device: Device, variant: Variant, sizes: Size4, *, guard: int = 0)
     """An output for `sizes` in the variant's storage; a buffer has `guard` bytes behind it, which are not bound."""
     width, height, depth = sizes[0] // VECTOR, max(1, sizes[1]), max(1, sizes[2] * sizes[3])
     texel = Texel.FLOAT16 if variant.dtype is DType.HALF else Texel.FLOAT32
-    if variant.storage is Storage.TEXTURE3D:
+    if variant.storage is TensorStorage.TEXTURE3D:
         return create_image(device, (width, height, depth), texel, dimensions=3)
     buffer = create_buffer(device, width * height * depth * texel.nbytes + guard)
     buffer.nbytes -= guard
@@ -103,7 +103,7 @@ def filled_buffer(device: Device, data: Array) -> Resource:
 
 def indices_of(device: Device, variant: Variant, indices: Int32) -> Resource:
     """The indices in the storage of the graph: a buffer, or a 3-D texture of four a texel."""
-    if variant.storage is Storage.BUFFER:
+    if variant.storage is TensorStorage.BUFFER:
         return filled_buffer(device, indices)
     texels = index_texels(indices)
     depth, height, width, _ = texels.shape
@@ -116,7 +116,7 @@ def read_output(output: Resource, variant: Variant, lookup: Lookup) -> tuple[npt
     """The output [*indices.shape, D], and whether the guard behind it is as it was."""
     shape = (*lookup.indices.shape, lookup.values.shape[1])
     count = int(np.prod(shape)) * variant.dtype.nbytes
-    if variant.storage is Storage.TEXTURE3D:
+    if variant.storage is TensorStorage.TEXTURE3D:
         raw, intact = download(output), True
     else:
         raw = download(output, output.nbytes + GUARD_BYTES)

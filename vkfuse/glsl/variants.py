@@ -32,7 +32,7 @@ class DType(StrEnum):
         return 2 if self is DType.HALF else 4
 
 
-class Storage(StrEnum):
+class TensorStorage(StrEnum):
     """Where the output and the indices live (the storage of the graph)."""
 
     BUFFER = "buffer"
@@ -67,7 +67,7 @@ class Variant:
 
     scales: DType
     weight: WeightLayout
-    storage: Storage
+    storage: TensorStorage
     dtype: DType
 
     @property
@@ -82,7 +82,7 @@ class Variant:
     @property
     def bindings(self) -> tuple[BindingKind, ...]:
         """Descriptor types of out, indices, weight, scales and sizes, in binding order."""
-        textures = self.storage is Storage.TEXTURE3D
+        textures = self.storage is TensorStorage.TEXTURE3D
         return (
             BindingKind.STORAGE_IMAGE if textures else BindingKind.STORAGE_BUFFER,
             BindingKind.SAMPLER if textures else BindingKind.STORAGE_BUFFER,
@@ -99,7 +99,7 @@ class Variant:
     @property
     def needs_16bit_storage(self) -> bool:
         """Whether a buffer of halves is bound (feature `storageBuffer16BitAccess`)."""
-        half_output = self.dtype is DType.HALF and self.storage is Storage.BUFFER
+        half_output = self.dtype is DType.HALF and self.storage is TensorStorage.BUFFER
         return half_output or self.scales is DType.HALF
 
     def push_constants(self, group_size: int) -> bytes:
@@ -109,7 +109,7 @@ class Variant:
 
 VARIANTS: tuple[Variant, ...] = tuple(
     Variant(scales=scales, weight=weight, storage=storage, dtype=dtype)
-    for scales, weight, storage, dtype in product(DType, WeightLayout, Storage, DType)
+    for scales, weight, storage, dtype in product(DType, WeightLayout, TensorStorage, DType)
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vkfuse.glsl.geometry import Size3, Size4, global_size, local_size, output_sizes, work_groups
 from vkfuse.glsl.layouts import Int32, Words, numpy_type
 from vkfuse.glsl.operands import filled_buffer, indices_of, output_of, weight_of
-from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.memory import Resource
 
@@ -49,11 +49,13 @@ def fits(info: DeviceInfo, variant: Variant, shape: Shape) -> bool:
     """Whether a device can hold a variant's operands at a shape, and has the features that it needs."""
     output = shape.tokens * shape.embed_dim * variant.dtype.nbytes
     blocks = -(-shape.vocab // ROWS_PER_BLOCK)
-    largest = max(shape.vocab * shape.embed_dim // 2, output if variant.storage is Storage.BUFFER else 0)
+    largest = max(
+        shape.vocab * shape.embed_dim // 2, output if variant.storage is TensorStorage.BUFFER else 0
+    )
     return (
         (info.storage_16bit or not variant.needs_16bit_storage)
         and (
-            variant.storage is Storage.BUFFER
+            variant.storage is TensorStorage.BUFFER
             or max(shape.embed_dim // VECTOR, shape.tokens) <= info.max_image_3d
         )
         and (not variant.weight_is_texture or max(shape.embed_dim // VECTOR, blocks) <= info.max_image_2d)
@@ -75,7 +77,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class DeviceTable:
     """A packed weight and its scales on the device."""
 
     weight: Resource
@@ -93,7 +95,7 @@ class Workload:
 @contextmanager
 def random_tables(
     device: Device, layout: WeightLayout, scales: DType, shape: Shape, count: int = TABLES
-) -> Iterator[tuple[Table, ...]]:
+) -> Iterator[tuple[DeviceTable, ...]]:
     """Tables of random bits, which in any layout are random values."""
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
@@ -104,13 +106,13 @@ def random_tables(
             drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
             held = filled_buffer(device, drawn.astype(numpy_type(scales)))
             stack.callback(held.free)
-            tables.append(Table(weight=weight, scales=held))
+            tables.append(DeviceTable(weight=weight, scales=held))
         yield tuple(tables)
 
 
 @contextmanager
 def workload(
-    device: Device, variant: Variant, shape: Shape, tables: Sequence[Table], dispatches: int
+    device: Device, variant: Variant, shape: Shape, tables: Sequence[DeviceTable], dispatches: int
 ) -> Iterator[Workload]:
     """Operands of `dispatches` lookups, each with indices and an output of its own; the tables take turns."""
     rng = np.random.default_rng(1)

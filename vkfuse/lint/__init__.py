@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vkfuse.lint.findings import Finding, FindingKind
 from vkfuse.lint.operands import Reader
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType
-from vkfuse.pte.findings import Finding, FindingKind
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place

@@ -1,7 +1,7 @@
 """Lower until the file can be loaded; just what its faults, or errors of ExecuTorch, are about goes to the CPU."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 
@@ -9,33 +9,17 @@ from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
 from vkfuse.lower.callable import check_callable
 from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
-from vkfuse.lower.operands import Limits
+from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import Node
 from vkfuse.lower.search import culprits
 from vkfuse.lower.upstream import NO_HANDLE
 from vkfuse.options import Options, Progress
 from vkfuse.pte.model import PteFile
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.versions import Runtime, find_runtime
+from vkfuse.runtime.versions import find_runtime
 
 MAX_ROUNDS = 6  # each keeps at least one more operator off the delegate
 MAX_ATTEMPTS = 40  # to find what ExecuTorch cannot lower, some seconds each
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptOff:
-    """What has been found so far: single nodes by method and name, and operators by name where a fusion makes them."""
-
-    nodes: Mapping[tuple[str, str], Objection] = field(default_factory=dict)
-    operators: Mapping[str, Objection] = field(default_factory=dict)
-
-    def __or__(self, other: "KeptOff") -> "KeptOff":
-        """Both; what was there first keeps its reason."""
-        return KeptOff(nodes={**other.nodes, **self.nodes}, operators={**other.operators, **self.operators})
-
-    def limits(self, runtime: Runtime) -> Limits:
-        """What this leaves of a runtime's operators."""
-        return Limits(runtime=runtime, kept_off=self.operators, nodes=self.nodes)
 
 
 def lower_loadable(
@@ -49,34 +33,34 @@ def lower_loadable(
     Raises LoweringError that names what is left.
     """
     check_callable(methods)
-    kept = KeptOff()
+    target = Target(runtime=find_runtime(options.runtime))
     for _ in range(MAX_ROUNDS):
-        lowered, kept = _lowered(methods, options, kept, progress)
+        lowered, target = _lowered(methods, options, target, progress)
         pte = write(lowered)
         progress("reading back")
         found = faults(lint(pte, options.runtime))
         if not found:
             return lowered, pte
-        more = _blamed(lowered, pte, options.runtime)
-        if kept | more == kept:
+        less = _without_blamed(target, lowered, pte)
+        if less == target:
             break
-        kept |= more
+        target = less
     left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in found[:5])
     raise LoweringError(
         f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=found[0].hint
     )
 
 
-def _blamed(lowered: Lowered, pte: PteFile, runtime: str) -> KeptOff:
-    """The nodes behind each faulty operator call, the operator itself where a fusion made it of others."""
+def _without_blamed(target: Target, lowered: Lowered, pte: PteFile) -> Target:
+    """`target` without the nodes behind each faulty operator call, or the operator where a fusion made it of others."""
     nodes: dict[tuple[str, str], Objection] = {}
     operators: dict[str, Objection] = {}
-    for each in blame(pte, runtime):
+    for each in blame(pte, target.runtime.version):
         found = _nodes_of(each, lowered, pte)
         nodes |= {(node.method, node.name): each.objection for node in found}
         if not found:
             operators[each.operator] = each.objection
-    return KeptOff(nodes=nodes, operators=operators)
+    return target.without(nodes, operators)
 
 
 def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
@@ -88,21 +72,20 @@ def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
 
 
 def _lowered(
-    methods: Mapping[str, ExportedProgram], options: Options, kept: KeptOff, progress: Progress
-) -> tuple[Lowered, KeptOff]:
+    methods: Mapping[str, ExportedProgram], options: Options, target: Target, progress: Progress
+) -> tuple[Lowered, Target]:
     """Lower without what is kept off, and without what else ExecuTorch cannot lower."""
-    runtime = find_runtime(options.runtime)
-    progress(_stage(kept))
+    progress(_stage(target))
     try:
-        return lower(methods, kept.limits(runtime), options.vulkan), kept
+        return lower(methods, target, options.vulkan), target
     except NotLoweredError as error:
-        attempts = _Attempts(methods=methods, options=options, kept=kept, error=error, progress=progress)
-        kept |= attempts.culprits()
-    return lower(methods, kept.limits(runtime), options.vulkan), kept
+        attempts = _Attempts(methods=methods, options=options, target=target, error=error, progress=progress)
+        target = attempts.without_culprits()
+    return lower(methods, target, options.vulkan), target
 
 
-def _stage(kept: KeptOff) -> str:
-    names = sorted({*kept.operators, *(name for _, name in kept.nodes)})
+def _stage(target: Target) -> str:
+    names = sorted({*target.operators, *(name for _, name in target.nodes)})
     return f"lowering again with {', '.join(names)} on the CPU" if names else "lowering"
 
 
@@ -112,13 +95,13 @@ class _Attempts:
 
     methods: Mapping[str, ExportedProgram]
     options: Options
-    kept: KeptOff
+    target: Target
     error: NotLoweredError
     progress: Progress
     count: int = 0
 
-    def culprits(self) -> KeptOff:
-        """First by operator, then by node; all nodes of an operator where telling them apart would take too long.
+    def without_culprits(self) -> Target:
+        """Search first by operator, then by node; all nodes of an operator where telling them apart would take too long.
 
         Raises the error where it is not about what is delegated, or about too many operators to find them all.
         """
@@ -137,18 +120,17 @@ class _Attempts:
             found = frozenset(suspects)
         return self._without(found)
 
-    def _without(self, nodes: "frozenset[Node] | list[Node]") -> KeptOff:
+    def _without(self, nodes: "frozenset[Node] | list[Node]") -> Target:
         reason = Objection(Code.EXECUTORCH_RAISES, self.error.message)
-        return KeptOff(nodes={(node.method, node.name): reason for node in nodes})
+        return self.target.without({(node.method, node.name): reason for node in nodes})
 
     def _works(self, left_out: "frozenset[Node] | list[Node]") -> bool:
         if self.count == MAX_ATTEMPTS:
             raise _TooManyAttempts
         self.count += 1
         self.progress(f"looking for what ExecuTorch cannot lower, attempt {self.count}")
-        limits = (self.kept | self._without(left_out)).limits(find_runtime(self.options.runtime))
         try:
-            lower(self.methods, limits, self.options.vulkan)
+            lower(self.methods, self._without(left_out), self.options.vulkan)
         except NotLoweredError:
             return False
         return True

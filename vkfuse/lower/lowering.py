@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.embed import serialize_shaders
-from vkfuse.lower.operands import Limits
+from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
 from vkfuse.lower.state import initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream
@@ -62,15 +62,15 @@ class NotLoweredError(LoweringError):
         self.delegated = delegated
 
 
-def lower(methods: Mapping[str, ExportedProgram], limits: Limits, options: VulkanOptions) -> Lowered:
-    """Lower all methods within `limits`; equal constants are stored once.
+def lower(methods: Mapping[str, ExportedProgram], target: Target, options: VulkanOptions) -> Lowered:
+    """Lower all methods for `target`; equal constants are stored once.
 
     Raises NotLoweredError where ExecuTorch raises anything.
     """
     state = shared_state(methods)
-    partitioners = {name: GuardedPartitioner(name, _compile_options(options), limits) for name in methods}
+    partitioners = {name: GuardedPartitioner(name, _compile_options(options), target) for name in methods}
     try:
-        with adjusted_upstream(fusions(limits), serialize_shaders if options.embed_shader else None):
+        with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
             manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error

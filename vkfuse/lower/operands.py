@@ -1,7 +1,8 @@
 """The operands of an edge graph's nodes, and why a node stays on the CPU."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -16,15 +17,22 @@ from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.versions import Runtime
 
 _PLAIN: Final = (int, float, bool, str)
+_NOTHING: Final[Mapping[str, Objection]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the target's runtime has, and what is kept off for other reasons, by operator or by method and node."""
+class Target:
+    """A runtime, and what is kept off its delegates for other reasons: by operator, or by method and node."""
 
     runtime: Runtime
-    kept_off: Mapping[str, Objection] = field(default_factory=dict)
+    operators: Mapping[str, Objection] = field(default_factory=dict)
     nodes: Mapping[tuple[str, str], Objection] = field(default_factory=dict)
+
+    def without(
+        self, nodes: Mapping[tuple[str, str], Objection], operators: Mapping[str, Objection] = _NOTHING
+    ) -> "Target":
+        """Return this with more kept off; what was kept off first keeps its reason."""
+        return replace(self, operators={**operators, **self.operators}, nodes={**nodes, **self.nodes})
 
 
 def operator_name(node: fx.Node) -> str:
@@ -39,17 +47,17 @@ def _overload(node: fx.Node) -> torch._ops.OpOverload | None:
     return next(found, None)
 
 
-def why_not(node: fx.Node, limits: Limits, constants: frozenset[str]) -> Objection | None:
+def why_not(node: fx.Node, target: Target, constants: frozenset[str]) -> Objection | None:
     """The first reason to keep `node` on the CPU, None where it may be delegated; `constants` are placeholders' names."""
     if node.op != "call_function":
         return None
     name = operator_name(node)
-    if name in limits.kept_off:
-        return limits.kept_off[name]
+    if name in target.operators:
+        return target.operators[name]
     operands = operands_of(node, constants)
     if next(operands.tensors(), None) is None:  # arithmetic on sizes
         return None
-    objections = judge(operands, limits.runtime)
+    objections = judge(operands, target.runtime)
     return next((o for o in objections if o.code.effect != "note" and not _is_replaced(o, name)), None)
 
 

@@ -22,7 +22,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
-from vkfuse.lower.operands import Limits, constants_of, operator_name, why_not
+from vkfuse.lower.operands import Target, constants_of, operator_name, why_not
 from vkfuse.lower.upstream import handle_of
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
@@ -64,17 +64,17 @@ class Node:
 
 
 class GuardedPartitioner(Partitioner):  # type: ignore[misc]
-    """Partition a method for the Vulkan backend within `limits`.
+    """Partition a method for the Vulkan backend for `target`.
 
     `reasons` tells for each operator left out why, `delegated` are the nodes that were not.
     """
 
-    def __init__(self, method: str, options: Mapping[str, Any], limits: Limits) -> None:
+    def __init__(self, method: str, options: Mapping[str, Any], target: Target) -> None:
         self._method = method
         self.delegated: list[Node] = []
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
-        self._limits = limits
+        self._target = target
         self.reasons: dict[str, Objection] = {}
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
@@ -82,7 +82,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
 
         Not decomposed, a call on the CPU would have no kernel.
         """
-        supported = _Supported(self._method, self._options, self._limits, [], constants_of(ep))
+        supported = _Supported(self._method, self._options, self._target, [], constants_of(ep))
         left = {
             _torch_operator(n) for n in ep.graph.nodes if n.target in _WHOLE
         }  # asked again, after the delegates
@@ -95,7 +95,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
         supported = _Supported(
-            self._method, self._options, self._limits, fusable, constants_of(exported_program)
+            self._method, self._options, self._target, fusable, constants_of(exported_program)
         )
         partitions = CapabilityBasedPartitioner(
             module, _Chosen(module, supported), allows_single_node_partition=True
@@ -152,7 +152,7 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         self,
         method: str,
         options: Mapping[str, Any],
-        limits: Limits,
+        target: Target,
         fusable: list[Any],
         constants: frozenset[str],
     ) -> None:
@@ -167,7 +167,7 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
             fusable_subgraphs=fusable,
             operator_blocklist=set(),
         )
-        self._limits = limits
+        self._target = target
         self._method = method
         self._constants = constants
         self.reasons: dict[str, Objection] = {}
@@ -176,9 +176,9 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
         """Whether `node` may be delegated; the reason why not is kept."""
         del submodules
         self._skipped = ""
-        reason = self._limits.nodes.get((self._method, node.name))
+        reason = self._target.nodes.get((self._method, node.name))
         if reason is None and node not in self.fusable_nodes:
-            reason = why_not(node, self._limits, self._constants)
+            reason = why_not(node, self._target, self._constants)
         if reason is None and not self._is_node_supported(node):
             reason = Objection(Code.PARTITIONER, self._skipped or "not supported by ExecuTorch's partitioner")
         if reason is not None and node.op == "call_function":
@@ -188,11 +188,11 @@ class _Supported(VulkanSupportedOperators):  # type: ignore[misc]
     def takes_whole(self, node: fx.Node) -> bool:
         """Whether a node of the program, not yet of its edge dialect, may be delegated as it is."""
         edge = _edge_operator(node.target)
-        kept = any(m == self._method and n.startswith(_edge_name(node.target)) for m, n in self._limits.nodes)
+        kept = any(m == self._method and n.startswith(_edge_name(node.target)) for m, n in self._target.nodes)
         features = vulkan_registry.get_op_features(edge)
         return (
             not kept
-            and why_not(node, self._limits, self._constants) is None
+            and why_not(node, self._target, self._constants) is None
             and vulkan_utils.io_dtypes_are_supported(node)
             and features.check_dtypes(node)[0]
             and self.op_node_is_compatible(node, features)[0]
@@ -224,11 +224,11 @@ class _Chosen(OperatorSupportBase):
         return node in self._delegated
 
 
-def fusions(limits: Limits) -> set[str]:
+def fusions(target: Target) -> set[str]:
     """Upstream's fusions whose result is right where it fires, and can run.
 
     Tables are placed by vkfuse's own rules; the rotary templates fire on grouped-query attention, which their operator
     cannot do.
     """
-    can_run = limits.runtime.operators - limits.kept_off.keys()
+    can_run = target.runtime.operators - target.operators.keys()
     return {record.fusion for name in can_run & OPERATORS.keys() for record in OPERATORS[name]}

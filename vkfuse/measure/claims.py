@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, Literal
 
-from vkfuse.pte.findings import LedgerKind
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 
+LedgerKind = Literal[
+    "header", "program", "delegate", "constant", "shader", "named-data", "unreferenced", "padding"
+]
 _NAMED_USES: Final = 3  # that a label spells out
 
 

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vkfuse.measure.claims import Claim, Label, Use, divide
+from vkfuse.measure.claims import Claim, Label, LedgerKind, Use, divide
 from vkfuse.measure.shaders import stored_shaders
 from vkfuse.measure.uses import constant_uses, shape_label
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
-from vkfuse.pte.findings import LedgerEntry, LedgerKind
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
@@ -18,6 +17,16 @@ from vkfuse.pte.vulkan import Constant
 _LARGEST_PADDING: Final = 1 << 16  # segments are aligned to at most 64 KiB
 _GAP: Final = "unreferenced"
 _VULKAN: Final = "vulkan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """`bytes` of a file under a label, in `count` places; `kind` groups labels."""
+
+    label: str
+    kind: LedgerKind
+    bytes: int
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

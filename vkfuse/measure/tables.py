@@ -14,7 +14,7 @@ from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulk
 from vkfuse.runtime.kernels import KERNELS
 from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.operators.moves import PREPACK
-from vkfuse.runtime.record import Operator, Table
+from vkfuse.runtime.record import Operator, TableArguments
 
 NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
 
@@ -49,7 +49,7 @@ class TableRead:
 
     where: Place
     operator: str
-    reader: Table
+    reader: TableArguments
     weight: ConstantTensor
     scales: ConstantTensor | None
     also: tuple[ConstantTensor, ...]

@@ -11,10 +11,10 @@ from vkfuse.pipeline.cost import Meter
 from vkfuse.pipeline.method import Methods, as_given, to_lower
 from vkfuse.pipeline.tables import table_rows
 from vkfuse.pipeline.verification import deviations, together, verify_row
-from vkfuse.report.build import Measured, describe_output
-from vkfuse.report.diff import diff_of
-from vkfuse.report.model import Diff, InputFile, MethodRow, RepairRow, Report
-from vkfuse.runtime.versions import Runtime, find_runtime
+from vkfuse.report.build import Measured
+from vkfuse.report.model import InputFile, MethodRow, RepairRow, Report
+from vkfuse.report.whole import report_of
+from vkfuse.runtime.versions import Runtime
 
 
 def report_of_plan(methods: Methods, before: Methods, runtime: Runtime, meter: Meter) -> Report:
@@ -32,29 +32,19 @@ def report_of_file(
     methods: Methods, after: Measured, before: Before, target: Path, options: Options, meter: Meter
 ) -> Report:
     """What was written, to be found at `target`, against the file before."""
-    runtime = find_runtime(options.runtime)
     rows = tuple(_method_rows(methods, after, options))
-    return Report(
-        runtime=runtime.version,
+    of_bytes = report_of(after, before.measured, options.runtime, path=str(target))
+    return replace(
+        of_bytes,
         input=_inputs(methods),
-        output=describe_output(after.pte, str(target)),
         baseline=before.baseline,
         methods=rows,
-        delegation=after.delegation,
-        loadable=after.loadable,
         tables=table_rows(methods, before.methods),
-        lookups=after.lookups,
-        shaders=after.shaders,
         repairs=tuple(_repair_rows(methods)),
         verify=together(row.verify for row in rows if row.verify is not None),
         cost=meter.cost(),
-        ledger=after.ledger,
-        diff=None if before.measured is None else _diff(after, before.measured),
-        notes=(
-            *((runtime.note,) if runtime.note else ()),
-            *state_notes(as_given(methods), to_lower(methods)),
-            *deviations(methods),
-        ),
+        diff=of_bytes.diff and replace(of_bytes.diff, tables=()),  # tables have rows of their own, by name
+        notes=(*of_bytes.notes, *state_notes(as_given(methods), to_lower(methods)), *deviations(methods)),
     )
 
 
@@ -82,8 +72,3 @@ def _repair_rows(methods: Methods) -> Iterator[RepairRow]:
         for made in repaired.repairs:
             for node in made.nodes:
                 yield RepairRow(code=made.code, node=node, detail=made.detail, method=method)
-
-
-def _diff(after: Measured, before: Measured) -> Diff:
-    """What changed in the files; tables have rows of their own, by name."""
-    return replace(diff_of(after, before), tables=())

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
-from vkfuse.lower.operands import Limits
+from vkfuse.lower.operands import Target
 from vkfuse.mapping import map_open
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import scratch
 from vkfuse.pipeline.method import Methods, as_given, folded, prepared, to_lower
 from vkfuse.pte import read_pte
 from vkfuse.pte.reader import parse_pte
-from vkfuse.report.build import Measured, baseline_of, measure
+from vkfuse.report.build import Measured, measure
 from vkfuse.report.model import Baseline, BaselineKind
+from vkfuse.report.whole import baseline_of
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators.lookup import PLAIN
 from vkfuse.runtime.versions import find_runtime
@@ -46,8 +47,8 @@ def baseline_made(methods: Methods, options: Options, progress: Progress) -> Bef
     if options.baseline is BaselineChoice.STOCK:
         return _written("stock", lambda: lower_stock(as_given(methods), options.vulkan), (), options)
     before = prepared(folded(methods), options)
-    limits = Limits(runtime=find_runtime(options.runtime), kept_off=_ON_CPU)
-    return _written("folded", lambda: lower(to_lower(before), limits, options.vulkan), before, options)
+    target = Target(runtime=find_runtime(options.runtime), operators=_ON_CPU)
+    return _written("folded", lambda: lower(to_lower(before), target, options.vulkan), before, options)
 
 
 def _written(kind: BaselineKind, make: Callable[[], Lowered], methods: Methods, options: Options) -> Before:

@@ -6,7 +6,7 @@ Source: getTensorDataPtr in runtime/executor/tensor_parser_exec_aten.cpp of Exec
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.model import Subsegments
 from vkfuse.pte.segments import Bytes, cut
 from vkfuse.pte.values import Extent
@@ -24,7 +24,7 @@ class Blobs:
     inline_delegates: tuple[Bytes, ...]
     external: Mapping[str, memoryview]
 
-    def constant(self, tensor: Table, index: int, nbytes: int) -> Bytes:
+    def constant(self, tensor: FlatTable, index: int, nbytes: int) -> Bytes:
         """Return the bytes of constant `index`."""
         if self.constant_segment and self.constant_segment.offsets:
             return self._subsegment(tensor, self.constant_segment, index, nbytes)
@@ -34,7 +34,7 @@ class Blobs:
         data = cut(blob.data, Extent(0, nbytes), tensor.path("data_buffer_idx"))
         return Bytes(data, Extent(blob.at.offset, nbytes))
 
-    def initial_state(self, tensor: Table, segment: int, index: int, nbytes: int) -> Bytes:
+    def initial_state(self, tensor: FlatTable, segment: int, index: int, nbytes: int) -> Bytes:
         """Return the bytes that a planned tensor starts with."""
         if segment >= len(self.mutable_segments):
             raise tensor.error(
@@ -42,7 +42,7 @@ class Blobs:
             )
         return self._subsegment(tensor, self.mutable_segments[segment], index, nbytes)
 
-    def _subsegment(self, tensor: Table, subsegments: Subsegments, index: int, nbytes: int) -> Bytes:
+    def _subsegment(self, tensor: FlatTable, subsegments: Subsegments, index: int, nbytes: int) -> Bytes:
         """Return `nbytes` at offset `index` of a segment."""
         where = tensor.path("data_buffer_idx")
         if index >= len(subsegments.offsets):

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Final, TypeVar
 
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -149,7 +149,7 @@ class VkMemoryLayout(IntEnum):
     DEFAULT_LAYOUT = 255
 
 
-def enumerated(table: Table, name: str, enum: type[E]) -> E:
+def enumerated(table: FlatTable, name: str, enum: type[E]) -> E:
     """Return an enum field; FormatError for a number without a name."""
     number = table.integer(name)
     try:

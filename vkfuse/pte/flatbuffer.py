@@ -55,11 +55,11 @@ class Source:
         self.strings: dict[int, str] = {}
         self.vtables: dict[int, tuple[int, ...]] = {}
 
-    def root(self, name: str, identifier: bytes) -> "Table":
+    def root(self, name: str, identifier: bytes) -> "FlatTable":
         """Return the root table `name`; the bytes after the root offset must be `identifier`."""
         if bytes(self.data[4:8]) != identifier:
             raise FormatError(f"not a flatbuffer with identifier {identifier.decode()}", field=name)
-        return Table(self, name, _number(_U32, self.data, 0, name), None, name)
+        return FlatTable(self, name, _number(_U32, self.data, 0, name), None, name)
 
 
 def _number(codec: Struct, data: memoryview, at: int, where: str) -> int:
@@ -71,12 +71,12 @@ def _number(codec: Struct, data: memoryview, at: int, where: str) -> int:
     return number
 
 
-class Table:
+class FlatTable:
     """One table: fields by name, absent ones at their default, every access checked."""
 
     __slots__ = ("_at", "_fields", "_slots", "_source", "parent", "step")
 
-    def __init__(self, source: Source, name: str, at: int, parent: "Table | None", step: str) -> None:
+    def __init__(self, source: Source, name: str, at: int, parent: "FlatTable | None", step: str) -> None:
         self._source = source
         self._fields = source.layout[name]
         self._at = at
@@ -88,7 +88,7 @@ class Table:
     def path(self, name: str = "") -> str:
         """`execution_plan[0].values[12].sizes`: where this table, or its field `name`, stands."""
         steps = [name] if name else []
-        table: Table | None = self
+        table: FlatTable | None = self
         while table is not None and table.parent is not None:
             steps.append(table.step)
             table = table.parent
@@ -224,21 +224,21 @@ class Table:
         except UnicodeDecodeError:
             raise self.error("not UTF-8", name) from None
 
-    def child(self, name: str) -> "Table | None":
+    def child(self, name: str) -> "FlatTable | None":
         """Return a table, None where it is absent."""
         field = self._field(name, Kind.TABLE)
         target = self._target(name, field)
-        return Table(self._source, field.element, target, self, name) if target else None
+        return FlatTable(self._source, field.element, target, self, name) if target else None
 
-    def children(self, name: str) -> Iterator["Table"]:
+    def children(self, name: str) -> Iterator["FlatTable"]:
         """Yield the tables of a vector."""
         field = self._field(name, Kind.TABLES)
         first, count = self._vector(name, field, 4)
         for index in range(count):
             step = f"{name}[{index}]"
-            yield Table(self._source, field.element, self._follow(first + 4 * index, step), self, step)
+            yield FlatTable(self._source, field.element, self._follow(first + 4 * index, step), self, step)
 
-    def member(self, name: str, members: tuple[str, ...]) -> tuple[str, "Table"]:
+    def member(self, name: str, members: tuple[str, ...]) -> tuple[str, "FlatTable"]:
         """(table name, table) of a union; FormatError where nothing or an unknown member is stored."""
         field = self._field(name, Kind.UNION)
         position = self._position(field.slot - 1, 1, name)
@@ -248,4 +248,4 @@ class Table:
         target = self._target(name, field)
         if target == 0:
             raise self.error("missing", name)
-        return members[tag], Table(self._source, members[tag], target, self, name)
+        return members[tag], FlatTable(self._source, members[tag], target, self, name)

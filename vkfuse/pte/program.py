@@ -8,7 +8,7 @@ from typing import Final
 
 from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DataLocation, enumerated
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
 from vkfuse.pte.model import (
     BoxedIntList,
@@ -37,7 +37,9 @@ _ID_LISTS: Final[dict[str, type[BoxedIntList | TensorList | OptionalTensorList]]
 }
 
 
-def checked(table: Table, name: str, ids: Iterable[int], count: int, *, lowest: int = 0) -> tuple[int, ...]:
+def checked(
+    table: FlatTable, name: str, ids: Iterable[int], count: int, *, lowest: int = 0
+) -> tuple[int, ...]:
     """Return the ids; FormatError where one is not in lowest..count-1."""
     ids = tuple(ids)
     for index in ids:
@@ -46,12 +48,12 @@ def checked(table: Table, name: str, ids: Iterable[int], count: int, *, lowest: 
     return ids
 
 
-def index_of(table: Table, name: str, count: int) -> int:
+def index_of(table: FlatTable, name: str, count: int) -> int:
     """Return an index field; FormatError where it is not in 0..count-1."""
     return checked(table, name, (table.integer(name),), count)[0]
 
 
-def read_method(plan: Table, blobs: Blobs) -> Method:
+def read_method(plan: FlatTable, blobs: Blobs) -> Method:
     """Read one execution plan."""
     values = _values(plan, blobs)
     operators = tuple(_operator(table) for table in plan.children("operators"))
@@ -71,13 +73,13 @@ def read_method(plan: Table, blobs: Blobs) -> Method:
     )
 
 
-def _values(plan: Table, blobs: Blobs) -> tuple[Value, ...]:
+def _values(plan: FlatTable, blobs: Blobs) -> tuple[Value, ...]:
     """Read all values of a plan."""
     members = [value.member("val", KERNEL_TYPES) for value in plan.children("values")]
     return tuple(_value(kind, table, len(members), blobs) for kind, table in members)
 
 
-def _value(kind: str, table: Table, count: int, blobs: Blobs) -> Value:
+def _value(kind: str, table: FlatTable, count: int, blobs: Blobs) -> Value:
     """Read one value; lists of indices are checked against the `count` of values."""
     if kind == "Tensor":
         return read_tensor(table, blobs)
@@ -87,12 +89,12 @@ def _value(kind: str, table: Table, count: int, blobs: Blobs) -> Value:
     return _ID_LISTS[kind](checked(table, "items", table.integers("items"), count, lowest=lowest))
 
 
-def _operator(table: Table) -> Operator:
+def _operator(table: FlatTable) -> Operator:
     """Read an operator's name."""
     return Operator(name=table.name("name"), overload=table.name("overload"))
 
 
-def _delegate(table: Table, blobs: Blobs) -> Delegate:
+def _delegate(table: FlatTable, blobs: Blobs) -> Delegate:
     """Read a delegate and find its blob."""
     reference = table.child("processed")
     if reference is None:
@@ -111,7 +113,7 @@ def _delegate(table: Table, blobs: Blobs) -> Delegate:
     )
 
 
-def _processed(reference: Table, location: DataLocation, blobs: Blobs) -> Bytes:
+def _processed(reference: FlatTable, location: DataLocation, blobs: Blobs) -> Bytes:
     """Return a delegate's blob, in a segment or inline."""
     if location is DataLocation.INLINE:
         return blobs.inline_delegates[index_of(reference, "index", len(blobs.inline_delegates))]
@@ -119,7 +121,7 @@ def _processed(reference: Table, location: DataLocation, blobs: Blobs) -> Bytes:
     return Bytes(cut(blobs.data, extent, reference.path("index")), extent)
 
 
-def _instructions(plan: Table, values: int, operators: int, delegates: int) -> tuple[Instruction, ...]:
+def _instructions(plan: FlatTable, values: int, operators: int, delegates: int) -> tuple[Instruction, ...]:
     """Read the chains as one list of instructions."""
     instructions: list[Instruction] = []
     for chain in plan.children("chains"):
@@ -134,7 +136,7 @@ def _instructions(plan: Table, values: int, operators: int, delegates: int) -> t
     return tuple(instructions)
 
 
-def _jump(table: Table, values: int, base: int, end: int) -> JumpFalseCall:
+def _jump(table: FlatTable, values: int, base: int, end: int) -> JumpFalseCall:
     """Read a jump inside a chain of `end` instructions that starts at `base`."""
     return JumpFalseCall(
         cond_value_index=index_of(table, "cond_value_index", values),
@@ -142,7 +144,7 @@ def _jump(table: Table, values: int, base: int, end: int) -> JumpFalseCall:
     )
 
 
-def _instruction(kind: str, table: Table, values: int, operators: int, delegates: int) -> Instruction:
+def _instruction(kind: str, table: FlatTable, values: int, operators: int, delegates: int) -> Instruction:
     """Read an instruction that is no jump."""
     if kind == "MoveCall":
         return MoveCall(

@@ -12,7 +12,7 @@ from typing import Final
 from vkfuse.errors import FormatError, naming
 from vkfuse.mapping import map_file
 from vkfuse.pte.blobs import Blobs
-from vkfuse.pte.flatbuffer import Budget, Source, Table
+from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.layout import PROGRAM
 from vkfuse.pte.model import Header, Method, NamedData, PteFile, Subsegments
 from vkfuse.pte.program import read_method
@@ -61,7 +61,7 @@ def parse_pte(
     )
 
 
-def _methods(root: Table, blobs: Blobs) -> tuple[Method, ...]:
+def _methods(root: FlatTable, blobs: Blobs) -> tuple[Method, ...]:
     """Read the methods; FormatError where two have one name."""
     methods: dict[str, Method] = {}
     for plan in root.children("execution_plan"):
@@ -92,7 +92,9 @@ def _header(data: memoryview) -> Header | None:
     )
 
 
-def _blobs(root: Table, data: memoryview, header: Header | None, external: Mapping[str, memoryview]) -> Blobs:
+def _blobs(
+    root: FlatTable, data: memoryview, header: Header | None, external: Mapping[str, memoryview]
+) -> Blobs:
     """Return everything that tensors and delegates may point into."""
     segments = read_segments(root, data, header.segment_base if header else 0)
     constants = root.child("constant_segment")
@@ -109,7 +111,7 @@ def _blobs(root: Table, data: memoryview, header: Header | None, external: Mappi
     )
 
 
-def _subsegments(table: Table, segments: tuple[Extent, ...]) -> Subsegments:
+def _subsegments(table: FlatTable, segments: tuple[Extent, ...]) -> Subsegments:
     """Return the offsets; those of a segment that does not exist must all be the placeholder."""
     offsets = table.integers("offsets")
     if len(offsets) > 1:
@@ -117,13 +119,13 @@ def _subsegments(table: Table, segments: tuple[Extent, ...]) -> Subsegments:
     return Subsegments(segment_index=table.integer("segment_index"), offsets=offsets)
 
 
-def _inline(root: Table, name: str, data_name: str) -> tuple[Bytes, ...]:
+def _inline(root: FlatTable, name: str, data_name: str) -> tuple[Bytes, ...]:
     """Return blobs that stand inside the flatbuffer, which starts at offset 0 of the file."""
     blobs = (entry.blob(data_name) for entry in root.children(name))
     return tuple(Bytes(data, Extent(offset, len(data))) for offset, data in blobs)
 
 
-def _named(root: Table, blobs: Blobs) -> tuple[NamedData, ...]:
+def _named(root: FlatTable, blobs: Blobs) -> tuple[NamedData, ...]:
     """Return the named data in file order; FormatError where a key stands twice."""
     entries: dict[str, NamedData] = {}
     for table in root.children("named_data"):

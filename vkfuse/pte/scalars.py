@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Final
 
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 
 Scalar = Int | Bool | Double | String | DoubleList | BoolList | None
 
-_READERS: Final[dict[str, Callable[[Table], Scalar]]] = {
+_READERS: Final[dict[str, Callable[[FlatTable], Scalar]]] = {
     "Null": lambda _: None,
     "Int": lambda table: Int(table.integer("int_val")),
     "Bool": lambda table: Bool(bool(table.integer("bool_val"))),
@@ -19,6 +19,6 @@ _READERS: Final[dict[str, Callable[[Table], Scalar]]] = {
 }
 
 
-def read_scalar(kind: str, table: Table) -> Scalar:
+def read_scalar(kind: str, table: FlatTable) -> Scalar:
     """Read the union member `kind`, one of those above."""
     return _READERS[kind](table)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vkfuse.errors import FormatError
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.values import Extent
 
 
@@ -24,7 +24,7 @@ def cut(data: memoryview, extent: Extent, where: str) -> memoryview:
     return data[extent.offset : extent.end]
 
 
-def read_segments(root: Table, data: memoryview, base: int) -> tuple[Extent, ...]:
+def read_segments(root: FlatTable, data: memoryview, base: int) -> tuple[Extent, ...]:
     """Read `segments` (relative to `base`) as absolute extents, each inside the file."""
     extents = []
     for segment in root.children("segments"):
@@ -34,7 +34,7 @@ def read_segments(root: Table, data: memoryview, base: int) -> tuple[Extent, ...
     return tuple(extents)
 
 
-def segment_of(table: Table, segments: tuple[Extent, ...], name: str = "segment_index") -> Extent:
+def segment_of(table: FlatTable, segments: tuple[Extent, ...], name: str = "segment_index") -> Extent:
     """Return the segment that an index field names."""
     index = table.integer(name)
     if index >= len(segments):

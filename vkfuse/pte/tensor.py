@@ -8,7 +8,7 @@ from typing import Final
 
 from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation, enumerated
-from vkfuse.pte.flatbuffer import Table
+from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.model import Allocation, Tensor
 from vkfuse.pte.segments import Bytes, cut
 from vkfuse.pte.values import Extent
@@ -16,7 +16,7 @@ from vkfuse.pte.values import Extent
 MAX_RANK: Final = 16  # kTensorDimensionLimit
 
 
-def read_tensor(table: Table, blobs: Blobs) -> Tensor:
+def read_tensor(table: FlatTable, blobs: Blobs) -> Tensor:
     """Read a tensor and find its bytes."""
     sizes, dim_order = _shape(table)
     scalar_type = enumerated(table, "scalar_type", ScalarType)
@@ -37,7 +37,7 @@ def read_tensor(table: Table, blobs: Blobs) -> Tensor:
     return _with_data(tensor, table, extra, blobs)
 
 
-def _shape(table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shape(table: FlatTable) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(sizes, dim_order), which must name the same dimensions."""
     sizes, dim_order = table.integers("sizes"), table.integers("dim_order")
     if len(sizes) > MAX_RANK:
@@ -51,7 +51,7 @@ def _shape(table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return sizes, dim_order
 
 
-def _allocation(table: Table) -> Allocation | None:
+def _allocation(table: FlatTable) -> Allocation | None:
     """Return the planned place of a tensor."""
     details = table.child("allocation_info")
     if details is None:
@@ -60,14 +60,14 @@ def _allocation(table: Table) -> Allocation | None:
     return Allocation(memory_id=details.integer("memory_id"), offset=offset)
 
 
-def _external(extra: Table | None) -> bool:
+def _external(extra: FlatTable | None) -> bool:
     """Whether the tensor's bytes are outside the .pte."""
     if extra is None:
         return False
     return enumerated(extra, "location", TensorDataLocation) is TensorDataLocation.EXTERNAL
 
 
-def _with_data(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) -> Tensor:
+def _with_data(tensor: Tensor, table: FlatTable, extra: FlatTable | None, blobs: Blobs) -> Tensor:
     """Return the tensor with its bytes, if it has any."""
     if tensor.external:
         return _with_external_data(tensor, table, blobs)
@@ -77,7 +77,7 @@ def _with_data(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) 
     return replace(tensor, data=found.data, data_at=found.at)
 
 
-def _find(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) -> Bytes:
+def _find(tensor: Tensor, table: FlatTable, extra: FlatTable | None, blobs: Blobs) -> Bytes:
     """Return the bytes of a constant, or the initial state of a planned tensor."""
     if tensor.allocation is None:
         return blobs.constant(table, tensor.data_buffer_idx, tensor.nbytes)
@@ -85,7 +85,7 @@ def _find(tensor: Tensor, table: Table, extra: Table | None, blobs: Blobs) -> By
     return blobs.initial_state(table, segment, tensor.data_buffer_idx, tensor.nbytes)
 
 
-def _with_external_data(tensor: Tensor, table: Table, blobs: Blobs) -> Tensor:
+def _with_external_data(tensor: Tensor, table: FlatTable, blobs: Blobs) -> Tensor:
     """Return the tensor with the bytes that a .ptd holds under its name, if one was supplied."""
     blob = blobs.external.get(tensor.name)
     if blob is None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from vkfuse.errors import FormatError, naming
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType, enumerated
-from vkfuse.pte.flatbuffer import Budget, Source, Table
+from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.once import once_a_file
@@ -205,7 +205,7 @@ def _header(blob: memoryview) -> tuple[Extent, Extent, Extent]:
 
 
 def _constant(
-    table: Table, blob: memoryview, bytes_at: Extent, named_data: Mapping[str, memoryview]
+    table: FlatTable, blob: memoryview, bytes_at: Extent, named_data: Mapping[str, memoryview]
 ) -> Constant:
     """Read a `VkBytes` and find its bytes."""
     offset, length, key = table.integer("offset"), table.integer("length"), table.name("named_key")
@@ -216,13 +216,13 @@ def _constant(
     return Constant(offset=offset, length=length, named_key=key, data=data, at=extent.within(bytes_at))
 
 
-def _values(root: Table, constants: tuple[Constant, ...]) -> tuple[VkValue, ...]:
+def _values(root: FlatTable, constants: tuple[Constant, ...]) -> tuple[VkValue, ...]:
     """Read all values."""
     members = [value.member("value", GRAPH_TYPES) for value in root.children("values")]
     return tuple(_value(kind, table, len(members), constants) for kind, table in members)
 
 
-def _value(kind: str, table: Table, count: int, constants: tuple[Constant, ...]) -> VkValue:
+def _value(kind: str, table: FlatTable, count: int, constants: tuple[Constant, ...]) -> VkValue:
     """Read one value; a list of indices is checked against the `count` of values."""
     match kind:
         case "VkTensor":
@@ -237,7 +237,7 @@ def _value(kind: str, table: Table, count: int, constants: tuple[Constant, ...])
             return read_scalar(kind, table)
 
 
-def _tensor(table: Table, constants: tuple[Constant, ...]) -> VkTensor:
+def _tensor(table: FlatTable, constants: tuple[Constant, ...]) -> VkTensor:
     """Read a tensor and cut its bytes from its constant."""
     tensor = VkTensor(
         dtype=enumerated(table, "datatype", VkDataType),
@@ -259,7 +259,7 @@ def _tensor(table: Table, constants: tuple[Constant, ...]) -> VkTensor:
     return replace(tensor, data=cut(data, Extent(0, tensor.nbytes), table.path("constant_id")))
 
 
-def _call(table: Table, count: int) -> OperatorCall:
+def _call(table: FlatTable, count: int) -> OperatorCall:
     """Read one operator call."""
     return OperatorCall(
         node_id=table.integer("node_id"),

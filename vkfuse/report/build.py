@@ -1,6 +1,5 @@
 """Parts of a report, measured in files."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,22 +7,19 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.lint import faults, lint
-from vkfuse.measure.ledger import ledger
+from vkfuse.lint.findings import Finding
+from vkfuse.measure.ledger import LedgerEntry, ledger
 from vkfuse.pte.delegation import placement
-from vkfuse.pte.findings import Finding, LedgerEntry
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
 from vkfuse.report.lookups import embedded_shaders, lookups_of
 from vkfuse.report.model import (
-    Baseline,
-    BaselineKind,
     CpuOperator,
     Delegation,
     EmbeddedShader,
     Loadable,
     LookupRow,
     MethodRow,
-    OutputFile,
     TableRow,
 )
 from vkfuse.runtime.codes import Code, Objection
@@ -92,11 +88,6 @@ def judged(findings: tuple[Finding, ...]) -> Loadable:
 _ABSENT: Final = (Code.NOT_REGISTERED, Code.NO_SHADER, Code.NO_KERNEL)
 
 
-def describe_output(pte: PteFile, path: str = "") -> OutputFile:
-    """Return the size and hash of a file that was read, named as `path` where that is another."""
-    return OutputFile(path=path or pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Everything that a report says of one file, as far as its bytes tell."""
@@ -136,16 +127,4 @@ def measure(
         lookups=lookups_of(pte, names),
         shaders=embedded_shaders(pte),
         ledger=ledger(pte),
-    )
-
-
-def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
-    """Return what the report says of the file before."""
-    return Baseline(
-        kind=kind,
-        path=before.pte.path,
-        bytes=before.pte.size,
-        loadable=before.loadable.ok,
-        missing=before.loadable.missing,
-        delegation=before.delegation,
     )

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vkfuse.pte.findings import Finding, LedgerEntry
+from vkfuse.lint.findings import Finding
+from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
 

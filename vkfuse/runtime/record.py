@@ -14,7 +14,7 @@ Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class TableArguments:
     """How an operator reads a table: which arguments are its weight, scales and group size, empty for none.
 
     `also` are further constants of the table (zero points, sums). `bits` is of a packed weight, None for one as wide as
@@ -51,7 +51,7 @@ class Operator:
     rules: tuple[Rule, ...] = ()
     departs: tuple[Code, ...] = ()
     shaders: Namer | None = None
-    table: Table | None = None
+    table: TableArguments | None = None
     integers: bool = False
     resized: bool = True
     weighty: bool = False

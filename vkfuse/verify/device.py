@@ -13,7 +13,7 @@ import torch
 from vkfuse.glsl.geometry import global_size, local_size, work_groups
 from vkfuse.glsl.manifest import shipped_spirv
 from vkfuse.glsl.operands import Lookup, operands, read_output
-from vkfuse.glsl.variants import DType, Storage, Variant, WeightLayout
+from vkfuse.glsl.variants import DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, open_device
 from vkfuse.glsl.vulkan.pipeline import open_pipeline
 from vkfuse.pte.enums import VkStorageType
@@ -37,7 +37,7 @@ class DeviceLookup:
     indices: torch.Tensor
     low_first: bool
     output: torch.Tensor
-    storage: Storage
+    storage: TensorStorage
 
     def variant(self, device: Device) -> Variant:
         """Return the shader that the runtime picks on a device (add_embedding_q4gsw_node)."""
@@ -91,7 +91,7 @@ class LookupCollector:
                 indices=indices,
                 low_first=bool(low_first),
                 output=output.clone(),
-                storage=Storage.BUFFER if buffer else Storage.TEXTURE3D,
+                storage=TensorStorage.BUFFER if buffer else TensorStorage.TEXTURE3D,
             )
         )
 

@@ -1,7 +1,7 @@
 """How a run of a file ends short: not loadable, not verifiable, or failing on the way."""
 
 from vkfuse.errors import CheckFailedError, InputError
-from vkfuse.pte.findings import Finding
+from vkfuse.lint.findings import Finding
 from vkfuse.pte.place import Place
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vkfuse.lint.findings import Finding
 from vkfuse.measure.audit import TableCheck
-from vkfuse.pte.findings import Finding
 from vkfuse.report.model import Verify
 
 Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]

@@ -8,7 +8,7 @@ from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, eight_bit_matrix_storage, four_bit_texels, packed
-from vkfuse.runtime.record import Namer, Operator, Table
+from vkfuse.runtime.record import Namer, Operator, TableArguments
 from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple, one_matrix
 from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
 
@@ -194,7 +194,7 @@ _DYNAMIC: Final = Operator(
     rules=(*_GROUPS, multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"), one_row_is_not_quantized),
     departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
     shaders=four_bit_quantized_input,
-    table=Table(
+    table=TableArguments(
         consumer="matmul", scales="scales", also=("weight_sums",), group="group_size", bits=4, turned=True
     ),
     integers=True,
@@ -210,7 +210,7 @@ OPERATORS: Final = (
             rules=(*_GROUPS, _ONE_MATRIX, multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)),
             departs=_DEPARTS,
             shaders=four_bit,
-            table=Table(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
+            table=TableArguments(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
             integers=True,
             weighty=True,
         )
@@ -225,7 +225,7 @@ OPERATORS: Final = (
         rules=(_IN_FOURS,),
         departs=(Code.LINEAR_INPUT_BATCHED,),
         shaders=eight_bit,
-        table=Table(consumer="matmul", scales="scales"),
+        table=TableArguments(consumer="matmul", scales="scales"),
     ),
     Operator(
         "et_vk.linear_q8ta_q8csw.default",
@@ -257,6 +257,6 @@ OPERATORS: Final = (
     Operator(
         "torchao.dequantize_affine.default",
         "weight block_size scales zero_points",
-        table=Table(consumer="dequantize", scales="scales", also=("zero_points",)),
+        table=TableArguments(consumer="dequantize", scales="scales", also=("zero_points",)),
     ),
 )

@@ -10,7 +10,7 @@ from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.device import LEAST, Device
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, four_bit_texels, packed
-from vkfuse.runtime.record import Operator, Table
+from vkfuse.runtime.record import Operator, TableArguments
 from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple
 from vkfuse.runtime.spelling import CHANNELS, FLOATS, WIDTH, by_storage_and_dtype, dtype, storage, stored
 
@@ -197,7 +197,7 @@ OPERATORS: Final = (
             Code.NO_BOUNDS_CHECK,
         ),
         shaders=embedding_q4gsw,
-        table=Table(
+        table=TableArguments(
             consumer="gather", scales="scales", group="group_size", bits=4, layout="is_linear_weight"
         ),
         integers=True,
@@ -210,7 +210,7 @@ OPERATORS: Final = (
         rules=(rows_in_texels,),
         departs=(Code.NO_BOUNDS_CHECK,),
         shaders=embedding,
-        table=Table(consumer="gather"),
+        table=TableArguments(consumer="gather"),
         integers=True,
         weighty=True,
     ),

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from vkfuse.errors import VkfuseError
+from vkfuse.lint.findings import Finding
 from vkfuse.lint.operands import Reader
 from vkfuse.pte.delegates import VulkanDelegate
 from vkfuse.pte.enums import VkDataType, VkStorageType
-from vkfuse.pte.findings import Finding
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph

@@ -1,4 +1,4 @@
-"""What reading a file turned up: bytes with labels, and reasons why a runtime would fail."""
+"""What the judge found in a file: reasons why a runtime would fail, or compute something else."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,20 +6,7 @@ from typing import Literal
 from vkfuse.pte.place import Place
 
 FindingKind = Literal["operator", "shader", "cpu-kernel", "format"]
-Effect = Literal["fails", "wrong", "note"]
-LedgerKind = Literal[
-    "header", "program", "delegate", "constant", "shader", "named-data", "unreferenced", "padding"
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerEntry:
-    """`bytes` of a file under a label, in `count` places; `kind` groups labels."""
-
-    label: str
-    kind: LedgerKind
-    bytes: int
-    count: int = 1
+FindingEffect = Literal["fails", "wrong", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,5 +23,5 @@ class Finding:
     where: Place
     code: str
     hint: str
-    effect: Effect = "fails"
+    effect: FindingEffect = "fails"
     operator: str = ""

@@ -1,0 +1,45 @@
+"""The report of a file, as far as its bytes tell, against another."""
+
+import hashlib
+
+from vkfuse.pte.model import PteFile
+from vkfuse.report.build import Measured
+from vkfuse.report.diff import diff_of
+from vkfuse.report.model import Baseline, BaselineKind, OutputFile, Report
+from vkfuse.runtime.versions import find_runtime
+
+
+def report_of(after: Measured, before: Measured | None, runtime: str, *, path: str = "") -> Report:
+    """Return what the bytes of a file tell, to be found at `path`, against those of another."""
+    target = find_runtime(runtime)
+    return Report(
+        runtime=target.version,
+        output=_output_file(after.pte, path),
+        baseline=None if before is None else baseline_of("file", before),
+        methods=after.methods,
+        delegation=after.delegation,
+        loadable=after.loadable,
+        tables=after.tables,
+        lookups=after.lookups,
+        shaders=after.shaders,
+        ledger=after.ledger,
+        diff=None if before is None else diff_of(after, before),
+        notes=(target.note,) if target.note else (),
+    )
+
+
+def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
+    """Return what the report says of the file before."""
+    return Baseline(
+        kind=kind,
+        path=before.pte.path,
+        bytes=before.pte.size,
+        loadable=before.loadable.ok,
+        missing=before.loadable.missing,
+        delegation=before.delegation,
+    )
+
+
+def _output_file(pte: PteFile, path: str = "") -> OutputFile:
+    """Return the size and hash of a file that was read, named as `path` where that is another."""
+    return OutputFile(path=path or pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())
