@@ -5,9 +5,9 @@ import io
 from dataclasses import replace
 
 import pytest
-from vkfuse.pte.findings import LedgerEntry
 
 from vkfuse.commands.report import Format, rendered, report_files
+from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
 
 HOSTILE = ('=HYPERLINK("http://x")', "+1", "-1", "@x", "a\tb\nc", 'say "hi", twice', "\x1b[31m")
