@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from vkfuse.errors import VkfuseError
-from vkfuse.runtime.versions import DEFAULT
+from vkfuse.runtime.versions import default_runtime
 
 Progress = Callable[[str], None]
 
@@ -88,7 +88,7 @@ class Options(_Checked):
     given by its word. Raises VkfuseError for a value of another type.
     """
 
-    runtime: str = DEFAULT
+    runtime: str = field(default_factory=default_runtime)
     baseline: BaselineChoice | Path = BaselineChoice.FOLDED
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
     verify: bool = True

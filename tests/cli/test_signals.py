@@ -12,7 +12,7 @@ import pytest
 from running import OLD, Ran, environment
 
 from vkfuse.errors import ExitCode
-from vkfuse.limits import parse_seconds, parse_size
+from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.signals import SIGNALS
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, as Linux has it")

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from vkfuse.report import model
-from vkfuse.report.render import Format, render, rendered
+from vkfuse.report.format import Format
+from vkfuse.report.render import render, rendered
 from vkfuse.report.sections import sections
 from vkfuse.report.sizes import mebibytes, signed
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from vkfuse.errors import InputError
 from vkfuse.pte.reader import read_pte
 from vkfuse.report.build import measure
+from vkfuse.report.format import Format
 from vkfuse.report.model import Report
-from vkfuse.report.render import Format, render, rendered
+from vkfuse.report.render import render, rendered
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import DEFAULT
 

@@ -1,35 +1,17 @@
 """One report, each format."""
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Final
 
 from rich.console import Console
 
 from vkfuse.report.delimited import render_csv, render_tsv
+from vkfuse.report.format import Format
 from vkfuse.report.markdown import render_markdown
 from vkfuse.report.model import Report
 from vkfuse.report.serial import dumps
 from vkfuse.report.text import captured, render_text
 
-
-class Format(StrEnum):
-    """How a report is written."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    TSV = "tsv"
-
-
-SUFFIXES: Final[Mapping[str, Format]] = {
-    ".json": Format.JSON,
-    ".md": Format.MARKDOWN,
-    ".markdown": Format.MARKDOWN,
-    ".csv": Format.CSV,
-    ".tsv": Format.TSV,
-}
 _WHOLE: Final[Mapping[Format, Callable[[Report], str]]] = {
     Format.JSON: dumps,
     Format.MARKDOWN: render_markdown,

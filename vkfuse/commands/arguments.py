@@ -1,0 +1,154 @@
+"""The options that several commands share, each once; a command takes a group of them as one parameter."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from vkfuse.quantities import parse_seconds, parse_size
+from vkfuse.report.format import Format
+
+_Parsed = TypeVar("_Parsed")
+Command = Callable[..., None]
+
+
+def grouped(command: Command) -> Command:
+    """Let Typer see the options of each group that `command` takes, and the command the groups.
+
+    A group is a dataclass whose fields are options.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    hints.pop("return", None)
+    defaults = {name: given.default for name, given in inspect.signature(command).parameters.items()}
+    parameters = [p for name, kind in hints.items() for p in _parameters(name, kind, defaults[name])]
+
+    def run(**given: Any) -> None:
+        taken = {
+            name: kind(**{of.name: given.pop(of.name) for of in fields(kind)})
+            for name, kind in hints.items()
+            if isinstance(kind, type) and is_dataclass(kind)
+        }
+        command(**given, **taken)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+def _parameters(name: str, kind: Any, default: Any) -> Iterator[inspect.Parameter]:
+    """Yield a parameter as it is, or the fields of a group."""
+    if not is_dataclass(kind):
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        return
+    kinds = get_type_hints(kind, include_extras=True)
+    for of in fields(kind):
+        default = inspect.Parameter.empty if of.default is MISSING else of.default
+        yield inspect.Parameter(
+            of.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kinds[of.name]
+        )
+
+
+def parsed_by(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
+    """Turn the parser's ValueError into an error of usage."""
+
+    def parser(text: str) -> _Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parser
+
+
+def _tolerance(text: str) -> float:
+    """A number that differences can be held against. ValueError."""
+    tolerance = float(text)
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"{text!r} is no tolerance: write a number from 0 on")
+    return tolerance
+
+
+def tolerance_option(text: str) -> Any:
+    """An option whose value is a tolerance."""
+    return typer.Option(metavar="NUMBER", parser=parsed_by(_tolerance), help=text)
+
+
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL.pt2",
+        help="Exported program, or NAME=MODEL.pt2 for each of several methods; - reads stdin, ./A=B.pt2 is a path.",
+        show_default=False,
+    ),
+]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="VERSION",
+        help="ExecuTorch version that will load the file; unless given, that of the installed one.",
+        show_default=False,
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+ReportOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report",
+        metavar="PATH",
+        help="Also write the report here, as often as wanted: .json, .md, .csv, .tsv or text.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printing:
+    """Where the report goes, and how it is written."""
+
+    report: ReportOption = None
+    fmt: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.TEXT
+    quiet: QuietOption = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How a program is loaded."""
+
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust."
+        ),
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a run may take."""
+
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            parser=parsed_by(parse_size),
+            help="End the run with exit code 2 when it takes more: 4GiB, 1.5GB, bytes. Needs Linux.",
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="TIME",
+            parser=parsed_by(parse_seconds),
+            help="End the run with exit code 2 when it takes longer: 90, 90s, 5m, 1.5h.",
+        ),
+    ] = None

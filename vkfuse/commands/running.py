@@ -1,0 +1,126 @@
+"""What the commands share when they run: outputs that are published together, progress, printing."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, TextIO
+
+from vkfuse.commands.arguments import Bounds, Printing
+from vkfuse.limits import Limits, enforce
+from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.output import Publication, write
+from vkfuse.report.format import SUFFIXES, Format
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from rich.console import Console
+
+    from vkfuse.program.check import Checked
+    from vkfuse.report.model import Report
+
+LOG_WIDTH: Final = 110  # columns where there is no terminal to ask
+
+Reads = Sequence[tuple[str, Path]]  # what the user calls each file that a run reads, and its path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What a run publishes: the model and other files through `publication`, and the reports."""
+
+    publication: Publication
+    printing: Printing
+    reports: Sequence[tuple[Path, Path]]
+
+    def prints(self) -> None:
+        """Say that the report goes to stdout, unless nothing is printed. OutputError."""
+        if not self.printing.quiet:
+            self.publication.prints()
+
+    def show(self, report: "Report", stream: TextIO | None = None) -> None:
+        """Write the report to each path, its format by the suffix, and print it. OutputError."""
+        for path, temporary in self.reports:
+            write(temporary, partial(_put, report, SUFFIXES.get(path.suffix, Format.TEXT)), path)
+        if not self.printing.quiet:
+            print_report(report, self.printing.fmt, stream or sys.stdout)
+
+
+@contextlib.contextmanager
+def outputs_of(reads: Reads, printing: Printing, bounds: Bounds, *others: Path) -> Iterator[Outputs]:
+    """The outputs of a run within `bounds`, refused before any work where one is another file of it, published at the end.
+
+    `others` are outputs that the command claims itself.
+    """
+    reports = printing.report or []
+    lift = enforce(Limits(memory=bounds.max_memory, seconds=bounds.timeout), [*others, *reports])
+    with Publication(before_renames=lift) as publication:
+        for role, path in reads:
+            publication.reads(role, path)
+        temporaries = [(path, publication.file(path, "--report")) for path in reports]
+        yield Outputs(publication=publication, printing=printing, reports=temporaries)
+
+
+def programs_read(
+    sources: Mapping[str, Path], baseline: BaselineChoice | Path = BaselineChoice.NONE
+) -> Reads:
+    """The programs, and the baseline where it is a file."""
+    of_baseline = [] if isinstance(baseline, BaselineChoice) else [("--baseline", baseline)]
+    return [*(("MODEL.pt2", path) for path in sources.values()), *of_baseline]
+
+
+def opened(sources: Mapping[str, Path], options: Options) -> "dict[str, Checked]":
+    """Look through the programs, before torch is imported: what is refused is refused at once."""
+    from vkfuse.program.check import open_checked  # noqa: PLC0415 - only where there are programs
+
+    return {
+        name: open_checked(path, allow_pickle=options.allow_pickle, max_memory=options.max_memory)
+        for name, path in sources.items()
+    }
+
+
+def pipeline() -> "ModuleType":
+    """The torch side, whose import takes seconds and is noisy."""
+    from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
+
+    with quiet():
+        from vkfuse import pipeline  # noqa: PLC0415 - imports torch
+    return pipeline
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """Stages on stderr: a spinner on a terminal, a line each elsewhere, nothing when quiet."""
+    from rich.console import Console  # noqa: PLC0415 - not for --help
+
+    told = Console(file=sys.stderr, quiet=quiet)
+    if not told.is_terminal:
+        yield lambda stage: told.print(f"vkfuse: {stage}", highlight=False, soft_wrap=True)
+        return
+    with told.status("starting") as status:
+        yield status.update
+
+
+def print_report(report: "Report", fmt: Format, stream: TextIO) -> None:
+    """Print a report."""
+    from vkfuse.report.render import render  # noqa: PLC0415 - not for --help
+
+    render(report, fmt, console(stream))
+    stream.flush()
+
+
+def console(stream: TextIO) -> "Console":
+    """A console on `stream`, as wide as the terminal, or as a log."""
+    from rich.console import Console  # noqa: PLC0415 - not for --help
+
+    made = Console(file=stream)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
+
+
+def _put(report: "Report", fmt: Format, stream: IO[bytes]) -> None:
+    from vkfuse.report.render import rendered  # noqa: PLC0415 - not for --help
+
+    stream.write(rendered(report, fmt).encode(errors="backslashreplace"))
