@@ -14,6 +14,7 @@ import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.backends.vulkan.serialization import vulkan_graph_schema as schema
 from executorch.backends.vulkan.serialization.vulkan_graph_serialize import serialize_vulkan_graph
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch import nn
@@ -107,6 +108,43 @@ def save(
         (directory / f"{name}.ptd").write_bytes(bytes(data))
 
 
+class Step(nn.Module):
+    """A lookup and a linear with a state that one method starts and another moves."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self.emb = table
+        self.head = nn.Linear(COLUMNS, 8)
+        self.register_buffer("total", torch.zeros(1, 8))
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        """Look up, project, add up."""
+        self.total.add_(self.head(self.emb(indices)).sum(1))
+        return self.total + 1.0
+
+
+def save_methods(directory: Path) -> None:
+    """Write a file of two methods that share a table, each with a state."""
+    table = nn.Embedding(ROWS, COLUMNS)
+    programs = {
+        name: torch.export.export(Step(table).eval(), (INDICES[:, :length],))
+        for name, length in (("prefill", 5), ("decode", 1))
+    }
+    edge = to_edge_transform_and_lower(
+        programs, partitioner={name: [VulkanPartitioner()] for name in programs}
+    )
+    edge.to_executorch().save(str(directory / "methods.pte"))
+
+
+def save_xnnpack(directory: Path) -> None:
+    """Write a file whose linear is XNNPACK's, with the weights as named data, behind a lookup on the CPU."""
+    model = nn.Sequential(nn.Embedding(ROWS, COLUMNS), nn.Linear(COLUMNS, 8), nn.ReLU())
+    edge = to_edge_transform_and_lower(
+        torch.export.export(model.eval(), (INDICES,)), partitioner=[XnnpackPartitioner()]
+    )
+    edge.to_executorch().save(str(directory / "xnnpack.pte"))
+
+
 def write_inline_blob(path: Path) -> None:
     """Write a Vulkan blob with every kind of value and inline constants, by upstream's own serializer."""
     values = [
@@ -151,12 +189,14 @@ def programs(directory: Path) -> dict[str, Callable[[], None]]:
         passes=[InitializedMutableBufferPass(["state"])], emit_mutable_buffer_names=True
     )
     inline = ExecutorchBackendConfig(extract_delegate_segments=False)
+    traced = ExecutorchBackendConfig(emit_stacktrace=True)
     external = ExecutorchBackendConfig(external_constants=True)
     tied = Tied()
     return {
         "fused": lambda: save(directory, "fused", int4(Lookup(), nn.Embedding), (INDICES,)),
         "folded": lambda: save(directory, "folded", Lookup(), (INDICES,), vulkan=False),
         "external": lambda: save(directory, "external", Lookup(), (INDICES,), vulkan=False, config=external),
+        "traced": lambda: save(directory, "traced", Lookup(), (INDICES,), vulkan=False, config=traced),
         "inline": lambda: save(directory, "inline", Lookup(), (INDICES,), config=inline),
         "rows": lambda: save(directory, "rows", int4(Lookup(), nn.Embedding), (INDICES.reshape(5, 1),)),
         "unfused": lambda: save(directory, "unfused", int8(Lookup()), (INDICES,)),
@@ -165,6 +205,8 @@ def programs(directory: Path) -> dict[str, Callable[[], None]]:
         ),
         "sorted": lambda: save(directory, "sorted", int4(Sorted(), nn.Embedding), (INDICES,)),
         "mixed": lambda: save(directory, "mixed", Mixed(), pair, vulkan=False, config=initialized),
+        "methods": lambda: save_methods(directory),
+        "xnnpack": lambda: save_xnnpack(directory),
         "blob": lambda: write_inline_blob(directory / "inline_constants.vk"),
     }
 

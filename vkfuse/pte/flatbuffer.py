@@ -12,7 +12,7 @@ from struct import error as StructError  # noqa: N812 - the module's exception i
 from typing import Final
 
 from vkfuse.errors import FormatError
-from vkfuse.pte.layout import Field, Kind, Layout
+from vkfuse.pte.layout import Field, Kind, Layout, slots_of
 
 _U16: Final = Struct("<H")
 _I32: Final = Struct("<i")
@@ -44,9 +44,12 @@ class Budget:
 
 
 class Source:
-    """One flatbuffer in memory: the bytes, the schema, the budget; each string and vtable decoded once."""
+    """One flatbuffer in memory: the bytes, the schema, the budget; each string and vtable decoded once.
 
-    __slots__ = ("budget", "data", "layout", "strings", "vtables")
+    `unread` is the path of the first table met that has fields beyond the schema's.
+    """
+
+    __slots__ = ("budget", "data", "layout", "slots", "strings", "unread", "vtables")
 
     def __init__(self, data: memoryview, layout: Layout, budget: Budget) -> None:
         self.data = data
@@ -54,6 +57,8 @@ class Source:
         self.budget = budget
         self.strings: dict[int, str] = {}
         self.vtables: dict[int, tuple[int, ...]] = {}
+        self.slots = {name: slots_of(fields) for name, fields in layout.items()}
+        self.unread = ""
 
     def root(self, name: str, identifier: bytes) -> "FlatTable":
         """Return the root table `name`; the bytes after the root offset must be `identifier`."""
@@ -84,6 +89,8 @@ class FlatTable:
         self.step = step
         source.budget.spend(_TABLE_COST)
         self._slots = self._vtable()
+        if any(self._slots[source.slots[name] :]) and not source.unread:
+            source.unread = self.path() or name
 
     def path(self, name: str = "") -> str:
         """`execution_plan[0].values[12].sizes`: where this table, or its field `name`, stands."""

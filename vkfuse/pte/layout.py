@@ -81,6 +81,11 @@ def _table(declarations: str) -> dict[str, Field]:
     return fields
 
 
+def slots_of(fields: dict[str, Field]) -> int:
+    """How many slots the vtable of a table with these fields has."""
+    return max((field.slot + 1 for field in fields.values()), default=0)
+
+
 def _layout(schema: dict[str, str]) -> Layout:
     """Return the field tables of a schema below by table name."""
     return {name: _table(declarations) for name, declarations in schema.items()}

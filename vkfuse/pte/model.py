@@ -39,6 +39,9 @@ class Tensor:
     external: bool
     device: DeviceType
     device_index: int
+    requires_grad: bool = False
+    layout: int = 0
+    initial_segment: int = 0  # which of the file's mutable segments holds its initial state
     data: memoryview | None = field(default=None, repr=False)
     data_at: Extent | None = None  # in the file; None for external data
 
@@ -153,6 +156,25 @@ Instruction = KernelCall | DelegateCall | MoveCall | JumpFalseCall | FreeCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A line of the Python program that an instruction comes from."""
+
+    filename: str
+    lineno: int
+    name: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferDevice:
+    """Where one of `Method.non_const_buffer_sizes` is allocated."""
+
+    buffer_idx: int
+    device: DeviceType
+    device_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompileSpec:
     """An option that a backend was compiled with."""
 
@@ -173,7 +195,10 @@ class Delegate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One entry point (execution plan). Chains are joined, their jumps counted from the first instruction."""
+    """One entry point (execution plan). Chains are joined, their jumps counted from the first instruction.
+
+    `frames` has an entry for each instruction, or is None, as are `buffer_devices`, where the file has none.
+    """
 
     name: str
     values: tuple[Value, ...]
@@ -185,6 +210,10 @@ class Method:
     non_const_buffer_sizes: tuple[int, ...]
     encoded_inputs: str
     encoded_outputs: str
+    chain_inputs: tuple[int, ...] = ()
+    chain_outputs: tuple[int, ...] = ()
+    frames: tuple[tuple[Frame, ...], ...] | None = None
+    buffer_devices: tuple[BufferDevice, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +246,10 @@ class Subsegments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PteFile:
-    """A .pte file; the mapping lives as long as any view of it."""
+    """A .pte file; the mapping lives as long as any view of it.
+
+    `unread` is the path of a table with fields that the schema does not know, which a written file would lack.
+    """
 
     path: str
     data: memoryview = field(repr=False)
@@ -232,6 +264,7 @@ class PteFile:
     inline_delegates: tuple[Extent, ...]
     inline_constants: tuple[Extent, ...]
     external: Mapping[str, memoryview] = field(repr=False)
+    unread: str = ""
     derived: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

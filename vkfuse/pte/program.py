@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from vkfuse.pte.blobs import Blobs
-from vkfuse.pte.enums import DataLocation, enumerated
+from vkfuse.pte.enums import DataLocation, DeviceType, enumerated
 from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
 from vkfuse.pte.model import (
     BoxedIntList,
+    BufferDevice,
     CompileSpec,
     Delegate,
     DelegateCall,
+    Frame,
     FreeCall,
     Instruction,
     JumpFalseCall,
@@ -59,17 +61,57 @@ def read_method(plan: FlatTable, blobs: Blobs) -> Method:
     operators = tuple(_operator(table) for table in plan.children("operators"))
     delegates = tuple(_delegate(table, blobs) for table in plan.children("delegates"))
     meta = plan.child("container_meta_type")
+    chains = tuple(plan.children("chains"))
     return Method(
         name=plan.name("name"),
         values=values,
         inputs=checked(plan, "inputs", plan.integers("inputs"), len(values)),
         outputs=checked(plan, "outputs", plan.integers("outputs"), len(values)),
-        instructions=_instructions(plan, len(values), len(operators), len(delegates)),
+        instructions=_instructions(chains, len(values), len(operators), len(delegates)),
         operators=operators,
         delegates=delegates,
         non_const_buffer_sizes=plan.integers("non_const_buffer_sizes"),
         encoded_inputs=meta.text("encoded_inp_str") if meta else "",
         encoded_outputs=meta.text("encoded_out_str") if meta else "",
+        chain_inputs=tuple(index for chain in chains for index in chain.integers("inputs")),
+        chain_outputs=tuple(index for chain in chains for index in chain.integers("outputs")),
+        frames=_frames(chains),
+        buffer_devices=_buffer_devices(plan),
+    )
+
+
+def _frames(chains: tuple[FlatTable, ...]) -> tuple[tuple[Frame, ...], ...] | None:
+    """Read where each instruction comes from, if any chain says so."""
+    if not any(chain.has("stacktrace") for chain in chains):
+        return None
+    return tuple(
+        tuple(_frame(table) for table in frames.children("items"))
+        for chain in chains
+        for frames in chain.children("stacktrace")
+    )
+
+
+def _frame(table: FlatTable) -> Frame:
+    """Read a line of a program."""
+    return Frame(
+        filename=table.text("filename"),
+        lineno=table.integer("lineno"),
+        name=table.text("name"),
+        context=table.text("context"),
+    )
+
+
+def _buffer_devices(plan: FlatTable) -> tuple[BufferDevice, ...] | None:
+    """Read where planned buffers are allocated, if the plan says so."""
+    if not plan.has("non_const_buffer_device"):
+        return None
+    return tuple(
+        BufferDevice(
+            buffer_idx=table.integer("buffer_idx"),
+            device=enumerated(table, "device_type", DeviceType),
+            device_index=table.integer("device_index"),
+        )
+        for table in plan.children("non_const_buffer_device")
     )
 
 
@@ -121,10 +163,12 @@ def _processed(reference: FlatTable, location: DataLocation, blobs: Blobs) -> By
     return Bytes(cut(blobs.data, extent, reference.path("index")), extent)
 
 
-def _instructions(plan: FlatTable, values: int, operators: int, delegates: int) -> tuple[Instruction, ...]:
+def _instructions(
+    chains: tuple[FlatTable, ...], values: int, operators: int, delegates: int
+) -> tuple[Instruction, ...]:
     """Read the chains as one list of instructions."""
     instructions: list[Instruction] = []
-    for chain in plan.children("chains"):
+    for chain in chains:
         members = [entry.member("instr_args", INSTRUCTIONS) for entry in chain.children("instructions")]
         base, end = len(instructions), len(members)
         instructions += [

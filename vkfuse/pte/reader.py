@@ -44,20 +44,22 @@ def parse_pte(
     source = Source(flatbuffer, PROGRAM, Budget.of_size(len(data)))
     root = source.root("Program", b"ET12")
     blobs = _blobs(root, data, header, external)
+    methods, named = _methods(root, blobs), _named(root, blobs)
     return PteFile(
         path=path,
         data=data,
         header=header,
         version=root.integer("version"),
-        methods=_methods(root, blobs),
+        methods=methods,
         program_at=program_at,
         segments=blobs.segments,
         constant_segment=blobs.constant_segment,
         mutable_segments=blobs.mutable_segments,
-        named=_named(root, blobs),
+        named=named,
         inline_delegates=tuple(blob.at for blob in blobs.inline_delegates),
         inline_constants=tuple(blob.at for blob in blobs.inline_constants),
         external=external,
+        unread=source.unread,
     )
 
 

@@ -33,8 +33,11 @@ def read_tensor(table: FlatTable, blobs: Blobs) -> Tensor:
         external=_external(extra),
         device=enumerated(extra, "device_type", DeviceType) if extra else DeviceType.CPU,
         device_index=extra.integer("device_index") if extra else 0,
+        requires_grad=bool(table.integer("requires_grad")),
+        layout=table.integer("layout"),
+        initial_segment=extra.integer("mutable_data_segments_idx") if extra else 0,
     )
-    return _with_data(tensor, table, extra, blobs)
+    return _with_data(tensor, table, blobs)
 
 
 def _shape(table: FlatTable) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -67,22 +70,21 @@ def _external(extra: FlatTable | None) -> bool:
     return enumerated(extra, "location", TensorDataLocation) is TensorDataLocation.EXTERNAL
 
 
-def _with_data(tensor: Tensor, table: FlatTable, extra: FlatTable | None, blobs: Blobs) -> Tensor:
+def _with_data(tensor: Tensor, table: FlatTable, blobs: Blobs) -> Tensor:
     """Return the tensor with its bytes, if it has any."""
     if tensor.external:
         return _with_external_data(tensor, table, blobs)
     if tensor.data_buffer_idx == 0:
         return tensor
-    found = _find(tensor, table, extra, blobs)
+    found = _find(tensor, table, blobs)
     return replace(tensor, data=found.data, data_at=found.at)
 
 
-def _find(tensor: Tensor, table: FlatTable, extra: FlatTable | None, blobs: Blobs) -> Bytes:
+def _find(tensor: Tensor, table: FlatTable, blobs: Blobs) -> Bytes:
     """Return the bytes of a constant, or the initial state of a planned tensor."""
     if tensor.allocation is None:
         return blobs.constant(table, tensor.data_buffer_idx, tensor.nbytes)
-    segment = extra.integer("mutable_data_segments_idx") if extra else 0
-    return blobs.initial_state(table, segment, tensor.data_buffer_idx, tensor.nbytes)
+    return blobs.initial_state(table, tensor.initial_segment, tensor.data_buffer_idx, tensor.nbytes)
 
 
 def _with_external_data(tensor: Tensor, table: FlatTable, blobs: Blobs) -> Tensor:

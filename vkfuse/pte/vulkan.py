@@ -28,7 +28,7 @@ BACKEND_ID: Final = "VulkanBackend"
 _HEADER: Final = Struct(
     "<4s4sHIIIQ"
 )  # zeros, magic, length, flatbuffer offset and size, bytes offset and size
-_NAMED: Final = 2**64 - 1  # the offset that means: look the key up in named data
+NAMED: Final = 2**64 - 1  # the offset that means: look the key up in named data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,10 @@ class OperatorCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VulkanGraph:
-    """A decoded delegate blob; extents count from the blob's first byte."""
+    """A decoded delegate blob; extents count from the blob's first byte.
+
+    `unread` is the path of a table with fields that the schema does not know, which a written graph would lack.
+    """
 
     version: str
     chain: tuple[OperatorCall, ...]
@@ -129,6 +132,7 @@ class VulkanGraph:
     header_at: Extent
     flatbuffer_at: Extent
     bytes_at: Extent
+    unread: str = ""
 
 
 Graphs = Mapping[Place, VulkanGraph]
@@ -174,19 +178,22 @@ def read_vulkan_graph(
     root = source.root("VkGraph", b"VK00")
     constants = tuple(_constant(entry, blob, bytes_at, named_data) for entry in root.children("constants"))
     values = _values(root, constants)
+    chain = tuple(_call(entry, len(values)) for entry in root.children("chain"))
+    shaders = tuple(_constant(entry, blob, bytes_at, named_data) for entry in root.children("shaders"))
     return VulkanGraph(
         version=root.text("version"),
-        chain=tuple(_call(entry, len(values)) for entry in root.children("chain")),
+        chain=chain,
         values=values,
         input_ids=checked(root, "input_ids", root.integers("input_ids"), len(values)),
         output_ids=checked(root, "output_ids", root.integers("output_ids"), len(values)),
         constants=constants,
-        shaders=tuple(_constant(entry, blob, bytes_at, named_data) for entry in root.children("shaders")),
+        shaders=shaders,
         storage_override=enumerated(root, "storage_type_override", VkStorageType),
         layout_override=enumerated(root, "memory_layout_override", VkMemoryLayout),
         header_at=header_at,
         flatbuffer_at=flatbuffer_at,
         bytes_at=bytes_at,
+        unread=source.unread,
     )
 
 
@@ -209,7 +216,7 @@ def _constant(
 ) -> Constant:
     """Read a `VkBytes` and find its bytes."""
     offset, length, key = table.integer("offset"), table.integer("length"), table.name("named_key")
-    if offset == _NAMED and table.has("named_key"):
+    if offset == NAMED and table.has("named_key"):
         return Constant(offset=offset, length=length, named_key=key, data=named_data.get(key), at=None)
     extent = Extent(offset, length)
     data = cut(cut(blob, bytes_at, table.path()), extent, table.path())

@@ -1,0 +1,187 @@
+"""What stands in the segments of a file to be written, in ExecuTorch's order, and where.
+
+Constants, initial states, delegates, named data; what nothing refers to is left out. What is one place in memory is
+written once. Source: serialize_pte_binary in exir/_serialize/_program.py of ExecuTorch 1.5.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.enums import DataLocation
+from vkfuse.pte.model import Delegate, PteFile, Subsegments, Tensor
+from vkfuse.pte.pages import address, digest
+from vkfuse.pte.values import Extent
+
+_SEGMENT_ALIGNMENT: Final = 128  # the default of serialize_pte_binary
+_ALIGNMENT: Final = 16  # of a constant, and the least of a segment
+_LARGEST: Final = 4096  # alignment that is kept of an input; offsets may have a larger one by chance
+_Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Bytes, and where they start from where segments start."""
+
+    at: int
+    data: memoryview
+
+
+class Contents:
+    """The segments of a file, and how its tensors, delegates and names find their bytes there.
+
+    `segments` count from the first one's start; between the `pieces` stand zeros. FormatError where the input's segments
+    overlap, which would multiply their bytes.
+    """
+
+    def __init__(self, file: PteFile) -> None:
+        self.segments: list[Extent] = []
+        self.pieces: list[Piece] = []
+        self._file = file
+        self._start = address(file.data)
+        self.alignment = _common(self._offsets_of_segments(), _SEGMENT_ALIGNMENT)
+        self._numbers: dict[_Key, int] = {}
+        tensors = [value for method in file.methods for value in method.values if isinstance(value, Tensor)]
+        stored = [tensor for tensor in tensors if _stored(tensor)]
+        self.constants = self._constants([tensor for tensor in stored if tensor.allocation is None])
+        self.initial_states = tuple(self._initial_states([tensor for tensor in stored if tensor.allocation]))
+        self._delegates = self._shared(
+            delegate.processed
+            for method in file.methods
+            for delegate in method.delegates
+            if not _inline(delegate)
+        )
+        self._named = self._shared(entry.data for entry in file.named)
+        self._check_size()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments and of what is between them."""
+        return max((segment.end for segment in self.segments), default=0)
+
+    def number(self, tensor: Tensor) -> int:
+        """Return the `data_buffer_idx` of a tensor."""
+        return self._numbers[_key(tensor)] if _stored(tensor) else tensor.data_buffer_idx
+
+    def location(self, delegate: Delegate) -> tuple[DataLocation, int]:
+        """Return where a delegate's blob is; the index of an inline one, which is empty, is not told."""
+        if _inline(delegate):
+            return DataLocation.INLINE, 0
+        return DataLocation.SEGMENT, self._delegates[_place(delegate.processed)]
+
+    def segment(self, named: memoryview) -> int:
+        """Return the segment of a named blob."""
+        return self._named[_place(named)]
+
+    def _offsets_of_segments(self) -> list[int]:
+        """Where segments of the input start, from the first, and the first in the file."""
+        base = self._file.header.segment_base if self._file.header else 0
+        return [base, *(segment.offset - base for segment in self._file.segments)]
+
+    def _constants(self, tensors: list[Tensor]) -> Subsegments | None:
+        """Lay out the constants; None where the file has none and no place for them."""
+        was = self._file.constant_segment
+        if was is None and not tensors:
+            return None
+        return self._tensors(tensors, _common(was.offsets if was else (), _ALIGNMENT))
+
+    def _initial_states(self, tensors: list[Tensor]) -> Iterator[Subsegments]:
+        """Lay out the initial states of planned tensors, packed."""
+        count = max((tensor.initial_segment + 1 for tensor in tensors), default=0)
+        for index in range(count):
+            yield self._tensors([tensor for tensor in tensors if tensor.initial_segment == index], 1)
+
+    def _tensors(self, tensors: list[Tensor], alignment: int) -> Subsegments:
+        """Lay out a segment of tensors, in the order of the input's indices; entry 0 is the placeholder."""
+        datas: dict[_Key, memoryview] = {}
+        for tensor in sorted(tensors, key=lambda tensor: tensor.data_buffer_idx):
+            data, known = _bytes(tensor), datas.get(_key(tensor))
+            if known is None or len(known) < len(data):
+                datas[_key(tensor)] = data
+        self._numbers |= {key: number for number, key in enumerate(datas, start=1)}
+        offsets, size = [0], 0
+        for data in datas.values():
+            offsets.append(aligned(size, alignment))
+            size = offsets[-1] + len(data)
+        start = aligned(self.size, self.alignment)
+        self.segments.append(Extent(start, size))
+        self.pieces += [
+            Piece(at=start + offset, data=data)
+            for offset, data in zip(offsets[1:], datas.values(), strict=True)
+        ]
+        return Subsegments(segment_index=len(self.segments) - 1, offsets=tuple(offsets))
+
+    def _shared(self, blobs: Iterable[memoryview]) -> dict[_Key, int]:
+        """Lay out a segment for each blob, equal new ones once; return their indices by place in memory."""
+        by_place: dict[_Key, int] = {}
+        by_content: dict[bytes, int] = {}
+        for blob in blobs:
+            if _place(blob) in by_place:
+                continue
+            content = b"" if self._in_input(blob) else digest(blob)
+            index = by_place[_place(blob)] = by_content.get(content, len(self.segments))
+            if index == len(self.segments):
+                self._add(blob)
+            if content:
+                by_content[content] = index
+        return by_place
+
+    def _add(self, blob: memoryview) -> None:
+        """Append a segment, aligned as it was in the input, or a new one as the input's are."""
+        alignment = self.alignment
+        if self._in_input(blob):
+            base = self._offsets_of_segments()[0]
+            alignment = _common((address(blob) - self._start - base,), alignment)
+        start = aligned(self.size, alignment)
+        self.segments.append(Extent(start, len(blob)))
+        self.pieces.append(Piece(at=start, data=blob))
+
+    def _in_input(self, data: memoryview) -> bool:
+        """Whether bytes are a view of the input."""
+        return bool(len(data)) and 0 <= address(data) - self._start < len(self._file.data)
+
+    def _check_size(self) -> None:
+        """FormatError where more of the input would be written than it has."""
+        carried = sum(len(piece.data) for piece in self.pieces if self._in_input(piece.data))
+        if carried > 2 * len(self._file.data):
+            raise FormatError("they overlap and would be written many times over", field="segments")
+
+
+def aligned(offset: int, alignment: int) -> int:
+    """Return the first multiple of the alignment from `offset` on."""
+    return -(-offset // alignment) * alignment
+
+
+def _stored(tensor: Tensor) -> bool:
+    """Whether the file holds bytes of the tensor."""
+    return tensor.data is not None and not tensor.external
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a stored tensor."""
+    return memoryview(b"") if tensor.data is None else tensor.data
+
+
+def _key(tensor: Tensor) -> _Key:
+    """What two tensors with one place in the file have in common."""
+    data = _bytes(tensor)
+    where = (address(data),) if len(data) else ("empty", tensor.data_buffer_idx)
+    return (tensor.allocation is not None, tensor.initial_segment, *where)
+
+
+def _inline(delegate: Delegate) -> bool:
+    """Whether a delegate's blob is empty and no segment, which ExecuTorch leaves in the flatbuffer."""
+    return not len(delegate.processed) and delegate.location is DataLocation.INLINE
+
+
+def _place(blob: memoryview) -> _Key:
+    """Where a blob is in memory."""
+    return address(blob), len(blob)
+
+
+def _common(offsets: Iterable[int], default: int) -> int:
+    """Return the power of two, from 16 to 4096, that divides all offsets; the default where all are 0."""
+    divisor = math.gcd(*offsets)
+    return max(_ALIGNMENT, min(_LARGEST, divisor & -divisor)) if divisor else default

@@ -1,0 +1,204 @@
+"""Methods as the tables of the program flatbuffer: what `pte/program.py` and `pte/tensor.py` read, the other way round.
+
+Source: schema/program.fbs and exir/emit/_emitter.py of ExecuTorch 1.5.
+"""
+
+from collections.abc import Callable
+
+from vkfuse.pte.enums import DataLocation, TensorDataLocation
+from vkfuse.pte.model import (
+    Allocation,
+    BoxedIntList,
+    Delegate,
+    DelegateCall,
+    Frame,
+    FreeCall,
+    Instruction,
+    JumpFalseCall,
+    KernelCall,
+    Method,
+    MoveCall,
+    OptionalTensorList,
+    Tensor,
+    TensorList,
+    Value,
+)
+from vkfuse.pte.node import Node
+from vkfuse.pte.scalars import scalar_node
+
+Numbered = Callable[[Tensor], int]  # where a tensor's bytes are in the written file
+Placed = Callable[[Delegate], tuple[DataLocation, int]]  # where a delegate's are
+
+
+def method_node(method: Method, numbered: Numbered, placed: Placed) -> Node:
+    """Return the execution plan of a method."""
+    meta = Node(
+        "ContainerMetadata",
+        {"encoded_inp_str": method.encoded_inputs, "encoded_out_str": method.encoded_outputs},
+    )
+    operators = [Node("Operator", {"name": of.name, "overload": of.overload}) for of in method.operators]
+    return Node(
+        "ExecutionPlan",
+        {
+            "name": method.name,
+            "container_meta_type": meta,
+            "values": [Node("EValue", {"val": _value(value, numbered)}) for value in method.values],
+            "inputs": method.inputs,
+            "outputs": method.outputs,
+            "chains": [_chain(method)],
+            "operators": operators,
+            "delegates": [_delegate(delegate, placed) for delegate in method.delegates],
+            "non_const_buffer_sizes": method.non_const_buffer_sizes,
+            "non_const_buffer_device": _buffer_devices(method),
+        },
+    )
+
+
+def _value(value: Value, numbered: Numbered) -> Node:
+    """Return the union member of a value."""
+    match value:
+        case Tensor():
+            return _tensor(value, numbered(value))
+        case BoxedIntList(ids):
+            return Node("IntList", {"items": ids})
+        case TensorList(ids):
+            return Node("TensorList", {"items": ids})
+        case OptionalTensorList(ids):
+            return Node("OptionalTensorList", {"items": ids})
+        case _:
+            return scalar_node(value)
+
+
+def _tensor(tensor: Tensor, index: int) -> Node:
+    """Return a tensor whose bytes are number `index`."""
+    return Node(
+        "Tensor",
+        {
+            "scalar_type": tensor.scalar_type,
+            "sizes": tensor.sizes,
+            "dim_order": tensor.dim_order,
+            "requires_grad": tensor.requires_grad,
+            "data_buffer_idx": index,
+            "allocation_info": _allocation(tensor.allocation),
+            "layout": tensor.layout,
+            "shape_dynamism": tensor.dynamism,
+            "extra_tensor_info": _extra(tensor),
+        },
+    )
+
+
+def _allocation(allocation: Allocation | None) -> Node | None:
+    """Return a planned place."""
+    if allocation is None:
+        return None
+    low, high = allocation.offset & 0xFFFFFFFF, allocation.offset >> 32
+    return Node(
+        "AllocationDetails",
+        {"memory_id": allocation.memory_id, "memory_offset_low": low, "memory_offset_high": high},
+    )
+
+
+def _extra(tensor: Tensor) -> Node | None:
+    """Return what few tensors have, None where all of it is what an absent table means."""
+    location = TensorDataLocation.EXTERNAL if tensor.external else TensorDataLocation.SEGMENT
+    numbers = (tensor.initial_segment, location, tensor.device, tensor.device_index)
+    if not tensor.name and not any(numbers):
+        return None
+    return Node(
+        "ExtraTensorInfo",
+        {
+            "mutable_data_segments_idx": tensor.initial_segment,
+            "fully_qualified_name": tensor.name or None,
+            "location": location,
+            "device_type": tensor.device,
+            "device_index": tensor.device_index,
+        },
+    )
+
+
+def _chain(method: Method) -> Node:
+    """Return the one chain of a method."""
+    return Node(
+        "Chain",
+        {
+            "inputs": method.chain_inputs,
+            "outputs": method.chain_outputs,
+            "instructions": [
+                Node("Instruction", {"instr_args": _instruction(entry)}) for entry in method.instructions
+            ],
+            "stacktrace": _frames(method.frames),
+        },
+    )
+
+
+def _instruction(entry: Instruction) -> Node:
+    """Return the union member of an instruction."""
+    match entry:
+        case KernelCall():
+            return Node("KernelCall", {"op_index": entry.op_index, "args": entry.args})
+        case DelegateCall():
+            return Node("DelegateCall", {"delegate_index": entry.delegate_index, "args": entry.args})
+        case MoveCall():
+            return Node("MoveCall", {"move_from": entry.move_from, "move_to": entry.move_to})
+        case JumpFalseCall():
+            return Node(
+                "JumpFalseCall",
+                {
+                    "cond_value_index": entry.cond_value_index,
+                    "destination_instruction": entry.destination_instruction,
+                },
+            )
+        case FreeCall():
+            return Node("FreeCall", {"value_index": entry.value_index})
+
+
+def _frames(frames: tuple[tuple[Frame, ...], ...] | None) -> list[Node] | None:
+    """Return where each instruction comes from."""
+    if frames is None:
+        return None
+    return [Node("FrameList", {"items": [_frame(frame) for frame in entry]}) for entry in frames]
+
+
+def _frame(frame: Frame) -> Node:
+    """Return a line of a program."""
+    return Node(
+        "Frame",
+        {
+            "filename": frame.filename,
+            "lineno": frame.lineno,
+            "name": frame.name,
+            "context": frame.context,
+        },
+    )
+
+
+def _delegate(delegate: Delegate, placed: Placed) -> Node:
+    """Return a delegate and where its blob is."""
+    location, index = placed(delegate)
+    return Node(
+        "BackendDelegate",
+        {
+            "id": delegate.id,
+            "processed": Node("BackendDelegateDataReference", {"location": location, "index": index}),
+            "compile_specs": [
+                Node("CompileSpec", {"key": spec.key, "value": spec.value}) for spec in delegate.compile_specs
+            ],
+        },
+    )
+
+
+def _buffer_devices(method: Method) -> list[Node] | None:
+    """Return where planned buffers are allocated."""
+    if method.buffer_devices is None:
+        return None
+    return [
+        Node(
+            "NonConstBufferDevice",
+            {
+                "buffer_idx": entry.buffer_idx,
+                "device_type": entry.device,
+                "device_index": entry.device_index,
+            },
+        )
+        for entry in method.buffer_devices
+    ]

@@ -1,0 +1,129 @@
+"""The blob of a Vulkan delegate written from its graph: header, graph flatbuffer, inline constants and shaders.
+
+Source: serialization/vulkan_graph_serialize.py of backends/vulkan in ExecuTorch 1.5.
+"""
+
+from struct import Struct
+from typing import Final
+
+from vkfuse.errors import FormatError
+from vkfuse.pte.builder import build
+from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
+from vkfuse.pte.node import Node
+from vkfuse.pte.pages import address
+from vkfuse.pte.scalars import scalar_node
+from vkfuse.pte.vulkan import (
+    NAMED,
+    Constant,
+    IntList,
+    OperatorCall,
+    SymInt,
+    ValueList,
+    VkTensor,
+    VkValue,
+    VulkanGraph,
+)
+
+_HEADER: Final = Struct("<4s4sHIIIQ")
+_ALIGNMENT: Final = 16
+
+
+def write_vulkan(graph: VulkanGraph) -> bytes:
+    """Return a delegate's `processed` bytes; a constant with bytes of the blob is written with its `data`.
+
+    FormatError where the graph has fields that the schema does not know.
+    """
+    if graph.unread:
+        raise FormatError("a field of a newer schema, which would be lost", field=graph.unread)
+    inline = _Inline()
+    flatbuffer = build(_graph(graph, inline), VULKAN, {"value": GRAPH_TYPES}, b"VK00")
+    start = _aligned(_HEADER.size)
+    data = start + _aligned(len(flatbuffer))
+    header = _HEADER.pack(bytes(4), b"VH00", _HEADER.size, start, len(flatbuffer), data, len(inline.data))
+    return header.ljust(start, b"\0") + flatbuffer.ljust(data - start, b"\0") + bytes(inline.data)
+
+
+def _aligned(size: int) -> int:
+    """Return the first multiple of the alignment from `size` on."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+class _Inline:
+    """The bytes behind a graph; what is one place in memory is written once."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._offsets: dict[tuple[int, int], int] = {}
+
+    def offset(self, data: memoryview) -> int:
+        """Append bytes and return where they start."""
+        key = address(data), len(data)
+        if not data or key not in self._offsets:
+            self._offsets[key] = len(self.data)
+            self.data += data
+            self.data += bytes(_aligned(len(data)) - len(data))
+        return self._offsets[key]
+
+
+def _graph(graph: VulkanGraph, inline: _Inline) -> Node:
+    """Return the root table."""
+    return Node(
+        "VkGraph",
+        {
+            "version": graph.version,
+            "chain": [_call(call) for call in graph.chain],
+            "values": [Node("VkValue", {"value": _value(value)}) for value in graph.values],
+            "input_ids": graph.input_ids,
+            "output_ids": graph.output_ids,
+            "constants": [_bytes(constant, inline) for constant in graph.constants],
+            "shaders": [_bytes(shader, inline) for shader in graph.shaders],
+            "storage_type_override": graph.storage_override,
+            "memory_layout_override": graph.layout_override,
+        },
+    )
+
+
+def _call(call: OperatorCall) -> Node:
+    """Return one operator call."""
+    return Node("OperatorCall", {"node_id": call.node_id, "name": call.name, "args": call.args})
+
+
+def _value(value: VkValue) -> Node:
+    """Return the union member of a value."""
+    match value:
+        case VkTensor():
+            return _tensor(value)
+        case IntList(items):
+            return Node("IntList", {"items": items})
+        case ValueList(ids):
+            return Node("ValueList", {"items": ids})
+        case SymInt(number):
+            return Node("SymInt", {"value": number})
+        case _:
+            return scalar_node(value)
+
+
+def _tensor(tensor: VkTensor) -> Node:
+    """Return a tensor."""
+    return Node(
+        "VkTensor",
+        {
+            "datatype": tensor.dtype,
+            "dims": tensor.dims,
+            "constant_id": tensor.constant_id,
+            "mem_obj_id": tensor.mem_obj_id,
+            "storage_type": tensor.storage,
+            "memory_layout": tensor.layout,
+            "staging_datatype": tensor.staging_dtype,
+        },
+    )
+
+
+def _bytes(constant: Constant, inline: _Inline) -> Node:
+    """Return where bytes are: behind the graph, or in named data."""
+    if constant.named:
+        offset, length = NAMED, constant.length
+    else:
+        data = memoryview(b"") if constant.data is None else constant.data
+        offset, length = inline.offset(data), len(data)
+    return Node("VkBytes", {"offset": offset, "length": length, "named_key": constant.named_key})
