@@ -207,13 +207,36 @@ def _diff():
             _change("vulkan:forward/0 embedding_q4gsw weight uint8[33984,320]", None, 10_874_880, None),
             _change("program", 2000, 2100, 5.0, kind="program"),
         ),
-        operators=(model.CountChange(operator="aten::embedding.out", place="cpu", before=1, after=0),),
+        operators=(
+            model.CountChange(
+                operator="aten::embedding.out", place="cpu", before=1, after=0, what="vanished"
+            ),
+        ),
         tables=(
             model.TableChange(
                 name="0123456789ab",
                 before="",
                 after="q4 [33984, 640] 4-bit/32, gather, 13.0 MiB",
                 delta=13_600_000,
+            ),
+        ),
+        memory=(
+            _change("file", 418 * MIB, 348 * MIB, -16.7464, kind="file"),
+            _change("planned memory", 2 * MIB, 2 * MIB, 0.0, kind="cpu"),
+            _change("constants on the device", None, 352 * MIB, None, kind="device"),
+        ),
+        layouts=(
+            model.LayoutChange(
+                operator="aten.linear.default",
+                place="vulkan",
+                before="float32 texture_3d width, of float32",
+                after="float16 buffer, of float16",
+                calls=30,
+            ),
+        ),
+        findings=(
+            model.FindingChange(
+                effect="fails", name="aten.logical_not.default", code="not-registered", before=0, after=5
             ),
         ),
         identical=False,

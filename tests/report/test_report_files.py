@@ -60,8 +60,10 @@ def test_what_changed(files):
         *("vulkan:forward embedding_q4gsw weight uint8[64,32]", None, None),
     )
     assert diff.operators == (
-        CountChange(operator="aten::embedding.out", place="cpu", before=1, after=0),
-        CountChange(operator="et_vk.embedding_q4gsw.default", place="vulkan", before=0, after=1),
+        CountChange(operator="aten::embedding.out", place="cpu", before=1, after=0, what="vanished"),
+        CountChange(
+            operator="et_vk.embedding_q4gsw.default", place="vulkan", before=0, after=1, what="appeared"
+        ),
     )
     assert [(bool(change.before), bool(change.after)) for change in diff.tables] == [
         (True, False),

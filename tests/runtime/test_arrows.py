@@ -24,7 +24,7 @@ ARROWS = {
     "options": {"runtime"},
     "lint": {"pte", "runtime"},
     "tables": {"options", "pte", "runtime"},
-    "measure": {"pte", "runtime", "glsl", "tables"},
+    "measure": {"pte", "runtime", "glsl", "lint", "tables"},
     "report": {"pte", "runtime", "lint", "measure", "__version__"},
     "rewrite": {"options", "program", "pte", "runtime", "tables"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
@@ -62,6 +62,7 @@ NARROW = {  # of a package, the only modules that another may import
     ("tables", "pte"): {"vkfuse.pte.enums"},
     ("rewrite", "pte"): {"vkfuse.pte.enums"},
     ("runtime", "glsl"): {"vkfuse.glsl.variants"},
+    ("measure", "lint"): {"vkfuse.lint.operands"},
 }
 WITHOUT_TORCH = {
     *GROUND,

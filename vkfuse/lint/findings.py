@@ -1,12 +1,13 @@
 """What the judge found in a file: reasons why a runtime would fail, or compute something else."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from vkfuse.pte.place import Place
 
 FindingKind = Literal["operator", "shader", "cpu-kernel", "format"]
 FindingEffect = Literal["fails", "wrong", "note"]
+EFFECTS: Final[tuple[FindingEffect, ...]] = get_args(FindingEffect)  # failures first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Final
 from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.ledger import LedgerEntry, ledger
+from vkfuse.measure.memory import MethodMemory, memory
 from vkfuse.pte.delegation import placement
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
@@ -55,7 +56,7 @@ def _on_cpu(kernel: str, count: int, reasons: Reasons, registered: Iterable[str]
     reason = _matching(kernel, reasons)
     if reason is not None:
         return CpuOperator(count=count, reason=reason.code, detail=reason.detail)
-    packet = _packet(kernel)
+    packet = packet_of(kernel)
     known = any(name.startswith(packet) for name in registered)
     if not packet:
         return CpuOperator(count=count, reason=Code.RUNTIME_PRIMITIVE)
@@ -67,14 +68,14 @@ def _matching(kernel: str, reasons: Reasons) -> Objection | None:
     """Return the reason of the operator whose out variant `kernel` is: of its overload, else of its name."""
     packet, _, overload = kernel.partition(".")
     functional = f"{packet.replace('::', '.')}.{overload.removesuffix('_out')}"
-    prefix = _packet(kernel)
+    prefix = packet_of(kernel)
     named = [reason for name, reason in reasons.items() if prefix and name.startswith(prefix)]
     return reasons.get(functional) or (named[0] if named else None)
 
 
-def _packet(kernel: str) -> str:
-    """`aten::add.Scalar_out` -> `aten.add.`; empty for the runtime's own primitives."""
-    packet = kernel.partition(".")[0].replace("::", ".") + "."
+def packet_of(kernel: str) -> str:
+    """`aten::add.Scalar_out`, `aten.add.Tensor` -> `aten.add.`; empty for the runtime's own primitives."""
+    packet = ".".join(kernel.replace("::", ".").split(".")[:2]) + "."
     return "" if packet.startswith("executorch_prim.") else packet
 
 
@@ -100,6 +101,7 @@ class Measured:
     lookups: tuple[LookupRow, ...]
     shaders: tuple[EmbeddedShader, ...]
     ledger: tuple[LedgerEntry, ...]
+    memory: tuple[MethodMemory, ...]
 
 
 def measure(
@@ -127,4 +129,5 @@ def measure(
         lookups=lookups_of(pte, names),
         shaders=embedded_shaders(pte),
         ledger=ledger(pte),
+        memory=memory(pte, runtime),
     )

@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from vkfuse.lint.findings import EFFECTS
+from vkfuse.measure.layouts import layouts
 from vkfuse.measure.ledger import parts
+from vkfuse.measure.memory import MEMORY
 from vkfuse.measure.tables import table_reads
 from vkfuse.pte.model import PteFile
-from vkfuse.report.build import Measured
+from vkfuse.report.build import Measured, packet_of
 from vkfuse.report.contents import content_changes, order_change
 from vkfuse.report.model import (
     ContentChange,
     CountChange,
     Delegation,
     Diff,
+    FindingChange,
+    LayoutChange,
+    Loadable,
     SizeChange,
     TableChange,
     TableRow,
@@ -33,7 +39,45 @@ def diff_of(new: Measured, base: Measured) -> Diff:
         tables=tuple(_tables(new, base)),
         identical=identical,
         contents=() if identical else _contents(new, base, ledger),
+        memory=tuple(_memory(new, base)),
+        layouts=tuple(_layouts(new.pte, base.pte)),
+        findings=tuple(_findings(new.loadable, base.loadable)),
     )
+
+
+def _memory(new: Measured, base: Measured) -> Iterator[SizeChange]:
+    """Yield the file and what it takes once it is loaded, over all methods."""
+    yield _change("file", "file", base.pte.size, new.pte.size)
+    for label, kind, part in MEMORY:
+        before, after = (sum(map(part, side.memory)) for side in (base, new))
+        yield _change(label, kind, before, after)
+
+
+def _layouts(new: PteFile, base: PteFile) -> list[LayoutChange]:
+    """Operators of both files that work on other types, storages or packings, pair by pair in the order of spelling."""
+    after, before = layouts(new), layouts(base)
+    changes = [
+        LayoutChange(place=place, operator=operator, before=was, after=now, calls=min(lost, gained))
+        for place, operator in after.keys() & before.keys()
+        for (was, lost), (now, gained) in zip(
+            sorted((before[place, operator] - after[place, operator]).items()),
+            sorted((after[place, operator] - before[place, operator]).items()),
+            strict=False,
+        )
+    ]
+    return sorted(changes, key=lambda c: (-c.calls, c.place, c.operator, c.before))
+
+
+def _findings(new: Loadable, base: Loadable) -> list[FindingChange]:
+    """Reasons that one file has at more places than the other, failures first."""
+    after, before = (Counter((f.effect, f.name, f.code) for f in side.findings) for side in (new, base))
+    changes = [
+        FindingChange(effect=effect, name=name, code=code, before=before[key], after=after[key])
+        for key in {**after, **before}
+        for effect, name, code in [key]
+        if before[key] != after[key]
+    ]
+    return sorted(changes, key=lambda c: (EFFECTS.index(c.effect), c.code, c.name))
 
 
 def _contents(new: Measured, base: Measured, sizes: tuple[SizeChange, ...]) -> tuple[ContentChange, ...]:
@@ -75,19 +119,42 @@ def _totals(pte: PteFile) -> dict[tuple[str, str], int]:
 
 def _operators(new: Delegation, base: Delegation) -> list[CountChange]:
     """Operators whose number of calls differs, on Vulkan and on the CPU."""
-    cpu = ({name: op.count for name, op in side.cpu.items()} for side in (new, base))
-    changes = (*_counts("vulkan", new.vulkan, base.vulkan), *_counts("cpu", *cpu))
+    now, was = ({name: op.count for name, op in side.cpu.items()} for side in (new, base))
+    on_vulkan, on_cpu = _by_packet(new.vulkan, base.vulkan), _by_packet(now, was)
+    moved = {packet for packet, more in on_vulkan.items() if more * on_cpu.get(packet, 0) < 0}
+    changes = (*_counts("vulkan", new.vulkan, base.vulkan, moved), *_counts("cpu", now, was, moved))
     return sorted(changes, key=lambda c: (-abs(c.after - c.before), c.place, c.operator))
 
 
+def _by_packet(new: Mapping[str, int], base: Mapping[str, int]) -> Mapping[str, int]:
+    """Return how many calls more there are by name, whatever the overload; the runtime's own primitives have none."""
+    more = Counter[str]()
+    for counts, sign in ((new, 1), (base, -1)):
+        for name, calls in counts.items():
+            more[packet_of(name)] += sign * calls
+    more.pop("", None)
+    return more
+
+
 def _counts(
-    place: Literal["vulkan", "cpu"], new: Mapping[str, int], base: Mapping[str, int]
+    place: Literal["vulkan", "cpu"],
+    new: Mapping[str, int],
+    base: Mapping[str, int],
+    moved: AbstractSet[str],
 ) -> Iterator[CountChange]:
     """Yield the operators of one place whose counts differ."""
     for name in {**new, **base}:
         before, after = base.get(name, 0), new.get(name, 0)
         if before != after:
-            yield CountChange(operator=name, place=place, before=before, after=after)
+            what = "moved" if packet_of(name) in moved else _what(before, after)
+            yield CountChange(operator=name, place=place, before=before, after=after, what=what)
+
+
+def _what(before: int, after: int) -> Literal["appeared", "vanished", "more", "fewer"]:
+    """Return what became of an operator in one place."""
+    if before and after:
+        return "more" if after > before else "fewer"
+    return "appeared" if after else "vanished"
 
 
 def _tables(new: Measured, base: Measured) -> list[TableChange]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vkfuse.lint.findings import Finding
+from vkfuse.lint.findings import Finding, FindingEffect
 from vkfuse.measure.ledger import LedgerEntry
+from vkfuse.measure.memory import MethodMemory
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
 
@@ -198,10 +199,36 @@ class SizeChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountChange:
-    """Calls of an operator before and after, on the CPU or on Vulkan."""
+    """Calls of an operator before and after, on the CPU or on Vulkan.
+
+    It `moved` where the other place has as many fewer or more calls of the same name, whatever the overload.
+    """
 
     operator: str
     place: Literal["vulkan", "cpu"]
+    before: int
+    after: int
+    what: Literal["appeared", "vanished", "moved", "more", "fewer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutChange:
+    """Calls of an operator whose element types, storage or packing differ: `calls` of them, described before and after."""
+
+    operator: str
+    place: Literal["vulkan", "cpu"]
+    before: str
+    after: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingChange:
+    """A reason why a runtime fails, is wrong or needs something, at so many places before and after."""
+
+    effect: FindingEffect
+    name: str
+    code: str
     before: int
     after: int
 
@@ -233,7 +260,7 @@ class ContentChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    """The output against the baseline file: only what changed, the largest change first.
+    """The output against the baseline file: only what changed, the largest change first; `memory` is all of it.
 
     Every byte that differs stands under a label in `ledger`, by its size, or in `contents`.
     """
@@ -244,6 +271,9 @@ class Diff:
     tables: tuple[TableChange, ...]
     identical: bool
     contents: tuple[ContentChange, ...] = ()
+    memory: tuple[SizeChange, ...] = ()
+    layouts: tuple[LayoutChange, ...] = ()
+    findings: tuple[FindingChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,5 +295,6 @@ class Report:
     cost: Cost | None = None
     checks: tuple[Check, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
+    memory: tuple[MethodMemory, ...] = ()
     diff: Diff | None = None
     notes: tuple[str, ...] = ()

@@ -1,9 +1,10 @@
 """A report as titled tables, in reading order; the renderers only lay them out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from vkfuse.lint.findings import Finding
+from vkfuse.lint.findings import EFFECTS, Finding
+from vkfuse.measure.memory import MEMORY
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import (
     Cell,
@@ -146,7 +147,7 @@ def _findings(report: Report) -> Section:
 
 def _severity(finding: Finding) -> int:
     """Failures first, notes last."""
-    return ("fails", "wrong", "note").index(finding.effect)
+    return EFFECTS.index(finding.effect)
 
 
 def _some(places: Iterable[object]) -> str:
@@ -188,15 +189,53 @@ def _repairs(report: Report) -> Section:
     return listing("Repairs", (Column("Repair"), name("In"), name("Where"), name("Why")), rows)
 
 
+def _memory(report: Report) -> Section:
+    """Show what a file takes on disk and once it is loaded, side by side with the one before."""
+    if report.diff is not None:
+        return listing("On disk and at run time", _SIZES, map(_change, report.diff.memory))
+    file = () if report.output is None or not report.memory else (("file", report.output.bytes),)
+    parts = ((label, sum(map(part, report.memory))) for label, _, part in MEMORY)
+    rows = (*file, *((label, amount) for label, amount in parts if amount))
+    return listing("On disk and at run time", (name("What"), size("Size")), rows)
+
+
+_SIZES: Final = (name("What"), size("Before"), size("After"), change("Change"), percentage("%"))
+_SMALL: Final = 1e-3  # of the larger file: changes of labels below it are one row
+
+
 def _changes(report: Report) -> Section:
-    """Show labels whose bytes differ from the file before."""
-    columns = (name("Label"), size("Before"), size("After"), change("Change"), percentage("%"))
-    rows = map(_change, report.diff.ledger if report.diff is not None else ())
-    return listing("Changed bytes", columns, rows, "label", "Change")
+    """Show labels whose bytes differ from the file before, the smallest changes as one row."""
+    columns = (name("Label"), *_SIZES[1:])
+    changes = report.diff.ledger if report.diff is not None else ()
+    total = report.diff.total if report.diff is not None else None
+    least = _SMALL * max(total.before or 0, total.after or 0) if total is not None else 0
+    others = [of for of in changes if abs(of.delta) < least]
+    if len(others) < _FEW:
+        others = []
+    rows = [_change(of) for of in changes if of not in others]
+    return listing("Changed bytes", columns, [*rows, *_others(others)], "label", "Change")
+
+
+_FEW: Final = 2  # rows that need no summing up
+
+
+def _others(changes: list[SizeChange]) -> Iterator[tuple[Cell, ...]]:
+    """Yield the sum of small changes."""
+    if changes:
+        before, after = (
+            sum(size or 0 for size in sizes) for sizes in zip(*map(_sizes, changes), strict=True)
+        )
+        relative = 100 * (after - before) / before if before else None
+        yield f"[{len(changes)} others]", before, after, after - before, relative
+
+
+def _sizes(of: SizeChange) -> tuple[int | None, int | None]:
+    return of.before, of.after
 
 
 def _change(of: SizeChange) -> tuple[Cell, ...]:
-    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else of.percent
+    relative = of.percent if of.before or of.after else 0.0
+    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else relative
 
 
 def _content_changes(report: Report) -> Section:
@@ -209,10 +248,26 @@ def _content_changes(report: Report) -> Section:
 
 def _operator_changes(report: Report) -> Section:
     """Show operators whose number of calls differs."""
-    columns = (name("Operator"), Column("On"), count("Before"), count("After"))
+    columns = (name("Operator"), Column("On"), count("Before"), count("After"), Column("What"))
     changes = report.diff.operators if report.diff is not None else ()
-    rows = ((c.operator, c.place, c.before, c.after) for c in changes)
+    rows = ((c.operator, c.place, c.before, c.after, c.what) for c in changes)
     return listing("Changed operators", columns, rows, "operator")
+
+
+def _layout_changes(report: Report) -> Section:
+    """Show operators that work on other types, storages or packings than before."""
+    columns = (name("Operator"), Column("On"), count("Calls"), name("Before"), name("After"))
+    changes = report.diff.layouts if report.diff is not None else ()
+    rows = ((c.operator, c.place, c.calls, c.before, c.after) for c in changes)
+    return listing("Changed types and packing", columns, rows, "change")
+
+
+def _finding_changes(report: Report) -> Section:
+    """Show what the runtime newly fails on, gets wrong or needs, and what it no longer does."""
+    columns = (Column("Effect"), name("Name"), name("Why"), count("Before"), count("After"))
+    changes = report.diff.findings if report.diff is not None else ()
+    rows = ((c.effect, c.name, c.code, c.before, c.after) for c in changes)
+    return listing("Changed loadability", columns, rows, "change")
 
 
 def _table_changes(report: Report) -> Section:
@@ -243,16 +298,19 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     summary,
     _methods,
     _findings,
+    _finding_changes,
+    _memory,
+    _changes,
+    _content_changes,
+    _table_changes,
+    _operator_changes,
+    _layout_changes,
     _tables,
     _refusals,
     _lookups,
     _shaders,
     _cpu,
     _repairs,
-    _changes,
-    _content_changes,
-    _operator_changes,
-    _table_changes,
     _ledger,
     _notes,
 )

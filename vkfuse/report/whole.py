@@ -23,6 +23,7 @@ def report_of(after: Measured, before: Measured | None, runtime: str, *, path: s
         lookups=after.lookups,
         shaders=after.shaders,
         ledger=after.ledger,
+        memory=after.memory,
         diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),
     )

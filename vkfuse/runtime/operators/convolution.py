@@ -1,12 +1,12 @@
 """Convolutions: pointwise, depthwise, by matrix product, direct and transposed, in two dimensions and in one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
-from vkfuse.runtime.packing import copied, float_matrix, float_matrix_storage
+from vkfuse.runtime.packing import copied, fills, float_matrix, float_matrix_storage, in_tiles
 from vkfuse.runtime.record import Operator
 from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, type_name
 
@@ -115,8 +115,8 @@ def _two_dimensions(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]
     elif transposed:
         yield from _direct(ops, "conv_transpose2d", weight, out)
     elif weight.dims[2:] == (1, 1):
-        yield from float_matrix(weight, float_matrix_storage(ops.device, *weight.dims[:2]))
-        yield from _bias(weight, "texture2d")
+        yield from float_matrix(weight, float_matrix_storage(ops.device, *weight.dims[:2]), rank=2)
+        yield from _bias(weight, weight.dims[0], "texture2d")
         yield f"conv2d_pw_tiled_{dtype(out)}"
     elif groups == 1 and ops.integers("dilation") == (1, 1) and weight.dims[0] >= _LEAST_CHANNELS_BY_PRODUCT:
         yield from _by_product(ops, weight, out)
@@ -130,7 +130,7 @@ def _depthwise(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
     if stride is None or dilation is None or len(stride) != len(dilation):
         return
     yield from _prepacked("conv2d_dw_prepack_weights", weight)
-    yield from _bias(weight, "texture2d")
+    yield from _bias(weight, weight.dims[0], "texture2d")
     unlike = "" if stride == dilation else "_sned"
     tile = next((f"_output_tile_{n}x{n}" for n in _TILED if weight.dims[2:] == (n, n)), "")
     yield f"conv2d_dw{unlike}{tile}{_clamp(ops)}_{dtype(out)}"
@@ -139,7 +139,7 @@ def _depthwise(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
 def _direct(ops: Operands, operator: str, weight: Tensor, out: Tensor) -> Iterator[str]:
     """get_conv2d_shader."""
     yield from _prepacked(f"{operator}_prepack_weights", weight)
-    yield from _bias(weight, "texture2d")
+    yield from _bias(weight, out.dims[1], "texture2d")
     yield f"{operator}{_clamp(ops)}_{dtype(out)}"
 
 
@@ -147,9 +147,9 @@ def _by_product(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
     """Conv2dGemm.cpp: the image as a matrix in tiles of rows; left out where a tile is no two-dimensional texture."""
     kind = type_name(weight.dtype)
     yield f"pack_conv2d_gemm_weight_texture2d_{kind}_{kind}"
-    yield f"no_op_{kind}_texture2d"
-    yield from _bias(weight, "texture2d")
     depth = weight.dims[2] * weight.dims[3] * (-(-weight.dims[1] // 4) * 4)
+    yield fills(weight, kind, "texture2d", in_tiles((weight.dims[0], depth)) * weight.dtype.bytes)
+    yield from _bias(weight, weight.dims[0], "texture2d")
     height, width = out.dims[2:]
     row_bytes = width * depth * out.dtype.bytes
     rows = min(max(_SCRATCH_BYTES // row_bytes, 1), height) if row_bytes else 0
@@ -162,16 +162,16 @@ def _one_dimension(ops: Operands, source: Tensor, weight: Tensor, out: Tensor) -
     """Conv: by the layout, which the partitioner chooses by kind: packed by height, or by channels."""
     place = storage(out)
     if source.layout is CHANNELS:
-        yield from copied(weight, place)
-        yield from _bias(weight, "texture3d")
+        yield from copied(weight, place, axis=-3)
+        yield from _bias(weight, weight.dims[0], "texture3d", axis=-3)
         yield f"conv1d{_clamp(ops)}_{dtype(out)}"
     elif source.layout is HEIGHT and weight.dims[2] == 1:
         packed = float_matrix_storage(ops.device, *weight.dims[:2])
-        yield from float_matrix(weight, packed)
+        yield from float_matrix(weight, packed, rank=2)
         yield from copied(ops.tensor("bias"), place)
         yield f"conv1d_pw{_biased(ops)}_{place}_{packed}_{dtype(out)}"
     elif source.layout is HEIGHT and weight.dims[:2] == (ops.integer("groups"), 1):
-        yield from copied(weight, place)
+        yield from copied(weight, place, axis=-3)
         yield from copied(ops.tensor("bias"), place)
         yield f"conv1d_dw{_biased(ops)}_{place}_{dtype(out)}"
 
@@ -180,13 +180,16 @@ def _prepacked(shader: str, weight: Tensor) -> Iterator[str]:
     """Yield the names of a weight in a texture."""
     kind = type_name(weight.dtype)
     yield f"{shader}_{kind}_{kind}"
-    yield f"no_op_{kind}_texture2d"
+    fours = in_tiles((weight.dims[2] * weight.dims[3], *weight.dims[:2]))
+    depthwise = -(-weight.dims[0] // 4) * 4 * weight.dims[2] * weight.dims[3]
+    values = depthwise if weight.dims[1] == 1 else fours
+    yield fills(weight, kind, "texture2d", values * weight.dtype.bytes)
 
 
-def _bias(weight: Tensor, into: str) -> Iterator[str]:
+def _bias(weight: Tensor, channels: int, into: str, axis: int = -1) -> Iterator[str]:
     """prepack_biases: in the weight's type; zeros where there is none."""
     if weight.dtype in FLOATS:
-        yield from copied(weight, into)
+        yield from copied(replace(weight, dims=(channels,)), into, axis=axis)
 
 
 def _biased(ops: Operands) -> str:

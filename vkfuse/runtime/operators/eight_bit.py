@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vkfuse.runtime.operands import Operands
-from vkfuse.runtime.packing import copied, eight_bit_matrix_storage, packed
+from vkfuse.runtime.packing import copied, eight_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator
 from vkfuse.runtime.spelling import PACKED_INT8, dtype, storage, stored
 
@@ -52,7 +52,8 @@ def linear(operator: str) -> Namer:
     def names(ops: Operands) -> Iterator[str]:
         weight, scales = ops.tensor("weight"), ops.tensor("scales")
         if weight and scales and len(weight.dims) == _MATRIX:
-            yield from packed("pack_q8_linear_weight", eight_bit_matrix_storage(ops.device, weight))
+            texels = eight_bit_texels(weight)
+            yield from packed("pack_q8_linear_weight", weight, texels, ops.device.texels(*texels))
             for name in ("weight_sums", "scales", "bias"):
                 yield from copied(ops.tensor(name), "buffer")
             yield f"{operator}_{dtype(scales)}"
@@ -74,7 +75,8 @@ def by_matrix_product(ops: Operands) -> Iterator[str]:
     """Q8taConv2dIm2Col.cpp: the image as a matrix, then a pointwise convolution."""
     weight = ops.tensor("weight")
     if weight and len(weight.dims) == _MATRIX:
-        yield from packed("pack_q8_linear_weight", eight_bit_matrix_storage(ops.device, weight))
+        texels = eight_bit_texels(weight)
+        yield from packed("pack_q8_linear_weight", weight, texels, ops.device.texels(*texels))
         yield "q8ta_im2col"
         yield from _convolved(ops, "q8ta_conv2d_pw")
 
@@ -83,17 +85,13 @@ def direct(operator: str) -> Namer:
     """Q8taConv2d.cpp, Q8taConv2dTransposed.cpp."""
 
     def names(ops: Operands) -> Iterator[str]:
-        kernel, number, source, out = (
-            ops.integers("kernel_size"),
-            ops.integer("groups"),
-            ops.tensor("input"),
-            ops.out,
-        )
-        if kernel and len(kernel) == _MATRIX and number and source and out:
+        kernel, number = ops.integers("kernel_size"), ops.integer("groups")
+        weight, source, out = ops.tensor("weight"), ops.tensor("input"), ops.out
+        if kernel and len(kernel) == _MATRIX and number and weight and source and out:
             height, width = kernel
-            columns = width * -(-out.size(-3) // 4)
-            place = ops.device.texels(columns, height * -(-(source.size(-3) // number) // 4))
-            yield from packed("pack_q8_conv2d_weights", place)
+            rows = height * -(-(source.size(-3) // number) // 4)
+            texels = (width * -(-out.size(-3) // 4), rows)
+            yield from packed("pack_q8_conv2d_weights", weight, texels, ops.device.texels(*texels))
             yield from _convolved(ops, operator)
 
     return names
@@ -101,10 +99,10 @@ def direct(operator: str) -> Namer:
 
 def pointwise(ops: Operands) -> Iterator[str]:
     """Q8taConv2dPW.cpp."""
-    source, out = ops.tensor("input"), ops.out
-    if source and out:
-        place = ops.device.texels(-(-out.size(-3) // 4), -(-source.size(-3) // 4))
-        yield from packed("pack_q8_conv2d_weights", place)
+    weight, source, out = ops.tensor("weight"), ops.tensor("input"), ops.out
+    if weight and source and out:
+        texels = (-(-out.size(-3) // 4), -(-source.size(-3) // 4))
+        yield from packed("pack_q8_conv2d_weights", weight, texels, ops.device.texels(*texels))
         yield from _convolved(ops, "q8ta_conv2d_pw")
 
 
@@ -113,8 +111,8 @@ def depthwise(ops: Operands) -> Iterator[str]:
     weight = ops.tensor("weight")
     if weight and len(weight.dims) == _KERNELS:
         height, width, channels = weight.dims
-        place = ops.device.texels(-(-channels // 4), height * -(-width // 4))
-        yield from packed("pack_q8_conv2d_dw_weights", place)
+        texels = (-(-channels // 4), height * -(-width // 4))
+        yield from packed("pack_q8_conv2d_dw_weights", weight, texels, ops.device.texels(*texels))
         yield from _convolved(ops, "q8ta_conv2d_dw")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
-from vkfuse.runtime.packing import copied, eight_bit_matrix_storage, four_bit_texels, packed
+from vkfuse.runtime.packing import copied, eight_bit_texels, fills, four_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator, TableArguments
 from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple, one_matrix
 from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
@@ -54,10 +54,11 @@ def row_sums_fit(ops: Operands) -> Iterator[Objection]:
 
 def four_bit(ops: Operands) -> Iterator[str]:
     """Q4gswLinear.cpp: one shader for many rows, one for a single row, both made at load."""
-    source, scales, out = ops.tensor("input"), ops.tensor("scales"), ops.out
+    source, scales, weight, out = ops.tensor("input"), ops.tensor("scales"), ops.tensor("weight"), ops.out
     if not (source and scales and out and out.dims):
         return
-    yield from packed("pack_q4_linear_weight__w_4x8_nc", "buffer")
+    if weight and len(weight.dims) == _MATRIX:
+        yield from packed("pack_q4_linear_weight__w_4x8_nc", weight, four_bit_texels(weight), "buffer")
     yield from copied(scales, "buffer", source.dtype)
     yield from copied(ops.tensor("bias"), "buffer")
     way = "" if source.dtype is VkDataType.FLOAT32 else "tin__"
@@ -83,7 +84,7 @@ def four_bit_quantized_input(ops: Operands) -> Iterator[str]:
     if not (source and weight and out and group and way and len(weight.dims) == _MATRIX):
         return
     place = ops.device.texels(*four_bit_texels(weight))
-    yield from packed("pack_q4_linear_weight", place)
+    yield from packed("pack_q4_linear_weight", weight, four_bit_texels(weight), place)
     for name in ("weight_sums", "scales", "bias"):
         yield from copied(ops.tensor(name), "buffer")
     for name in ("input_scales", "input_zeros"):
@@ -113,8 +114,8 @@ def eight_bit(ops: Operands) -> Iterator[str]:
     """QuantizedLinear.cpp, linear_q8csw: a float input."""
     weight, out = ops.tensor("weight"), ops.out
     if weight and out and len(weight.dims) == _MATRIX:
-        place = eight_bit_matrix_storage(ops.device, weight)
-        yield from packed("pack_q8_linear_weight", place)
+        place = ops.device.texels(*eight_bit_texels(weight))
+        yield from packed("pack_q8_linear_weight", weight, eight_bit_texels(weight), place)
         for name in ("scales", "bias"):
             yield from copied(ops.tensor(name), "buffer")
         yield f"linear_q8csw_tiled_{storage(out)}_{place}_{dtype(out)}"
@@ -124,8 +125,8 @@ def eight_bit_quantized_input(ops: Operands) -> Iterator[str]:
     """QuantizedLinear.cpp, linear_q8ta_q8csw, on a device with integer dot products: one scale for the input."""
     source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
     if source and weight and out and len(weight.dims) == _MATRIX:
-        place = eight_bit_matrix_storage(ops.device, weight)
-        yield from packed("pack_q8_linear_weight", place)
+        place = ops.device.texels(*eight_bit_texels(weight))
+        yield from packed("pack_q8_linear_weight", weight, eight_bit_texels(weight), place)
         for name in ("weight_sums", "scales", "bias"):
             yield from copied(ops.tensor(name), "buffer")
         yield f"quantize_and_pack_4h4w_per_tensor_buffer_{stored(source)}"
@@ -170,7 +171,7 @@ def _in_tiles(
     place = "buffer"
     if bits == 4:
         yield "pack_int4_linear_weight_transposed_interleaved_buffer"
-        yield "no_op_uint8_buffer"
+        yield fills(weight, "uint8", "buffer", channels * columns)
     else:
         place = ops.device.texels(channels // 4, columns)
         yield from copied(weight, place)

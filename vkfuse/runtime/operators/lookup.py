@@ -108,7 +108,8 @@ def embedding_q4gsw(ops: Operands) -> Iterator[str]:
         return
     yield from copied(scales, "buffer")
     if ops.flag("is_linear_weight"):
-        yield from packed("pack_q4_linear_weight", ops.device.texels(*four_bit_texels(weight)))
+        texels = four_bit_texels(weight)
+        yield from packed("pack_q4_linear_weight", weight, texels, ops.device.texels(*texels))
     else:
         yield from copied(weight, "buffer")
     yield name

@@ -6,7 +6,7 @@ from typing import Final
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Symbol, Tensor
-from vkfuse.runtime.packing import copied
+from vkfuse.runtime.packing import copied, fills, on_device, packed_axis
 from vkfuse.runtime.record import Namer, Operator
 from vkfuse.runtime.spelling import (
     FLOATS,
@@ -166,12 +166,14 @@ def split(ops: Operands) -> Iterator[str]:
 
 def prepack(ops: Operands) -> Iterator[str]:
     """Staging.cpp, prepack_op: a constant into a tensor."""
-    if ops.out is None:
+    constant, out = ops.tensor("constant"), ops.out
+    if constant is None or out is None:
         return
-    if ops.out.layout in PACKED_INT8:
-        yield from ("nchw_to_int8x4_buffer", "no_op_int32_buffer")
+    if out.layout in PACKED_INT8:
+        yield "nchw_to_int8x4_buffer"
+        yield fills(constant, "int32", "buffer", on_device(constant.dims, 1, "buffer"))
     else:
-        yield from copied(ops.tensor("constant"), storage(ops.out), ops.out.dtype)
+        yield from copied(constant, storage(out), out.dtype, packed_axis(out))
 
 
 OPERATORS: Final = (
