@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = [
     *(ROOT / "vkfuse" / "rewrite").rglob("*.py"),
+    *(ROOT / "vkfuse" / "tables").rglob("*.py"),
 ]
 SECTIONS = {
     "code": ("Why not better", "Repairs"),
@@ -32,7 +33,7 @@ def _used(pattern: str) -> set[str]:
         ("code", r'code="([a-z0-9-]+)"', set()),
         (
             "how",
-            r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|layout))"[:,)]',
+            r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|layout|found))"[:,)]',
             {"constants-folded"},
         ),
     ],

@@ -46,7 +46,7 @@ def tables(draw, bits=4):
     return kind, group, _table(integers, scales, kind)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(tables())
 def test_every_4_bit_grid_is_had_back(drawn):
     """Floats of any group size, type, sign and type of scale come back bit for bit from a pack made of what was found."""
