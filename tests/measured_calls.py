@@ -58,6 +58,13 @@ def _where(condition, result):
     return "aten.where.self", {"condition": condition, "self": result, "other": result}, result
 
 
+def _bytes(source, outputs):
+    weight = replace(_t(outputs, source.dims[-1]), dtype=VkDataType.INT8, constant=True)
+    scales = replace(_t(outputs), constant=True)
+    out = replace(source, dims=(*source.dims[:-1], outputs))
+    return "et_vk.linear_q8csw.default", {"input": source, "weight": weight, "scales": scales}, out
+
+
 def _lookup(layout, storages=TEXTURE):
     out = _t(1, 8, 64, layout=layout, storages=storages)
     return "aten.embedding.default", {"weight": _t(20000, 64), "indices": _t(1, 8, layout=layout)}, out
@@ -114,6 +121,13 @@ CALLS = [
     (_lookup(HEIGHT), "rows-across-texels"),
     (_lookup(WIDTH), ""),
     (_lookup(HEIGHT, BUFFER), ""),
+    (_bytes(_t(5, 64), 64), ""),
+    (_bytes(_t(1, 5, 64, storages=BUFFER), 64), ""),
+    (_bytes(_t(5, 64), 61), ""),
+    (_bytes(_t(5, 64, storages=BUFFER), 61), "rows-not-multiple-of-4"),
+    (_bytes(_t(5, 64, storages=BUFFER), 62), "rows-not-multiple-of-4"),
+    (_bytes(_t(2, 5, 64), 64), "linear-input-batched"),
+    (_bytes(_t(5, 6), 64), "columns-not-multiple-of-4"),
 ]
 
 

@@ -24,11 +24,10 @@ def quantize(module: nn.Module, kind: type[nn.Module], *, group: int | None = 32
     return module
 
 
-def quantize_dynamic(module: nn.Module, *, group: int = 32) -> nn.Module:
-    """`module` with 4-bit linears on dynamically quantized int8 activations (8da4w)."""
-    config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=PerGroup(group)
-    )
+def quantize_dynamic(module: nn.Module, *, group: int | None = 32, bits: Any = torch.int4) -> nn.Module:
+    """`module` with linears on dynamically quantized int8 activations; 8da4w unless said."""
+    granularity = PerAxis(0) if group is None else PerGroup(group)
+    config = Int8DynamicActivationIntxWeightConfig(weight_dtype=bits, weight_granularity=granularity)
     quantize_(module, config, lambda part, _name: isinstance(part, nn.Linear))
     return module
 
@@ -144,9 +143,9 @@ def linear(*shape: int, outputs: int = 64, dynamic: Any = None, **config: Any) -
     )
 
 
-def dynamic_linear(*shape: int, dynamic: Any = None) -> Build:
-    """A linear with 4-bit weights and dynamic int8 activations on an activation of `shape`."""
-    return lambda: export(quantize_dynamic(Linear(shape[-1])), torch.randn(shape), dynamic=dynamic)
+def dynamic_linear(*shape: int, dynamic: Any = None, **config: Any) -> Build:
+    """A linear with 4-bit weights, or others, and dynamic int8 activations on an activation of `shape`."""
+    return lambda: export(quantize_dynamic(Linear(shape[-1]), **config), torch.randn(shape), dynamic=dynamic)
 
 
 def dequantized(

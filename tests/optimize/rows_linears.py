@@ -32,6 +32,10 @@ def _fused(*how: str) -> tuple[Table, ...]:
     return (Table(how=how),)
 
 
+def _bytes(*how: str) -> tuple[Table, ...]:
+    return (Table(rung="q8", how=how, reason="more-than-4-bits"),)
+
+
 def _folded(reason: str) -> tuple[Table, ...]:
     return (Table(rung="folded", reason=reason),)
 
@@ -87,13 +91,13 @@ LINEARS = (
     Row(
         name="asymmetric linear",
         build=linear(2, 5, 128, mapping_type=ASYMMETRIC),
-        tables=_folded("asymmetric"),
+        tables=_folded("scales-by-group"),
         bound=SUMS,
     ),
     Row(
-        name="8-bit linear",
+        name="8-bit linear in groups",
         build=linear(2, 5, 128, weight_dtype=torch.int8),
-        tables=_folded("more-than-4-bits"),
+        tables=_folded("scales-by-group"),
         bound=SUMS,
     ),
     Row(name="no rows", build=linear(0, 64), tables=_folded("no-rows")),
@@ -129,6 +133,50 @@ LINEARS = (
             lambda m, x: torch.addmm(torch.ones(64), x, m.floats().t()), lambda: torch.randn(5, 64)
         ),
         bound=SUMS,
+    ),
+)
+
+BYTES = (
+    *(
+        Row(
+            name=f"8-bit linear on {list(shape)}",
+            build=linear(*shape, weight_dtype=torch.int8, group=None),
+            tables=_bytes(*(() if len(shape) == 2 else FLAT)),
+            bound=SUMS,
+        )
+        for shape in ((32, 128), (2, 16, 128), (2, 3, 16, 36), (1, 128), (128,))
+    ),
+    Row(
+        name="8-bit linear, dynamic",
+        build=linear(2, 16, 128, dynamic=BOTH, weight_dtype=torch.int8, group=None),
+        tables=_bytes(*FLAT),
+        bound=SUMS,
+        lengths=DYNAMIC,
+    ),
+    Row(
+        name="8-bit linear, 61 outputs",
+        build=linear(5, 128, outputs=61, weight_dtype=torch.int8, group=None),
+        tables=_bytes("rows-padded"),
+        bound=SUMS,
+    ),
+    Row(
+        name="6-bit linear",
+        build=linear(5, 128, weight_dtype=torch.int6, group=None),
+        tables=_bytes(),
+        bound=SUMS,
+    ),
+    Row(
+        name="asymmetric linear, one scale a row",
+        build=linear(5, 128, mapping_type=ASYMMETRIC, group=None),
+        tables=(Table(rung="q8", how=("zero-points-folded",), reason="asymmetric"),),
+        bound=SUMS,
+    ),
+    Row(
+        name="8-bit weights on dynamic 8-bit activations",
+        build=dynamic_linear(2, 5, 128, bits=torch.int8, group=None),
+        tables=_bytes(*FLAT),
+        bound=ROUNDED,
+        repairs=("affine-decomposed",),
     ),
 )
 
@@ -333,4 +381,4 @@ FLOAT_HEAD = Row(
     bound=SUMS,
 )
 
-ROWS = (*LINEARS, *DYNAMIC_ACTIVATIONS, *OTHER_FLOWS, *TIED, FLOAT_HEAD)
+ROWS = (*LINEARS, *BYTES, *DYNAMIC_ACTIVATIONS, *OTHER_FLOWS, *TIED, FLOAT_HEAD)

@@ -325,6 +325,13 @@ def linear_int4(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int4(x, out, bias)
 
 
+@_kind(
+    FLOATS, out=_if(lambda v: _last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)), bias=(False, True)
+)
+def linear_int8(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
+    return c.linear_int8(x, out, bias)
+
+
 @_kind(FLOATS, out=_if(lambda v: v.rank >= 2 and _last_static(v), (1, 3, 4, 5, 17)))
 def matmul(c: Any, x: Tensor, *, out: int) -> Tensor:
     return x @ c.new((x.shape[-1], out), x, 1 / math.sqrt(x.shape[-1]))

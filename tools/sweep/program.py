@@ -19,7 +19,7 @@ from kinds import KINDS
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
-from torchao.quantization.granularity import PerGroup
+from torchao.quantization.granularity import PerAxis, PerGroup
 
 Spec = Mapping[str, Any]
 _NOISE = {torch.float32: 1e-6, torch.float16: 1e-3}
@@ -63,18 +63,28 @@ class Feed:
         """A lookup in a 4-bit table."""
         if ids.is_meta:
             return torch.empty((*ids.shape, columns), dtype=dtype, device="meta")
-        return self._next(lambda: self._int4(nn.Embedding(rows, columns, dtype=dtype), group))(ids)
+        return self._next(
+            lambda: self._quantized(nn.Embedding(rows, columns, dtype=dtype), torch.int4, PerGroup(group))
+        )(ids)
 
     def linear_int4(self, x: Tensor, out: int, bias: bool) -> Tensor:
         """A linear on a 4-bit weight."""
+        return self._linear(x, out, bias, torch.int4, PerGroup(32))
+
+    def linear_int8(self, x: Tensor, out: int, bias: bool) -> Tensor:
+        """A linear on an 8-bit weight with a scale for each output."""
+        return self._linear(x, out, bias, torch.int8, PerAxis(0))
+
+    def _linear(self, x: Tensor, out: int, bias: bool, bits: torch.dtype, scales: Any) -> Tensor:
         if x.is_meta:
             return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")
-        return self._next(lambda: self._int4(nn.Linear(x.shape[-1], out, bias, dtype=x.dtype), 32))(x)
+        layer = nn.Linear(x.shape[-1], out, bias, dtype=x.dtype)
+        return self._next(lambda: self._quantized(layer, bits, scales))(x)
 
-    def _int4(self, module: nn.Module, group: int) -> nn.Module:
+    def _quantized(self, module: nn.Module, bits: torch.dtype, scales: Any) -> nn.Module:
         for parameter in module.parameters():
             parameter.data.normal_(0, 0.5, generator=self._store.generator)
-        config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(group))
+        config = IntxWeightOnlyConfig(weight_dtype=bits, granularity=scales)
         quantize_(module, config, lambda part, _name: isinstance(part, nn.Embedding | nn.Linear))
         return module
 

@@ -48,11 +48,16 @@ def adjusted_upstream(
 
 
 def _entries() -> dict[Any, Any]:
-    """Registry entries: 4-bit matmuls take their own packed weights, float lookups keep the order of their columns."""
+    """Registry entries: quantized matmuls take their own weights, float lookups keep the order of their columns."""
     registry, edge = vulkan_registry.vulkan_supported_ops, edge_ops.edge
-    lookup = edge.aten.embedding.default
-    matmuls = (edge.et_vk.linear_q4gsw.default, edge.et_vk.linear_dq8ca_q4gsw.default)
-    return {lookup: _lookup(registry[lookup]), **{op: _any_dtype(registry[op]) for op in matmuls}}
+    lookup, matmul = edge.aten.embedding.default, edge.et_vk.linear_q4gsw.default
+    like_it = (matmul, edge.et_vk.linear_q8csw.default)  # executorch 1.5 has no entry of the latter
+    dynamic = edge.et_vk.linear_dq8ca_q4gsw.default
+    return {
+        lookup: _lookup(registry[lookup]),
+        **dict.fromkeys(like_it, _any_dtype(registry[matmul])),
+        dynamic: _any_dtype(registry[dynamic]),
+    }
 
 
 def _any_dtype(features: Any) -> Any:

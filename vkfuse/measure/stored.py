@@ -76,7 +76,7 @@ def _stored(read: TableRead) -> Stored | None:
         return None
     if not read.reader.scales:
         return as_stored(read, weight) if read.reader.consumer == "gather" else None
-    return _packed(read, weight)
+    return _packed(read, weight) if read.reader.bits else _by_row(read, weight)
 
 
 def as_stored(read: TableRead, weight: Numbers) -> Stored:
@@ -116,6 +116,38 @@ def _packed(read: TableRead, weight: Numbers) -> Stored | None:
         raw=False,
         kind=ScalarType.FLOAT,
         within=by_scales(scales.kind, _MOST_PACKED),
+        weight=read.weight,
+        scales=read.scales,
+    )
+
+
+def _by_row(read: TableRead, weight: Numbers) -> Stored | None:
+    """Return the float rows of a table of whole bytes with one scale a row."""
+    scales = None if read.scales is None else values_of(read.scales)
+    rows, columns = weight.shape
+    if (
+        scales is None
+        or len(scales.shape) != 1
+        or scales.shape[0] < rows
+        or weight.kind is not ScalarType.CHAR
+    ):
+        return None
+
+    def rebuilt(low: int, high: int) -> Array:
+        by_row = scales.rows(low, min(high, rows)).astype(np.float32)[:, None]
+        scaled: Array = weight.rows(low, high).astype(np.float32) * by_row
+        return scaled
+
+    return Stored(
+        operator=read.operator,
+        where=str(read.where),
+        consumer=read.reader.consumer,
+        rows=rows,
+        columns=columns,
+        read=rebuilt,
+        raw=False,
+        kind=ScalarType.FLOAT,
+        within=by_scales(scales.kind, _MOST_BYTE),
         weight=read.weight,
         scales=read.scales,
     )

@@ -15,6 +15,7 @@ from vkfuse.tables.grid import Grid
 
 _RUNGS: Mapping[decisions.Rung, Rung] = {
     decisions.Rung.Q4: "q4",
+    decisions.Rung.Q8: "q8",
     decisions.Rung.GATHERED: "gathered",
     decisions.Rung.FOLDED: "folded",
 }

@@ -1,14 +1,14 @@
 """The operators that quantized programs and ExecuTorch's Vulkan backend name, registered with torch."""
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 
 @cache
 def register_operators() -> tuple[Any, ...]:
-    """Import the packages that register operators, and give the fused 4-bit operators shapes for tracing.
+    """Import the packages that register operators, and give the fused operators shapes for tracing.
 
     The installed executorch defines ``et_vk`` operators by Python code that unpacks the whole weight; with a bias and a
     symbolic number of rows that code cannot be traced. A Meta kernel gives the same shape and dtype at no cost.
@@ -17,11 +17,38 @@ def register_operators() -> tuple[Any, ...]:
     import executorch.exir  # noqa: F401, PLC0415 - registers quantized_decomposed
     import torchao.quantization  # noqa: F401, PLC0415 - registers torchao's operators and tensor classes
 
-    library: Any = torch.library.Library("et_vk", "IMPL")  # type: ignore[no-untyped-call]
+    library: Any = torch.library.Library("et_vk", "FRAGMENT")  # type: ignore[no-untyped-call]
+    if not hasattr(
+        torch.ops.et_vk, "linear_q8csw"
+    ):  # runtimes have it, but executorch 1.5 defines it nowhere
+        library.define(_LINEAR_Q8CSW)
+        library.impl("linear_q8csw", _linear_q8csw_by_definition, "CompositeExplicitAutograd")
+    library.impl("linear_q8csw", _linear_q8csw, "Meta")
     library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
     return (library,)
+
+
+_LINEAR_Q8CSW: Final = (
+    "linear_q8csw(Tensor x, Tensor weights, Tensor weight_scales, Tensor? bias=None) -> Tensor"
+)
+
+
+def _linear_q8csw_by_definition(
+    x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Product with int8 weights [outputs, inputs], scaled by output: impl/QuantizedLinear.cpp, ``linear_q8csw``."""
+    out = torch.nn.functional.linear(x, weights.to(x.dtype)) * scales
+    return out if bias is None else out + bias
+
+
+def _linear_q8csw(
+    x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[..., inputs] -> [..., outputs], the dtype of `x`."""
+    del scales, bias
+    return x.new_empty((*x.shape[:-1], weights.shape[0]))
 
 
 def _linear_q4gsw(

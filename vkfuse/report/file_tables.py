@@ -74,4 +74,6 @@ def _rung(read: TableRead, bits: int) -> Rung:
         return "untouched"
     if bits == _FUSED and read.reader.group:
         return "q4"
-    return "gathered" if read.weight.dtype.label in _INTEGERS else "untouched"
+    if read.weight.dtype.label not in _INTEGERS:
+        return "untouched"
+    return "q8" if read.reader.scales else "gathered"

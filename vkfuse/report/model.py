@@ -17,7 +17,7 @@ from vkfuse.runtime.operators.lookup import Dispatch
 SCHEMA: Final = "vkfuse.report/2"
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
-Rung = Literal["q4", "gathered", "folded", "untouched"]
+Rung = Literal["q4", "q8", "gathered", "folded", "untouched"]
 ProofKind = Literal["exact", "rounded", "none"]
 
 

@@ -42,7 +42,7 @@ def byte_rows(grid: Grid) -> ByteRows | Refusal:
     """The rows of a grid as they are gathered, or why they cannot be."""
     if grid.values.dtype not in {np.dtype(np.int8), np.dtype(np.uint8)}:
         return Refusal(code="values-wider-than-a-byte", detail=f"values are {grid.values.dtype}")
-    points = grid.zero_points if grid.zero_points is not None and bool(grid.zero_points.any()) else None
+    points = grid.zero_points if grid.has_zero_points else None
     return ByteRows(
         values=grid.values,
         scales=grid.scales.astype(np.float32, copy=False),

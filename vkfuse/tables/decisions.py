@@ -15,8 +15,9 @@ class Rung(IntEnum):
     """What becomes of a site, best first."""
 
     Q4 = 0  # 4-bit pack read by a fused operator
-    GATHERED = 1  # integer rows gathered first, dequantized after
-    FOLDED = 2  # dequantized to a float constant
+    Q8 = 1  # one byte a weight, read by a fused operator
+    GATHERED = 2  # integer rows gathered first, dequantized after
+    FOLDED = 3  # dequantized to a float constant
 
     def __str__(self) -> str:
         return self.name.lower()

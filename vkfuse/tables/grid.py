@@ -40,6 +40,16 @@ class Grid:
         """Bits that the declared range takes."""
         return max(1, (self.quant_max - self.quant_min).bit_length())
 
+    @property
+    def has_zero_points(self) -> bool:
+        """Whether any zero point is not zero."""
+        return self.zero_points is not None and bool(self.zero_points.any())
+
+    def scales_by_row(self) -> Array | None:
+        """One scale for each row, [rows], None where groups of a row differ."""
+        first = self.scales[:, 0]
+        return first if bool((self.scales == first[:, None]).all()) else None
+
     def centred(self) -> Array | None:
         """`values - zero_points` as integers [rows, columns], or None where a zero point is no integer."""
         if self.zero_points is None or not self.zero_points.any():

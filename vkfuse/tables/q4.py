@@ -9,6 +9,7 @@ from vkfuse.tables import groups, nibbles
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, rounded
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.readers import Readers
 
 LOOKUP_COLUMNS = 32  # runtime/graph/ops/impl/EmbeddingQ4gsw.cpp: embed_dim must be a multiple of 32
@@ -76,24 +77,9 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
 
 def linear_pack(grid: Grid, readers: Readers, activations: ScalarType) -> Q4Pack | Refusal:
     """The pack for a matmul, of the tied lookup's shape where there is one, so that both store the same bytes."""
-    if activations not in {ScalarType.FLOAT, ScalarType.HALF}:
-        return Refusal(
-            code="activation-dtype",
-            detail=f"activations are {activations.label}, which Vulkan has not",
-            hint="export in float32 or float16",
-        )
-    if grid.columns % groups.SHADER_VECTOR:
-        return Refusal(
-            code="inputs-not-multiple-of-4",
-            detail=f"{grid.columns} input features: the runtime reads four at a time",
-            hint="pad the layer's in_features to a multiple of 4",
-        )
-    if not np.array_equal(rounded(grid.scales, activations), grid.scales):
-        return Refusal(
-            code="scale-dtype",
-            detail=f"{grid.scales.dtype} scales with {activations.label} activations: the runtime has no such shader",
-            hint=f"quantize with scales in {activations.label}",
-        )
+    refused = refused_activations(grid, activations)
+    if refused is not None:
+        return refused
     return q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS)
 
 
@@ -171,7 +157,7 @@ def _padded_rows(grid: Grid, readers: Readers) -> int:
 
 def _how(grid: Grid, group: int, columns: int, rows: int) -> tuple[str, ...]:
     codes = {
-        "zero-points-folded": grid.zero_points is not None and bool(grid.zero_points.any()),
+        "zero-points-folded": grid.has_zero_points,
         "columns-padded": columns != grid.columns,
         "groups-split": group < grid.group_size,
         "rows-padded": rows != grid.rows,

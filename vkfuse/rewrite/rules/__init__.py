@@ -8,6 +8,7 @@ from vkfuse.rewrite.rules.dq8ca_linear import propose_dq8ca_linear
 from vkfuse.rewrite.rules.gathered_rows import propose_gathered_rows
 from vkfuse.rewrite.rules.q4_linear import propose_q4_linear
 from vkfuse.rewrite.rules.q4_lookup import propose_q4_lookup
+from vkfuse.rewrite.rules.q8_linear import propose_q8_linear
 from vkfuse.rewrite.survey import Site, Table
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.readers import Consumer
@@ -16,5 +17,5 @@ Rule = Callable[[Site, Table, Constants], Proposal | Refusal]
 
 RULES: dict[Consumer, tuple[Rule, ...]] = {
     Consumer.GATHER: (propose_q4_lookup, propose_gathered_rows),
-    Consumer.MATMUL: (propose_dq8ca_linear, propose_q4_linear),
+    Consumer.MATMUL: (propose_dq8ca_linear, propose_q4_linear, propose_q8_linear),
 }

@@ -1,6 +1,6 @@
 """What every rewritten matmul shares: a 2-D input of whole texels, a bias of the padded width, the site's shape back."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import fx
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
+class Padded(Protocol):
+    """The sizes of a weight, [rows, columns], as it is and as it is stored."""
+
+    @property
+    def rows(self) -> int:
+        """Outputs."""
+
+    @property
+    def columns(self) -> int:
+        """Inputs."""
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows that are stored."""
+
+    @property
+    def padded_columns(self) -> int:
+        """Columns that are stored."""
+
+
 def input_of(site: Site) -> fx.Node:
     """The activation that a matmul site reads."""
     x = site.node.args[1 if site.node.target == aten.addmm.default else 0]
@@ -32,14 +52,23 @@ def activations(site: Site) -> ScalarType:
 
 
 def pack_of(site: Site, table: Table) -> Q4Pack | Refusal:
-    """The pack for a matmul site, or why the operators cannot express it."""
-    x = input_of(site).meta["val"]
-    if any(size == 0 for size in x.shape if isinstance(size, int)):
-        return Refusal(code="no-rows", detail="the input is empty by its shape")
-    return linear_pack(site.numbers(), table.readers, activations(site))
+    """The 4-bit pack for a matmul site, or why the operators cannot express it."""
+    return no_rows(site) or linear_pack(site.numbers(), table.readers, activations(site))
 
 
-def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Refusal | None:
+def no_rows(site: Site) -> Refusal | None:
+    """The refusal of an input that is empty by its shape."""
+    if all(size != 0 for size in input_of(site).meta["val"].shape if isinstance(size, int)):
+        return None
+    return Refusal(code="no-rows", detail="the input is empty by its shape")
+
+
+def flattened(site: Site) -> tuple[str, ...]:
+    """The code of an input that becomes a matrix first."""
+    return ("input-flattened",) if input_of(site).meta["val"].ndim != 2 else ()
+
+
+def bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Refusal | None:
     """The constant bias [padded rows] of a linear or addmm site, None where it has none."""
     args = site.node.args
     if site.node.target == aten.addmm.default:
@@ -58,8 +87,8 @@ def bias_of(site: Site, constants: Constants, pack: Q4Pack) -> torch.Tensor | Re
     return torch.nn.functional.pad(value.detach(), (0, pack.padded_rows - pack.rows))
 
 
-def rows_of(editor: "GraphEditor", x: fx.Node, pack: Q4Pack) -> fx.Node:
-    """`x` as [rows, padded columns]: the runtime's 4-bit matmuls are wrong on more than two dimensions."""
+def rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
+    """`x` as [rows, padded columns]: the runtime's quantized matmuls are wrong on more than two dimensions."""
     node: Any = editor.node(x)
     columns = pack.padded_columns
 
@@ -74,7 +103,7 @@ def rows_of(editor: "GraphEditor", x: fx.Node, pack: Q4Pack) -> fx.Node:
     return editor.once(("rows", node, columns), make)  # type: ignore[no-any-return]
 
 
-def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Q4Pack) -> fx.Node:
+def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
         out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)

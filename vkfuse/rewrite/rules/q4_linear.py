@@ -8,7 +8,15 @@ from torch import fx
 
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.rules.matmuls import activations, bias_of, input_of, pack_of, restore_rows, rows_of
+from vkfuse.rewrite.rules.matmuls import (
+    activations,
+    bias_of,
+    flattened,
+    input_of,
+    pack_of,
+    restore_rows,
+    rows_of,
+)
 from vkfuse.rewrite.survey import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -66,9 +74,5 @@ def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Q4Linea
         scales=linear_scales(pack, activations(site)),
         bias=bias,
         name=table.name,
-        how=(*pack.how, *_flattened(site)),
+        how=(*pack.how, *flattened(site)),
     )
-
-
-def _flattened(site: Site) -> tuple[str, ...]:
-    return ("input-flattened",) if input_of(site).meta["val"].ndim != 2 else ()
