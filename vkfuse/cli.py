@@ -13,6 +13,7 @@ from vkfuse import __version__, signals, streams
 from vkfuse.commands import shader
 from vkfuse.commands.arguments import (
     Bounds,
+    Gating,
     Loading,
     ModelsArgument,
     Printing,
@@ -29,6 +30,7 @@ from vkfuse.commands.running import (
     pipeline,
     programs_read,
     progress,
+    settled,
 )
 from vkfuse.errors import ExitCode, VkfuseError, remedy
 from vkfuse.options import (
@@ -113,14 +115,17 @@ def optimize(
             "--embed-shader", help="Store the lookups' shaders in the file; stock runtimes ignore them."
         ),
     ] = False,
+    gating: Gating,
     printing: Printing,
     loading: Loading,
     bounds: Bounds,
 ) -> None:
     """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods."""
     sources = parse_methods(models)
+    gates, version = settled(gating, "optimize", runtime)
     options = Options(
-        runtime=default_runtime() if runtime is None else runtime,
+        runtime=version,
+        gates=gates,
         baseline=BaselineChoice(baseline) if baseline in set(BaselineChoice) else Path(baseline),
         vulkan=VulkanOptions(
             fp16=fp16,
@@ -134,6 +139,9 @@ def optimize(
         verbose=loading.verbose,
         max_memory=bounds.max_memory,
     )
+    options.check_gates()
+    from vkfuse.report.checks import GatesFailedError, require_passed  # noqa: PLC0415 - not for --help
+
     reads = programs_read(sources, options.baseline)
     with (
         outputs_of(reads, printing, bounds, output) as outputs,
@@ -143,8 +151,13 @@ def optimize(
         if not to_stdout:
             outputs.prints()
         programs = opened(sources, options)
-        result = pipeline().optimize(programs, output, options, progress=stage, into=temporary)
-        outputs.show(result.report, sys.stderr if to_stdout else sys.stdout)
+        try:
+            report = pipeline().optimize(programs, output, options, progress=stage, into=temporary).report
+        except GatesFailedError as failed:
+            report = failed.report
+            outputs.publication.withhold(temporary)
+        outputs.show(report, sys.stderr if to_stdout else sys.stdout)
+    require_passed(report)
 
 
 @app.command()
@@ -185,16 +198,21 @@ def report_command(
     ] = None,
     *,
     runtime: RuntimeOption = None,
+    gating: Gating,
     printing: Printing,
     bounds: Bounds,
 ) -> None:
     """Describe NEW.pte, and what changed against BASE.pte. Needs neither torch nor ExecuTorch."""
     from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
+    from vkfuse.report.checks import require_passed  # noqa: PLC0415 - not for --help
 
+    gates, version = settled(gating, "report", runtime)
     reads = [("NEW.pte", new), *([] if base is None else [("BASE.pte", base)])]
     with outputs_of(reads, printing, bounds) as outputs:
         outputs.prints()
-        outputs.show(report_files(new, base, default_runtime() if runtime is None else runtime))
+        report = report_files(new, base, version, gates)
+        outputs.show(report)
+    require_passed(report)
 
 
 @app.command()

@@ -14,7 +14,10 @@ class ExitCode(IntEnum):
     meaning: str
 
     OK = 0, "done"
-    CHECK_FAILED = 1, "a check that was asked for failed: the file does not compute what the program does"
+    CHECK_FAILED = (
+        1,
+        "a check that was asked for failed: a gate, or the file does not compute what the program does",
+    )
     USAGE = 2, "bad usage, unreadable input, unwritable output, or a limit of time or memory was reached"
     LOWERING = 3, "the program could not be lowered to a file that the runtime loads"
     FAULT = 70, "a fault in vkfuse itself"

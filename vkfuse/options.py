@@ -1,14 +1,16 @@
 """Choices of a run. Imports no torch, so that the command line offers them without it."""
 
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final
 
 from vkfuse.errors import VkfuseError
+from vkfuse.gates import Gates
+from vkfuse.quantities import parse_size
 from vkfuse.runtime.versions import default_runtime
+from vkfuse.typed import Typed
 
 Progress = Callable[[str], None]
 
@@ -38,34 +40,8 @@ class LookupLayout(StrEnum):
 DEFAULT_LAYOUT: Final = LookupLayout.LINEAR  # needs no feature of the device
 
 
-class _Checked:
-    """A dataclass whose fields are of their types; a path or the word of a choice may be given as text."""
-
-    __slots__ = ()
-
-    def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _of_kind(getattr(self, name), kind, name))
-
-
-def _of_kind(value: object, kind: Any, name: str) -> object:
-    """`value` as a `kind`. Raises VkfuseError."""
-    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if type(value) in kinds or (isinstance(value, kinds) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, str):
-        choices = [each for each in kinds if issubclass(each, StrEnum)]
-        found = next((choice(value) for choice in choices if value in {*choice}), None)
-        if found is not None or Path in kinds:
-            return found or Path(value)
-    words = [str(word) for each in kinds if issubclass(each, StrEnum) for word in each]
-    names = " or ".join("None" if each is types.NoneType else each.__name__ for each in kinds)
-    hint = f"one of {', '.join(words)}" if words else f"give {names}"
-    raise VkfuseError(f"the option {name} is {value!r}", hint=hint)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VulkanOptions(_Checked):
+class VulkanOptions(Typed):
     """Choices of the Vulkan backend.
 
     `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
@@ -81,29 +57,43 @@ class VulkanOptions(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(_Checked):
+class Options(Typed):
     """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes.
 
-    `max_memory` bounds, in bytes, what constants may evaluate to; None: a multiple of the program's size. A choice may be
-    given by its word. Raises VkfuseError for a value of another type.
+    `gates` are checks of the file: where one fails, it is not written. `max_memory` bounds, in bytes, what constants may
+    evaluate to; None: a multiple of the program's size. A choice or a size may be given as text.
+    Raises VkfuseError for a value of another type.
     """
 
     runtime: str = field(default_factory=default_runtime)
     baseline: BaselineChoice | Path = BaselineChoice.FOLDED
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
+    gates: Gates = field(default_factory=Gates)
     verify: bool = True
     allow_pickle: bool = False
     verbose: bool = False
-    max_memory: int | None = None
+    max_memory: int | None = field(default=None, metadata={"parse": parse_size})
 
     def changed(self, changes: Mapping[str, Any]) -> "Options":
-        """These options but for `changes`, fields of Options or of VulkanOptions. Raises VkfuseError for any other."""
-        of_vulkan = {each.name for each in fields(VulkanOptions)}
-        known = {each.name for each in fields(Options)} | of_vulkan
+        """These options but for `changes`, fields of Options, VulkanOptions or Gates. Raises VkfuseError for any other."""
+        parts = {"vulkan": VulkanOptions, "gates": Gates}
+        homes = {of.name: part for part, kind in parts.items() for of in fields(kind)}
+        known = {of.name for of in fields(Options)} | {*homes}
         unknown = next((name for name in changes if name not in known), None)
         if unknown is not None:
             raise VkfuseError(f"there is no option {unknown!r}", hint=f"there are {', '.join(sorted(known))}")
-        own = {name: value for name, value in changes.items() if name not in of_vulkan}
-        made = replace(self, **own)
-        inner = {name: value for name, value in changes.items() if name in of_vulkan}
-        return replace(made, vulkan=replace(made.vulkan, **inner)) if inner else made
+        made = replace(self, **{name: value for name, value in changes.items() if name not in homes})
+        for part in parts:
+            inner = {name: value for name, value in changes.items() if homes.get(name) == part}
+            if inner:
+                made = replace(made, **{part: replace(getattr(made, part), **inner)})
+        return made
+
+    def check_gates(self) -> None:
+        """Refuse gates that these options leave unanswered. VkfuseError."""
+        reasons = {
+            "before": (self.baseline is BaselineChoice.NONE, "there is no file before: choose a --baseline"),
+            "verified": (not self.verify, "--no-verify runs nothing: leave it out"),
+            "exact": (self.vulkan.fp16, "--fp16 rounds: leave it out"),
+        }
+        self.gates.check_possible({need: why for need, (stands, why) in reasons.items() if stands})

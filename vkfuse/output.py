@@ -114,6 +114,12 @@ class Publication:
         self._outputs.append(_Output(target=target, place=place, old=old, temporary=temporary, lock=lock))
         return temporary
 
+    def withhold(self, temporary: Path) -> None:
+        """Leave the target of `temporary` what it is."""
+        (output,) = (output for output in self._outputs if output.temporary == temporary)
+        self._outputs.remove(output)
+        _discard(output)
+
     def publish(self) -> None:
         """Publish what was written, once. OutputError, and then every file is what it was."""
         if self.published:
@@ -138,9 +144,13 @@ class Publication:
 
     def _drop(self) -> None:
         for output in self._outputs:
-            output.temporary.unlink(missing_ok=True)
-            os.close(output.lock)
+            _discard(output)
         self._outputs.clear()
+
+
+def _discard(output: _Output) -> None:
+    output.temporary.unlink(missing_ok=True)
+    os.close(output.lock)
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:

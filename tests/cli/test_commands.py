@@ -108,6 +108,31 @@ def test_json_report(optimized, program):
     assert sum(entry["bytes"] for entry in report["ledger"]) == report["output"]["bytes"]
 
 
+def test_a_file_that_fails_a_gate_is_not_written(program, start, tmp_path):
+    """Exit code 1: what was there stays, the reports say what the file would have been and which checks it failed."""
+    model = tmp_path / "model.pte"
+    model.write_bytes(b"released")
+    gates = ("--max-size=1KiB", "--require=verified", "--require=loadable", "--require=fused", "--exact")
+    report = tmp_path / "r.json"
+    process = start("optimize", program, "-o", model, "--baseline=none", "--report", report, *gates)
+    out, err = (text.decode() for text in process.communicate(timeout=300))
+    assert process.returncode == 1
+    assert model.read_bytes() == b"released"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pte", "r.json"}
+    read = json.loads(report.read_text())
+    _check_report(read)
+    assert [(c["name"], c["passed"]) for c in read["checks"]] == [
+        ("max-size", False),
+        ("require verified", True),
+        ("require loadable", True),
+        ("require fused", True),
+        ("exact", True),
+    ]
+    assert read["checks"][0]["value"] == read["output"]["bytes"] > 1024
+    assert f"{model} is not written, since a check failed" in " ".join(out.split())
+    assert "\nvkfuse: error: 1 of 5 checks failed\n  max-size: " in err
+
+
 def test_pipes(program, start):
     """`vkfuse optimize - -o -`: the program from stdin, the file alone on stdout, the report on stderr."""
     with program.open("rb") as source:

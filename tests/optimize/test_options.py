@@ -15,6 +15,7 @@ from vkfuse.options import BaselineChoice, Storage, VulkanOptions
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
+from vkfuse.report.checks import GatesFailedError
 from vkfuse.report.model import Report
 from vkfuse.rewrite import plan as planning
 from vkfuse.tables import nibbles
@@ -150,6 +151,25 @@ def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="newest"):
         vkfuse.optimize(_tied(), tmp_path / "model.pte", runtime="newest")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gates_from_python(tmp_path):
+    """Options by their words; a gate that fails raises with the report, and leaves the file what it was."""
+    path = tmp_path / "model.pte"
+    path.write_bytes(OLD)
+    words = {
+        "baseline": "none",
+        "storage": "buffer",
+        "max_memory": "1GiB",
+        "require": ["loadable", "verified"],
+    }
+    with pytest.raises(GatesFailedError, match="max-size") as failed:
+        vkfuse.optimize(lookup(2, 7)(), path, max_size="1KiB", **words)
+    assert path.read_bytes() == OLD
+    checks = {check.name: check.passed for check in failed.value.report.checks}
+    assert checks == {"max-size": False, "require loadable": True, "require verified": True}
+    result = vkfuse.optimize(lookup(2, 7)(), path, max_size="1MiB", **words)
+    assert path.stat().st_size == result.report.output.bytes == result.report.checks[0].value
 
 
 def _flip_last(values, **order):

@@ -72,7 +72,7 @@ def full():
         ),
         cost=model.Cost(seconds=61.25, peak_rss_bytes=2_500 * MIB),
         checks=(
-            model.Check(name="max-size", passed=False, value=348.1, limit=340.0),
+            model.Check(name="max-size", passed=False, value=365_027_904, limit=340 * MIB, unit="bytes"),
             model.Check(name="require loadable", passed=True, value=None, limit=None),
         ),
         ledger=_ledger(),

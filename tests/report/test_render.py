@@ -151,6 +151,17 @@ def test_verdict_in_words(full, loadable, text):
     assert rows["Loadable"] == f"no: missing aten.logical_not.default -> {text}"
 
 
+def test_what_was_not_checked_is_said_first(full):
+    """A file that nobody ran, or of which a method was not run, says so in the first line, with the reason."""
+    unrun = model.Verify(
+        ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=("no example", "b")
+    )
+    rows = sections(replace(full, verify=unrun))[0].rows
+    assert rows[:2] == (("Verified", "NOT CHECKED: no example"), ("", "b"))
+    assert [key for key, _ in rows].count("Verified") == 1
+    assert sections(full)[0].rows[0][0] == "Input"
+
+
 def test_wrong_results_are_not_called_loadable(full):
     """A file that loads and computes something else is said to."""
     (wrong,) = (finding for finding in full.loadable.findings if finding.effect == "wrong")

@@ -13,7 +13,7 @@ SOURCES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8"))
     for path in PACKAGE.rglob("*.py")
 }
-GROUND = {"errors", "mapping", "signals", "streams"}  # what any may import
+GROUND = {"errors", "mapping", "signals", "streams", "quantities", "typed"}  # what any may import
 # Each may import those that it names, the ground, and itself. What is not here puts the others together.
 ARROWS = {
     "output": set(),
@@ -21,11 +21,13 @@ ARROWS = {
     "glsl": {"output"},
     "pte": set(),
     "runtime": {"pte", "glsl"},
-    "options": {"runtime"},
+    "gates": set(),
+    "settings": {"gates"},
+    "options": {"gates", "runtime"},
     "lint": {"pte", "runtime"},
     "tables": {"options", "pte", "runtime"},
     "measure": {"pte", "runtime", "glsl", "lint", "tables"},
-    "report": {"pte", "runtime", "lint", "measure", "__version__"},
+    "report": {"gates", "pte", "runtime", "lint", "measure", "__version__"},
     "rewrite": {"options", "program", "pte", "runtime", "tables"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
     "verify": {
@@ -66,6 +68,8 @@ NARROW = {  # of a package, the only modules that another may import
 }
 WITHOUT_TORCH = {
     *GROUND,
+    "gates",
+    "settings",
     "output",
     "glsl",
     "pte",

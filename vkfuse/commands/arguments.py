@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from vkfuse.gates import Growth, Requirement, labelled, parse_growth
 from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.report.format import Format
 
@@ -152,3 +153,71 @@ class Bounds:
             help="End the run with exit code 2 when it takes longer: 90, 90s, 5m, 1.5h.",
         ),
     ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gating:
+    """Checks of a file, in the place of those that a file of settings asks for."""
+
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size", metavar="SIZE", parser=parsed_by(parse_size), help="Fail a larger file: 350MiB."
+        ),
+    ] = None
+    max_growth: Annotated[
+        Growth | None,
+        typer.Option(
+            "--max-growth",
+            metavar="GROWTH",
+            parser=parsed_by(parse_growth),
+            help="Fail a file that grew more since the one before: 1%, 500KiB, 0, -10%.",
+        ),
+    ] = None
+    max_growth_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-growth-of",
+            metavar="LABEL=GROWTH",
+            help="The same of a kind of bytes, a label or a table, with * and ?; as often as wanted.",
+        ),
+    ] = None
+    require: Annotated[
+        list[Requirement] | None,
+        typer.Option("--require", help="Fail a file that is not; as often as wanted."),
+    ] = None
+    forbid_cpu_op: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forbid-cpu-op",
+            metavar="GLOB",
+            help="Fail a file that calls such a kernel on the CPU: 'aten::embedding*'; as often as wanted.",
+        ),
+    ] = None
+    exact: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact/--no-exact",
+            help="Fail a file with a table that is not the program's, bit for bit.",
+            show_default=False,
+        ),
+    ] = None
+    exit_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--exit-code/--no-exit-code",
+            help="Fail a file that differs from the one before.",
+            show_default=False,
+        ),
+    ] = None
+    no_config: Annotated[
+        bool, typer.Option("--no-config", help="Read no checks from vkfuse.toml or pyproject.toml.")
+    ] = False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The gates that were named, by their field."""
+        given = {of.name: getattr(self, of.name) for of in fields(self) if of.name != "no_config"}
+        if self.max_growth_of is not None:
+            given["max_growth_of"] = labelled(self.max_growth_of)
+        return {name: value for name, value in given.items() if value is not None}

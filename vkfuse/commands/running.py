@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TextIO
 
-from vkfuse.commands.arguments import Bounds, Printing
+from vkfuse.commands.arguments import Bounds, Gating, Printing
+from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.report.format import SUFFIXES, Format
+from vkfuse.runtime.versions import default_runtime
+from vkfuse.settings import NOTHING, find_settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,6 +50,13 @@ class Outputs:
             write(temporary, partial(_put, report, SUFFIXES.get(path.suffix, Format.TEXT)), path)
         if not self.printing.quiet:
             print_report(report, self.printing.fmt, stream or sys.stdout)
+
+
+def settled(gating: Gating, command: str, runtime: str | None) -> tuple[Gates, str]:
+    """The gates and the runtime of a command: its options, else what a file of settings says. VkfuseError."""
+    found = NOTHING if gating.no_config else find_settings(Path.cwd(), command)
+    gates, version = found.overruled(gating.asked, runtime)
+    return gates, default_runtime() if version is None else version
 
 
 @contextlib.contextmanager

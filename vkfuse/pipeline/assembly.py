@@ -12,6 +12,7 @@ from vkfuse.pipeline.method import Methods, as_given, to_lower
 from vkfuse.pipeline.tables import table_rows
 from vkfuse.pipeline.verification import deviations, together, verify_row
 from vkfuse.report.build import Measured
+from vkfuse.report.checks import checked, passed
 from vkfuse.report.model import InputFile, MethodRow, RepairRow, Report
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import Runtime
@@ -34,7 +35,7 @@ def report_of_file(
     """What was written, to be found at `target`, against the file before."""
     rows = tuple(_method_rows(methods, after, options))
     of_bytes = report_of(after, before.measured, options.runtime, path=str(target))
-    return replace(
+    report = replace(
         of_bytes,
         input=_inputs(methods),
         baseline=before.baseline,
@@ -46,6 +47,9 @@ def report_of_file(
         diff=of_bytes.diff and replace(of_bytes.diff, tables=()),  # tables have rows of their own, by name
         notes=(*of_bytes.notes, *state_notes(as_given(methods), to_lower(methods)), *deviations(methods)),
     )
+    judged = checked(report, options.gates, after, before.measured)
+    unwritten = () if passed(judged) else (f"{target} is not written, since a check failed",)
+    return replace(judged, notes=(*judged.notes, *unwritten))
 
 
 def _inputs(methods: Methods) -> InputFile | None:

@@ -26,6 +26,7 @@ from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured, measure
+from vkfuse.report.checks import require_passed
 from vkfuse.report.model import Report
 from vkfuse.runtime.versions import find_runtime
 
@@ -54,11 +55,12 @@ def optimize(
     A mapping gives several programs by the names of their methods; what they share is stored once. A program by itself
     is the method "forward". `changes` are options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
 
-    Raises InputError, UnsafePickleError, OutputError, LoweringError, and CheckFailedError where the file's own bytes
-    compute something else than the program; then `output` is what it was before. A caller that publishes the file itself,
-    together with others, writes it `into` a temporary of its own.
+    Raises InputError, UnsafePickleError, OutputError, LoweringError, CheckFailedError where the file's own bytes compute
+    something else than the program, and GatesFailedError, which has the report, where one of the gates fails; then `output`
+    is what it was before. A caller that publishes the file itself, together with others, writes it `into` a temporary.
     """
     chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
+    chosen.check_gates()
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
     with _published(into, target, source, chosen) as temporary:
@@ -70,6 +72,7 @@ def optimize(
             methods = verified(proved(methods, after.pte), after.pte, chosen, progress)
             before = given or baseline_made(methods, chosen, progress)
         report = report_of_file(methods, after, before, target, chosen, meter)
+        require_passed(report)
     return Result(report=report, output=target)
 
 

@@ -177,12 +177,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A check that the user asked for."""
+    """A check that the user asked for: `value` and `limit` in `unit` (bytes, %), `detail` names what they are about."""
 
     name: str
     passed: bool
     value: float | str | None
     limit: float | str | None
+    unit: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

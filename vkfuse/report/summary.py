@@ -1,6 +1,6 @@
 """The first section of a report: sizes, verdict, delegation, verification, checks, cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from vkfuse.report.model import Baseline, Check, Delegation, Loadable, Report, Verify
@@ -99,9 +99,16 @@ COUNTS: Final[tuple[tuple[str, Callable[[Delegation], int]], ...]] = (
 )
 
 
+def _unchecked(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield, before all else, that nobody ran the file's bytes, or not of all methods, and why."""
+    if report.verify is not None and not report.verify.ran:
+        yield "Verified", ": ".join((verification(report.verify), *report.verify.skipped[:1]))
+        yield from (("", skipped) for skipped in report.verify.skipped[1:])
+
+
 def _verified(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what running the file's bytes gave."""
-    if report.verify is None:
+    if report.verify is None or not report.verify.ran:
         return
     yield "Verified", verification(report.verify)
     yield from (("", f"not compared: {skipped}") for skipped in report.verify.skipped)
@@ -110,7 +117,7 @@ def _verified(report: Report) -> Iterator[tuple[str, str]]:
 def verification(verify: Verify) -> str:
     """`yes, largest error 0`."""
     if not verify.ran:
-        return "not run"
+        return "NOT CHECKED"
     errors = [
         f"{name} {value:.3g}"
         for name, value in (("absolute", verify.max_abs_error), ("relative", verify.max_rel_error))
@@ -123,19 +130,30 @@ def verification(verify: Verify) -> str:
 def _checks(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what the user asked for."""
     for check in report.checks:
-        yield "Check", f"{'passed' if check.passed else 'FAILED'}: {_check(check)}"
+        yield "Check", f"{'passed' if check.passed else 'FAILED'}: {told(check)}"
 
 
-def _check(check: Check) -> str:
-    """`max-size 348 (limit 350)`."""
-    value = "" if check.value is None else f" {_number(check.value)}"
-    limit = "" if check.limit is None else f" (limit {_number(check.limit)})"
-    return f"{check.name}{value}{limit}"
+def told(check: Check) -> str:
+    """`max-size: 348.1 MiB (365,000,000 bytes), limit 340.0 MiB (356,515,840 bytes)`."""
+    spell = _SPELLED.get(check.unit, str)
+    known = None not in {check.value, check.limit} and check.value != check.limit
+    figures = f"{spell(check.value)}, limit {spell(check.limit)}" if known else ""
+    text = ", ".join(filter(None, (figures, check.detail)))
+    return f"{check.name}: {text}" if text else check.name
 
 
-def _number(value: float | str) -> str:
-    """Return a value or limit as text."""
-    return value if isinstance(value, str) else f"{value:,.15g}"
+def _bytes(size: float | str | None) -> str:
+    if not isinstance(size, float | int):
+        return str(size)
+    shown = mebibytes(int(size))
+    return shown if shown.endswith(" B") else f"{shown} ({int(size):,} bytes)"
+
+
+def _percent(share: float | str | None) -> str:
+    return f"{share:+.4g}%" if isinstance(share, float | int) else str(share)
+
+
+_SPELLED: Final[Mapping[str, Callable[[float | str | None], str]]] = {"bytes": _bytes, "%": _percent}
 
 
 def _cost(report: Report) -> Iterator[tuple[str, str]]:
@@ -148,10 +166,11 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
 
 
 _SUMMARY: Final[tuple[Callable[[Report], Iterator[tuple[str, str]]], ...]] = (
+    _unchecked,
     _size,
     _loadable,
-    _delegation,
     _verified,
+    _delegation,
     _checks,
     _cost,
 )

@@ -17,7 +17,7 @@ _FOLDED = 6  # and one that has no such promise
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
 _WIDE = 1000  # columns that no table needs
 _STYLES = {
-    **dict.fromkeys(("FAILED", "DIFFERS", "no", "fails"), "bold red"),
+    **dict.fromkeys(("FAILED", "DIFFERS", "NOT", "no", "fails"), "bold red"),
     **dict.fromkeys(("wrong", "loads,"), "red"),
 }
 
