@@ -352,7 +352,7 @@ def _told(error: BaseException) -> ExitCode:
             text = next(iter(str(error).strip().splitlines()), "")
             message, code = f"{type(error).__name__}: {text[:300]}", ExitCode.FAULT
             hint = "a fault in vkfuse: run again with -v and report the traceback"
-    from vkfuse.report.text import visible  # noqa: PLC0415 - not for --help
+    from vkfuse.report.visible import visible  # noqa: PLC0415 - not for --help
 
     lines = [f"vkfuse: error: {message}"] + ([f"  hint: {hint}"] if hint else [])
     sys.stderr.write(visible("\n".join(lines)) + "\n")

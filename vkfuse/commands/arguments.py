@@ -102,7 +102,7 @@ ReportOption = Annotated[
     typer.Option(
         "--report",
         metavar="PATH",
-        help="Also write the report here, as often as wanted: .json, .md, .csv, .tsv or text.",
+        help="Also write the report here, as often as wanted: .json, .md, .html, .csv, .tsv or text.",
     ),
 ]
 

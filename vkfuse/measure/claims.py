@@ -42,6 +42,11 @@ class Label:
         return f"{text} + {more} more" if more > 0 else text
 
     @property
+    def what(self) -> str:
+        """`graph`: without places; shared bytes by all that they are for."""
+        return " + ".join(dict.fromkeys(use.what for use in self.uses[:_NAMED_USES]))
+
+    @property
     def merged(self) -> str:
         """`vulkan:forward graph`: without the numbers of delegates, which shift from file to file."""
         return str(Label(tuple(replace(u, place=u.place and Place(u.place.method)) for u in self.uses)))

@@ -21,12 +21,17 @@ _VULKAN: Final = "vulkan"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """`bytes` of a file under a label, in `count` places; `kind` groups labels."""
+    """`bytes` of a file under a label, in `count` places; `kind` groups labels.
+
+    `group` is the label without the numbers of delegates, which a diff counts by; `what` is it without places.
+    """
 
     label: str
     kind: LedgerKind
     bytes: int
     count: int = 1
+    group: str = ""
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,10 @@ def ledger(pte: PteFile) -> tuple[LedgerEntry, ...]:
     """Return the labels of all bytes, the largest first. FormatError where a Vulkan blob is malformed."""
     totals: dict[tuple[str, str], LedgerEntry] = {}
     for part in parts(pte):
-        entry = LedgerEntry(label=str(part.label), kind=part.kind, bytes=part.at.size)
+        label = part.label
+        entry = LedgerEntry(
+            label=str(label), kind=part.kind, bytes=part.at.size, group=label.merged, what=label.what
+        )
         known = totals.get((entry.kind, entry.label))
         if known is not None:
             entry = replace(entry, bytes=known.bytes + entry.bytes, count=known.count + 1)

@@ -10,7 +10,7 @@ from typing import Final
 
 from vkfuse.report.model import Report
 from vkfuse.report.section import Cell, Column, Section, change, count, name, size
-from vkfuse.report.text import visible
+from vkfuse.report.visible import visible
 
 _FORMULA: Final = ("=", "+", "-", "@")  # a spreadsheet computes a text that begins so
 _OF: Final = (name("file"), Column("kind"), name("label"))

@@ -13,6 +13,7 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
     CSV = "csv"
     TSV = "tsv"
+    HTML = "html"
 
 
 SUFFIXES: Final[Mapping[str, Format]] = {
@@ -21,4 +22,6 @@ SUFFIXES: Final[Mapping[str, Format]] = {
     ".markdown": Format.MARKDOWN,
     ".csv": Format.CSV,
     ".tsv": Format.TSV,
+    ".html": Format.HTML,
+    ".htm": Format.HTML,
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vkfuse.report.model import Report
 from vkfuse.report.section import Section
 from vkfuse.report.sections import sections
-from vkfuse.report.text import visible
+from vkfuse.report.visible import visible
 
 
 def render_markdown(report: Report) -> str:

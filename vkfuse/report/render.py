@@ -7,6 +7,7 @@ from rich.console import Console
 
 from vkfuse.report.delimited import render_csv, render_tsv
 from vkfuse.report.format import Format
+from vkfuse.report.html import render_html
 from vkfuse.report.markdown import render_markdown
 from vkfuse.report.model import Report
 from vkfuse.report.serial import dumps
@@ -17,6 +18,7 @@ _WHOLE: Final[Mapping[Format, Callable[[Report], str]]] = {
     Format.MARKDOWN: render_markdown,
     Format.CSV: render_csv,
     Format.TSV: render_tsv,
+    Format.HTML: render_html,
 }
 
 

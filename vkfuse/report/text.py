@@ -1,6 +1,7 @@
 """A report on a terminal or in a log, with Rich."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -11,15 +12,14 @@ from rich.text import Text
 from vkfuse.report.model import Report
 from vkfuse.report.section import Section
 from vkfuse.report.sections import sections
+from vkfuse.report.tone import Tone, tone
+from vkfuse.report.visible import visible
 
 _NARROWEST = 14  # columns that a folded name keeps
 _FOLDED = 6  # and one that has no such promise
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
 _WIDE = 1000  # columns that no table needs
-_STYLES = {
-    **dict.fromkeys(("FAILED", "DIFFERS", "NOT", "no", "fails"), "bold red"),
-    **dict.fromkeys(("wrong", "loads,"), "red"),
-}
+_STYLES: Final[Mapping[Tone, str]] = {"": "", "fails": "bold red", "wrong": "red"}
 
 
 def render_text(report: Report, console: Console) -> None:
@@ -69,11 +69,6 @@ def _fitted(table: Table, width: int) -> Table:
     return table
 
 
-def visible(text: str, besides: str = "\n") -> str:
-    """Show what would steer a terminal, `besides` what may, as a replacement character: names come from the file."""
-    return "".join(c if c.isprintable() or c in besides else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _parts(section: Section, width: int) -> Iterator[RenderableType]:
     """Yield the title, the table of `width` columns, and the line that stands for the rest."""
     yield Text(visible(section.title), style="bold")
@@ -112,6 +107,4 @@ def laid_out(section: Section) -> Table:
 def _cell(text: str) -> Text:
     """Return text that is no markup, coloured where it tells of a failure."""
     shown = visible(text)
-    words = shown.replace(":", " ").split()
-    style = next((_STYLES[word] for word in words[:1] + words[-1:] if word in _STYLES), "")
-    return Text(shown, style=style)
+    return Text(shown, style=_STYLES[tone(shown)])

@@ -13,7 +13,8 @@ from vkfuse import __version__
 from vkfuse.measure.audit import TableCheck
 from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
-from vkfuse.report.text import laid_out, least_width, visible, widen
+from vkfuse.report.text import laid_out, least_width, widen
+from vkfuse.report.visible import visible
 from vkfuse.verify.verdict import Applied, OutputError, Run, Status, Verification
 
 SCHEMA: Final = "vkfuse.verify/1"

@@ -1,0 +1,49 @@
+"""Where the bytes of a report are, as the leaves of a tree: what a treemap draws."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vkfuse.report.model import Diff, Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """Bytes under a path of names, of a diff with those before; None where a file has none. `area` is what to draw."""
+
+    path: tuple[str, ...]
+    kind: str
+    bytes: int | None
+    before: int | None = None
+    delta: int | None = None
+
+    @property
+    def area(self) -> int:
+        """Bytes now, before for what is gone."""
+        return (self.before or 0) if self.bytes is None else self.bytes
+
+
+def leaves(report: Report) -> tuple[Leaf, ...]:
+    """Return the labels of a file, or of two, each under its kind."""
+    return tuple(_labels(report) if report.diff is None else _changes(report, report.diff))
+
+
+def _labels(report: Report) -> Iterator[Leaf]:
+    """Yield the labels, those of several places under what they are."""
+    for entry in report.ledger:
+        yield Leaf(path=(entry.kind, entry.what, entry.label), kind=entry.kind, bytes=entry.bytes)
+
+
+def _changes(report: Report, diff: Diff) -> Iterator[Leaf]:
+    """Yield what a diff counts by: labels that changed, and those that did not."""
+    now = Counter[tuple[str, str]]()
+    for entry in report.ledger:
+        now[entry.kind, entry.group] += entry.bytes
+    names = {entry.group: entry.what for entry in report.ledger}
+    changed = {(change.kind, change.label): change for change in diff.ledger}
+    for kind, label in {**now, **changed}:
+        change, size = changed.get((kind, label)), now.get((kind, label))
+        before = size if change is None else change.before
+        delta = 0 if change is None else change.delta
+        path = (kind, names.get(label, label), label)
+        yield Leaf(path=path, kind=kind, bytes=size, before=before, delta=delta)
