@@ -38,6 +38,7 @@ from vkfuse.options import (
     BaselineChoice,
     LookupLayout,
     Options,
+    Scales,
     Storage,
     VulkanOptions,
 )
@@ -109,6 +110,12 @@ def optimize(
             help="How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
         ),
     ] = DEFAULT_LAYOUT,
+    scales: Annotated[
+        Scales,
+        typer.Option(
+            help="Scales of fused lookups: in half precision where none changes, or always float32."
+        ),
+    ] = Scales.AUTO,
     embed_shader: Annotated[
         bool,
         typer.Option(
@@ -132,6 +139,7 @@ def optimize(
             storage=storage,
             small_textures=small_textures,
             lookup_layout=lookup_layout,
+            scales=scales,
             embed_shader=embed_shader,
         ),
         verify=verify,

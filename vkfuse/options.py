@@ -37,6 +37,13 @@ class LookupLayout(StrEnum):
     LINEAR = "linear"
 
 
+class Scales(StrEnum):
+    """How scales of fused lookups are stored: in half precision where none is changed by that, or as float32."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+
+
 DEFAULT_LAYOUT: Final = LookupLayout.LINEAR  # needs no feature of the device
 
 
@@ -46,6 +53,7 @@ class VulkanOptions(Typed):
 
     `fp16` computes all float arithmetic in half precision (lossy). `small_textures` keeps to 2048 texels a side, which
     every GPU has, in place of 16384. A flat `lookup_layout` is read faster, a linear one needs no feature of the GPU.
+    `scales` of lookups are in half precision where that is exact, for GPUs with 16-bit storage, unless float32.
     `embed_shader` stores vkfuse's own shaders for the lookups in the file, for runtimes that take them from there.
     """
 
@@ -53,6 +61,7 @@ class VulkanOptions(Typed):
     storage: Storage = Storage.TEXTURE
     small_textures: bool = False
     lookup_layout: LookupLayout = DEFAULT_LAYOUT
+    scales: Scales = Scales.AUTO
     embed_shader: bool = False
 
 

@@ -189,13 +189,13 @@ ROWS = (
     Row(
         name="float16 model",
         build=_whole_model(torch.float16),
-        tables=(Table(how=("indices-flattened",)), *(2 * (Table(how=("input-flattened",)),))),
+        tables=(Table(how=("half-scales", "indices-flattened")), *(2 * (Table(how=("input-flattened",)),))),
         bound=HALF,
     ),
     Row(
         name="bfloat16 model",
         build=_whole_model(torch.bfloat16),
-        tables=(Table(how=("indices-flattened",)), *(2 * (Table(rung="folded", reason="activation-dtype"),))),
+        tables=(Table(how=("half-scales", "indices-flattened")), *(2 * (Table(rung="folded", reason="activation-dtype"),))),
         bound=4 * HALF,
     ),
     Row(

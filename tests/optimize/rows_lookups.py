@@ -7,6 +7,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from upstream_row import Row, Table
 
 FLAT = ("indices-flattened",)
+HALF = Table(how=("half-scales", *FLAT))
 WIDE = Table(rung="gathered", how=FLAT, reason="more-than-4-bits")
 OFFSET = Table(rung="gathered", how=FLAT, reason="asymmetric")
 NO_GROUP = Table(rung="gathered", how=FLAT, reason="group-not-multiple-of-4")
@@ -75,17 +76,17 @@ GRIDS = (
     ),
     Row(name="asymmetric groups", build=lookup(2, 7, mapping_type=ASYMMETRIC), tables=(OFFSET,)),
     Row(name="asymmetric rows", build=lookup(2, 7, mapping_type=ASYMMETRIC, group=None), tables=(OFFSET,)),
-    Row(name="float16 scales", build=lookup(2, 7, scale_dtype=torch.float16), tables=(Table(how=FLAT),)),
-    Row(name="bfloat16 scales", build=lookup(2, 7, scale_dtype=torch.bfloat16), tables=(Table(how=FLAT),)),
+    Row(name="float16 scales", build=lookup(2, 7, scale_dtype=torch.float16), tables=(HALF,)),
+    Row(name="bfloat16 scales", build=lookup(2, 7, scale_dtype=torch.bfloat16), tables=(HALF,)),
     Row(
         name="float16 model",
         build=lambda: export(quantize(Lookup().half(), nn.Embedding), indices(2, 7)),
-        tables=(Table(how=FLAT),),
+        tables=(HALF,),
     ),
     Row(
         name="bfloat16 model",
         build=lambda: export(quantize(Lookup().bfloat16(), nn.Embedding), indices(2, 7)),
-        tables=(Table(how=FLAT),),
+        tables=(HALF,),
     ),
 )
 

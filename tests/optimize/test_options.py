@@ -1,5 +1,6 @@
 """The public entry, its options, and its last check of what it wrote."""
 
+import json
 from functools import cache
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from outcome import worst_error
 from programs import LanguageModel, export, indices, lookup, quantize, quantize_dynamic
 from torch import nn
+from typer.testing import CliRunner
 
 import vkfuse
+from vkfuse.cli import app
 from vkfuse.errors import CheckFailedError, InputError, VkfuseError
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Storage, VulkanOptions
@@ -121,6 +124,23 @@ def test_runtime_without_the_fused_lookup(tmp_path):
     assert report.runtime.startswith("1.2")
     assert report.loadable.ok
     assert worst_error(exported, path) == 0
+
+
+@pytest.mark.parametrize(("scales", "of_lookup"), [("auto", 2), ("float32", 4)])
+def test_scales_by_option(scales, of_lookup, tmp_path):
+    """A lookup's scales that are halves take two bytes each unless four are asked for; the tied head's take four."""
+    module = LanguageModel(rows=128)
+    module.head.weight = module.table.weight
+    quantize(quantize(module, nn.Embedding, scale_dtype=torch.float16), nn.Linear, scale_dtype=torch.float16)
+    source, path, report = tmp_path / "model.pt2", tmp_path / "model.pte", tmp_path / "report.json"
+    torch.export.save(export(module, indices(2, 7)), source)
+    options = ["--baseline", "none", "--scales", scales, "--report", str(report)]
+    ran = CliRunner().invoke(app, ["optimize", str(source), "-o", str(path), *options])
+    assert ran.exit_code == 0, ran.output
+    (table, _) = json.loads(report.read_text())["tables"]
+    assert table["bytes_after"] == 128 * (32 + 2 * (of_lookup + 4))
+    assert ("half-scales" in table["how"]) == (of_lookup == 2)
+    assert table["proof"] == {"kind": "exact", "max_abs_error": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ WRONG_AND_RIGHT = [
     (call("et_vk.prepack.default", tensor(4), tensor(4)), linear(), {"not-a-constant": "fails"}),
     (lookup(weight=packed(64, 24), group=4), lookup(group=4), {"columns-not-multiple-of-32": "fails"}),
     (lookup(linear=False), lookup(), {"needs-8-bit-storage": "note"}),
+    (lookup(scales=constant(64, 2, dtype=VkDataType.FLOAT16)), lookup(), {"needs-16-bit-storage": "note"}),
     (lookup(group=2), lookup(group=4), {"group-not-multiple-of-4": "wrong"}),
     (linear(group=2), linear(group=4), {"group-not-multiple-of-4": "wrong"}),
     (lookup(group=48), lookup(group=64), {"group-does-not-divide-columns": "wrong"}),

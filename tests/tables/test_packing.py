@@ -14,6 +14,7 @@ from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.floats import halves
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.groups import pad, padded_group, regroup, row_bytes
 from vkfuse.tables.nibbles import fits, pack, unpack
@@ -34,6 +35,21 @@ def matrices(draw):
     """Values of 4 bits, an even number of columns."""
     rows, half = draw(st.tuples(st.integers(0, 9), st.integers(1, 40)))
     return draw(hnp.arrays(np.int8, (rows, 2 * half), elements=NIBBLES))
+
+
+@given(
+    hnp.arrays(
+        np.float32, st.integers(0, 30), elements=st.floats(width=16, allow_nan=False, allow_infinity=False)
+    )
+)
+def test_halves_keep_every_value_or_are_none(values):
+    """What becomes float16 is what it was; a value between two halves, or below the normal ones, keeps four bytes each."""
+    subnormal = bool(((values != 0) & (np.abs(values) < 2.0**-14)).any())
+    half = halves(values)
+    assert (half is None) == subnormal
+    assert half is None or (half.dtype == np.float16 and np.array_equal(half.astype(np.float32), values))
+    assert halves(np.append(values, np.float32(1 + 2.0**-11))) is None
+    assert halves(np.append(values, np.float32(65520))) is None
 
 
 @given(matrices(), st.booleans())

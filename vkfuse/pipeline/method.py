@@ -46,7 +46,7 @@ def planned(programs: Mapping[str, Program], runtime: Runtime, options: Options)
     """Each program as the survey sees it, and the plan for its tables."""
     surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
     exported = {name: repaired.exported for name, repaired in surveyed.items()}
-    plans = plan(exported, runtime, options.vulkan.lookup_layout)
+    plans = plan(exported, runtime, options.vulkan.lookup_layout, options.vulkan.scales)
     return tuple(
         Method(name=name, program=program, surveyed=of, plans=plans[name], prepared=of)
         for (name, program), of in zip(programs.items(), surveyed.values(), strict=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch.export import ExportedProgram
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
@@ -28,11 +28,12 @@ def plan(
     methods: Mapping[str, ExportedProgram],
     runtime: Runtime,
     layout: LookupLayout = DEFAULT_LAYOUT,
+    scales: Scales = Scales.AUTO,
 ) -> dict[str, Plans]:
     """A decision for each site of each table of each method, each with its proof, for a runtime.
 
     A table of several methods is laid out for all of them, so that they read the same bytes; `layout` is for those that
-    are only looked up.
+    are only looked up, `scales` for all lookups.
     """
     constants = {name: Constants(exported) for name, exported in methods.items()}
     tables = {name: survey(exported, constants[name]) for name, exported in methods.items()}
@@ -40,7 +41,9 @@ def plan(
     return {
         name: tuple(
             _planned(
-                replace(table, elsewhere=consumers[table.identity], layout=layout), constants[name], runtime
+                replace(table, elsewhere=consumers[table.identity], layout=layout, scales=scales),
+                constants[name],
+                runtime,
             )
             for table in found
         )

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
@@ -56,7 +56,7 @@ class Table:
     """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
 
     `elsewhere` is what other methods of the same file do with it, `layout` how lookups of it are to be stored where
-    no linear reads it.
+    no linear reads it, `scales` how those of lookups are.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Table:
     sites: tuple[Site, ...]
     elsewhere: frozenset[Consumer] = frozenset()
     layout: LookupLayout = DEFAULT_LAYOUT
+    scales: Scales = Scales.AUTO
 
     @property
     def consumers(self) -> frozenset[Consumer]:
@@ -73,7 +74,7 @@ class Table:
     @property
     def readers(self) -> Readers:
         """The same as a pack depends on it."""
-        return Readers(consumers=self.consumers, layout=self.layout)
+        return Readers(consumers=self.consumers, layout=self.layout, scales=self.scales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

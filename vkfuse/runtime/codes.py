@@ -32,6 +32,7 @@ class Code(StrEnum):
     NEEDS_QUANTIZED_KERNELS = auto()
     NEEDS_LLM_KERNELS = auto()
     NEEDS_8_BIT_STORAGE = auto()
+    NEEDS_16_BIT_STORAGE = auto()
 
     # Tensors of any operator.
     MORE_THAN_4_DIMS = auto()

@@ -55,6 +55,13 @@ def widened(bits: Array) -> Array:
     return (bits.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def halves(values: Array) -> Array | None:
+    """`values` as float16, None where any would change or is subnormal then, which a GPU may take for zero."""
+    half = rounded(values, ScalarType.HALF)
+    tiny = (half != 0) & (np.abs(half) < np.finfo(np.float16).smallest_normal)
+    return None if bool(tiny.any()) or not np.array_equal(half.astype(values.dtype), values) else half
+
+
 def is_float(kind: ScalarType) -> bool:
     """Whether a type is one of floats."""
     return kind in _FLOATS

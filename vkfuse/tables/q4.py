@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups, nibbles
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, rounded
+from vkfuse.tables.floats import Array, halves, rounded
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.readers import Readers
@@ -64,6 +65,7 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
     pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
+    pack = _of_lookup(pack, readers)
     packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.itemsize
     int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
     if packed_row > int8_row:
@@ -73,6 +75,14 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
             hint=f"quantize with a group size that divides {pack.padded_columns}",
         )
     return pack
+
+
+def _of_lookup(pack: Q4Pack, readers: Readers) -> Q4Pack:
+    """The pack with scales as a lookup stores them: in half precision where that is exact, else float32."""
+    half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
+    if half is None:
+        return replace(pack, scales=pack.scales.astype(np.float32, copy=False))
+    return replace(pack, scales=half, how=(*pack.how, "half-scales"))
 
 
 def linear_pack(grid: Grid, readers: Readers, activations: ScalarType) -> Q4Pack | Refusal:

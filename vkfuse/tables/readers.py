@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 
 
 class Consumer(StrEnum):
@@ -17,10 +17,11 @@ class Consumer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readers:
-    """What all sites of a table do with it, and the layout of its lookups where no linear reads it."""
+    """What all sites of a table do with it, and how lookups are stored: layout (where no linear reads it), scales."""
 
     consumers: frozenset[Consumer]
     layout: LookupLayout = DEFAULT_LAYOUT
+    scales: Scales = Scales.AUTO
 
     @property
     def looked_up(self) -> bool:

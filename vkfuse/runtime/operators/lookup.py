@@ -36,6 +36,13 @@ def flat_weight_is_copied_by_bytes(ops: Operands) -> Iterator[Objection]:
     yield Objection(Code.NEEDS_8_BIT_STORAGE, detail)
 
 
+def half_scales_in_a_buffer(ops: Operands) -> Iterator[Objection]:
+    """ops/glsl/embedding_q4gsw.yaml: shaders with half scales; api/Context.cpp throws without 16-bit storage."""
+    scales, out = ops.tensor("scales"), ops.out
+    if scales and scales.dtype is VkDataType.FLOAT16 and out and out.dtype is not VkDataType.FLOAT16:
+        yield Objection(Code.NEEDS_16_BIT_STORAGE, "scales in half precision")
+
+
 def indices_in_one_row(ops: Operands) -> Iterator[Objection]:
     """ops/glsl/embedding_q4gsw.glsl reads row 0 of an index texture (measured: off by 1.1x the largest)."""
     indices = ops.tensor("indices")
@@ -187,6 +194,7 @@ OPERATORS: Final = (
                 32, Code.COLUMNS_NOT_MULTIPLE_OF_32, "weight", factor=2
             ),  # EmbeddingQ4gsw.cpp: embed_dim
             flat_weight_is_copied_by_bytes,
+            half_scales_in_a_buffer,
             group_multiple_of_4,
             group_divides_columns,
             indices_in_one_row,
