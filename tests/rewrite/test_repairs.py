@@ -1,5 +1,7 @@
 """Each repair alone: it fires where it should, and the program computes what it did, bit for bit where it can."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -14,9 +16,13 @@ from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
+from vkfuse.rewrite.repairs.repeats import repeats_as_rows
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
+from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
 aten = torch.ops.aten
 
@@ -27,7 +33,7 @@ def _program(module, *inputs, dynamic=None):
 
 def _same(before, after, *calls):
     """Both programs give the same bits, call after call: what they keep in buffers counts too."""
-    old, new = before.module(), after.module()
+    old, new = (copy.deepcopy(exported).module() for exported in (before, after))
     for inputs in calls:
         with torch.no_grad():
             torch.testing.assert_close(new(*inputs), old(*inputs), rtol=0, atol=0, equal_nan=True)
@@ -466,3 +472,130 @@ def test_channels_last_weights():
     assert {note.code for note in repaired.repairs} == {"constants-in-order"}
     values = [n.meta["val"] for n in repaired.exported.graph.nodes if n.op != "output"]
     assert all(v.is_contiguous() for v in values if isinstance(v, torch.Tensor))
+
+
+class _Positions(nn.Module):
+    """Counts in each of two layers, as transformers' caches do, and a count that is set before it is read."""
+
+    def __init__(self, apart):
+        super().__init__()
+        for name, start in (("first", 0), ("second", apart), ("unread", 5)):
+            self.register_buffer(name, torch.tensor(start))
+
+    def forward(self, x, position):
+        read = aten.copy(self.unread, position.sum())
+        self.unread.copy_(read)
+        self.first.add_(2)
+        self.second.add_(2)
+        return x + self.first, x * self.second + read
+
+
+@pytest.mark.parametrize(("apart", "codes"), [(0, {"equal-state-kept-once"}), (1, set())])
+def test_states(apart, codes):
+    """A buffer that is overwritten before it is read is dropped, equal ones are one, unequal ones stay two."""
+    before = _program(_Positions(apart), torch.randn(3), torch.tensor([3]))
+    done = repair(before, (copies_as_sources, unread_state_dropped, equal_state_kept_once))
+    assert {note.code for note in done.repairs} == {"copies-as-sources", "unread-state-dropped", *codes}
+    assert len(done.exported.graph_signature.buffers_to_mutate) == 2 - len(codes)
+    calls = [(torch.randn(3), torch.tensor([at])) for at in (4, 2, 9)]
+    _same(before, done.exported, *calls)
+
+
+def test_equal_buffers_of_which_one_is_only_read():
+    """What is written is not taken for a constant of the same value."""
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(3))
+            self.register_buffer("zero", torch.zeros(3))
+
+        def forward(self, x):
+            self.count.add_(x)
+            return self.count + 1, self.zero + 1
+
+    before = _program(Counts(), torch.randn(3))
+    assert repair(before, (equal_state_kept_once, computed_once)).repairs == ()
+
+
+def test_computed_once():
+    """Equal computations of equal constants are one; random numbers and other dtypes are not."""
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("one", torch.ones(4, 4).tril().bool())
+            self.register_buffer("two", torch.ones(4, 4).tril().bool())
+
+        def forward(self, x, at):
+            first = x.masked_fill(self.one[at], 0.0)
+            second = (x * 2).masked_fill(self.two[at], 0.0)
+            return first + second, x.to(torch.float64).sum(), x.to(torch.float32).sum() + torch.rand(4)[0] * 0
+
+    before = _program(Layers(), torch.randn(4), torch.tensor(2))
+    after, (note,) = computed_once(before)
+    assert note.code == "computed-once"
+    assert sum(n.target == aten.index.Tensor or n.target == aten.select.int for n in after.graph.nodes) < sum(
+        n.target == aten.index.Tensor or n.target == aten.select.int for n in before.graph.nodes
+    )
+    _same(before, after, (torch.randn(4), torch.tensor(1)))
+
+
+def _view_pairs(x):
+    return x.view(*x.shape[:3], -1, 2).unbind(-1)
+
+
+def _selected_pairs(x):
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    return pairs[..., 0], pairs[..., 1]
+
+
+def _stacked(even, odd):
+    return torch.stack([even, odd], -1).flatten(3)
+
+
+def _concatenated(even, odd):
+    return torch.cat([even[..., None], odd[..., None]], -1).view(*even.shape[:3], -1)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("split", "join"), [(_view_pairs, _stacked), (_selected_pairs, _concatenated)])
+def test_interleaved_rotary_embeddings(split, join, dynamic):
+    """Pairs of columns are taken apart and put together without a fifth dimension."""
+
+    class Rotary(nn.Module):
+        def forward(self, x, cos, sin):
+            even, odd = split(x)
+            return join(even * cos - odd * sin, even * sin + odd * cos) * 1.0
+
+    def inputs(rows):
+        return torch.randn(2, rows, 4, 16), torch.randn(1, rows, 1, 8), torch.randn(1, rows, 1, 8)
+
+    rows = {1: Dim("rows", min=2, max=9)} if dynamic else None
+    before = _program(Rotary(), *inputs(3), dynamic=(rows, rows, rows) if dynamic else None)
+    done = repair(before, (stacks_as_slices, interleavings_in_four_dimensions))
+    assert {n.code for n in done.repairs} == {"stacks-as-slices", "interleavings-in-four-dimensions"}
+    ranks = [n.meta["val"].ndim for n in done.exported.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+    assert max(ranks) == 4
+    _same(before, done.exported, inputs(3), inputs(7 if dynamic else 3))
+
+
+@pytest.mark.parametrize("spelling", ["interleave", "expand"])
+def test_repeated_heads_are_more_rows(spelling):
+    """A product with repeated heads has each head once."""
+
+    def repeated(x):
+        if spelling == "interleave":
+            return x.repeat_interleave(3, 1)
+        return x[:, :, None].expand(2, 2, 3, 5, 8).reshape(2, 6, 5, 8)
+
+    class Attention(nn.Module):
+        def forward(self, q, k, v):
+            return torch.matmul(torch.matmul(q, repeated(k).transpose(2, 3)), repeated(v))
+
+    inputs = torch.randn(2, 6, 4, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    before = _program(Attention(), *inputs)
+    after, (note,) = repeats_as_rows(before)
+    assert (note.code, len(note.nodes)) == ("repeats-as-rows", 2)
+    assert not {n.target for n in after.graph.nodes} & {aten.repeat_interleave.self_int, aten.expand.default}
+    torch.testing.assert_close(after.module()(*inputs), before.module()(*inputs), rtol=1e-6, atol=1e-6)

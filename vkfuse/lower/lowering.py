@@ -15,7 +15,7 @@ from vkfuse.errors import LoweringError
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
-from vkfuse.lower.state import initialized, shared_state
+from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
@@ -68,7 +68,10 @@ def lower(methods: Mapping[str, ExportedProgram], target: Target, options: Vulka
     Raises NotLoweredError where ExecuTorch raises anything.
     """
     state = shared_state(methods)
-    partitioners = {name: GuardedPartitioner(name, _compile_options(options), target) for name in methods}
+    several = buffers_of_several(methods)
+    partitioners = {
+        name: GuardedPartitioner(name, _compile_options(options), target, several) for name in methods
+    }
     try:
         with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
             manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))

@@ -1,6 +1,6 @@
 """A Vulkan partitioner that delegates only what the target's runtime has, and remembers why the rest stays."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, front_of
 from vkfuse.lower.operands import Target, constants_of, operator_name, why_not
+from vkfuse.lower.owned import tag_owned_state
 from vkfuse.lower.upstream import handle_of
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
@@ -66,11 +67,15 @@ class Node:
 class GuardedPartitioner(Partitioner):  # type: ignore[misc]
     """Partition a method for the Vulkan backend for `target`.
 
-    `reasons` tells for each operator left out why, `delegated` are the nodes that were not.
+    `reasons` tells for each operator left out why, `delegated` are the nodes that were not. Buffers of the program that
+    are in `several` methods stay outside of delegates.
     """
 
-    def __init__(self, method: str, options: Mapping[str, Any], target: Target) -> None:
+    def __init__(
+        self, method: str, options: Mapping[str, Any], target: Target, several: Collection[str] = ()
+    ) -> None:
         self._method = method
+        self._several = several
         self.delegated: list[Node] = []
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
@@ -113,9 +118,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
         _leave_what_cannot_be_copied(module)
-        # No tag_mutated_buffer: of a buffer that a delegate owns, ExecuTorch drops the new value from the delegate's call
-        # but not from its graph, and no other method could share it. Left to the program, it is an input, and its new
-        # value a result like any other.
+        tag_owned_state(exported_program, self._several)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _node(self, node: fx.Node, *, fused: bool) -> Node:

@@ -29,6 +29,11 @@ class State:
         return self.kinds.keys() == {*self.writers} and len({*self.kinds.values()}) == 1
 
 
+def buffers_of_several(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:
+    """Names of the buffers that a method writes and another one has too."""
+    return frozenset(state.name for state in _states(methods) if len(state.kinds) > 1)
+
+
 def shared_state(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:
     """Names of the buffers that several methods write, empty where some state is not alike in all: it would overlap."""
     states = tuple(_states(methods))

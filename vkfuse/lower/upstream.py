@@ -14,13 +14,15 @@ from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
-from executorch.backends.vulkan.serialization.vulkan_graph_schema import Bool, Double, Int, VkValue
+from executorch.backends.vulkan.serialization.vulkan_graph_schema import Bool, Double, Int, OperatorCall, VkValue
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
 from torch import fx
+from torch.export.graph_signature import OutputKind
 from torch.utils._sympy.value_ranges import bound_sympy
 
 from vkfuse.program.guards import unguarded_convolutions
+from vkfuse.runtime.operators.moves import COPY
 
 NO_HANDLE = -1  # of a node that a pass of the backend's made
 
@@ -78,6 +80,32 @@ def _process_by_handle(builder: VkGraphBuilder, node: fx.Node, _count: int) -> A
 
 
 _process_node = VkGraphBuilder.process_node
+
+
+def _keep_state(builder: VkGraphBuilder, node: fx.Node) -> None:
+    """End a delegate's graph: what it keeps is copied to where it is kept, everything else is an output."""
+    ids, specs = builder.node_to_value_ids, builder.program.graph_signature.output_specs
+    results = dict.fromkeys(zip((spec.kind for spec in specs), (s.target for s in specs), node.args[0], strict=True))
+    for kind, buffer, result in results:
+        if kind is not OutputKind.BUFFER_MUTATION:
+            builder.output_ids.append(ids[result])
+            continue
+        place = ids[_place_of(builder, buffer)]
+        if place == ids[result]:
+            continue
+        of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(result)
+        args = [ids[result], builder.create_null_value(), place]
+        builder.chain.append(OperatorCall(node_id=of, name=COPY, args=args))
+
+
+def _place_of(builder: VkGraphBuilder, buffer: str) -> fx.Node:
+    """The tensor on the GPU that a buffer is copied to, once: the one thing that reads it."""
+    placeholders = {name: node for node, name in builder.program.graph_signature.inputs_to_buffers.items()}
+    held = next(n for n in builder.program.graph.nodes if n.name == placeholders[buffer])
+    (place,) = held.users
+    if place.target != edge_ops.edge.et_vk.prepack.default:
+        raise ValueError(f"{place.name} reads the state {buffer} as a constant")
+    return place
 
 
 def _views_to_fuse(fuse: FuseViewCopyTransform, start: fx.Node, operators: list[Any]) -> list[fx.Node]:
@@ -153,6 +181,7 @@ _MENDS = (
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
     (VkGraphBuilder, "process_node", _process_by_handle),
+    (VkGraphBuilder, "process_output_node", _keep_state),
     (FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse),
     (SqueezeUnsqueezeInputs, "call_operator", _call_squeezed),
 )

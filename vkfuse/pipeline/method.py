@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch.export import ExportedProgram
 
+from vkfuse.lower.state import buffers_of_several
 from vkfuse.options import Options
 from vkfuse.pipeline.proofs import Proved, prove_method
 from vkfuse.program.load import Program
@@ -60,7 +61,8 @@ def folded(methods: Methods) -> Methods:
 
 def prepared(methods: Methods, options: Options) -> Methods:
     """Each method with its plans applied, repaired."""
-    rules = after_tables(half=options.vulkan.fp16)
+    shared = buffers_of_several({m.name: m.surveyed.exported for m in methods})
+    rules = after_tables(half=options.vulkan.fp16, own_state=not shared)
     return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
 
 

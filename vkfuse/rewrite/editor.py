@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
     InputSpec,
+    OutputKind,
     TensorArgument,
 )
 
@@ -45,6 +46,7 @@ class GraphEditor:
         self._sizes: dict[tuple[str, int], fx.Node] = {}
         self._cache: dict[object, Any] = {}
         self._replaced: dict[fx.Node, fx.Node] = {}
+        self._outputs = list(exported.graph_signature.output_specs)
         self._fake_mode = _fake_mode(self.graph)
 
     def node(self, original: fx.Node) -> fx.Node:
@@ -147,6 +149,17 @@ class GraphEditor:
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self._replaced[old] = new
 
+    def forget(self, buffers: Collection[str]) -> None:
+        """Stop writing to `buffers`."""
+        output = next(iter(self.graph.find_nodes(op="output")))
+        left = [
+            (spec, result)
+            for spec, result in zip(self._outputs, output.args[0], strict=True)
+            if spec.kind is not OutputKind.BUFFER_MUTATION or spec.target not in buffers
+        ]
+        self._outputs = [spec for spec, _ in left]
+        output.args = (tuple(result for _, result in left),)
+
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
         self._erase_replaced()
@@ -175,7 +188,7 @@ class GraphEditor:
                 self.graph.erase_node(node)
 
     def _live_specs(self) -> list[InputSpec]:
-        mutated = set(self._exported.graph_signature.buffers_to_mutate.values())
+        mutated = {s.target for s in self._outputs if s.kind is OutputKind.BUFFER_MUTATION}
         inputs = {InputKind.USER_INPUT, InputKind.TOKEN}
         live = []
         for node in self.graph.find_nodes(op="placeholder"):
@@ -200,7 +213,7 @@ class GraphEditor:
         """The old output specs with the names that the outputs have now."""
         results = next(iter(self.graph.find_nodes(op="output"))).args[0]
         renamed = []
-        for spec, result in zip(self._exported.graph_signature.output_specs, results, strict=True):
+        for spec, result in zip(self._outputs, results, strict=True):
             renamed.append(_renamed(spec, result.name) if isinstance(result, fx.Node) else spec)
         return renamed
 

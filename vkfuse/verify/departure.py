@@ -49,9 +49,10 @@ def find_departure(
     arithmetic: Arithmetic = EAGER,
     noise: float = 0.0,
 ) -> Departure | None:
-    """Return the first operator of the file whose result is nowhere in the program; None where all are."""
-    session.reset()
-    reference.reset()
+    """Return the first operator of the file whose result is nowhere in the program; None where all are.
+
+    Both sides begin with the state that they have.
+    """
     expected = _program_values(reference, inputs, arithmetic)
     got = _file_values(session, inputs)
     culprit = _first(got, _known(got, expected, noise))

@@ -94,17 +94,32 @@ def _least_rows(placeholder: fx.Node) -> int | None:
     if not isinstance(value, torch.Tensor) or value.dtype not in {torch.int32, torch.int64}:
         return None
     found: list[int] = []
-    waiting, seen = [placeholder], set()
+    waiting, seen = [(placeholder, 0)], set()
     while waiting:
-        node = waiting.pop()
+        node, added = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
         for user in node.users:
-            found.extend(_indexed(user, node))
-            if packet_of(user) in ORDERS_VALUES and user.args and user.args[0] is node:
-                waiting.append(user)
+            found.extend(rows - added for rows in _indexed(user, node))
+            more = _moved(user, node)
+            if more is not None:
+                waiting.append((user, added + more))
     return min(found, default=None)
+
+
+def _moved(user: fx.Node, node: fx.Node) -> int | None:
+    """How much larger the values of `user` may be, which has those of `node`; None where it has others."""
+    packet = packet_of(user)
+    if packet in ORDERS_VALUES and user.args and user.args[0] is node:
+        return 0
+    if packet == "copy" and user.args[1] is node:
+        return 0
+    others = [other for other in user.args if other is not node]
+    if packet == "add" and len(others) == 1 and isinstance(others[0], fx.Node):
+        counted = packet_of(others[0]) == "arange" and len(others[0].args) == 1
+        return next((size - 1 for size in _dim(others[0], 0)), None) if counted else None
+    return None
 
 
 def packet_of(node: fx.Node) -> str:
@@ -120,7 +135,9 @@ def _indexed(user: fx.Node, index: fx.Node) -> list[int]:
         return _dim(user.args[0], 0) if index in user.args[1:] else []
     if packet in {"index_select", "gather"} and len(user.args) > 2 and user.args[2] is index:
         return _dim(user.args[0], user.args[1])
-    if packet == "index" and isinstance(user.args[1], list | tuple):
+    if packet == "index_copy" and len(user.args) > 2 and user.args[2] is index:
+        return _dim(user.args[0], user.args[1])
+    if packet in {"index", "index_put"} and isinstance(user.args[1], list | tuple):
         return [
             size for at, other in enumerate(user.args[1]) if other is index for size in _dim(user.args[0], at)
         ]

@@ -18,15 +18,24 @@ Lengths = Mapping[sympy.Symbol, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Flat inputs and how they came about; `inward` are those of less extreme lengths, where a program takes no such."""
+    """Flat inputs and how they came about; `inward` are those of less extreme lengths, where a program takes no such.
+
+    `earlier` are the inputs of calls before it, whose state it finds.
+    """
 
     label: str
     values: tuple[Argument, ...]
+    earlier: tuple[tuple[Argument, ...], ...] = ()
     inward: tuple["Sample", ...] = ()
 
 
-def samples(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterator[Sample]:
-    """Yield the example, `seeds` random ones, edge rows, extreme lengths. InputError for a bad example."""
+def samples(
+    example: tuple[Argument, ...], domain: Domain, seeds: int, *, stateful: bool = False
+) -> Iterator[Sample]:
+    """Yield the example, `seeds` random ones, edge rows, extreme lengths; where calls leave state, one after others.
+
+    InputError for a bad example.
+    """
     lengths = _example_lengths(example, domain)
     yield Sample(label="example", values=example)
     for seed in range(seeds):
@@ -46,6 +55,16 @@ def samples(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterat
                 for each in _inward(extreme, lengths)
             )
             yield replace(first, inward=tuple(rest))
+    if stateful:
+        yield _in_a_row(example, domain, seeds)
+
+
+def _in_a_row(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Sample:
+    """The last of several calls, of the example's lengths."""
+    lengths = _example_lengths(example, domain)
+    generator = torch.Generator().manual_seed(seeds + 2)
+    first, second, last = (_random(example, domain, lengths, generator) for _ in range(3))
+    return Sample(label="fourth call in a row", values=last, earlier=(example, first, second))
 
 
 def _inward(extreme: Lengths, usual: Lengths) -> Iterator[Lengths]:

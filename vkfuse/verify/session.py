@@ -77,6 +77,8 @@ class Session:
     def reset(self) -> None:
         """Set every value to what the file says."""
         self._memory.reset()
+        for run in self._delegates.values():
+            run.reset()
 
     def __call__(self, inputs: Sequence[Argument], observe: Observer = ignore) -> tuple[Argument, ...]:
         """Run on the flat inputs of the method; what comes back is the caller's.

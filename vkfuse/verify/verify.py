@@ -86,7 +86,7 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     example = _example(exported, options, session, domain, skipped)
     collector = LookupCollector()
     comparison = _Comparison(session, reference, options.tolerance)
-    taken = list(_taken(samples(example, domain, options.seeds), comparison, skipped))
+    taken = list(_taken(_samples(exported, example, domain, options), comparison, skipped))
     cases, runs = [sample for sample, _ in taken], tuple(run for _, run in taken)
     tables = _audited(source, exported, options.method) if options.tables is None else options.tables
     failed = next((at for at, run in enumerate(runs) if not run.passed), None)
@@ -109,6 +109,13 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
         departure=departure,
         skipped=tuple(skipped),
     )
+
+
+def _samples(
+    exported: ExportedProgram, example: tuple[Argument, ...], domain: Domain, options: VerifyOptions
+) -> Iterator[Sample]:
+    stateful = bool(exported.graph_signature.buffers_to_mutate)
+    return samples(example, domain, options.seeds, stateful=stateful)
 
 
 def _taken(
@@ -171,7 +178,7 @@ class _Comparison:
     def run(self, sample: Sample) -> Run:
         """Compare on one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
         expected = self._expected(sample, EAGER)
-        got = self._file(sample.values)
+        got = self._file(sample)
         eager = _compared(got, expected, self._tolerance)
         arithmetic = self._arithmetic()
         if all(output.passed for output in eager) or arithmetic.eager:
@@ -196,6 +203,7 @@ class _Comparison:
             expected = self._expected(sample, arithmetic)
             largest = _largest(expected)
             noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
+        self._before(sample, arithmetic)
         return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
 
     def watch(self, sample: Sample, observe: Observer) -> None:
@@ -203,12 +211,24 @@ class _Comparison:
         self._session.reset()
         self._session(_accepted(self._session, sample.values), observe)
 
-    def _file(self, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    def _before(self, sample: Sample, arithmetic: Arithmetic) -> None:
+        """Bring both sides to where a sample finds them."""
         self._session.reset()
-        return self._session(_accepted(self._session, values))
+        self._reference.reset()
+        for values in sample.earlier:
+            self._session(_accepted(self._session, values))
+            self._reference(values, arithmetic=arithmetic)
+
+    def _file(self, sample: Sample) -> tuple[Argument, ...]:
+        self._session.reset()
+        for values in sample.earlier:
+            self._session(_accepted(self._session, values))
+        return self._session(_accepted(self._session, sample.values))
 
     def _expected(self, sample: Sample, arithmetic: Arithmetic) -> tuple[object, ...]:
         self._reference.reset()
+        for values in sample.earlier:
+            self._reference(values, arithmetic=arithmetic)
         return self._reference(sample.values, arithmetic=arithmetic)
 
     def _arithmetic(self) -> Arithmetic:

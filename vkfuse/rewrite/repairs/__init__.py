@@ -26,18 +26,21 @@ from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
+from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
 from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
-from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation
+from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.softmaxes import softmaxes_in_rows
 from vkfuse.rewrite.repairs.splits import splits_as_slices
 from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
+from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
 
@@ -52,15 +55,21 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     copies_in_order,
     fold_constants,
     aliases_as_themselves,
+    copies_as_sources,
+    unread_state_dropped,
+    equal_state_kept_once,
+    computed_once,
     raise_mask_fills,
     cache_writes_as_choices,
     decompose_affine,
     widen_integer_matmuls,
-    repeats_as_concatenation,
     permutations_without_ones,
     stacks_as_slices,
+    interleavings_in_four_dimensions,
     attention_in_four_dimensions,
     write_out_attention,
+    repeats_as_rows,
+    repeats_as_concatenation,
     expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,
@@ -81,10 +90,16 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
 )
 
 
-def after_tables(*, half: bool) -> tuple[RepairRule, ...]:
-    """The repairs after the tables for the precision that the file computes in."""
+# What a program keeps for itself alone may be left out; another method may read what this one writes.
+_OF_OWN_STATE: frozenset[RepairRule] = frozenset({unread_state_dropped, equal_state_kept_once})
+
+
+def after_tables(*, half: bool, own_state: bool = True) -> tuple[RepairRule, ...]:
+    """The repairs after the tables for the precision that the file computes in, and for state that is the method's own."""
     in_half: dict[RepairRule, RepairRule] = {raise_mask_fills: raise_mask_fills_in_half} if half else {}
-    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES)
+    return tuple(
+        in_half.get(rule, rule) for rule in AFTER_TABLES if own_state or rule not in _OF_OWN_STATE
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
-"""Grouped keys repeated by concatenation, in four dimensions.
+"""Grouped keys repeated for their queries, in four dimensions.
 
 transformers repeats the key heads of grouped-query attention through a fifth dimension, ``x[:, :, None].expand(...)``,
-which Vulkan tensors have not: each layer would leave the delegate. Copies side by side are the same tensor:
-[batch, heads, rows, size] -> [batch * heads, 1, rows, size], n of them concatenated along the second dimension.
+others by ``repeat_interleave``, which is decomposed to that. Vulkan tensors have no fifth dimension: each layer would
+leave the delegate. A product with repeated heads is one of more rows with each head as it is; where something else reads
+them, copies side by side are the same tensor: [batch, heads, rows, size] -> [batch * heads, 1, rows, size], n of them
+concatenated along the second dimension.
 """
 
 from dataclasses import dataclass
@@ -41,6 +43,44 @@ def repeats_as_concatenation(exported: ExportedProgram) -> tuple[ExportedProgram
     )
 
 
+def repeats_as_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each product with repeated heads, [batch, heads * n, rows, k] by [batch, heads * n, k, columns]."""
+    found = {n: r for n in exported.graph.nodes if (r := _repeated_factor(n)) is not None}
+    return replace_each(
+        exported,
+        found,
+        lambda editor, node: _of_more_rows(editor, node, found[node]),
+        code="repeats-as-rows",
+        detail="a head's queries are rows of one product",
+    )
+
+
+def _of_more_rows(editor: GraphEditor, node: fx.Node, repeat: _Repeat) -> fx.Node:
+    rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
+    batch, heads, _, size = editor.sizes(rows)
+    grouped = editor.call(
+        aten.reshape.default, editor.node(rows), [batch, heads // repeat.count, -1, size]
+    )
+    source = editor.node(repeat.source)
+    if factor.target == aten.transpose.int:
+        source = editor.call(aten.transpose.int, source, -2, -1)
+    return editor.call(aten.reshape.default, editor.call(aten.matmul.default, grouped, source), editor.sizes(node))
+
+
+def _repeated_factor(node: fx.Node) -> _Repeat | None:
+    """The repetition that the second factor of a product is, or is the transposition of."""
+    if node.target != aten.matmul.default:
+        return None
+    rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
+    if rows.meta["val"].ndim != factor.meta["val"].ndim:
+        return None
+    if factor.target == aten.transpose.int and {argument(factor, i, "dim") % 4 for i in (1, 2)} == {2, 3}:
+        factor = argument(factor, 0, "self")
+    repeat = _repeat(factor)
+    same = repeat and str(rows.meta["val"].shape[:2]) == str(factor.meta["val"].shape[:2])
+    return repeat if same else None
+
+
 def _concatenated(editor: GraphEditor, repeat: _Repeat) -> fx.Node:
     batch, heads, rows, size = editor.sizes(repeat.source)
     flat = editor.call(aten.reshape.default, editor.node(repeat.source), [-1, 1, rows, size])
@@ -50,6 +90,8 @@ def _concatenated(editor: GraphEditor, repeat: _Repeat) -> fx.Node:
 
 def _repeat(node: fx.Node) -> _Repeat | None:
     """A view to four dimensions of an expansion along a new third one, with whatever copies stand between."""
+    if node.target == aten.repeat_interleave.self_int:
+        return _interleaved(node)
     if node.target not in _VIEWS or node.meta["val"].ndim != 4:
         return None
     expand = argument(node, 0, "self")
@@ -67,6 +109,14 @@ def _repeat(node: fx.Node) -> _Repeat | None:
     if not (isinstance(heads, int) and isinstance(count, int) and node.meta["val"].shape[1] == heads * count):
         return None
     return _Repeat(source=source, count=count)
+
+
+def _interleaved(node: fx.Node) -> _Repeat | None:
+    source, count = argument(node, 0, "self"), argument(node, 1, "repeats")
+    along, rank = argument(node, 2, "dim"), source.meta["val"].ndim
+    if rank != 4 or along is None or along % rank != 1 or not isinstance(count, int):
+        return None
+    return _Repeat(source=source, count=count) if isinstance(source.meta["val"].shape[1], int) else None
 
 
 def _same_shape(node: fx.Node) -> bool:

@@ -1,11 +1,13 @@
-"""Queries, keys and values of one linear, told apart in four dimensions.
+"""Parts of a linear's columns, told apart in four dimensions.
 
 ``linear(x).view(batch, rows, 3, heads, size).unbind(2)``, with or without a permutation between, goes through a fifth
 dimension, which Vulkan tensors have not: each layer would leave the delegate. Part i of the view is a view of part i of
-the last dimension.
+the last dimension. So do the pairs of an interleaved rotary embedding, ``x.view(batch, rows, heads, -1, 2).unbind(-1)``:
+part i of them is every second column.
 """
 
 import operator
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,19 +50,25 @@ def stacks_as_slices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[
 
 def _slice(editor: GraphEditor, part: _Part) -> fx.Node:
     shape, source = part.view.meta["val"].shape, argument(part.view, 0, "self")
-    rest = [int(size) for size in shape[part.stacked + 1 :]]
-    width = torch.Size(rest).numel()
-    columns = editor.call(
-        aten.slice.Tensor, editor.node(source), part.stacked, part.index * width, (part.index + 1) * width
-    )
-    whole = editor.call(aten.reshape.default, columns, [*editor.sizes(source)[: part.stacked], *rest])
+    last = source.meta["val"].ndim - 1
+    rest = [int(size) for d, size in enumerate(shape) if d >= last and d != part.stacked]
+    where = _first(rest, part) if part.stacked == last else (part.index, sys.maxsize, int(shape[-1]))
+    columns = editor.call(aten.slice.Tensor, editor.node(source), last, *where)
+    sizes = [*editor.sizes(source)[:last], *rest]
+    whole = columns if len(rest) == 1 else editor.call(aten.reshape.default, columns, sizes)
     kept = [d for d in part.order if d != part.stacked]
     order = [d - (d > part.stacked) for d in kept]
     return whole if order == sorted(order) else editor.call(aten.permute.default, whole, order)
 
 
+def _first(rest: list[int], part: _Part) -> tuple[int, int]:
+    """Where the columns of a part begin and end that differs in the first of the dimensions that they are split in."""
+    width = torch.Size(rest).numel()
+    return part.index * width, (part.index + 1) * width
+
+
 def _parts(node: fx.Node) -> Iterator[_Part]:
-    """The parts that an unbinding or a selection takes out of a view that split the last dimension in three or more."""
+    """The parts that an unbinding or a selection takes out of a view that split the last dimension in two or more."""
     if node.target not in {aten.unbind.int, aten.select.int}:
         return
     source, along = argument(node, 0, "self"), argument(node, 1, "dim", 0)
@@ -68,7 +76,7 @@ def _parts(node: fx.Node) -> Iterator[_Part]:
     if view.target not in _VIEWS or view.meta["val"].ndim <= 4 or not _splits_last(view):
         return
     stacked = order[along]
-    if stacked != argument(view, 0, "self").meta["val"].ndim - 1:
+    if stacked not in {argument(view, 0, "self").meta["val"].ndim - 1, view.meta["val"].ndim - 1}:
         return
     for taken, index in _taken(node):
         yield _Part(node=taken, view=view, stacked=stacked, index=index, order=order)

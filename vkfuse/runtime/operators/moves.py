@@ -19,6 +19,7 @@ from vkfuse.runtime.spelling import (
 )
 
 PREPACK: Final = "et_vk.prepack.default"
+COPY: Final = "aten.clone.default"
 _CONCATENATED_AT_ONCE: Final = 3
 
 
@@ -187,7 +188,7 @@ OPERATORS: Final = (
         idle=True,
     ),
     Operator("aten.unsqueeze_copy.default", "self dim", shaders=unsqueeze, integers=True, idle=True),
-    Operator("aten.clone.default", "self", shaders=clone, replaced=True),
+    Operator(COPY, "self", shaders=clone, replaced=True),
     Operator("aten._to_copy.default", "self", shaders=to_copy),
     Operator(
         "dim_order_ops._to_dim_order_copy.default",

@@ -1,4 +1,8 @@
-"""A delegate's graph, executed: constants once, then the chain for every call."""
+"""A delegate's graph, executed: constants once, then the chain for every call.
+
+A constant that the runtime has copied to the GPU is a tensor like any other, with memory of its own that nothing else is
+given (ComputeGraph::prepack): what an operator writes there, the next call finds.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +18,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.steps import Argument, Observer, Step
 from vkfuse.verify.tensors import tensor_of, undefined, vulkan_dtype
@@ -39,6 +44,12 @@ class GraphRun:
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
         self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
+        self._kept = _written_constants(graph)
+        self._state: dict[int, torch.Tensor] = {}
+
+    def reset(self) -> None:
+        """Forget what calls have written: as the graph is when it has been loaded."""
+        self._state = {}
 
     @property
     def input_places(self) -> tuple[Hashable, ...]:
@@ -137,7 +148,7 @@ class GraphRun:
             storages=tuple(self._storage(index) for index in call.args),
             note=lambda behaviour: self._note(behaviour, where),
         )
-        outputs = _as_file_says(view, _computed(view, kernel))
+        outputs = self._found(call) or _as_file_says(view, _computed(view, kernel))
         wrong = wrong_as_a_whole(self._operands[number], call, state, next(iter(outputs), None))
         if wrong:
             self._note(wrong, where)
@@ -154,6 +165,11 @@ class GraphRun:
                 storages=view.storages,
             )
         )
+
+    def _found(self, call: OperatorCall) -> tuple[Argument, ...]:
+        """What earlier calls left in a constant that the runtime copies once; nothing at first, or for another operator."""
+        kept = self._state.get(call.args[-1]) if call.name == PREPACK else None
+        return () if kept is None else (kept,)
 
     def _storage(self, index: int) -> VkStorageType | None:
         value = self._graph.values[index]
@@ -176,6 +192,8 @@ class GraphRun:
         spec = self._graph.values[index]
         targets = spec.ids if isinstance(spec, ValueList) else (index,)
         state.update(zip(targets, outputs, strict=False))
+        if index in self._kept:
+            self._state[index] = state[index] = outputs[0].clone()
 
 
 def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
@@ -210,6 +228,12 @@ def _fitted(call: Call, value: torch.Tensor, spec: VkTensor) -> torch.Tensor:
     ):
         raise call.fails(f"a result of shape {list(value.shape)} does not fit into {list(spec.dims)}")
     return value.to(vulkan_dtype(spec.dtype, call.where))
+
+
+def _written_constants(graph: VulkanGraph) -> frozenset[int]:
+    """Copies of constants on the GPU that an operator writes to."""
+    copies = {call.args[-1] for call in graph.chain if call.name == PREPACK}
+    return frozenset(copies & {call.args[-1] for call in graph.chain if call.name != PREPACK})
 
 
 def _last_uses(graph: VulkanGraph) -> Mapping[int, tuple[int, ...]]:

@@ -1,0 +1,53 @@
+"""State that one delegate keeps on the GPU: buffers that it alone reads and writes.
+
+The delegate holds such a buffer as a constant, which the runtime copies to the GPU once, while it loads (`et_vk.prepack`),
+into memory of its own (runtime/graph/ComputeGraph.cpp, prepack: allocations that no other tensor shares). What the
+program writes is copied there behind everything that reads the old value, and the next call finds it.
+"""
+
+from collections.abc import Collection
+
+import executorch.backends.vulkan.op_registry as vulkan_registry
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+TAG = "delegation_tag"
+_KINDS = frozenset({torch.float32, torch.float16})  # what the runtime's copies were seen to take
+
+
+def tag_owned_state(program: ExportedProgram, left_out: Collection[str]) -> None:
+    """Give each buffer that one delegate alone has to do with to that delegate, less those named in `left_out`.
+
+    To be called when all else is tagged.
+    """
+    signature = program.graph_signature
+    placeholders = {name: node for node, name in signature.inputs_to_buffers.items()}
+    nodes = {node.name: node for node in program.graph.nodes}
+    for output, buffer in signature.buffers_to_mutate.items():
+        state, new = nodes.get(placeholders.get(buffer, "")), nodes[output]
+        if state is None or buffer in left_out:
+            continue
+        tag = new.meta.get(TAG)
+        if tag is not None and _is_private(state, new, tag):
+            state.meta[TAG] = tag
+
+
+def _is_private(state: fx.Node, new: fx.Node, tag: str) -> bool:
+    """Whether the delegate `tag` is all that reads `state` and `new`, and could keep it."""
+    readers = [user for user in state.users if user.op != "output"]
+    return (
+        state.meta["val"].dtype in _KINDS
+        and bool(readers)
+        and len(readers) == len(state.users)
+        and all(user.meta.get(TAG) == tag for user in readers)
+        and all(user.op == "output" or user.meta.get(TAG) == tag for user in new.users)
+        and sum(new is result for user in new.users if user.op == "output" for result in user.args[0]) == 1
+        and not any(_packs(user, state) for user in readers)
+    )
+
+
+def _packs(reader: fx.Node, state: fx.Node) -> bool:
+    """Whether `reader` would lay `state` out for itself when the delegate loads, as it does with weights."""
+    own: bool = vulkan_registry.handles_own_prepacking(reader.target)
+    return own and (not reader.args or reader.args[0] is not state)

@@ -1,0 +1,96 @@
+"""State that a program keeps for nothing, or several times.
+
+transformers counts positions in each layer: a buffer that is set before it is read is none, and buffers that begin equal
+and are moved alike stay equal. Each would be two operators on the CPU and a place in memory.
+"""
+
+from collections.abc import Collection, Hashable, Mapping
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.program.load import constants_of
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.content import content
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replace_each
+from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.once import numbered
+
+aten = torch.ops.aten
+
+Result = tuple[ExportedProgram, tuple[Repair, ...]]
+
+
+def copies_as_sources(exported: ExportedProgram) -> Result:
+    """Replace each copy over a tensor of the same type and shape by what is copied: nothing of the old value is left."""
+    found = [n for n in exported.graph.nodes if n.target == aten.copy.default and _replaces(n)]
+    return replace_each(
+        exported,
+        found,
+        lambda editor, node: editor.node(argument(node, 1, "src")),
+        code="copies-as-sources",
+        detail="the value before is not read",
+    )
+
+
+def _replaces(node: fx.Node) -> bool:
+    """Whether the source is all that the result is; a fresh tensor, not an input or a constant, which may not be kept."""
+    source, value = argument(node, 1, "src"), node.meta["val"]
+    of = source.meta["val"]
+    alike = of.dtype == value.dtype and str(tuple(of.shape)) == str(tuple(value.shape))
+    return alike and source.op == "call_function"
+
+
+def unread_state_dropped(exported: ExportedProgram) -> Result:
+    """Forget buffers that are written and never read: no call finds what an earlier one left."""
+    placeholders = {name: node for node, name in exported.graph_signature.inputs_to_buffers.items()}
+    nodes = {node.name: node for node in exported.graph.nodes}
+    written = exported.graph_signature.buffers_to_mutate.values()
+    unread = [b for b in written if b in placeholders and not nodes[placeholders[b]].users]
+    return _forgotten(exported, unread, code="unread-state-dropped", detail="written and never read")
+
+
+def equal_state_kept_once(exported: ExportedProgram) -> Result:
+    """Keep one of each class of buffers that begin equal and are always written equally."""
+    classes = _classes(exported)
+    placeholders = {name: node for node, name in exported.graph_signature.inputs_to_buffers.items()}
+    nodes = {node.name: node for node in exported.graph.nodes}
+    first: dict[Hashable, str] = {}
+    again = {b: kept for b, key in classes.items() if (kept := first.setdefault(key, b)) is not b}
+    if not again:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for buffer, kept in again.items():
+        editor.replace(nodes[placeholders[buffer]], editor.node(nodes[placeholders[kept]]))
+    detail = "equal at first, and written alike"
+    return _forgotten(editor.finish(), again, code="equal-state-kept-once", detail=detail)
+
+
+def _classes(exported: ExportedProgram) -> dict[str, Hashable]:
+    """Which written buffers are equal at every time: told apart until writing keeps the rest together."""
+    tensors, nodes = constants_of(exported), {node.name: node for node in exported.graph.nodes}
+    signature = exported.graph_signature
+    placeholders = {name: node for node, name in signature.inputs_to_buffers.items()}
+    writes = {buffer: nodes[node] for node, buffer in signature.buffers_to_mutate.items()}
+    found: dict[str, Hashable] = {b: content(tensors[placeholders[b]]) for b in writes if b in placeholders}
+    while True:
+        keys = numbered(exported, {placeholders[b]: key for b, key in found.items()})
+        parted = {b: (key, keys[writes[b]]) for b, key in found.items()}
+        if len({*parted.values()}) == len({*found.values()}):
+            return found
+        found = _renumbered(parted)
+
+
+def _renumbered(classes: Mapping[str, Hashable]) -> dict[str, Hashable]:
+    numbers: dict[Hashable, int] = {}
+    return {buffer: numbers.setdefault(key, len(numbers)) for buffer, key in classes.items()}
+
+
+def _forgotten(exported: ExportedProgram, buffers: Collection[str], *, code: str, detail: str) -> Result:
+    if not buffers:
+        return exported, ()
+    editor = GraphEditor(exported)
+    editor.forget(buffers)
+    return editor.finish(), (Repair(code=code, nodes=tuple(buffers), detail=detail),)
