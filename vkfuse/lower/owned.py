@@ -6,6 +6,7 @@ program writes is copied there behind everything that reads the old value, and t
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
 import torch
@@ -42,9 +43,19 @@ def _is_private(state: fx.Node, new: fx.Node, tag: str) -> bool:
         and len(readers) == len(state.users)
         and all(user.meta.get(TAG) == tag for user in readers)
         and all(user.op == "output" or user.meta.get(TAG) == tag for user in new.users)
-        and sum(new is result for user in new.users if user.op == "output" for result in user.args[0]) == 1
+        and _times_returned(new) == 1
         and not any(_packs(user, state) for user in readers)
     )
+
+
+def _times_returned(node: fx.Node) -> int:
+    results: list[Any] = [result for user in node.users if user.op == "output" for result in _results(user)]
+    return sum(node is result for result in results)
+
+
+def _results(output: fx.Node) -> tuple[Any, ...]:
+    (results,) = output.args
+    return tuple(results) if isinstance(results, (tuple, list)) else (results,)
 
 
 def _packs(reader: fx.Node, state: fx.Node) -> bool:

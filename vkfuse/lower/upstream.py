@@ -14,7 +14,13 @@ from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
-from executorch.backends.vulkan.serialization.vulkan_graph_schema import Bool, Double, Int, OperatorCall, VkValue
+from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
+    Bool,
+    Double,
+    Int,
+    OperatorCall,
+    VkValue,
+)
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
 from torch import fx
@@ -82,10 +88,12 @@ def _process_by_handle(builder: VkGraphBuilder, node: fx.Node, _count: int) -> A
 _process_node = VkGraphBuilder.process_node
 
 
-def _keep_state(builder: VkGraphBuilder, node: fx.Node) -> None:
+def _keep_state(builder: VkGraphBuilder, node: Any) -> None:
     """End a delegate's graph: what it keeps is copied to where it is kept, everything else is an output."""
     ids, specs = builder.node_to_value_ids, builder.program.graph_signature.output_specs
-    results = dict.fromkeys(zip((spec.kind for spec in specs), (s.target for s in specs), node.args[0], strict=True))
+    results = dict.fromkeys(
+        zip((spec.kind for spec in specs), (s.target for s in specs), node.args[0], strict=True)
+    )
     for kind, buffer, result in results:
         if kind is not OutputKind.BUFFER_MUTATION:
             builder.output_ids.append(ids[result])
@@ -102,6 +110,7 @@ def _place_of(builder: VkGraphBuilder, buffer: str) -> fx.Node:
     """The tensor on the GPU that a buffer is copied to, once: the one thing that reads it."""
     placeholders = {name: node for node, name in builder.program.graph_signature.inputs_to_buffers.items()}
     held = next(n for n in builder.program.graph.nodes if n.name == placeholders[buffer])
+    place: fx.Node
     (place,) = held.users
     if place.target != edge_ops.edge.et_vk.prepack.default:
         raise ValueError(f"{place.name} reads the state {buffer} as a constant")

@@ -97,9 +97,7 @@ _OF_OWN_STATE: frozenset[RepairRule] = frozenset({unread_state_dropped, equal_st
 def after_tables(*, half: bool, own_state: bool = True) -> tuple[RepairRule, ...]:
     """The repairs after the tables for the precision that the file computes in, and for state that is the method's own."""
     in_half: dict[RepairRule, RepairRule] = {raise_mask_fills: raise_mask_fills_in_half} if half else {}
-    return tuple(
-        in_half.get(rule, rule) for rule in AFTER_TABLES if own_state or rule not in _OF_OWN_STATE
-    )
+    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES if own_state or rule not in _OF_OWN_STATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,17 +64,8 @@ def _call(node: fx.Node, keys: Mapping[fx.Node, Hashable]) -> Hashable:
     """What a pure operator computes of which values; anything else is only itself."""
     if node.op != "call_function" or not _is_pure(node):
         return node
-    return str(node.target), str(fx.node.map_arg((node.args, node.kwargs), lambda n: _Number(keys[n])))
-
-
-class _Number:
-    """A key that no argument's own text looks like."""
-
-    def __init__(self, key: Hashable) -> None:
-        self._key = key
-
-    def __repr__(self) -> str:
-        return f"<{self._key}>"
+    arguments = fx.node.map_arg((node.args, node.kwargs), lambda n: f"<{keys[n]}>")
+    return str(node.target), repr(arguments)
 
 
 def _is_pure(node: fx.Node) -> bool:

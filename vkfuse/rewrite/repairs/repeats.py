@@ -58,13 +58,13 @@ def repeats_as_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[R
 def _of_more_rows(editor: GraphEditor, node: fx.Node, repeat: _Repeat) -> fx.Node:
     rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
     batch, heads, _, size = editor.sizes(rows)
-    grouped = editor.call(
-        aten.reshape.default, editor.node(rows), [batch, heads // repeat.count, -1, size]
-    )
+    grouped = editor.call(aten.reshape.default, editor.node(rows), [batch, heads // repeat.count, -1, size])
     source = editor.node(repeat.source)
     if factor.target == aten.transpose.int:
         source = editor.call(aten.transpose.int, source, -2, -1)
-    return editor.call(aten.reshape.default, editor.call(aten.matmul.default, grouped, source), editor.sizes(node))
+    return editor.call(
+        aten.reshape.default, editor.call(aten.matmul.default, grouped, source), editor.sizes(node)
+    )
 
 
 def _repeated_factor(node: fx.Node) -> _Repeat | None:

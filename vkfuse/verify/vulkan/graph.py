@@ -192,8 +192,9 @@ class GraphRun:
         spec = self._graph.values[index]
         targets = spec.ids if isinstance(spec, ValueList) else (index,)
         state.update(zip(targets, outputs, strict=False))
-        if index in self._kept:
-            self._state[index] = state[index] = outputs[0].clone()
+        written = outputs[0] if index in self._kept else None
+        if isinstance(written, torch.Tensor):
+            self._state[index] = state[index] = written.clone()
 
 
 def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
