@@ -538,7 +538,7 @@ def test_computed_once():
     before_and_after = ([n.target for n in each.graph.nodes] for each in (before, after))
     assert [
         sum(t in {aten.index.Tensor, aten.select.int} for t in targets) for targets in before_and_after
-    ] == [2, 1]
+    ] == [3, 2]
     _same(before, after, (torch.randn(4), torch.tensor(1)))
 
 
