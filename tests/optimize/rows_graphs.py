@@ -195,7 +195,10 @@ ROWS = (
     Row(
         name="bfloat16 model",
         build=_whole_model(torch.bfloat16),
-        tables=(Table(how=("half-scales", "indices-flattened")), *(2 * (Table(rung="folded", reason="activation-dtype"),))),
+        tables=(
+            Table(how=("half-scales", "indices-flattened")),
+            *(2 * (Table(rung="folded", reason="activation-dtype"),)),
+        ),
         bound=4 * HALF,
     ),
     Row(

@@ -117,6 +117,15 @@ def test_arithmetic_after_the_grid_refuses_the_table(change):
     assert near.off < 0.5
 
 
+def test_zeros_of_both_signs_refuse_the_table():
+    """No scale gives zeros of both signs, and the refusal says that nothing else is wrong."""
+    floats = _table(*_random(), ScalarType.FLOAT)
+    floats.flat[np.flatnonzero(floats == 0)[0]] = -0.0
+    near = _found(floats)
+    assert (near.off, near.exact) == (0, near.groups - 1)
+    assert "sign of zeros" in near.refusal().detail
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.label)
 def test_random_floats_are_on_no_grid(kind):
     """Weights that nobody quantized are refused, each type of them, as are those with a value that is no number."""

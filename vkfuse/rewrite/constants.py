@@ -22,6 +22,7 @@ class Constants:
         buffers = exported.graph_signature.inputs_to_buffers
         self._stored = {k: v for k, v in constants_of(exported).items() if buffers.get(k) not in mutated}
         self._constant: set[fx.Node] = set()
+        self.derived: dict[Hashable, object] = {}  # what was worked out of them, by whoever worked it out
         for node in exported.graph.nodes:
             if self._is_constant(node):
                 self._constant.add(node)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables import decisions
 
 if TYPE_CHECKING:

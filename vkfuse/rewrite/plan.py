@@ -1,6 +1,6 @@
 """Decide what becomes of each site, from an unmodified program."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from torch.export import ExportedProgram
@@ -9,15 +9,19 @@ from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
+from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.folded_lookup import fold_lookup
 from vkfuse.rewrite.rules.matmuls import input_of
-from vkfuse.rewrite.survey import Site, Table, survey
+from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.survey import survey
 from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.versions import Runtime
-from vkfuse.tables.decisions import Refusal, Rung, choose, first_fault, not_in_runtime
+from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, first_fault, not_in_runtime
+from vkfuse.tables.found import NoGrid
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import EXACT
 from vkfuse.tables.readers import Consumer
 
@@ -82,35 +86,55 @@ def before_fused_lookups(exported: ExportedProgram, plans: Plans) -> Plans:
 
 
 def decide(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Decision:
-    """The first rule whose rebuilt table is exact, else fold the table to floats."""
-    rules = RULES[site.consumer] if site.grid is not None else ()
-    choice = choose(
-        (rule(site, table, constants) for rule in rules),
+    """The first rule whose rebuilt table is exact, by the grid as it was read or as the numbers have it; else fold it."""
+    refusals = (*_unreadable(site, constants),)
+    for read in _readings(site, constants):
+        choice = _choice(read, table, constants, runtime)
+        refusals = (*refusals, *choice.refusals)
+        if choice.proposal is not None and choice.proof is not None:
+            return Decision(
+                site=read,
+                rung=choice.proposal.rung,
+                proposal=choice.proposal,
+                refusals=refusals,
+                proof=choice.proof,
+            )
+        if not any(refusal.code == "not-exact" for refusal in choice.refusals):
+            break
+    return _fold(site, table, constants, refusals)
+
+
+def _readings(site: Site, constants: Constants) -> Iterator[Site]:
+    """The site with the grid that the graph shows, then, should that not be the table's, with the grid of its numbers."""
+    if site.grid is None:
+        return
+    yield site
+    if not site.grid.found:
+        found = grid_had_back(site, constants)
+        if isinstance(found, Grid):
+            yield replace(site, grid=found)
+
+
+def _choice(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Choice[Proposal]:
+    """The first rule whose rebuilt table is exact, of one reading."""
+    return choose(
+        (rule(site, table, constants) for rule in RULES[site.consumer]),
         lambda offer: not_in_runtime(offer, runtime) or _not_on_this_input(site, offer, runtime),
         lambda offer: prove(site, offer, constants),
     )
-    if choice.proposal is None or choice.proof is None:
-        return _fold(site, table, constants, (*_unreadable(site), *choice.refusals))
-    return Decision(
-        site=site,
-        rung=choice.proposal.rung,
-        proposal=choice.proposal,
-        refusals=choice.refusals,
-        proof=choice.proof,
-    )
 
 
-def _unreadable(site: Site) -> list[Refusal]:
+def _unreadable(site: Site, constants: Constants) -> Iterator[Refusal]:
     """Why no rule can be asked about a site."""
     if site.consumer is Consumer.OTHER:
-        return [_unknown_consumer(site)]
-    if site.consumer is Consumer.CONSTANT_GATHER:
-        return [Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")]
-    if site.grid is None:
-        return [
-            Refusal(code="table-not-readable", detail="values and scales cannot be told apart in the graph")
-        ]
-    return []
+        yield _unknown_consumer(site)
+    elif site.consumer is Consumer.CONSTANT_GATHER:
+        yield Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")
+    elif site.grid is None:
+        near = grid_had_back(site, constants)
+        numbers = f": {near.refusal().detail}" if isinstance(near, NoGrid) else ""
+        detail = f"values and scales cannot be told apart in the graph, nor from the numbers{numbers}"
+        yield Refusal(code="table-not-readable", detail=detail)
 
 
 def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:

@@ -5,7 +5,7 @@ from torch import fx
 
 from vkfuse.program.tensors import array
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.survey import Site
+from vkfuse.rewrite.sites import Site
 from vkfuse.tables.decisions import Offer
 from vkfuse.tables.floats import Array
 from vkfuse.tables.proof import Proof, Rows, difference

@@ -2,79 +2,23 @@
 
 import re
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
+from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.grids import lookup_readers, read_arithmetic, weight_readers, weights_behind
+from vkfuse.rewrite.sites import READERS, Site, Table
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.readers import Consumer, Readers
+from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten
-
-
-_READERS = frozenset({Consumer.GATHER, Consumer.MATMUL})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Site:
-    """One use of a table.
-
-    `operand` is the float weight that `node` reads; None where `node` dequantizes by itself. With `transposed` the
-    operand is [columns, rows]. `indices` is set for a gather, `grid` is None where the numbers cannot be read.
-    """
-
-    node: fx.Node
-    consumer: Consumer
-    operand: fx.Node | None
-    grid: Grid | None
-    transposed: bool = False
-    indices: fx.Node | None = None
-
-    def numbers(self) -> Grid:
-        """The grid. Raises ValueError where it cannot be read; no rule is asked about such a site."""
-        if self.grid is None:
-            raise ValueError(f"{self.node.name} has no readable table")
-        return self.grid
-
-    def lookups(self) -> fx.Node:
-        """The indices of a gather. Raises ValueError for any other site."""
-        if self.indices is None:
-            raise ValueError(f"{self.node.name} is no gather")
-        return self.indices
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Table:
-    """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
-
-    `elsewhere` is what other methods of the same file do with it, `layout` how lookups of it are to be stored where
-    no linear reads it, `scales` how those of lookups are.
-    """
-
-    name: str
-    identity: Hashable
-    sites: tuple[Site, ...]
-    elsewhere: frozenset[Consumer] = frozenset()
-    layout: LookupLayout = DEFAULT_LAYOUT
-    scales: Scales = Scales.AUTO
-
-    @property
-    def consumers(self) -> frozenset[Consumer]:
-        """What is done with it anywhere in the file."""
-        return self.elsewhere.union(site.consumer for site in self.sites)
-
-    @property
-    def readers(self) -> Readers:
-        """The same as a pack depends on it."""
-        return Readers(consumers=self.consumers, layout=self.layout, scales=self.scales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +55,9 @@ def float_lookups(exported: ExportedProgram, constants: Constants) -> Iterator[t
         if use is None or use.consumer is not Consumer.GATHER or use.operand not in constants:
             continue
         if not _sources(use, constants):
-            site = Site(node=node, consumer=use.consumer, operand=use.operand, grid=None, indices=use.indices)
-            yield _table_name(use.operand, constants, names), site
+            site = _site(node, use, None)
+            if not isinstance(grid_had_back(site, constants), Grid):
+                yield _table_name(use.operand, constants, names), site
 
 
 def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Site, fx.Node]]:
@@ -131,19 +76,26 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
             continue
         for use in _uses(node, constants):
             sources = _sources(use, constants)
-            if not sources:
-                continue
-            if sources[0] not in grids:
+            if sources and sources[0] not in grids:
                 grids[sources[0]] = _read_grid(sources[0], use, constants)
-            site = Site(
-                node=node,
-                consumer=use.consumer,
-                operand=use.operand,
-                grid=grids[sources[0]] if len(sources) == 1 and use.consumer in _READERS else None,
-                transposed=use.transposed,
-                indices=use.indices,
-            )
-            yield site, sources[0]
+            readable = len(sources) == 1 and use.consumer in READERS
+            site = _site(node, use, grids[sources[0]] if readable else None)
+            if site.grid is None and use.consumer in READERS:
+                found = grid_had_back(site, constants)
+                site = replace(site, grid=found if isinstance(found, Grid) else None)
+            if sources or site.grid is not None:
+                yield site, sources[0] if sources else use.operand
+
+
+def _site(node: fx.Node, use: _Use, grid: Grid | None) -> Site:
+    return Site(
+        node=node,
+        consumer=use.consumer,
+        operand=use.operand,
+        grid=grid,
+        transposed=use.transposed,
+        indices=use.indices,
+    )
 
 
 def _sources(use: _Use, constants: Constants) -> list[fx.Node]:

@@ -42,11 +42,10 @@ class NoGrid:
     def refusal(self) -> Refusal:
         """The same as a refusal."""
         found = f"{self.exact} of {self.groups} groups of {self.group_size} columns are on a grid of {self.bits} bits"
+        others = f"up to {self.off:.2g} of a step off" if self.off else "off by the sign of zeros only"
         return Refusal(
             code="not-exact",
-            detail=f"{found}, the others up to {self.off:.2g} of a step off"
-            if self.groups
-            else "no finite floats of 32 or 16 bits",
+            detail=f"{found}, the others {others}" if self.groups else "no finite floats of 32 or 16 bits",
             hint="quantize the table before it is folded, or keep arithmetic away from it",
         )
 
@@ -156,6 +155,7 @@ class _Search:
             quant_min=-(1 << (bits - 1)),
             quant_max=(1 << (bits - 1)) - 1,
             dtype=self._kind,
+            found=True,
         )
 
 

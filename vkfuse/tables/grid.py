@@ -14,7 +14,7 @@ class Grid:
 
     `values` are integers [rows, columns]; `scales` [rows, columns / group_size] of a float type; `zero_points`
     of the shape of `scales`, integer or float, or None for zero. `quant_min` and `quant_max` are what the program
-    declares, `dtype` is the float type that the program dequantizes to.
+    declares, `dtype` is the float type that the program dequantizes to. `found`: had back from the floats.
     """
 
     values: Array
@@ -24,6 +24,7 @@ class Grid:
     quant_min: int
     quant_max: int
     dtype: ScalarType
+    found: bool = False
 
     @property
     def rows(self) -> int:

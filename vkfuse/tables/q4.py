@@ -167,6 +167,7 @@ def _padded_rows(grid: Grid, readers: Readers) -> int:
 
 def _how(grid: Grid, group: int, columns: int, rows: int) -> tuple[str, ...]:
     codes = {
+        "grid-found": grid.found,
         "zero-points-folded": grid.has_zero_points,
         "columns-padded": columns != grid.columns,
         "groups-split": group < grid.group_size,

@@ -86,6 +86,7 @@ def _bytes_of(grid: Grid) -> Array | None:
 def _steps(grid: Grid, rows: int, columns: int) -> dict[str, bool]:
     """What is done to a grid, by code."""
     return {
+        "grid-found": grid.found,
         "zero-points-folded": grid.has_zero_points,
         "columns-padded": columns != grid.columns,
         "rows-padded": rows != grid.rows,

@@ -9,7 +9,8 @@ from vkfuse.measure.audit import Wanted
 from vkfuse.program.tensors import scalar_type, tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.prove import original_rows
-from vkfuse.rewrite.survey import Site, Table, float_lookups, survey
+from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.survey import float_lookups, survey
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Rows
 from vkfuse.tables.readers import Consumer

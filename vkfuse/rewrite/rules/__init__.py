@@ -9,7 +9,7 @@ from vkfuse.rewrite.rules.gathered_rows import propose_gathered_rows
 from vkfuse.rewrite.rules.q4_linear import propose_q4_linear
 from vkfuse.rewrite.rules.q4_lookup import propose_q4_lookup
 from vkfuse.rewrite.rules.q8_linear import propose_q8_linear
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.readers import Consumer
 

@@ -10,7 +10,7 @@ from torch import fx
 from vkfuse.program.tensors import scalar_type, tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.rules.matmuls import bias_of, input_of, pack_of, restore_rows, rows_of
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.q4 import Q4Pack, group_sums, linear_scales

@@ -9,7 +9,7 @@ from torch import fx
 from vkfuse.program.tensors import array, tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.prove import original_rows
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.floats import Array
 

@@ -10,7 +10,7 @@ from vkfuse.program.tensors import TORCH_TYPES, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.rules.lookups import flat_indices, restore_shape, steps
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -71,5 +71,9 @@ class GatheredRows:
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> GatheredRows | Refusal:
     """Integer rows gathered first, or why that cannot be."""
     del constants
-    rows = byte_rows(site.numbers())
-    return rows if isinstance(rows, Refusal) else GatheredRows(table=rows, name=table.name, how=steps(site))
+    grid = site.numbers()
+    rows = byte_rows(grid)
+    found = ("grid-found",) if grid.found else ()
+    if isinstance(rows, Refusal):
+        return rows
+    return GatheredRows(table=rows, name=table.name, how=(*found, *steps(site)))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from vkfuse.rewrite.survey import Site
+from vkfuse.rewrite.sites import Site
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor

@@ -8,7 +8,7 @@ from torch import fx
 from vkfuse.program.tensors import scalar_type
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.q4 import Q4Pack, linear_pack
 

@@ -10,7 +10,7 @@ from vkfuse.program.tensors import TORCH_TYPES, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.rules.lookups import flat_indices, restore_shape, steps
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.q4 import Q4Pack, lookup_pack

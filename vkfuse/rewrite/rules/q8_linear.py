@@ -17,7 +17,7 @@ from vkfuse.rewrite.rules.matmuls import (
     restore_rows,
     rows_of,
 )
-from vkfuse.rewrite.survey import Site, Table
+from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.q8 import Q8Pack, q8_pack

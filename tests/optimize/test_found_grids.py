@@ -1,0 +1,110 @@
+"""Tables whose numbers no operator shows are had back from their floats: packed, proved from the file, and right."""
+
+import pytest
+import torch
+from programs import Dequantized, LanguageModel, Linear, Lookup, export, indices, quantize
+from torch import nn
+
+import vkfuse
+from vkfuse.lower.quiet import quiet
+from vkfuse.options import BaselineChoice
+from vkfuse.pipeline import inspect
+
+aten = torch.ops.aten
+
+
+def _on_a_grid(weight, group=32, bits=4):
+    """The weights as training with fake quantization leaves them: floats, each an integer times its group's scale."""
+    most = 1 << (bits - 1)
+    grouped = weight.detach().reshape(weight.shape[0], -1, group)
+    scales = grouped.abs().amax(dim=2, keepdim=True) / (most - 0.5)
+    integers = (grouped / scales).round().clamp(-most, most - 1) + 0.0  # no negative zeros
+    return (integers * scales).reshape(weight.shape)
+
+
+def _floats_of(module):
+    """The module with all of its weights on grids, but floats."""
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.Linear):
+            part.weight = nn.Parameter(_on_a_grid(part.weight))
+    return module
+
+
+def _tied():
+    model = _floats_of(LanguageModel(128))
+    model.head.weight = model.table.weight
+    return export(model, indices(2, 7))
+
+
+def _half():
+    return export(_floats_of(Lookup(128, 64)).half(), indices(2, 7))
+
+
+def _two_parts():
+    """A table that is two quantized ones, one after the other."""
+    return export(
+        Dequantized(lambda m, x: aten.embedding(torch.cat([m.floats(), m.floats(m.values // 2)]), x)),
+        indices(2, 7, rows=128),
+    )
+
+
+def _twice_dequantized():
+    """Arithmetic after dequantizing, which keeps a grid where it multiplies by a power of two."""
+    return export(Dequantized(lambda m, x: aten.embedding(m.floats() * 2, x)), indices(2, 7, rows=64))
+
+
+def _decomposed():
+    """Torchao's operators decomposed, one row of scales for all."""
+    return export(quantize(Lookup(128, 64), nn.Embedding), indices(2, 7)).run_decompositions()
+
+
+def _eight_bits():
+    module = Lookup(128, 64)
+    module.table.weight = nn.Parameter(_on_a_grid(module.table.weight, group=64, bits=8))
+    return export(module, indices(2, 7))
+
+
+CASES = {
+    "tied floats": (_tied, {"head.weight": "q4", "layer.weight": "q4"}, 4),
+    "half floats": (_half, {"table.weight": "q4"}, 4),
+    "two parts": (_two_parts, {"values": "q4"}, 4),
+    "times two": (_twice_dequantized, {"values": "q4"}, 4),
+    "eight bits": (_eight_bits, {"table.weight": "gathered"}, 8),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_table_of_floats_is_had_back(name, tmp_path):
+    """The rung of a quantized table, `grid-found` among what it took, exact from the written bytes; the outputs agree."""
+    torch.manual_seed(0)
+    build, rungs, bits = CASES[name]
+    with quiet():
+        exported = build()
+    report = vkfuse.optimize(exported, tmp_path / "m.pte", baseline=BaselineChoice.NONE).report
+    assert {table.name: table.rung for table in report.tables} == rungs
+    for table in report.tables:
+        assert table.bits <= bits
+        assert "grid-found" in table.how
+        assert table.proof.kind == "exact"
+    assert report.verify.ok
+
+
+def test_a_grid_that_the_graph_shows_is_not_searched():
+    """A decomposed table is read from its operators; its numbers are asked only where these are not the table's."""
+    torch.manual_seed(0)
+    (table,) = inspect(_decomposed()).report.tables
+    assert (table.rung, table.how) == ("q4", ("indices-flattened",))
+
+
+def test_a_table_near_a_grid_says_how_near():
+    """One value off: not readable, with the number of groups that are on the grid; floats of nobody's are no tables."""
+    torch.manual_seed(0)
+
+    module = Dequantized(lambda m, x: aten.embedding(torch.cat([m.floats() + m.spot, m.floats()]), x))
+    module.register_buffer("spot", torch.zeros(64, 64))
+    module.spot[5, 5] = 1e-4
+    (table,) = inspect(export(module, indices(2, 7, rows=128))).report.tables
+    assert table.rung == "folded"
+    assert table.reason.startswith("table-not-readable")
+    assert "255 of 256 groups of 32 columns" in table.reason
+    assert inspect(export(Linear(), torch.rand(3, 128))).report.tables == ()
