@@ -122,6 +122,9 @@ def optimize(
             "--embed-shader", help="Store the lookups' shaders in the file; stock runtimes ignore them."
         ),
     ] = False,
+    names: Annotated[
+        bool, typer.Option(help="Record the names of tables in the file, for reports; runtimes ignore them.")
+    ] = True,
     gating: Gating,
     printing: Printing,
     loading: Loading,
@@ -143,6 +146,7 @@ def optimize(
             embed_shader=embed_shader,
         ),
         verify=verify,
+        names=names,
         allow_pickle=loading.allow_pickle,
         verbose=loading.verbose,
         max_memory=bounds.max_memory,

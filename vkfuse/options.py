@@ -69,8 +69,9 @@ class VulkanOptions(Typed):
 class Options(Typed):
     """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes.
 
-    `gates` are checks of the file: where one fails, it is not written. `max_memory` bounds, in bytes, what constants may
-    evaluate to; None: a multiple of the program's size. A choice or a size may be given as text.
+    `gates` are checks of the file: where one fails, it is not written. `names` of tables are recorded in it.
+    `max_memory` bounds, in bytes, what constants may evaluate to; None: a multiple of the program's size. Choices and sizes
+    may be given as text.
     Raises VkfuseError for a value of another type.
     """
 
@@ -79,6 +80,7 @@ class Options(Typed):
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
     gates: Gates = field(default_factory=Gates)
     verify: bool = True
+    names: bool = True
     allow_pickle: bool = False
     verbose: bool = False
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})

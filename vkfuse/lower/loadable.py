@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
 from vkfuse.lower.callable import check_callable
-from vkfuse.lower.lowering import Lowered, NotLoweredError, lower
+from vkfuse.lower.lowering import NO_DATA, Lowered, NotLoweredError, lower
 from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import Node
 from vkfuse.lower.search import culprits
@@ -27,15 +27,17 @@ def lower_loadable(
     options: Options,
     write: Callable[[Lowered], PteFile],
     progress: Progress,
+    *,
+    named: Mapping[str, bytes] = NO_DATA,
 ) -> tuple[Lowered, PteFile]:
-    """Lower, `write` and read back until the runtime can load the file.
+    """Lower, `write` and read back until the runtime can load the file, which also holds `named` data.
 
     Raises LoweringError that names what is left.
     """
     check_callable(methods)
     target = Target(runtime=find_runtime(options.runtime))
     for _ in range(MAX_ROUNDS):
-        lowered, target = _lowered(methods, options, target, progress)
+        lowered, target = _lowered(methods, options, target, progress, named)
         pte = write(lowered)
         progress("reading back")
         found = faults(lint(pte, options.runtime))
@@ -72,16 +74,20 @@ def _nodes_of(each: Blame, lowered: Lowered, pte: PteFile) -> list[Node]:
 
 
 def _lowered(
-    methods: Mapping[str, ExportedProgram], options: Options, target: Target, progress: Progress
+    methods: Mapping[str, ExportedProgram],
+    options: Options,
+    target: Target,
+    progress: Progress,
+    named: Mapping[str, bytes],
 ) -> tuple[Lowered, Target]:
     """Lower without what is kept off, and without what else ExecuTorch cannot lower."""
     progress(_stage(target))
     try:
-        return lower(methods, target, options.vulkan), target
+        return lower(methods, target, options.vulkan, named), target
     except NotLoweredError as error:
         attempts = _Attempts(methods=methods, options=options, target=target, error=error, progress=progress)
         target = attempts.without_culprits()
-    return lower(methods, target, options.vulkan), target
+    return lower(methods, target, options.vulkan, named), target
 
 
 def _stage(target: Target) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO, Any, Final
 
 import executorch.kernels.quantized  # noqa: F401 - registers the out variants of quantized_decomposed
 import torch
@@ -25,6 +26,7 @@ from vkfuse.runtime.codes import Objection
 # ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
 # may stay textures: dynamic quantization stores its scales so and has no other shader.
 _ROWS_ONLY = (16384, 1, 1)
+NO_DATA: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,13 @@ class NotLoweredError(LoweringError):
         self.delegated = delegated
 
 
-def lower(methods: Mapping[str, ExportedProgram], target: Target, options: VulkanOptions) -> Lowered:
-    """Lower all methods for `target`; equal constants are stored once.
+def lower(
+    methods: Mapping[str, ExportedProgram],
+    target: Target,
+    options: VulkanOptions,
+    named: Mapping[str, bytes] = NO_DATA,
+) -> Lowered:
+    """Lower all methods for `target`; equal constants are stored once, and `named` data beside them.
 
     Raises NotLoweredError where ExecuTorch raises anything.
     """
@@ -74,7 +81,8 @@ def lower(methods: Mapping[str, ExportedProgram], target: Target, options: Vulka
     }
     try:
         with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
-            manager = _lower(methods, partitioners, MemoryPlanningPass(share_mutable_buffers=bool(state)))
+            memory = MemoryPlanningPass(share_mutable_buffers=bool(state))
+            manager = _lower(methods, partitioners, memory, named)
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error
     reasons = {name: made.reasons for name, made in partitioners.items()}
@@ -108,7 +116,12 @@ def _compile_options(options: VulkanOptions) -> dict[str, Any]:
     return chosen
 
 
-def _lower(methods: Mapping[str, ExportedProgram], partitioners: Mapping[str, Any], memory: Any) -> Any:
+def _lower(
+    methods: Mapping[str, ExportedProgram],
+    partitioners: Mapping[str, Any],
+    memory: Any,
+    named: Mapping[str, bytes] = NO_DATA,
+) -> Any:
     try:
         with torch.no_grad():  # tracing writes to buffers, which autograd forbids where a gradient is needed
             edge = to_edge_transform_and_lower(
@@ -116,6 +129,8 @@ def _lower(methods: Mapping[str, ExportedProgram], partitioners: Mapping[str, An
                 partitioner={name: [made] for name, made in partitioners.items()},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
+            for key, data in named.items():
+                edge._named_data_store.add_named_data(key, data)  # noqa: SLF001 - no other way in
             passes = [InitializedMutableBufferPass(list(initialized(methods)))]
             return edge.to_executorch(ExecutorchBackendConfig(passes=passes, memory_planning_pass=memory))
     except Exception as error:  # upstream asserts and raises anything

@@ -1,13 +1,14 @@
 """The tables that a file stores: constants that a lookup or a quantized linear reads, each with what it is read with."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Final
 
+from vkfuse.measure.names import DIGITS, table_names
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
+from vkfuse.pte.pages import digest
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
@@ -16,14 +17,13 @@ from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.runtime.record import Operator, TableArguments
 
-NAME_DIGITS: Final = 12  # of the SHA-256 of a table's bytes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstantTensor:
     """A constant tensor of a file, of a delegate or of the program; `data` is None where only a .ptd has it.
 
-    `name` is its key in the named data, or where it stands; `shown` the same with no more digits than a reader wants.
+    `name` is its key in the named data, or where it stands; `shown` the same with no more digits than a reader wants, of a
+    weight the name that the file records. `keyed`: the name is a key, the SHA-256 of the bytes.
     """
 
     name: str
@@ -33,6 +33,7 @@ class ConstantTensor:
     nbytes: int
     data: memoryview | None = field(repr=False)
     dim_order: tuple[int, ...] | None = None
+    keyed: bool = False
 
     @property
     def bits(self) -> int:
@@ -66,7 +67,20 @@ class TableRead:
 def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     """Return every read of a table, those of delegates first, in the order of the file."""
     vulkan = (_vulkan_reads(graph, place) for place, graph in vulkan_graphs(pte).items())
-    return tuple(chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods))))
+    reads = chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods)))
+    names = table_names(pte)
+    return tuple(_named(reads, names)) if names else tuple(reads)
+
+
+def _named(reads: Iterable[TableRead], names: Mapping[str, str]) -> Iterator[TableRead]:
+    """Yield reads whose weights are shown by their recorded names; without a key their bytes are hashed, once."""
+    known: dict[str, str] = {}
+    for read in reads:
+        weight = read.weight
+        if weight.name not in known:
+            key = weight.name if weight.keyed else digest(weight.data or memoryview(b"")).hex()
+            known[weight.name] = names.get(key[:DIGITS], weight.shown)
+        yield replace(read, weight=replace(weight, shown=known[weight.name]))
 
 
 def constants_of(pte: PteFile, method: str) -> Iterator[ConstantTensor]:
@@ -174,12 +188,11 @@ def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: Place) -> Constant
         dims=tensor.dims,
         nbytes=tensor.nbytes,
         data=tensor.data,
+        keyed=bool(graph.constants[tensor.constant_id].named_key),
     )
 
 
-def constant_name(
-    graph: VulkanGraph, tensor: VkTensor, where: Place, *, digits: int | None = NAME_DIGITS
-) -> str:
+def constant_name(graph: VulkanGraph, tensor: VkTensor, where: Place, *, digits: int | None = DIGITS) -> str:
     """Return the first digits of a constant's key, or where it stands."""
     key = graph.constants[tensor.constant_id].named_key
     return key[:digits] or f"{where} constant {tensor.constant_id}"

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.quiet import quiet
+from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
@@ -139,5 +140,7 @@ def _write_loadable(
         write(temporary, lowered.write, target)
         return read_pte(temporary)
 
-    lowered, pte = lower_loadable(to_lower(methods), options, written, progress)
-    return measure(pte, options.runtime, reasons=lowered.reasons, names=stored_names(methods))
+    names = stored_names(methods)
+    named = {KEY: names_datum(names)} if names and options.names else {}
+    lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
+    return measure(pte, options.runtime, reasons=lowered.reasons, names=names)

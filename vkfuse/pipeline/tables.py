@@ -4,6 +4,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.report.model import Proof, Rung, TableRow
@@ -46,9 +47,15 @@ def table_rows(methods: Methods, before: Methods) -> tuple[TableRow, ...]:
 
 
 def stored_names(methods: Methods) -> dict[str, str]:
-    """Names of tables by the SHA-256 of the bytes that are stored of them."""
-    return {
-        content(constant)[0]: plan.table.name
+    """Names of tables, and of what may be one in float, by the first digits of the SHA-256 of the bytes stored of them."""
+    floats = {
+        content(value)[0][:DIGITS]: name
+        for m in reversed(methods)
+        for name, value in m.program.exported.state_dict.items()
+        if value.ndim == 2 and value.is_floating_point()
+    }
+    return floats | {
+        content(constant)[0][:DIGITS]: plan.table.name
         for m in reversed(methods)
         for plan in m.plans
         for decision in plan.decisions

@@ -5,14 +5,14 @@ import mmap
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 _CHUNK: Final = 4 << 20
 _DONT_NEED: Final = getattr(mmap, "MADV_DONTNEED", None)
 
 
 def address(data: memoryview) -> int:
     """Return where bytes are in memory, which tells views of one place from others; 0 for none."""
+    import numpy as np  # noqa: PLC0415 - a report takes half as long without it
+
     return int(np.frombuffer(data, np.uint8).ctypes.data) if len(data) else 0
 
 

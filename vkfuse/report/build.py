@@ -10,6 +10,7 @@ from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.ledger import LedgerEntry, ledger
 from vkfuse.measure.memory import MethodMemory, memory
+from vkfuse.measure.names import table_names
 from vkfuse.pte.delegation import placement
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
@@ -113,7 +114,8 @@ def measure(
 ) -> Measured:
     """Measure a file for a runtime. InputError, FormatError.
 
-    `reasons` for operators on the CPU by method, and `names` of tables by the SHA-256 of their bytes, where they are known.
+    `reasons` for operators on the CPU by method; `names` of tables by the first digits of the SHA-256 of their bytes, where
+    the file need not record them.
     """
     delegation = partial(delegation_of, pte, runtime=runtime)
     every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
@@ -126,7 +128,7 @@ def measure(
         ),
         loadable=judged(lint(pte, runtime)),
         tables=tables_of(pte),
-        lookups=lookups_of(pte, names),
+        lookups=lookups_of(pte, names or table_names(pte)),
         shaders=embedded_shaders(pte),
         ledger=ledger(pte),
         memory=memory(pte, runtime),

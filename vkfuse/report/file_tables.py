@@ -1,17 +1,18 @@
 """The tables that a file holds as rows of the report, as far as the bytes tell.
 
-No names of parameters are stored, so a table is named after its content: the first digits of its key in the
-named data, or the place where it stands.
+A table has the name that the file records; else it is named after its content, the first digits of its key in the
+named data, or after the place where it stands. Tables of one name are one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, get_args
 
 from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Rung, TableRow
 
+_RUNGS: Final = get_args(Rung)  # best first
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
 _INTEGERS: Final = ("int8", "uint8")
 
@@ -20,7 +21,7 @@ def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
     """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
     found: dict[str, _Read] = {}
     for read in table_reads(pte):
-        found[read.weight.name] = _together(found.get(read.weight.name), _read(read))
+        found[read.weight.shown] = _together(found.get(read.weight.shown), _read(read))
     rows = (replace(known.row, bytes_after=sum(known.parts.values())) for known in found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))
 
@@ -37,8 +38,9 @@ def _together(known: _Read | None, read: _Read) -> _Read:
     """Return a table that two operators read."""
     if known is None:
         return read
+    worse = max(known.row, read.row, key=lambda row: _RUNGS.index(row.rung))
     row = replace(
-        known.row,
+        worse,
         consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),
         methods=tuple(dict.fromkeys((*known.row.methods, *read.row.methods))),
         group_size=known.row.group_size or read.row.group_size,

@@ -14,7 +14,7 @@ from vkfuse.runtime.versions import lines_with
 
 
 def lookups_of(pte: PteFile, names: Mapping[str, str]) -> tuple[LookupRow, ...]:
-    """Return a row for each fused lookup, in the order of the file; `names` of tables by the SHA-256 of their bytes."""
+    """Return a row for each fused lookup, in the order of the file; `names` of tables by their keys' first digits."""
     return tuple(row for delegate in vulkan_delegates(pte).values() for row in _lookups(delegate, names))
 
 
@@ -25,8 +25,8 @@ def _lookups(delegate: VulkanDelegate, names: Mapping[str, str]) -> Iterator[Loo
         weight = graph.values[call.args[0]] if call.name == FUSED and call.args else None
         if isinstance(weight, VkTensor) and weight.constant:
             shaders = dispatches(operands_of(delegate, call), lines_with(FUSED))
-            key = constant_name(graph, weight, where, digits=None)
-            name = names.get(key) or constant_name(graph, weight, where)
+            shown = constant_name(graph, weight, where)
+            name = names.get(shown, shown)
             yield LookupRow(table=name, method=where.method, where=where, shaders=shaders)
 
 
