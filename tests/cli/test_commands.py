@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 
 import jsonschema
 import pytest
 
 import vkfuse as package
+from vkfuse.commands.report import report_files
 from vkfuse.errors import OutputError
 from vkfuse.pte import read_pte
 
@@ -106,6 +108,24 @@ def test_json_report(optimized, program):
     assert report["verify"]["ok"] is True
     assert report["verify"]["max_abs_error"] == 0
     assert sum(entry["bytes"] for entry in report["ledger"]) == report["output"]["bytes"]
+
+
+def test_the_file_knows_the_names_of_its_tables(optimized, program, start, tmp_path):
+    """A report of the file alone says `table.weight`; with --no-names it is the hash, and everything else is the same."""
+    named, plain = optimized[-1] / "model.pte", tmp_path / "plain.pte"
+    process = start("optimize", program, "-o", plain, "--baseline=none", "--no-names", "--no-verify", "-q")
+    assert process.wait(timeout=300) == 0
+    with_names, without = (report_files(path) for path in (named, plain))
+    assert [row.name for row in with_names.tables] == ["table.weight"]
+    assert [lookup.table for lookup in with_names.lookups] == ["table.weight"]
+    (row,) = without.tables
+    assert re.fullmatch("[0-9a-f]{12}", row.name)
+    assert replace(row, name="table.weight") == with_names.tables[0]
+    rest = [
+        {entry.label: entry.bytes for entry in of.ledger if entry.kind == "constant"}
+        for of in (with_names, without)
+    ]
+    assert rest[0] == rest[1]
 
 
 def test_a_file_that_fails_a_gate_is_not_written(program, start, tmp_path):
