@@ -48,6 +48,7 @@ from vkfuse.runtime.versions import default_runtime
 from vkfuse.signals import Interrupted
 from vkfuse.streams import ReaderGoneError
 
+_PAIR = 2  # files of a diff
 app = typer.Typer(
     name="vkfuse",
     help="Turn torchao-quantized PyTorch programs into small, loadable, proven ExecuTorch Vulkan files.",
@@ -202,29 +203,51 @@ def inspect(
 @app.command("report")
 @grouped
 def report_command(
-    new: Annotated[
-        Path, typer.Argument(metavar="NEW.pte", help="File to describe; - reads stdin.", show_default=False)
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="NEW.pte [BASE.pte]",
+            help="File to describe, and file to compare it with; - reads stdin. Three and more are described each.",
+            show_default=False,
+        ),
     ],
-    base: Annotated[
-        Path | None, typer.Argument(metavar="[BASE.pte]", help="File to compare with.", show_default=False)
-    ] = None,
     *,
+    each: Annotated[
+        bool, typer.Option("--each", help="Describe each file, also where there are two.")
+    ] = False,
+    ptd: Annotated[
+        list[Path] | None, typer.Option("--ptd", metavar="FILE", help="External data of NEW.pte.")
+    ] = None,
+    base_ptd: Annotated[
+        list[Path] | None, typer.Option("--base-ptd", metavar="FILE", help="External data of BASE.pte.")
+    ] = None,
+    all_runtimes: Annotated[
+        bool, typer.Option("--all-runtimes", help="Say which of the known runtimes load the file.")
+    ] = False,
     runtime: RuntimeOption = None,
     gating: Gating,
     printing: Printing,
     bounds: Bounds,
 ) -> None:
-    """Describe NEW.pte, and what changed against BASE.pte. Needs neither torch nor ExecuTorch."""
-    from vkfuse.commands.report import report_files  # noqa: PLC0415 - the command's own module
+    """Describe NEW.pte, and what changed against BASE.pte, or several files. Needs neither torch nor ExecuTorch."""
+    from vkfuse.commands.report import Scope, report_each, report_files  # noqa: PLC0415 - the command's own module
     from vkfuse.report.checks import require_passed  # noqa: PLC0415 - not for --help
 
     gates, version = settled(gating, "report", runtime)
-    reads = [("NEW.pte", new), *([] if base is None else [("BASE.pte", base)])]
+    apart = each or len(files) > _PAIR
+    scope = Scope(ptd=tuple(ptd or ()), base_ptd=tuple(base_ptd or ()), all_runtimes=all_runtimes)
+    roles = ("FILE.pte",) * len(files) if apart else ("NEW.pte", "BASE.pte")
+    reads = [*zip(roles, files, strict=False), *(("--ptd", path) for path in (*scope.ptd, *scope.base_ptd))]
     with outputs_of(reads, printing, bounds) as outputs:
         outputs.prints()
-        report = report_files(new, base, version, gates)
-        outputs.show(report)
-    require_passed(report)
+        new, base = (*files, None)[:_PAIR]
+        made = (
+            report_each(files, version, gates, scope)
+            if apart or new is None
+            else report_files(new, base, version, gates, scope)
+        )
+        outputs.show(made)
+    require_passed(made)
 
 
 @app.command()

@@ -167,3 +167,34 @@ def test_wrong_results_are_not_called_loadable(full):
     (wrong,) = (finding for finding in full.loadable.findings if finding.effect == "wrong")
     report = replace(full, baseline=None, loadable=model.Loadable(ok=False, findings=(wrong,)))
     assert dict(sections(report)[0].rows)["Loadable"] == "loads, but computes something else (see below)"
+
+
+def test_markdown_is_a_line_a_table_and_folded_details(full):
+    """The first line says it all; each further section opens at a click."""
+    lines = rendered(full, Format.MARKDOWN).splitlines()
+    assert lines[0] == (
+        "### FAILED: model.pte: 348.1 MiB (-69.9 MiB, -16.7%), NOT loadable on 1.5, 2 operators on the CPU; "
+        "1 of 2 checks failed"
+    )
+    assert lines[1:4] == ["", "|  |  |", "| --- | --- |"]
+    folded = [line for line in lines if line.startswith("<details>")]
+    assert len(folded) == len(sections(full)) - 1
+    assert lines.count("</details>") == len(folded)
+
+
+@pytest.mark.parametrize("size", [10, 100, 400, 4000])
+def test_markdown_has_room_in_a_comment(full, size):
+    """However long the names, the text stays below 48,000 bytes, says what was cut, and leaves no table open."""
+    tables = tuple(replace(full.tables[0], name=f"{n}" * size, reason="\u20ac" * size) for n in range(9))
+    notes = tuple("note " * size for _ in range(20))
+    text = rendered(replace(full, tables=tables, notes=notes), Format.MARKDOWN)
+    assert len(text.encode()) < 48_000
+    assert text.count("<details>") == text.count("</details>")
+    assert ("_Cut at 48,000 bytes" in text) is (size >= 400)
+
+
+def test_markdown_mentions_and_links_nobody(full):
+    """A name from a file notifies nobody and leads nowhere."""
+    note = "@someone see https://example.com and www.example.com <img src=x>"
+    text = rendered(replace(full, notes=(note,)), Format.MARKDOWN)
+    assert "&#64;someone see https&#58;//example.com and www&#46;example.com &lt;img src=x>" in text

@@ -114,6 +114,13 @@ class Printing:
     report: ReportOption = None
     fmt: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.TEXT
     quiet: QuietOption = False
+    github_summary: Annotated[
+        bool,
+        typer.Option(
+            "--github-summary",
+            help="Also append the report as markdown to $GITHUB_STEP_SUMMARY, a job's page.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

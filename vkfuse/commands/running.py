@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TextIO
 
 from vkfuse.commands.arguments import Bounds, Gating, Printing
+from vkfuse.errors import VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
 from vkfuse.options import BaselineChoice, Options, Progress
-from vkfuse.output import Publication, write
+from vkfuse.output import Publication, reported, write
 from vkfuse.report.format import SUFFIXES, Format
 from vkfuse.runtime.versions import default_runtime
 from vkfuse.settings import NOTHING, find_settings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vkfuse.program.check import Checked
-    from vkfuse.report.model import Report
+    from vkfuse.report.model import Report, Reports
 
 LOG_WIDTH: Final = 110  # columns where there is no terminal to ask
 
@@ -44,10 +45,12 @@ class Outputs:
         if not self.printing.quiet:
             self.publication.prints()
 
-    def show(self, report: "Report", stream: TextIO | None = None) -> None:
+    def show(self, report: "Report | Reports", stream: TextIO | None = None) -> None:
         """Write the report to each path, its format by the suffix, and print it. OutputError."""
         for path, temporary in self.reports:
             write(temporary, partial(_put, report, SUFFIXES.get(path.suffix, Format.TEXT)), path)
+        if self.printing.github_summary:
+            _append(report, _github_summary())
         if not self.printing.quiet:
             print_report(report, self.printing.fmt, stream or sys.stdout)
 
@@ -114,7 +117,7 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         yield status.update
 
 
-def print_report(report: "Report", fmt: Format, stream: TextIO) -> None:
+def print_report(report: "Report | Reports", fmt: Format, stream: TextIO) -> None:
     """Print a report."""
     from vkfuse.report.render import render  # noqa: PLC0415 - not for --help
 
@@ -130,7 +133,24 @@ def console(stream: TextIO) -> "Console":
     return made if made.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
 
 
-def _put(report: "Report", fmt: Format, stream: IO[bytes]) -> None:
+def _github_summary() -> Path:
+    """The file that a job of GitHub's shows. VkfuseError where there is none."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    if not path:
+        raise VkfuseError(
+            "--github-summary: GITHUB_STEP_SUMMARY is not set",
+            hint="a job of GitHub's sets it; elsewhere use --report report.md",
+        )
+    return Path(path)
+
+
+def _append(report: "Report | Reports", path: Path) -> None:
+    with reported(path), path.open("ab") as stream:
+        _put(report, Format.MARKDOWN, stream)
+        stream.write(b"\n")
+
+
+def _put(report: "Report | Reports", fmt: Format, stream: IO[bytes]) -> None:
     from vkfuse.report.render import rendered  # noqa: PLC0415 - not for --help
 
     stream.write(rendered(report, fmt).encode(errors="backslashreplace"))

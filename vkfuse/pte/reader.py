@@ -13,6 +13,7 @@ from vkfuse.errors import FormatError, naming
 from vkfuse.mapping import map_file
 from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
+from vkfuse.pte.kinds import other_kind
 from vkfuse.pte.layout import PROGRAM
 from vkfuse.pte.model import Header, Method, NamedData, PteFile, Subsegments
 from vkfuse.pte.program import read_method
@@ -38,6 +39,8 @@ def parse_pte(
 ) -> PteFile:
     """Read a .pte from memory. FormatError."""
     data = memoryview(data).toreadonly()
+    if (other := other_kind(data)) is not None:
+        raise FormatError(f"this is {other[0]}", hint=other[1])
     header = _header(data)
     program_at = Extent(0, header.program_size if header else len(data))
     flatbuffer = cut(data, program_at, "header.program_size")

@@ -22,10 +22,11 @@ from vkfuse.report.model import (
     Loadable,
     LookupRow,
     MethodRow,
+    RuntimeRow,
     TableRow,
 )
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.versions import DEFAULT, find_runtime
+from vkfuse.runtime.versions import DEFAULT, find_runtime, known_versions
 
 Reasons = Mapping[str, Objection]
 _NO_REASONS: Final[Reasons] = MappingProxyType({})
@@ -85,6 +86,17 @@ def judged(findings: tuple[Finding, ...]) -> Loadable:
     failing = faults(findings)
     absent = (finding.name for finding in failing if finding.code in _ABSENT)
     return Loadable(ok=not failing, missing=tuple(dict.fromkeys(absent)), findings=findings)
+
+
+def runtimes_of(pte: PteFile) -> tuple[RuntimeRow, ...]:
+    """Return which of the known runtimes load a file, and what each misses."""
+    return tuple(_on(version, lint(pte, version)) for version in known_versions())
+
+
+def _on(version: str, findings: tuple[Finding, ...]) -> RuntimeRow:
+    verdict = judged(findings)
+    codes = dict.fromkeys(str(finding.code) for finding in faults(findings))
+    return RuntimeRow(version=version, ok=verdict.ok, missing=verdict.missing, codes=tuple(codes))
 
 
 _ABSENT: Final = (Code.NOT_REGISTERED, Code.NO_SHADER, Code.NO_KERNEL)

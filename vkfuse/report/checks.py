@@ -9,7 +9,7 @@ from vkfuse.errors import CheckFailedError
 from vkfuse.gates import Gates, Growth, Requirement
 from vkfuse.measure.ledger import parts
 from vkfuse.report.build import Measured
-from vkfuse.report.model import Check, Report
+from vkfuse.report.model import Check, Report, Reports
 from vkfuse.report.sizes import counted, mebibytes
 from vkfuse.report.summary import told
 from vkfuse.runtime.codes import Code
@@ -44,10 +44,16 @@ def passed(report: Report) -> bool:
     return all(check.passed for check in report.checks)
 
 
-def require_passed(report: Report) -> None:
-    """Raise GatesFailedError where a check of the report failed."""
-    if not passed(report):
-        raise GatesFailedError(report)
+def require_passed(report: Report | Reports) -> None:
+    """Raise GatesFailedError where a check of the report failed, CheckFailedError where one of several did."""
+    if isinstance(report, Report):
+        if not passed(report):
+            raise GatesFailedError(report)
+        return
+    checks = [(of.output.path if of.output else "", check) for of in report.reports for check in of.checks]
+    failed = [f"\n  {path}: {told(check)}" for path, check in checks if not check.passed]
+    if failed:
+        raise CheckFailedError(f"{len(failed)} of {counted(len(checks), 'check')} failed{''.join(failed)}")
 
 
 def _sizes(gates: Gates, after: Measured, before: Measured | None) -> Iterator[Check]:

@@ -4,39 +4,24 @@ Sources: RFC 4180, and IANA's text/tab-separated-values, which knows no quoting.
 """
 
 import csv
-from functools import partial
 from io import StringIO
 from typing import Final
 
-from vkfuse.report.model import Report
-from vkfuse.report.section import Cell, Column, Section, change, count, name, size
+from vkfuse.report.document import Document
+from vkfuse.report.section import Cell, Section
 from vkfuse.report.visible import visible
 
 _FORMULA: Final = ("=", "+", "-", "@")  # a spreadsheet computes a text that begins so
-_OF: Final = (name("file"), Column("kind"), name("label"))
 
 
-def render_csv(report: Report) -> str:
+def render_csv(of: Document) -> str:
     """Return the labels as CSV, sizes in bytes; no name from a file is a formula."""
-    return _written(labels(report))
+    return _written(of.labels)
 
 
-def render_tsv(report: Report) -> str:
+def render_tsv(of: Document) -> str:
     """Return the labels as TSV; a tab in a name is shown as a replacement character."""
-    return _written(labels(report), delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
-
-
-def labels(report: Report) -> Section:
-    """Return a row a label; of equal sizes `differing` counts the bytes that are others."""
-    diff, path = report.diff, report.output.path if report.output is not None else ""
-    section = partial(Section, title="labels")
-    if diff is None:
-        counted = tuple((path, e.kind, e.label, e.count, e.bytes) for e in report.ledger)
-        return section(columns=(*_OF, count("count"), size("bytes")), rows=counted)
-    columns = (*_OF, size("before"), size("after"), change("delta"), count("differing"))
-    sizes = ((path, c.kind, c.label, c.before, c.after, c.delta, None) for c in diff.ledger)
-    contents = ((path, c.kind, c.label, c.bytes, c.bytes, 0, c.differing) for c in diff.contents)
-    return section(columns=columns, rows=(*sizes, *contents))
+    return _written(of.labels, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
 
 
 def _written(section: Section, **dialect: object) -> str:

@@ -7,25 +7,34 @@ the page's own policy runs no script and takes no style but the two whose hashes
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
 
 from vkfuse import __version__
-from vkfuse.report.bytes_map import Leaf, leaves
-from vkfuse.report.model import Report
+from vkfuse.report.bytes_map import Leaf
+from vkfuse.report.document import Document
 from vkfuse.report.section import Cell, Column, Section
-from vkfuse.report.sections import sections
 from vkfuse.report.tone import tone
 from vkfuse.report.visible import visible
 
 
-def render_html(report: Report) -> str:
-    """Return the report as a page."""
-    parts = sections(report)
-    title = parts[0].title if parts else "vkfuse report"
-    body = [*_map(leaves(report)), *(line for part in parts for line in _section(part))]
-    return _page(title, [*_head(title), *body], _data(title, leaves(report), diff=report.diff is not None))
+def render_html(of: Document) -> str:
+    """Return the document as a page."""
+    title = of.front[0].title if of.front else "vkfuse report"
+    front = [line for section in of.front for line in _section(section)]
+    files = [line for path, sections in of.files for line in _file(path, sections)]
+    return _page(
+        title, [*_head(title), *_map(of.leaves), *front, *files], _data(title, of.leaves, diff=of.diff)
+    )
+
+
+def _file(path: str, sections: Iterable[Section]) -> Iterator[str]:
+    """Yield one of several files, which opens at a click."""
+    yield f"<details><summary>{_text(path)}</summary>"
+    for section in sections:
+        yield from _section(section)
+    yield "</details>"
 
 
 def _page(title: str, body: list[str], data: str) -> str:

@@ -15,6 +15,7 @@ from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
 
 SCHEMA: Final = "vkfuse.report/2"
+SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "q8", "gathered", "folded", "untouched"]
@@ -279,6 +280,25 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRow:
+    """A runtime by its version: whether it loads the file and is right, what it misses, and why not by code."""
+
+    version: str
+    ok: bool
+    missing: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalFile:
+    """External data that was given with a file: how many blobs it holds."""
+
+    path: str
+    bytes: int
+    blobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that a run has to say; the renderers read nothing else."""
 
@@ -298,5 +318,14 @@ class Report:
     checks: tuple[Check, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
     memory: tuple[MethodMemory, ...] = ()
+    external: tuple[ExternalFile, ...] = ()
+    runtimes: tuple[RuntimeRow, ...] = ()
     diff: Diff | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """Several files, each by itself."""
+
+    reports: tuple[Report, ...]

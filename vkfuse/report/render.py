@@ -6,15 +6,15 @@ from typing import Final
 from rich.console import Console
 
 from vkfuse.report.delimited import render_csv, render_tsv
+from vkfuse.report.document import Document, document
 from vkfuse.report.format import Format
 from vkfuse.report.html import render_html
 from vkfuse.report.markdown import render_markdown
-from vkfuse.report.model import Report
+from vkfuse.report.model import Report, Reports
 from vkfuse.report.serial import dumps
 from vkfuse.report.text import captured, render_text
 
-_WHOLE: Final[Mapping[Format, Callable[[Report], str]]] = {
-    Format.JSON: dumps,
+_LAID_OUT: Final[Mapping[Format, Callable[[Document], str]]] = {
     Format.MARKDOWN: render_markdown,
     Format.CSV: render_csv,
     Format.TSV: render_tsv,
@@ -22,16 +22,19 @@ _WHOLE: Final[Mapping[Format, Callable[[Report], str]]] = {
 }
 
 
-def render(report: Report, fmt: Format, console: Console) -> None:
+def render(report: Report | Reports, fmt: Format, console: Console) -> None:
     """Write the report to the console; anything but text on a terminal without wrapping or colour."""
     if fmt is Format.TEXT and console.is_terminal:
-        render_text(report, console)
+        render_text(document(report), console)
     else:
         console.file.write(rendered(report, fmt, width=console.width))
 
 
-def rendered(report: Report, fmt: Format, *, width: int = 100) -> str:
+def rendered(report: Report | Reports, fmt: Format, *, width: int = 100) -> str:
     """Return the report as text, for a file: no colour, `width` columns."""
-    if fmt in _WHOLE:
-        return _WHOLE[fmt](report)
-    return captured(width, lambda console: render_text(report, console))
+    if fmt is Format.JSON:
+        return dumps(report)
+    laid_out = document(report)
+    if fmt in _LAID_OUT:
+        return _LAID_OUT[fmt](laid_out)
+    return captured(width, lambda console: render_text(laid_out, console))

@@ -93,6 +93,16 @@ def _refusals(report: Report) -> Section:
     return listing("How, and why not better", columns, rows)
 
 
+def _runtimes(report: Report) -> Section:
+    """Show which runtimes load the file, and what is missing on each."""
+    columns = (Column("Runtime"), Column("Loads"), name("Missing"), name("Why"))
+    rows = (
+        (row.version, "yes" if row.ok else "no", ", ".join(row.missing), ", ".join(row.codes))
+        for row in report.runtimes
+    )
+    return listing("Runtimes", columns, rows)
+
+
 def _lookups(report: Report) -> Section:
     """Show the shader that each lookup dispatches; lookups of one table that dispatch the same are one row."""
     calls: dict[tuple[str, tuple[Dispatch, ...]], list[LookupRow]] = {}
@@ -195,7 +205,8 @@ def _memory(report: Report) -> Section:
         return listing("On disk and at run time", _SIZES, map(_change, report.diff.memory))
     file = () if report.output is None or not report.memory else (("file", report.output.bytes),)
     parts = ((label, sum(map(part, report.memory))) for label, _, part in MEMORY)
-    rows = (*file, *((label, amount) for label, amount in parts if amount))
+    external = ((of.path, of.bytes) for of in report.external)
+    rows = (*file, *external, *((label, amount) for label, amount in parts if amount))
     return listing("On disk and at run time", (name("What"), size("Size")), rows)
 
 
@@ -299,6 +310,7 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     _methods,
     _findings,
     _finding_changes,
+    _runtimes,
     _memory,
     _changes,
     _content_changes,

@@ -12,18 +12,20 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from vkfuse import __version__
 from vkfuse.pte.place import Place
-from vkfuse.report.model import SCHEMA, Report
+from vkfuse.report.model import SCHEMA, SEVERAL, Report, Reports
 
 _SCALARS: Final = {str: "string", int: "integer", bool: "boolean", NoneType: "null", Place: "string"}
 _NOT_FINITE: Final = ("nan", "inf", "-inf")
 
 
-def to_json(report: Report) -> dict[str, Any]:
-    """Return the report as plain JSON types, keys in the order of the dataclasses."""
+def to_json(report: Report | Reports) -> dict[str, Any]:
+    """Return the report as plain JSON types, keys in the order of the dataclasses; of several a list of such."""
+    if isinstance(report, Reports):
+        return {"schema": SEVERAL, "vkfuse": __version__, "reports": [*map(to_json, report.reports)]}
     return {"schema": SCHEMA, "vkfuse": __version__, **plain(report)}
 
 
-def dumps(report: Report) -> str:
+def dumps(report: Report | Reports) -> str:
     """Return the report as JSON text."""
     return json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"
 

@@ -5,13 +5,42 @@ from typing import Final
 
 from vkfuse.report.model import Baseline, Check, Delegation, Loadable, Report, Verify
 from vkfuse.report.section import Section
-from vkfuse.report.sizes import mebibytes, percent, signed
+from vkfuse.report.sizes import counted, mebibytes, percent, signed
 
 
 def summary(report: Report) -> Section:
     """Show sizes, verdict, delegation, verification, checks and cost."""
     lines = (line for lines in _SUMMARY for line in lines(report))
     return Section(title=_title(report), columns=(), rows=tuple(lines))
+
+
+def headline(report: Report) -> str:
+    """`FAILED: model.pte: 84.0 MiB (+1.2 MiB, +1.4%), loadable on 1.5.1, 2 operators on the CPU; 1 of 3 checks failed`."""
+    failed = sum(not check.passed for check in report.checks)
+    total = counted(len(report.checks), "check")
+    checks = (f"{failed} of {total} failed" if failed else f"{total} passed") if report.checks else ""
+    facts = ", ".join(fact(report) for fact in _FACTS if fact(report))
+    subject = report.output or report.input
+    text = "; ".join(filter(None, (facts, checks)))
+    return ": ".join(filter(None, ("FAILED" if failed else "", subject.path if subject else "", text)))
+
+
+def _weighs(report: Report) -> str:
+    return dict(_size(report)).get("Size", "").rpartition(" -> ")[2]
+
+
+def _loads(report: Report) -> str:
+    if report.loadable is None:
+        return ""
+    return f"{'loadable' if report.loadable.ok else 'NOT loadable'} on {report.runtime}"
+
+
+def _left_on_cpu(report: Report) -> str:
+    calls = sum(op.count for op in report.delegation.cpu.values()) if report.delegation is not None else 0
+    return f"{counted(calls, 'operator')} on the CPU" if calls else ""
+
+
+_FACTS: Final = (_weighs, _loads, _left_on_cpu)
 
 
 def _title(report: Report) -> str:

@@ -9,9 +9,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from vkfuse.report.model import Report
+from vkfuse.report.document import Document
 from vkfuse.report.section import Section
-from vkfuse.report.sections import sections
 from vkfuse.report.tone import Tone, tone
 from vkfuse.report.visible import visible
 
@@ -22,10 +21,10 @@ _WIDE = 1000  # columns that no table needs
 _STYLES: Final[Mapping[Tone, str]] = {"": "", "fails": "bold red", "wrong": "red"}
 
 
-def render_text(report: Report, console: Console) -> None:
-    """Print the report; the console decides on width and colour."""
+def render_text(of: Document, console: Console) -> None:
+    """Print what stands in front; the console decides on width and colour."""
     widen(console)
-    for index, section in enumerate(sections(report)):
+    for index, section in enumerate(of.front):
         if index:
             console.print()
         for part in _parts(section, console.width - 2):
