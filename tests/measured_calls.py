@@ -54,8 +54,26 @@ def _nearest(old, new, scales=None):
     return "aten.upsample_nearest2d.vec", given, _t(1, 4, *new)
 
 
-def _where(condition, result):
-    return "aten.where.self", {"condition": condition, "self": result, "other": result}, result
+def _where(condition, result, other=None):
+    given = {"condition": condition, "self": result, "other": other or result}
+    return "aten.where.self", given, result
+
+
+def _half(*dims, storages=TEXTURE):
+    return replace(_t(*dims, storages=storages), dtype=VkDataType.FLOAT16)
+
+
+def _sum(first, second):
+    return "aten.add.Tensor", {"self": first, "other": second}, first
+
+
+def _not(source):
+    return "aten.bitwise_not.default", {"self": source}, source
+
+
+def _batch_norm(source):
+    parts = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), replace(_t(8), constant=True))
+    return "aten._native_batch_norm_legit_no_training.default", {"input": source, **parts}, source
 
 
 def _bytes(source, outputs):
@@ -104,6 +122,13 @@ CALLS = [
     (_norm(_t(3, 6, 20)), ""),
     (_cat(_t(1, 128), replace(_t(1, 128), dtype=VkDataType.INT32)), "types-not-promoted"),
     (_cat(_t(1, 128), _t(1, 128)), ""),
+    (_sum(_t(5, 128, storages=BUFFER), _half(storages=BUFFER)), "types-not-promoted"),
+    (_sum(_t(5, 128, storages=BUFFER), _t(storages=BUFFER)), ""),
+    (_where(_t(1, 32), _t(1, 32), _half(1, 32)), "types-not-promoted"),
+    (_not(_t(2, 17, 16, 8, 12, storages=BUFFER)), "more-than-4-dims"),
+    (_not(_t(34, 16, 8, 12, storages=BUFFER)), ""),
+    (_batch_norm(_t(3, 8, 12)), "batch-norm-shape"),
+    (_batch_norm(_t(3, 8, 12, 1)), ""),
     (_softmax(_t(1, 32, 4, 32), 0), "softmax-dim"),
     (_softmax(_t(2, 3, 5, 6), 1), "softmax-dim"),
     (_softmax(_t(2, 3, 5, 6, storages=BUFFER), -3), "softmax-dim"),

@@ -243,6 +243,27 @@ def test_dynamic(outcome_of):
     assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5
 
 
+def _halves():
+    def use(rows, parts, x, image):
+        del parts
+        product, single = x @ x.t(), (x.mean() + 1).reciprocal()
+        return rows, product, single, image.clone(memory_format=torch.channels_last)
+
+    torch.manual_seed(0)
+    return _program(use, torch.rand(2, 1000).half(), torch.randn(1, 1, 31, 2))
+
+
+def test_halves(outcome_of):
+    """Long products are summed in float32, a single number stays half, a copy without an effect is in order."""
+    outcome = outcome_of(_halves)
+    assert {"half-matmul-widened", "scalars-as-tensors", "copies-in-order"} <= _codes(outcome.report)
+    assert outcome.report.verify.ok
+    (method,) = read_pte(outcome.path).methods
+    outputs = [method.values[index] for index in method.outputs]
+    assert [of.scalar_type.label for of in outputs] == ["float32", "float16", "float16", "float32"]
+    assert outputs[3].dim_order == (0, 1, 2, 3)
+
+
 def test_buffers(tmp_path):
     """Everything in buffers: squeezes by negative dimensions; the file takes what the program takes."""
     exported, path = _buffers(), tmp_path / "model.pte"

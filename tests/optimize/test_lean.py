@@ -1,6 +1,7 @@
 """Graphs without what people debug by: the same file, and torch as it was afterwards."""
 
 import contextlib
+import inspect
 
 import pytest
 import torch
@@ -23,10 +24,21 @@ def _convolutions():
     return export(model, torch.randn(1, 4, 16))
 
 
+class _SameLength(nn.Module):
+    """Two inputs of one dynamic length: torch checks it by the names of the arguments, read off `forward`."""
+
+    def forward(self, tokens, x):
+        return torch.relu(tokens + x)
+
+
+def _two_inputs():
+    return export(_SameLength(), torch.randn(3, 4), torch.randn(3, 4), dynamic=({0: LENGTH}, {0: LENGTH}))
+
+
 @pytest.mark.parametrize(
     "build",
-    [lookup(2, 7), dynamic_linear(2, 5, 128, dynamic=({1: LENGTH},)), _convolutions],
-    ids=["lookup", "dynamic-linear", "convolutions"],
+    [_two_inputs, lookup(2, 7), dynamic_linear(2, 5, 128, dynamic=({1: LENGTH},)), _convolutions],
+    ids=["two-inputs", "lookup", "dynamic-linear", "convolutions"],
 )
 def test_same_bytes(build, tmp_path, monkeypatch):
     """The file is the same byte for byte with torch's own graphs."""
@@ -51,6 +63,7 @@ def test_code_when_it_is_asked_for():
         assert module(torch.ones(2)).tolist() == [-1, -1]
         node.target = torch.exp
         module.recompile()
+        assert list(inspect.signature(module.forward).parameters) == ["x"]
         assert module(torch.zeros(1)).item() == 1
         assert NodeSource(node, "pass").from_node == []
         left = fx.symbolic_trace(_relu)

@@ -112,3 +112,18 @@ def test_what_has_a_record_is_registered_somewhere():
     """No record is of an operator that no version has, but those that the backend's passes replace."""
     known = find_runtime("1.5.0").operators | NEWEST.operators | {"torchao.dequantize_affine.default"}
     assert [n for n, records in OPERATORS.items() if n not in known and not records[0].replaced] == []
+
+
+def test_what_no_buffer_holds():
+    """Scores of 16,383 tokens are 2^28 values: refused while they may be in a buffer, not in a texture nor as constants."""
+    scores = (1, 16383, 16383)
+    for facts, wrong in (
+        ({}, True),
+        ({"storages": BUFFER}, True),
+        ({"storages": TEXTURE}, False),
+        ({"constant": True}, False),
+    ):
+        found = codes("aten.relu.default", {"self": floats(*scores, **facts)}, floats(4, **facts))
+        assert ("beyond-largest-buffer" in found) == wrong
+    within = floats(1, 8192, 16384, storages=BUFFER)
+    assert codes("aten.relu.default", {"self": within}, within) == set()

@@ -11,8 +11,9 @@ from torch.export import Dim, export
 
 from vkfuse.lower.quiet import quiet
 from vkfuse.pte import parse_pte
-from vkfuse.verify.dim_orders import refused_order
+from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import ExecutionError
+from vkfuse.verify.halves import is_summed_in_half, product_in_half
 from vkfuse.verify.kernels import find_kernel
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import verify_file
@@ -94,6 +95,48 @@ def test_a_file_that_takes_less():
     verdict = verify_file(file, _program(_Squeezed(), x, 2, 16))
     assert verdict.status == "fails"
     assert "may be 16 long in dimension 0, of the file only 8" in verdict.message
+
+
+def test_sums_in_half():
+    """Sums of halves stop growing where a term is half a step of them: in buffers and portable kernels."""
+    torch.manual_seed(0)
+    rows, columns = torch.rand(3, 4096).half(), torch.rand(4096, 8).half()
+    got = product_in_half(rows, columns, fused=True)
+    assert abs(got[0, 0].item() - 964) <= 1  # a real runtime's; 1037 in float32
+    for fused in (True, False):
+        assert product_in_half(torch.ones_like(rows), torch.ones_like(columns), fused=fused).eq(2048).all()
+        several = product_in_half(torch.ones(2, 3, 600).half(), torch.ones(2, 600, 4).half(), fused=fused)
+        assert several.shape == (2, 3, 4)
+        assert several.eq(600).all()
+    assert is_summed_in_half(rows, columns)
+    assert not is_summed_in_half(rows.float(), columns.float())
+
+
+class _Gram(nn.Module):
+    def forward(self, x):
+        return x @ x.t()
+
+
+@pytest.mark.parametrize(("columns", "status"), [(4096, "differs"), (600, "same")])
+def test_half_products_on_the_cpu(columns, status):
+    """The portable kernel's sum of 4,096 ones is 2,048, where torch's is 4,096."""
+    program = export(_Gram(), (torch.ones(2, columns, dtype=torch.float16),))
+    assert verify_file(_lowered(program), program).status == status
+
+
+@pytest.mark.parametrize(
+    ("asked", "source", "target", "refused"),
+    [
+        ([0, 2, 3, 1], IN_ORDER, CHANNELS_LAST, False),
+        ([0, 2, 3, 1], IN_ORDER, (0, 2, 1, 3), True),
+        (None, IN_ORDER, IN_ORDER, False),
+        (None, CHANNELS_LAST, IN_ORDER, True),
+    ],
+)
+def test_copies_into_an_order(asked, source, target, refused):
+    """The file gives the order of a copy twice, and the kernel takes none that differ (measured with [1, 1, 31, 2])."""
+    assert bool(refused_copy("dim_order_ops::_clone_dim_order.out", asked, source, target)) == refused
+    assert not refused_copy("aten::add.out", asked, source, target)
 
 
 class _Nothing(nn.Module):

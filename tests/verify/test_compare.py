@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkfuse.verify.compare import RELATIVE_LIMITS, Tolerance, compare
+from vkfuse.verify.compare import RELATIVE_LIMITS, Tolerance, compare, compare_outputs
 
 _floats = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20)
 
@@ -89,3 +89,19 @@ def test_a_chosen_tolerance_is_taken_as_it_is():
     assert compare(0, torch.tensor([100.9, 1.0]), expected, Tolerance(rtol=0.01)).passed
     assert not compare(0, torch.tensor([100.0, 1.5]), expected, Tolerance(rtol=0.01)).passed
     assert compare(0, torch.tensor([100.0, 1.5]), expected, Tolerance(atol=0.5)).passed
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "passes"),
+    [
+        (torch.float32, torch.float16, False),
+        (torch.float16, torch.float32, False),
+        (torch.int32, torch.int64, True),
+        (torch.float16, torch.float16, True),
+        (torch.int32, torch.float32, False),
+    ],
+)
+def test_types_of_outputs(got, expected, passes):
+    """A float of another width is another output, though the values are equal; integers may be narrower in the file."""
+    ours, theirs = torch.ones(3, dtype=got), torch.ones(3, dtype=expected)
+    assert compare_outputs(0, ours, theirs, Tolerance()).passed == passes

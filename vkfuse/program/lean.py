@@ -35,7 +35,7 @@ def _recompile_later(module: Any) -> None:
         module._in_spec = codegen.pytree_info.in_spec  # noqa: SLF001
         module._out_spec = codegen.pytree_info.out_spec  # noqa: SLF001
     module.__dict__.pop("_code", None)
-    type(module).forward = _compiled_forward
+    type(module).forward = _FORWARD
 
 
 class _Code:
@@ -46,9 +46,17 @@ class _Code:
         return module.__dict__["_code"]
 
 
-def _compiled_forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-    _recompile(module)
-    return module(*args, **kwargs)
+class _Forward:
+    """The forward of a module whose code is generated when it is asked for: called, or its signature looked at."""
+
+    def __get__(self, module: Any, owner: type | None = None) -> Any:
+        if module is None:
+            return self
+        _recompile(module)
+        return module.forward
+
+
+_FORWARD = _Forward()
 
 
 def _without_history(source: NodeSource, _node: fx.Node | None, *args: Any, **kwargs: Any) -> None:

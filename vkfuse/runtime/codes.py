@@ -36,6 +36,7 @@ class Code(StrEnum):
 
     # Tensors of any operator.
     MORE_THAN_4_DIMS = auto()
+    BEYOND_LARGEST_BUFFER = auto()
     EMPTY_TENSOR = auto()
     NO_RESIZE = auto()
     INTEGER_ARITHMETIC = auto()
@@ -69,6 +70,7 @@ class Code(StrEnum):
     COLUMNS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_8 = auto()
     MORE_ROWS_THAN_COLUMNS = auto()
+    SUMS_IN_HALF = auto()
     QUANTIZED_INPUT_BATCHED = auto()
     QPARAMS_NOT_PER_ROW = auto()
     ONE_ROW_NOT_QUANTIZED = auto()
@@ -79,6 +81,7 @@ class Code(StrEnum):
     LAYER_NORM_SHAPE = auto()
     LAYER_NORM_WIDTH = auto()
     GROUP_NORM_SHAPE = auto()
+    BATCH_NORM_SHAPE = auto()
     REDUCE_DIMS = auto()
     ARG_REDUCE = auto()
     ROW_REDUCTION_CLAMPED = auto()

@@ -10,6 +10,7 @@ class Device:
 
     texture_2d: int = 16384  # maxImageDimension2D
     work_groups: int = 65535  # maxComputeWorkGroupCount
+    buffer: int = 1 << 27  # maxStorageBufferRange, as the runtime counts it: elements
 
     def texels(self, width: int, height: int) -> str:
         """Storage of this many texels: a two-dimensional texture where it fits."""

@@ -1,6 +1,8 @@
 """May a call be delegated, would it load, would it be right: answered from the operator's record."""
 
+import sys
 from collections.abc import Iterable, Iterator
+from math import prod
 
 from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
@@ -50,6 +52,9 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
     for tensor in tensors:
         if len(tensor.dims) > MAX_DIMENSIONS and not tensor.in_buffer:
             yield Objection(Code.MORE_THAN_4_DIMS, f"{list(tensor.dims)}")
+        values = prod(tensor.dims)
+        if ops.device.buffer < values < sys.maxsize and not (tensor.constant or tensor.in_texture):
+            yield Objection(Code.BEYOND_LARGEST_BUFFER, f"{values:,} values of {list(tensor.dims)}")
     if any(0 in tensor.dims for tensor in tensors):
         yield Objection(Code.EMPTY_TENSOR, "a tensor without elements")
     if not record.resized and any(tensor.dynamic for tensor in tensors):

@@ -39,6 +39,11 @@ class Tensor:
         return self.storage is VkStorageType.BUFFER
 
     @property
+    def in_texture(self) -> bool:
+        """Whether the tensor is surely stored in a texture."""
+        return self.storage is VkStorageType.TEXTURE_3D
+
+    @property
     def rows(self) -> int:
         """Product of all sizes but the last: the rows of a matrix of any rank."""
         return prod(self.dims[:-1])

@@ -1,7 +1,9 @@
 """Rules that several families of operators share."""
 
 from collections.abc import Iterator
+from typing import Final
 
+from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Rule
@@ -17,6 +19,30 @@ def multiple(step: int, code: Code, argument: str, axis: int = -1, *, factor: in
             yield Objection(code, detail)
 
     return rule
+
+
+def one_type(*arguments: str) -> Rule:
+    """Require tensors of one type: the shader reads all as one (measured: half scalars beside floats)."""
+
+    def rule(ops: Operands) -> Iterator[Objection]:
+        given = [tensor for name in arguments if (tensor := ops.tensor(name))]
+        types = {_ON_THE_GPU.get(tensor.dtype, tensor.dtype).label for tensor in given}
+        if len(types) > 1:
+            yield Objection(Code.TYPES_NOT_PROMOTED, ", ".join(sorted(types)))
+
+    return rule
+
+
+_ON_THE_GPU: Final = {VkDataType.INT64: VkDataType.INT32, VkDataType.FLOAT64: VkDataType.FLOAT32}
+
+
+def four_dimensions_in_buffers(ops: Operands) -> Iterator[Objection]:
+    """api/containers/Tensor.h, get_uniform_data: a shader that is given sizes or their product takes four (measured)."""
+    if ops.out and ops.out.in_buffer and len(ops.out.dims) > _MOST_SIZES:
+        yield Objection(Code.MORE_THAN_4_DIMS, f"{list(ops.out.dims)}")
+
+
+_MOST_SIZES: Final = 4
 
 
 def one_matrix(code: Code, argument: str) -> Rule:

@@ -29,6 +29,21 @@ upsample_bilinear2d upsample_nearest2d where
 _ONE_ORDER: Final = frozenset(_ONE.split())
 
 
+def refused_copy(name: str, asked: object, source: Order, target: Order) -> str:
+    """Say why a copy or an empty tensor `dim_order_ops::...` refuses the order of its output, nothing where it does not.
+
+    Source: kernels/portable/cpu/util/copy_ops_util.cpp, check__to_dim_order_copy_args; op__empty_dim_order.cpp.
+    """
+    if not name.startswith("dim_order_ops::"):
+        return ""
+    wanted = tuple(asked) if isinstance(asked, list) else source
+    return (
+        ""
+        if wanted == target
+        else f"the kernel wants an output in the order {list(wanted)}, not {list(target)}"
+    )
+
+
 def refused_order(name: str, orders: Iterable[Order]) -> str:
     """Say why the kernel `namespace::packet.overload` refuses tensors in these orders, nothing where it does not."""
     packet = name.partition("::")[2].partition(".")[0]

@@ -14,6 +14,7 @@ from vkfuse.pte.place import Place
 from vkfuse.runtime.versions import cpu_kernels
 from vkfuse.verify.bounds import check_result
 from vkfuse.verify.errors import CannotVerifyError
+from vkfuse.verify.halves import is_summed_in_half, product_in_half
 from vkfuse.verify.tensors import scalar_dtype
 
 _MEMORY_FORMATS: Final = ("Layout", "Device", "MemoryFormat")
@@ -128,6 +129,18 @@ def _quantize_token(values: list[Any]) -> tuple[torch.Tensor]:
     return (((x.float() / scales.float()).round() + zeros).clamp(low, high),)
 
 
+def _product(values: list[Any]) -> tuple[torch.Tensor]:
+    first, second = values[:2]
+    if is_summed_in_half(first, second):
+        return (product_in_half(first, second, fused=False),)
+    return (first @ second,)
+
+
+def _product_and_sum(values: list[Any]) -> tuple[torch.Tensor]:
+    bias, first, second, beta, alpha = values[:5]
+    return (bias * beta + _product([first, second])[0] * alpha,)
+
+
 def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
@@ -161,7 +174,8 @@ def _fields(rows: torch.Tensor, bits: int) -> torch.Tensor:
 _BYTE, _NIBBLE = 8, 4
 _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
 
-# Kernels of kernels/quantized whose out variant torch does not know; the formulas are quantized_decomposed's.
+# Kernels of kernels/quantized whose out variant torch does not know (the formulas are quantized_decomposed's), and those
+# that sum as torch does not.
 _FUNCTIONAL: Final = dict(
     (
         _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), _quantize),
@@ -172,6 +186,9 @@ _FUNCTIONAL: Final = dict(
         _functional("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
         _functional("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
         _functional("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),
+        _functional("aten::mm.out", 3, (2,), _product),
+        _functional("aten::bmm.out", 3, (2,), _product),
+        _functional("aten::addmm.out", 6, (5,), _product_and_sum),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),
     )
 )

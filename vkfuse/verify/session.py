@@ -26,7 +26,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
-from vkfuse.verify.dim_orders import refused_order
+from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
@@ -193,6 +193,10 @@ class Session:
         self._kernels[call.op_index] = kernel
         if len(values) < kernel.arity:
             raise FormatError(f"{len(values)} arguments for {name}", field=str(where))
+        source, target = (self._memory.dim_order(call.args[at]) for at in (0, kernel.arity - 1))
+        refused = refused_copy(name, values[kernel.arity - 2], source or tuple(range(len(target))), target)
+        if refused:
+            raise ExecutionError(name, where, refused)
         arguments = [
             self._fresh(call.args[at]) if at in kernel.outputs else value
             for at, value in enumerate(values[: kernel.arity])

@@ -18,7 +18,7 @@ from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.versions import DEFAULT
-from vkfuse.verify.compare import Tolerance, compare
+from vkfuse.verify.compare import Tolerance, compare_outputs
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import Domain, check_bounds, domain_of
@@ -267,7 +267,7 @@ def _compared(
     got: tuple[object, ...], expected: tuple[object, ...], tolerance: Tolerance
 ) -> tuple[OutputError, ...]:
     return tuple(
-        compare(index, ours, theirs, tolerance)
+        compare_outputs(index, ours, theirs, tolerance)
         for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
     )
 

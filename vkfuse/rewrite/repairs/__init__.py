@@ -25,8 +25,8 @@ from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_the
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
-from vkfuse.rewrite.repairs.integer_matmul import widen_integer_matmuls
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
@@ -70,6 +70,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_attention,
     repeats_as_rows,
     repeats_as_concatenation,
+    widen_long_half_matmuls,
     expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,

@@ -67,13 +67,31 @@ def scalars_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tupl
 
 def _tensor_form(editor: GraphEditor, node: fx.Node) -> fx.Node:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *map(_as_float, args), **kwargs)
+    operands = [_operand(editor, node, value) for value in args]
+    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *operands, **kwargs)
+
+
+def _operand(editor: GraphEditor, node: fx.Node, value: Any) -> Any:
+    """An operand of the tensor form: a number is a float32 tensor to ExecuTorch, which would widen a single half."""
+    number = _as_float(value)
+    if not isinstance(number, float) or not _is_single_half(node):
+        return number
+    return editor.constant(torch.tensor(number, dtype=node.meta["val"].dtype), "number")
 
 
 def _is_scalar_arithmetic(node: fx.Node) -> bool:
     if node.target in _TENSOR_FORMS:
         return True
-    return node.target in _TENSOR_FORMS.values() and any(_as_float(a) is not a for a in node.args)
+    if node.target not in _TENSOR_FORMS.values():
+        return False
+    numbers = [a for a in node.args[:2] if isinstance(a, (int, float))]
+    return any(_as_float(a) is not a for a in node.args) or (bool(numbers) and _is_single_half(node))
+
+
+def _is_single_half(node: fx.Node) -> bool:
+    """Whether the result is one number of less than 32 bits, without dimensions."""
+    value = node.meta["val"]
+    return not value.dim() and value.element_size() < torch.float32.itemsize
 
 
 def _as_float(value: Any) -> Any:

@@ -55,8 +55,13 @@ def constants_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tupl
 
 
 def copies_in_order(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Let copies into another order of dimensions keep the default one, but for those that are the program's results."""
-    found = [n for n in exported.graph.nodes if n.target in _COPIES and _is_out_of_order(n) and _is_read(n)]
+    """Let copies into another order of dimensions keep the default one, but for those that are the program's results.
+
+    Of a result whose sizes of one leave the values in place in either order, ExecuTorch gives the order twice, from the
+    memory format and from the strides, which its copy refuses where they differ.
+    """
+    out = (n for n in exported.graph.nodes if n.target in _COPIES and _is_out_of_order(n))
+    found = [n for n in out if _is_read(n) or n.meta["val"].is_contiguous()]
     detail = "the runtime ignores other orders of dimensions"
     return replace_each(exported, found, _in_order, code="copies-in-order", detail=detail)
 

@@ -7,6 +7,7 @@ from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Symbol, Tensor
 from vkfuse.runtime.packing import copied_like
 from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.rules import one_type
 from vkfuse.runtime.spelling import FLOATS, by_storage_and_dtype, dtype, storage
 
 
@@ -81,29 +82,30 @@ _SHADERS: Final = {
     "aten.bitwise_or.Tensor": "bitwise_or",
     "aten.logical_or.default": "bitwise_or",
 }
+_ONE_TYPE: Final = one_type("self", "other")
 OPERATORS: Final = (
     *(
-        Operator(name, "self other", rules=(an_operand_has_a_dimension,), shaders=names(shader))
+        Operator(name, "self other", rules=(an_operand_has_a_dimension, _ONE_TYPE), shaders=names(shader))
         for name, shader in _SHADERS.items()
     ),
     Operator(
         "aten.eq.Tensor",
         "self other",
-        rules=(an_operand_has_a_dimension,),
+        rules=(an_operand_has_a_dimension, _ONE_TYPE),
         departs=(Code.EQUAL_WITHIN_1E_5,),
         shaders=names("eq"),
     ),
     Operator(
         "aten.div.Tensor_mode",
         "self other rounding_mode",
-        rules=(an_operand_has_a_dimension, rounds_down),
+        rules=(an_operand_has_a_dimension, _ONE_TYPE, rounds_down),
         departs=(Code.DIVISION_ALWAYS_FLOORED,),
         shaders=names("floor_divide"),
     ),
     Operator(
         "aten.pow.Tensor_Tensor",
         "self other",
-        rules=(an_operand_has_a_dimension, bases_are_positive),
+        rules=(an_operand_has_a_dimension, _ONE_TYPE, bases_are_positive),
         departs=(Code.POW_OF_NEGATIVE,),
         shaders=names("pow"),
     ),
@@ -120,7 +122,7 @@ OPERATORS: Final = (
     Operator(
         "aten.where.self",
         "condition self other",
-        rules=(condition_has_every_dimension,),
+        rules=(condition_has_every_dimension, _ONE_TYPE),
         shaders=by_storage_and_dtype("where"),
         integers=True,
     ),

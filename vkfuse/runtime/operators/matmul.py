@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like, float_matrix, float_matrix_storage
 from vkfuse.runtime.record import Operator
@@ -63,10 +64,19 @@ def _rows(out: Tensor) -> str:
     return "_tile_row_1"
 
 
+_HALF: Final = (Code.SUMS_IN_HALF,)
 OPERATORS: Final = (
-    *(Operator(f"aten.{name}.default", "mat1 mat2", shaders=matmul, weighty=True) for name in ("mm", "bmm")),
-    Operator("aten.addmm.default", "bias mat1 mat2", shaders=addmm, weighty=True),
+    *(
+        Operator(f"aten.{name}.default", "mat1 mat2", departs=_HALF, shaders=matmul, weighty=True)
+        for name in ("mm", "bmm")
+    ),
+    Operator("aten.addmm.default", "bias mat1 mat2", departs=_HALF, shaders=addmm, weighty=True),
     Operator(
-        "aten.linear.default", "input weight bias", constants="weight bias", shaders=linear, weighty=True
+        "aten.linear.default",
+        "input weight bias",
+        constants="weight bias",
+        departs=_HALF,
+        shaders=linear,
+        weighty=True,
     ),
 )

@@ -73,6 +73,13 @@ def group_norm_of_images(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.GROUP_NORM_SHAPE, f"of {list(source.dims)}")
 
 
+def batch_norm_of_images(ops: Operands) -> Iterator[Objection]:
+    """BatchNorm.cpp, add_native_batch_norm_node."""
+    source = ops.tensor("input")
+    if source is not None and len(source.dims) != _IMAGE:
+        yield Objection(Code.BATCH_NORM_SHAPE, f"of {list(source.dims)}")
+
+
 def norm(shader: str, *constants: str) -> Namer:
     """NativeLayerNorm.cpp, RmsNorm.cpp: weights are stored as the input is."""
 
@@ -131,6 +138,8 @@ OPERATORS: Final = (
     Operator(
         "aten._native_batch_norm_legit_no_training.default",
         "input weight bias running_mean running_var",
+        constants="weight bias running_mean running_var",
+        rules=(batch_norm_of_images,),
         shaders=batch_norm,
     ),
 )

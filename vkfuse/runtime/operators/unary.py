@@ -6,6 +6,7 @@ from typing import Final
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator
+from vkfuse.runtime.rules import four_dimensions_in_buffers
 from vkfuse.runtime.spelling import by_dtype_and_storage
 
 _CLAMPS: Final = ("clamp", "hardtanh", "relu", "relu6")
@@ -22,13 +23,14 @@ def gelu_is_tanh(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.GELU_BY_TANH, f"approximate is {how}")
 
 
+_RULES: Final = (four_dimensions_in_buffers,)
 OPERATORS: Final = (
-    *(Operator(f"aten.{n}.default", shaders=by_dtype_and_storage("clamp")) for n in _CLAMPS),
-    *(Operator(f"aten.{n}.default", shaders=by_dtype_and_storage(n)) for n in _OWN_SHADER),
+    *(Operator(f"aten.{n}.default", rules=_RULES, shaders=by_dtype_and_storage("clamp")) for n in _CLAMPS),
+    *(Operator(f"aten.{n}.default", rules=_RULES, shaders=by_dtype_and_storage(n)) for n in _OWN_SHADER),
     Operator(
         "aten.gelu.default",
         "self approximate",
-        rules=(gelu_is_tanh,),
+        rules=(*_RULES, gelu_is_tanh),
         departs=(Code.GELU_BY_TANH,),
         shaders=by_dtype_and_storage("gelu"),
     ),

@@ -23,7 +23,7 @@ from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableE
 from vkfuse.verify.steps import Argument, Observer, Step
 from vkfuse.verify.tensors import tensor_of, undefined, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
-from vkfuse.verify.vulkan.undefined import wrong_as_a_whole
+from vkfuse.verify.vulkan.undefined import resized_in_turn, wrong_as_a_whole
 
 
 class GraphRun:
@@ -152,7 +152,9 @@ class GraphRun:
         wrong = wrong_as_a_whole(self._operands[number], call, state, next(iter(outputs), None))
         if wrong:
             self._note(wrong, where)
-            outputs = tuple(map(_undefined, outputs))
+            outputs = tuple(
+                _undefined(wrong, view, *pair) for pair in zip(view.outputs, outputs, strict=False)
+            )
         self._store(call.args[-1], outputs, state)
         observe(
             Step(
@@ -219,8 +221,13 @@ def _as_file_says(call: Call, results: tuple[Argument, ...]) -> tuple[Argument, 
     return tuple(cast)
 
 
-def _undefined(value: Argument) -> Argument:
-    return undefined(value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
+def _undefined(why: Code, call: Call, spec: VkValue, value: Argument) -> Argument:
+    """What the runtime leaves of a result: of one that is not resized also the shape is not the program's."""
+    if not isinstance(value, torch.Tensor) or not isinstance(spec, VkTensor):
+        return value
+    if why is Code.CONDITION_RANK:
+        return undefined(resized_in_turn(call), value.dtype)
+    return undefined(spec.dims if why is Code.NO_RESIZE else value.shape, value.dtype)
 
 
 def _fitted(call: Call, value: torch.Tensor, spec: VkTensor) -> torch.Tensor:

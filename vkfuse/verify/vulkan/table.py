@@ -15,6 +15,7 @@ from vkfuse.verify.vulkan import (
     embedding,
     linear,
     linear_8bit,
+    products,
     reduce,
     symbolic,
 )
@@ -34,6 +35,10 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.eq.Tensor": binary.equal,
     "aten.pow.Tensor_Scalar": binary.power_of_scalar,
     "aten.pow.Tensor_Tensor": binary.power,
+    "aten.addmm.default": products.addmm,
+    "aten.bmm.default": products.matmul,
+    "aten.linear.default": products.linear,
+    "aten.mm.default": products.matmul,
     "aten.embedding.default": embedding.embedding,
     "aten.gelu.default": elementwise.gelu,
     "aten.native_layer_norm.default": elementwise.native_layer_norm,

@@ -11,6 +11,7 @@ from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operands import Operands, Tensor, Value
 from vkfuse.runtime.operators import record_of
 from vkfuse.verify.steps import Argument
+from vkfuse.verify.vulkan.call import Call
 
 _WRONG_AS_A_WHOLE: Final = frozenset(
     {
@@ -40,6 +41,19 @@ def wrong_as_a_whole(
         return Code.NO_RESIZE
     found = (objection.code for rule in record.rules for objection in rule(now))
     return next((code for code in found if code in _WRONG_AS_A_WHOLE), None)
+
+
+def resized_in_turn(call: Call) -> tuple[int, ...]:
+    """Return the sizes of a choice whose condition has fewer dimensions: impl/Where.cpp, resize_where_node.
+
+    Sizes that are there stay in front when an operand has more of them.
+    """
+    sizes: list[int] = []
+    for operand in (call.tensor(at) for at in range(3)):
+        sizes += [1] * (operand.dim() - len(sizes))
+        for at, size in enumerate(operand.shape, len(sizes) - operand.dim()):
+            sizes[at] = max(sizes[at], size)
+    return tuple(sizes)
 
 
 def _as_now(value: Value, argument: Argument) -> Value:

@@ -1,0 +1,33 @@
+"""Products of half-precision matrices whose sums are kept in half, one term after the other.
+
+Source: glsl/linear.glsl and glsl/matmul.glsl of buffers, which multiply and add at once; kernels/portable/cpu/vec_ops.h,
+vec_matmul, which rounds the product first. Measured: within a unit of the last place. The optimized CPU kernels sum in
+float32.
+"""
+
+from typing import Final
+
+import torch
+
+_SHORT: Final = 256  # terms whose sum in half is next to that in float32
+_MOST_TERMS: Final = (
+    1 << 28
+)  # that are added one after the other, some seconds; the rows beyond are summed in float32
+
+
+def is_summed_in_half(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether it shows in a product of [.., M, K] and [.., K, N]."""
+    return first.dtype is second.dtype is torch.float16 and first.shape[-1] > _SHORT
+
+
+def product_in_half(first: torch.Tensor, second: torch.Tensor, *, fused: bool) -> torch.Tensor:
+    """Multiply [.., M, K] and [.., K, N], float16: `fused` rounds each sum only, else each product too."""
+    out = torch.matmul(first.float(), second.float())
+    terms = first.shape[-1] * second.shape[-1] * first.shape[:-2].numel()
+    rows = max(1, _MOST_TERMS // max(1, terms))
+    total = torch.zeros_like(out[..., :rows, :])
+    for k in range(first.shape[-1]):
+        term = first[..., :rows, k, None].float() * second[..., k, None, :].float()
+        total = (total + (term if fused else term.half().float())).half().float()
+    out[..., :rows, :] = total
+    return out.half()
