@@ -238,6 +238,22 @@ def test_program_that_cannot_be_lowered(vkfuse, output, tmp_path):
     assert "svd" in ran.err
 
 
+class _Spectrum(nn.Module):
+    """A spectrogram by torch's own short Fourier transform."""
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        return torch.stft(wave, 16, 8, window=torch.ones(16), return_complex=True).abs()
+
+
+def test_program_of_complex_numbers(vkfuse, output, tmp_path):
+    """Exit code 3, the node and what it is, not a file that cannot be read."""
+    path = tmp_path / "spectrum.pt2"
+    torch.export.save(torch.export.export(_Spectrum(), (torch.randn(1, 64),)), path)
+    ran = vkfuse("optimize", path, "-o", output)
+    _check_failed(ran, 3, output)
+    assert re.search(r"_fft_r2c\S* of forward \(aten\._fft_r2c\.default\) computes complex numbers", ran.err)
+
+
 def _wait_for(process, ready):
     """Until `ready()`, or the process has ended."""
     deadline = time.monotonic() + 120

@@ -74,6 +74,13 @@ GRIDS = (
         build=lookup(2, 7, weight_dtype=torch.int8, group=None),
         tables=(WIDE,),
     ),
+    Row(
+        name="bags",
+        build=dequantized(lambda m, many: nn.functional.embedding_bag(many, m.floats(), mode="mean")),
+        tables=(Table(how=FLAT),),
+        bound=1e-6,
+        repairs=("bag-as-lookup",),
+    ),
     Row(name="asymmetric groups", build=lookup(2, 7, mapping_type=ASYMMETRIC), tables=(OFFSET,)),
     Row(name="asymmetric rows", build=lookup(2, 7, mapping_type=ASYMMETRIC, group=None), tables=(OFFSET,)),
     Row(name="float16 scales", build=lookup(2, 7, scale_dtype=torch.float16), tables=(HALF,)),

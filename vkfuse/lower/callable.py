@@ -1,13 +1,26 @@
-"""What a method of a .pte can be called with."""
+"""What a method of a .pte can be called with, and can compute with."""
 
 from collections.abc import Mapping
 
+import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, SymBoolArgument, SymFloatArgument, SymIntArgument
 
 from vkfuse.errors import LoweringError
 
 _NUMBERS = (SymIntArgument, SymFloatArgument, SymBoolArgument)
+
+
+def check_types(methods: Mapping[str, ExportedProgram]) -> None:
+    """Raise LoweringError for complex numbers, which neither a .pte's schema nor any kernel of ExecuTorch has."""
+    for method, exported in methods.items():
+        for node in exported.graph.nodes:
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and value.is_complex():
+                raise LoweringError(
+                    f"{node.name} of {method} ({node.target}) computes complex numbers, which ExecuTorch has not",
+                    hint="compute with the real and imaginary parts: a Fourier transform is a product with its matrix",
+                )
 
 
 def check_callable(methods: Mapping[str, ExportedProgram]) -> None:

@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
-from vkfuse.lower.callable import check_callable
+from vkfuse.lower.callable import check_callable, check_types
 from vkfuse.lower.lowering import NO_DATA, Lowered, NotLoweredError, lower
 from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import Node
@@ -35,6 +35,7 @@ def lower_loadable(
     Raises LoweringError that names what is left.
     """
     check_callable(methods)
+    check_types(methods)
     target = Target(runtime=find_runtime(options.runtime))
     for _ in range(MAX_ROUNDS):
         lowered, target = _lowered(methods, options, target, progress, named)

@@ -17,6 +17,7 @@ from vkfuse.rewrite.repairs.arithmetic import (
     write_out_rms_norm,
 )
 from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
+from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
@@ -45,7 +46,11 @@ from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_on
 RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
-BEFORE_SURVEY: tuple[RepairRule, ...] = (hoist_branch_tables, renormalize_whole_tables)
+BEFORE_SURVEY: tuple[RepairRule, ...] = (
+    hoist_branch_tables,
+    renormalize_whole_tables,
+    bags_as_lookups,
+)
 
 # After the tables: inputs and constants first, so that masks are values when attention is written out; decompositions
 # before the repairs that look at what they leave.
