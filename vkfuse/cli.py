@@ -224,6 +224,9 @@ def report_command(
     all_runtimes: Annotated[
         bool, typer.Option("--all-runtimes", help="Say which of the known runtimes load the file.")
     ] = False,
+    hashed: Annotated[
+        bool, typer.Option("--hash/--no-hash", help="Give the file's SHA-256, which reads all of it.")
+    ] = True,
     runtime: RuntimeOption = None,
     gating: Gating,
     printing: Printing,
@@ -235,7 +238,9 @@ def report_command(
 
     gates, version = settled(gating, "report", runtime)
     apart = each or len(files) > _PAIR
-    scope = Scope(ptd=tuple(ptd or ()), base_ptd=tuple(base_ptd or ()), all_runtimes=all_runtimes)
+    scope = Scope(
+        ptd=tuple(ptd or ()), base_ptd=tuple(base_ptd or ()), all_runtimes=all_runtimes, hashed=hashed
+    )
     roles = ("FILE.pte",) * len(files) if apart else ("NEW.pte", "BASE.pte")
     reads = [*zip(roles, files, strict=False), *(("--ptd", path) for path in (*scope.ptd, *scope.base_ptd))]
     with outputs_of(reads, printing, bounds) as outputs:

@@ -31,6 +31,7 @@ def _table(name, **change):
         "reason": "",
         "bytes_before": 87_000_000,
         "bytes_after": 13_600_000,
+        "bits_per_weight": 5.0025,
         "proof": model.Proof(kind="exact", max_abs_error=0.0),
     }
     return model.TableRow(**{**fields, **change})
@@ -54,7 +55,13 @@ def full():
     return model.Report(
         runtime="1.5",
         input=model.InputFile(path="model.pt2", bytes=289 * MIB),
-        output=model.OutputFile(path="model.pte", bytes=348 * MIB + 123_456, sha256="0123456789abcdef" * 4),
+        output=model.OutputFile(
+            path="model.pte",
+            bytes=348 * MIB + 123_456,
+            sha256="0123456789abcdef" * 4,
+            weights=105_750_000,
+            bits_per_weight=27.6161,
+        ),
         baseline=_baseline(),
         delegation=_delegation(),
         loadable=_loadable(),

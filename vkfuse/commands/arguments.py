@@ -113,6 +113,12 @@ class Printing:
 
     report: ReportOption = None
     fmt: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.TEXT
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Every row in text and markdown, where equal layers else are one: layers.*."
+        ),
+    ] = False
     quiet: QuietOption = False
     github_summary: Annotated[
         bool,

@@ -24,11 +24,12 @@ _NOTHING_RUNS: Final = "a report runs nothing and has no program: ask vkfuse opt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a report covers beside the file: external data of it, and of the file before; all runtimes."""
+    """What a report covers beside the file: external data of it, and of the file before; all runtimes; the file's hash."""
 
     ptd: tuple[Path, ...] = ()
     base_ptd: tuple[Path, ...] = ()
     all_runtimes: bool = False
+    hashed: bool = True
 
 
 _FILE_ALONE: Final = Scope()
@@ -73,7 +74,7 @@ def _report(path: Path, before: Measured | None, runtime: str, gates: Gates, sco
     data = _read(scope.ptd)
     after = _measured(path, data, runtime)
     report = replace(
-        report_of(after, before, runtime),
+        report_of(after, before, runtime, hashed=scope.hashed),
         external=tuple(_external(of, blobs) for of, blobs in data.items()),
         runtimes=runtimes_of(after.pte) if scope.all_runtimes else (),
     )

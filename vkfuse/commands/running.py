@@ -48,11 +48,12 @@ class Outputs:
     def show(self, report: "Report | Reports", stream: TextIO | None = None) -> None:
         """Write the report to each path, its format by the suffix, and print it. OutputError."""
         for path, temporary in self.reports:
-            write(temporary, partial(_put, report, SUFFIXES.get(path.suffix, Format.TEXT)), path)
+            fmt = SUFFIXES.get(path.suffix, Format.TEXT)
+            write(temporary, partial(_put, report, fmt, self.printing.every), path)
         if self.printing.github_summary:
-            _append(report, _github_summary())
+            _append(report, _github_summary(), every=self.printing.every)
         if not self.printing.quiet:
-            print_report(report, self.printing.fmt, stream or sys.stdout)
+            print_report(report, self.printing, stream or sys.stdout)
 
 
 def settled(gating: Gating, command: str, runtime: str | None) -> tuple[Gates, str]:
@@ -117,11 +118,11 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         yield status.update
 
 
-def print_report(report: "Report | Reports", fmt: Format, stream: TextIO) -> None:
+def print_report(report: "Report | Reports", printing: Printing, stream: TextIO) -> None:
     """Print a report."""
     from vkfuse.report.render import render  # noqa: PLC0415 - not for --help
 
-    render(report, fmt, console(stream))
+    render(report, printing.fmt, console(stream), every=printing.every)
     stream.flush()
 
 
@@ -144,13 +145,13 @@ def _github_summary() -> Path:
     return Path(path)
 
 
-def _append(report: "Report | Reports", path: Path) -> None:
+def _append(report: "Report | Reports", path: Path, *, every: bool) -> None:
     with reported(path), path.open("ab") as stream:
-        _put(report, Format.MARKDOWN, stream)
+        _put(report, Format.MARKDOWN, every, stream)
         stream.write(b"\n")
 
 
-def _put(report: "Report | Reports", fmt: Format, stream: IO[bytes]) -> None:
+def _put(report: "Report | Reports", fmt: Format, every: bool, stream: IO[bytes]) -> None:
     from vkfuse.report.render import rendered  # noqa: PLC0415 - not for --help
 
-    stream.write(rendered(report, fmt).encode(errors="backslashreplace"))
+    stream.write(rendered(report, fmt, every=every).encode(errors="backslashreplace"))

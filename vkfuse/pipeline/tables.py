@@ -8,6 +8,7 @@ from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.report.model import Proof, Rung, TableRow
+from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables import decisions
@@ -82,9 +83,10 @@ def _row(name: str, made: Sequence[_Made], before: int | None) -> TableRow:
     taken = [m.decision for m in made]
     worst = max(taken, key=lambda d: d.rung)
     grid = next((d.site.grid for d in taken if d.site.grid is not None), None)
+    shape, after = _shape(grid, worst), _bytes(made)
     return TableRow(
         name=name,
-        shape=_shape(grid, worst),
+        shape=shape,
         bits=0 if grid is None else grid.bits,
         group_size=None if grid is None else grid.group_size,
         consumers=tuple(dict.fromkeys(d.site.consumer.value for d in taken)),
@@ -92,7 +94,8 @@ def _row(name: str, made: Sequence[_Made], before: int | None) -> TableRow:
         how=tuple(dict.fromkeys(code for d in taken for code in d.how)),
         reason=_reason(worst) + _where(worst, made),
         bytes_before=before,
-        bytes_after=_bytes(made),
+        bytes_after=after,
+        bits_per_weight=bits_per_weight(after, math.prod(shape)),
         proof=None,
         methods=_methods(made),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
+from vkfuse.report.alike import condensed
 from vkfuse.report.bytes_map import Leaf, leaves
 from vkfuse.report.labels import labels
 from vkfuse.report.model import Loadable, Report, Reports
@@ -29,13 +30,13 @@ class Document:
     diff: bool
 
 
-def document(report: Report | Reports) -> Document:
-    """Return the document of a report, or of several."""
+def document(report: Report | Reports, *, every: bool = True) -> Document:
+    """Return the document of a report, or of several; unless `every`, rows that are alike but for a number are one."""
     if isinstance(report, Reports):
-        return _of_several(report)
+        return _of_several(report, every=every)
     return Document(
         headline=headline(report),
-        front=sections(report),
+        front=_sections(report, every=every),
         files=(),
         leaves=leaves(report),
         labels=labels(report),
@@ -43,15 +44,21 @@ def document(report: Report | Reports) -> Document:
     )
 
 
-def _of_several(of: Reports) -> Document:
-    every = [(_path(report), report) for report in of.reports]
+def _sections(report: Report, *, every: bool) -> tuple[Section, ...]:
+    if not every:
+        return sections(condensed(report))
+    return tuple(replace(section, noun="") for section in sections(report))
+
+
+def _of_several(of: Reports, *, every: bool) -> Document:
+    named = [(_path(report), report) for report in of.reports]
     tables = [labels(report) for report in of.reports]
-    drawn = (replace(leaf, path=(path, *leaf.path)) for path, report in every for leaf in leaves(report))
+    drawn = (replace(leaf, path=(path, *leaf.path)) for path, report in named for leaf in leaves(report))
     front = (_files(of), _missing(of), _runtimes(of), _failed(of))
     return Document(
         headline=_headline(of),
         front=tuple(section for section in front if section.rows),
-        files=tuple((path, sections(report)) for path, report in every),
+        files=tuple((path, _sections(report, every=every)) for path, report in named),
         leaves=tuple(drawn),
         labels=replace(tables[0], rows=tuple(row for table in tables for row in table.rows)),
         diff=False,

@@ -4,13 +4,16 @@ A table has the name that the file records; else it is named after its content, 
 named data, or after the place where it stands. Tables of one name are one.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from vkfuse.measure.tables import TableRead, table_reads
+from vkfuse.measure.weights import shape_of
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Rung, TableRow
+from vkfuse.report.sizes import bits_per_weight
 
 _RUNGS: Final = get_args(Rung)  # best first
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
@@ -22,8 +25,15 @@ def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
     found: dict[str, _Read] = {}
     for read in table_reads(pte):
         found[read.weight.shown] = _together(found.get(read.weight.shown), _read(read))
-    rows = (replace(known.row, bytes_after=sum(known.parts.values())) for known in found.values())
+    rows = map(_weighed, found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))
+
+
+def _weighed(read: "_Read") -> TableRow:
+    """Return the row with the bytes of all its constants."""
+    size = sum(read.parts.values())
+    bits = bits_per_weight(size, math.prod(read.row.shape))
+    return replace(read.row, bytes_after=size, bits_per_weight=bits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +60,12 @@ def _together(known: _Read | None, read: _Read) -> _Read:
 
 
 def _read(read: TableRead) -> _Read:
-    """Return one read as a row; the last axis of a packed weight counts bytes of several values."""
-    weight, packed = read.weight, read.reader.bits
-    bits, values = packed or weight.bits, 8 // packed if packed else 1
+    """Return one read as a row."""
+    weight = read.weight
+    bits = read.reader.bits or weight.bits
     row = TableRow(
         name=weight.shown,
-        shape=(*weight.dims[:-1], weight.dims[-1] * values) if weight.dims else (),
+        shape=shape_of(read),
         bits=bits,
         group_size=read.group,
         consumers=(read.reader.consumer,),

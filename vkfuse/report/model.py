@@ -32,11 +32,13 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFile:
-    """The .pte that the report is about."""
+    """The .pte that the report is about: `sha256` is empty where it was not asked for, `weights` is how many it holds."""
 
     path: str
     bytes: int
     sha256: str
+    weights: int = 0
+    bits_per_weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ class Proof:
 class TableRow:
     """One quantized weight: `how` are the codes of what was done to it, `reason` why no better rung.
 
-    `methods` are those that read it; its bytes count once.
+    `methods` are those that read it; its bytes count once, scales and all, also in `bits_per_weight`.
     """
 
     name: str
@@ -112,6 +114,7 @@ class TableRow:
     bytes_after: int
     proof: Proof | None
     methods: tuple[str, ...] = ()
+    bits_per_weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

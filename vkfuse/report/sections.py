@@ -12,6 +12,7 @@ from vkfuse.report.section import (
     Section,
     change,
     count,
+    figure,
     listing,
     name,
     percentage,
@@ -52,7 +53,7 @@ def _tables(report: Report) -> Section:
     """Show what became of each table."""
     columns = (
         *(name("Table"), name("In"), Column("Shape, grid"), Column("Read by"), Column("Now, proof")),
-        *(size("Before"), size("After")),
+        *(size("Before"), size("After"), figure("Bits")),
     )
     rows = (_table(row, _in(report, row.methods)) for row in report.tables)
     return listing("Tables", columns, rows, "table", "After")
@@ -68,6 +69,7 @@ def _table(row: TableRow, where: str) -> tuple[Cell, ...]:
         _lines(row.rung, _proof(row)),
         row.bytes_before,
         row.bytes_after,
+        "" if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
     )
 
 

@@ -31,6 +31,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
+def bits_per_weight(size: int, weights: int) -> float | None:
+    """Bits of each of `weights` values that `size` bytes store, None of none."""
+    return round(8 * size / weights, 4) if weights else None
+
+
 def counted(count: int, noun: str) -> str:
     """`1 table`, `2 tables`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

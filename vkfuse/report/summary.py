@@ -80,6 +80,12 @@ def _before(baseline: Baseline) -> str:
     return f"{text}; {baseline.note}" if baseline.note else text
 
 
+def _bits(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the file stores a weight, everything in it counted."""
+    if report.output is not None and report.output.bits_per_weight is not None:
+        yield "Bits", f"{report.output.bits_per_weight:.2f} a weight, of {report.output.weights:,}"
+
+
 def _loadable(report: Report) -> Iterator[tuple[str, str]]:
     """Say whether the file loads, and whether the one before did."""
     if report.loadable is None:
@@ -199,6 +205,7 @@ _SUMMARY: Final[tuple[Callable[[Report], Iterator[tuple[str, str]]], ...]] = (
     _size,
     _loadable,
     _verified,
+    _bits,
     _delegation,
     _checks,
     _cost,

@@ -1,20 +1,23 @@
 """The report of a file, as far as its bytes tell, against another."""
 
-import hashlib
-
+from vkfuse.measure.weights import weights
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.pages import digest
 from vkfuse.report.build import Measured
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, OutputFile, Report
+from vkfuse.report.sizes import bits_per_weight
 from vkfuse.runtime.versions import find_runtime
 
 
-def report_of(after: Measured, before: Measured | None, runtime: str, *, path: str = "") -> Report:
+def report_of(
+    after: Measured, before: Measured | None, runtime: str, *, path: str = "", hashed: bool = True
+) -> Report:
     """Return what the bytes of a file tell, to be found at `path`, against those of another."""
     target = find_runtime(runtime)
     return Report(
         runtime=target.version,
-        output=_output_file(after.pte, path),
+        output=_output_file(after.pte, path, hashed=hashed),
         baseline=None if before is None else baseline_of("file", before),
         methods=after.methods,
         delegation=after.delegation,
@@ -41,6 +44,12 @@ def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
     )
 
 
-def _output_file(pte: PteFile, path: str = "") -> OutputFile:
+def _output_file(pte: PteFile, path: str, *, hashed: bool) -> OutputFile:
     """Return the size and hash of a file that was read, named as `path` where that is another."""
-    return OutputFile(path=path or pte.path, bytes=pte.size, sha256=hashlib.sha256(pte.data).hexdigest())
+    return OutputFile(
+        path=path or pte.path,
+        bytes=pte.size,
+        sha256=digest(pte.data).hex() if hashed else "",
+        weights=weights(pte),
+        bits_per_weight=bits_per_weight(pte.size, weights(pte)),
+    )

@@ -1,0 +1,28 @@
+"""How many weights a file holds, whatever it stores of each."""
+
+import math
+
+from vkfuse.measure.tables import TableRead, constants_of, table_reads
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.once import once_a_file
+
+
+@once_a_file
+def weights(pte: PteFile) -> int:
+    """Return the values of all tables and other constants; what belongs to a table, as its scales, is none by itself."""
+    reads = table_reads(pte)
+    tables = {read.weight.shown: math.prod(shape_of(read)) for read in reads}
+    parts = {constant.name for read in reads for constant in read.constants}
+    others = {
+        constant.name: math.prod(constant.dims)
+        for method in pte.methods
+        for constant in constants_of(pte, method.name)
+        if constant.name not in parts
+    }
+    return sum(tables.values()) + sum(others.values())
+
+
+def shape_of(read: TableRead) -> tuple[int, ...]:
+    """Return the shape of a table's values; the last axis of a packed weight counts bytes of several."""
+    dims, packed = read.weight.dims, read.reader.bits
+    return (*dims[:-1], dims[-1] * (8 // packed if packed else 1)) if dims else ()
