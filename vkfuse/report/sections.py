@@ -12,7 +12,6 @@ from vkfuse.report.section import (
     Section,
     change,
     count,
-    figure,
     listing,
     name,
     percentage,
@@ -53,7 +52,7 @@ def _tables(report: Report) -> Section:
     """Show what became of each table."""
     columns = (
         *(name("Table"), name("In"), Column("Shape, grid"), Column("Read by"), Column("Now, proof")),
-        *(size("Before"), size("After"), figure("Bits")),
+        *(size("Before"), size("After")),
     )
     rows = (_table(row, _in(report, row.methods)) for row in report.tables)
     return listing("Tables", columns, rows, "table", "After")
@@ -61,15 +60,15 @@ def _tables(report: Report) -> Section:
 
 def _table(row: TableRow, where: str) -> tuple[Cell, ...]:
     grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else ""
+    stored = "" if row.bits_per_weight is None else f"{row.bits_per_weight:.2f} stored"
     return (
         row.name,
         where,
-        _lines(" x ".join(map(str, row.shape)), grid),
+        _lines(" x ".join(map(str, row.shape)), grid, stored),
         _lines(*row.consumers),
         _lines(row.rung, _proof(row)),
         row.bytes_before,
         row.bytes_after,
-        "" if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
     )
 
 
