@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test test-fast test-zoo lint bench clean
+.PHONY: demo test test-fast test-zoo lint package bench clean
 
 # torch comes first and by its exact version: a range would let pip choose a CUDA build of several gigabytes.
 $(VENV)/.package: pyproject.toml
@@ -41,6 +41,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Wheel and sdist, and what a CI image without torch does with them.
+package:
+	$(PYTHON) tools/package.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/seed_figures.py

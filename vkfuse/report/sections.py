@@ -203,7 +203,8 @@ def _repairs(report: Report) -> Section:
 def _memory(report: Report) -> Section:
     """Show what a file takes on disk and once it is loaded, side by side with the one before."""
     if report.diff is not None:
-        return listing("On disk and at run time", _SIZES, map(_change, report.diff.memory))
+        changes = (of for of in report.diff.memory if of.before or of.after)
+        return listing("On disk and at run time", _SIZES, map(_change, changes))
     file = () if report.output is None or not report.memory else (("file", report.output.bytes),)
     parts = ((label, sum(map(part, report.memory))) for label, _, part in MEMORY)
     external = ((of.path, of.bytes) for of in report.external)
@@ -246,8 +247,7 @@ def _sizes(of: SizeChange) -> tuple[int | None, int | None]:
 
 
 def _change(of: SizeChange) -> tuple[Cell, ...]:
-    relative = of.percent if of.before or of.after else 0.0
-    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else relative
+    return of.label, of.before, of.after, of.delta, "gone" if of.after is None else of.percent
 
 
 def _content_changes(report: Report) -> Section:
