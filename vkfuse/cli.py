@@ -149,6 +149,7 @@ def optimize(
         verify=verify,
         names=names,
         allow_pickle=loading.allow_pickle,
+        imports=tuple(loading.imports or ()),
         verbose=loading.verbose,
         max_memory=bounds.max_memory,
     )
@@ -188,6 +189,7 @@ def inspect(
     options = Options(
         runtime=default_runtime() if runtime is None else runtime,
         allow_pickle=loading.allow_pickle,
+        imports=tuple(loading.imports or ()),
         verbose=loading.verbose,
         max_memory=bounds.max_memory,
     )
@@ -286,7 +288,11 @@ def verify(
     reads += [] if inputs is None else [("--inputs", inputs)]
     with outputs_of(reads, Printing(), bounds) as outputs, progress(quiet=False) as stage:
         outputs.prints()
-        options = Options(allow_pickle=loading.allow_pickle, max_memory=bounds.max_memory)
+        options = Options(
+            allow_pickle=loading.allow_pickle,
+            imports=tuple(loading.imports or ()),
+            max_memory=bounds.max_memory,
+        )
         program = opened({"--against": against}, options)["--against"]
         stage("loading")
         pipeline()

@@ -82,6 +82,7 @@ class Options(Typed):
     verify: bool = True
     names: bool = True
     allow_pickle: bool = False
+    imports: tuple[str, ...] = ()
     verbose: bool = False
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})
 

@@ -10,6 +10,7 @@ from vkfuse.lower import loadable, operands
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.quiet import quiet
 from vkfuse.options import Options
+from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte
 from vkfuse.report.build import measure
@@ -129,3 +130,27 @@ def test_an_error_about_nothing_delegated_is_told(lowered, monkeypatch):
     )
     with pytest.raises(LoweringError, match="RuntimeError: no memory plan"):
         lowered()
+
+
+class _Rows(nn.Module):
+    """A linear of rows whose number only the run knows: read off a tensor, or counted."""
+
+    def __init__(self, *, counted):
+        super().__init__()
+        self.linear, self._counted = nn.Linear(8, 8), counted
+
+    def forward(self, x, many):
+        if self._counted:
+            return self.linear(x)[(many > 5).nonzero()[:, 0]]
+        n = many[0].item()
+        torch._check(n >= 2)
+        torch._check(n <= 8)
+        return self.linear(torch.zeros(n, 8)) + self.linear(torch.arange(n)[:, None].float().expand(n, 8))
+
+
+def test_numbers_off_a_tensor(tmp_path):
+    """A size read off a tensor is handed in, used or not; what cannot be is named with the line that computes it."""
+    given = (torch.randn(8, 8), torch.tensor([3, 9]))
+    optimize(torch.export.export(_Rows(counted=False).eval(), given), tmp_path / "model.pte", baseline="none")
+    with pytest.raises(LoweringError, match=r"nonzero, .*test_loadable.py:\d+: return self.linear"):
+        optimize(torch.export.export(_Rows(counted=True).eval(), given), tmp_path / "no.pte", baseline="none")

@@ -139,6 +139,14 @@ class Loading:
             "--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust."
         ),
     ] = False
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a Python module that registers operators of the program; its code is run.",
+        ),
+    ] = None
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
     ] = False

@@ -87,13 +87,27 @@ def programs_read(
 
 
 def opened(sources: Mapping[str, Path], options: Options) -> "dict[str, Checked]":
-    """Look through the programs, before torch is imported: what is refused is refused at once."""
+    """Look through the programs, before torch is imported: what is refused is refused at once.
+
+    Only modules of the user's own come first, since programs may call what they register.
+    """
     from vkfuse.program.check import open_checked  # noqa: PLC0415 - only where there are programs
 
+    if options.imports:
+        _import(options)
     return {
         name: open_checked(path, allow_pickle=options.allow_pickle, max_memory=options.max_memory)
         for name, path in sources.items()
     }
+
+
+def _import(options: Options) -> None:
+    from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
+
+    with quiet(verbose=options.verbose):
+        from vkfuse.program.imports import import_modules  # noqa: PLC0415 - imports torch
+
+        import_modules(options.imports)
 
 
 def pipeline() -> "ModuleType":

@@ -95,7 +95,11 @@ def _kernels(method: Method) -> Iterator[Finding]:
     libraries = cpu_kernels()
     for name in dict.fromkeys(kernel_names(method)):
         library = libraries.get(name)
-        if library is None:
+        if library is None and name.partition("::")[0] not in {
+            known.partition("::")[0] for known in libraries
+        }:
+            yield _finding("cpu-kernel", name, Place(method.name), Code.NEEDS_OWN_KERNEL)
+        elif library is None:
             yield _finding("cpu-kernel", name, Place(method.name), Code.NO_KERNEL)
         elif library not in _ALWAYS_LINKED:
             yield _finding("cpu-kernel", name, Place(method.name), _TO_LINK[library])

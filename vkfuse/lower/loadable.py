@@ -9,6 +9,7 @@ from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
 from vkfuse.lower.callable import check_callable, check_types
 from vkfuse.lower.lowering import NO_DATA, Lowered, NotLoweredError, lower
+from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import Node
 from vkfuse.lower.search import culprits
@@ -49,8 +50,10 @@ def lower_loadable(
             break
         target = less
     left = "; ".join(f"{f.name} ({f.code}, in {f.where})" for f in found[:5])
+    unknown = number_only_a_run_knows(methods)
     raise LoweringError(
-        f"ExecuTorch {options.runtime} cannot load what the program lowers to: {left}", hint=found[0].hint
+        f"ExecuTorch {options.runtime} cannot load what the program lowers to{unknown}: {left}",
+        hint=NUMBERS_HINT if unknown else found[0].hint,
     )
 
 

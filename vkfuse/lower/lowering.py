@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.embed import serialize_shaders
+from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
 from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
@@ -135,7 +136,8 @@ def _lower(
             return edge.to_executorch(ExecutorchBackendConfig(passes=passes, memory_planning_pass=memory))
     except Exception as error:  # upstream asserts and raises anything
         text = next(iter(str(error).strip().splitlines()), "")
+        unknown = number_only_a_run_knows(methods)
         raise LoweringError(
-            f"ExecuTorch could not lower the program: {type(error).__name__}: {text[:300]}",
-            hint="run again with -v for upstream's own messages",
+            f"ExecuTorch could not lower the program{unknown}: {type(error).__name__}: {text[:300]}",
+            hint=NUMBERS_HINT if unknown else "run again with -v for upstream's own messages",
         ) from error

@@ -117,6 +117,17 @@ def _place_of(builder: VkGraphBuilder, buffer: str) -> fx.Node:
     return place
 
 
+def _declare_input(builder: VkGraphBuilder, node: fx.Node) -> None:
+    """Declare a number that the graph is called with though nothing in it reads it any more: calls go by position."""
+    if not node.users and isinstance(node.meta.get("val"), torch.SymInt):
+        builder.input_ids.append(builder.create_node_value(node))
+        return
+    _process_placeholder(builder, node)
+
+
+_process_placeholder = VkGraphBuilder.process_placeholder_node
+
+
 def _views_to_fuse(fuse: FuseViewCopyTransform, start: fx.Node, operators: list[Any]) -> list[fx.Node]:
     """The views that `start` may take the place of: up to the last whose sizes are known where `start` stands."""
     views: list[fx.Node] = _find_view_copy_chain(fuse, start, operators)
@@ -191,6 +202,7 @@ _MENDS = (
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
     (VkGraphBuilder, "process_node", _process_by_handle),
     (VkGraphBuilder, "process_output_node", _keep_state),
+    (VkGraphBuilder, "process_placeholder_node", _declare_input),
     (FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse),
     (SqueezeUnsqueezeInputs, "call_operator", _call_squeezed),
 )

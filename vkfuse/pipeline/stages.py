@@ -21,6 +21,7 @@ from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, t
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
+from vkfuse.program.imports import import_modules
 from vkfuse.program.lean import lean_graphs
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
@@ -118,6 +119,7 @@ def _programs(
     sources = checked_methods(source if isinstance(source, Mapping) else {METHOD: source})
     progress("loading")
     with quiet(verbose=options.verbose), lean_graphs():
+        import_modules(options.imports)
         return {name: _program(of, options) for name, of in sources.items()}
 
 

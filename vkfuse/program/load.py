@@ -1,6 +1,7 @@
 """A .pt2, or a program in memory, as a `Program`: functional, every weight a plain constant with a name."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from torch.export import ExportedProgram
 from vkfuse.errors import InputError, LoweringError
 from vkfuse.program import rebuilt
 from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
-from vkfuse.program.check import INPUTS, Checked, open_checked
+from vkfuse.program.check import INPUTS, MODEL, Checked, open_checked
+from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.payload import tensors, unpickled
 from vkfuse.program.targets import check_targets
+
+_OPERATOR = re.compile(rb'"target": ?"torch\.ops\.(\w+)\.(\w+)\.(\w+)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
         else open_checked(source, allow_pickle=allow_pickle, max_memory=max_memory)
     )
     register_operators()
-    with _reported(checked.name):
+    with _reported(checked):
         exported = _trusted(checked) if checked.model is None else _deserialized(checked, checked.model)
     if checked.model is None:
         return Program(exported=plain(exported, checked.name), name=checked.name, bytes=checked.bytes)
@@ -87,7 +91,7 @@ def _deserialized(checked: Checked, model: dict[str, Any]) -> ExportedProgram:
 
 
 @contextlib.contextmanager
-def _reported(name: str) -> Iterator[None]:
+def _reported(checked: Checked) -> Iterator[None]:
     """Turn whatever torch raises on a damaged program into one error that names the file."""
     try:
         yield
@@ -95,10 +99,23 @@ def _reported(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # upstream raises anything
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        unknown = next(_unregistered(checked), None)
+        if unknown is not None:
+            raise InputError(
+                f"{checked.name}: nothing has registered the operator {unknown!r}", hint=IMPORT_HINT
+            ) from error
         raise InputError(
-            f"{name}: the program cannot be rebuilt: {_first_line(cause)}",
+            f"{checked.name}: the program cannot be rebuilt: {_first_line(cause)}",
             hint=f"export the program again with torch {torch.__version__.split('+')[0]}",
         ) from error
+
+
+def _unregistered(checked: Checked) -> Iterator[str]:
+    """Operators that a program names and nothing has registered, as torch writes them."""
+    for namespace, name, overload in _OPERATOR.findall(bytes(checked.archive.read(MODEL))):
+        packet = getattr(getattr(torch.ops, namespace.decode()), name.decode(), None)
+        if not hasattr(packet, overload.decode()) and namespace != b"higher_order":
+            yield f"torch.ops.{namespace.decode()}.{name.decode()}.{overload.decode()}"
 
 
 def plain(exported: ExportedProgram, name: str) -> ExportedProgram:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -98,6 +98,52 @@ STRUCTURES: Final = frozenset(
     ]
 )
 
+# Namespaces that torch, torchao and ExecuTorch register operators in (torch._C._dispatch_get_all_op_names()).
+NAMESPACES: Final = frozenset(
+    [
+        *("aten", "prim", "prims", "sym", "rngprims", "inductor_prims", "debugprims", "_native", "_dtensor"),
+        *(
+            "c10d",
+            "_c10d_functional",
+            "_c10d_functional_autograd",
+            "c10d_functional",
+            "fsdp",
+            "symm_mem",
+            "streams",
+        ),
+        *(
+            "quantized",
+            "_quantized",
+            "quantized_decomposed",
+            "quantization",
+            "quant_fusion",
+            "sparse",
+            "mkl",
+            "mkldnn",
+        ),
+        *(
+            "mkldnn_prepacked",
+            "onednn",
+            "onnx",
+            "onnx_symbolic",
+            "preprocess",
+            "profiler",
+            "static_runtime",
+            "inductor",
+        ),
+        *(
+            "_test",
+            "_inductor_test",
+            "cplib",
+            "debug_mode_ops",
+            "flex_lib",
+            "higher_order",
+            "torchao",
+            "float8_sparse",
+        ),
+        *("export", "executorch", "executorch_prim", "dim_order_ops", "et_copy", "et_vk", "llama"),
+    ]
+)
 _OPERATOR: Final = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)")
 _HIGHER_ORDER: Final = re.compile(r"torch\.ops\.higher_order\.(\w+)")
 
@@ -119,7 +165,31 @@ def is_allowed_target(target: str) -> bool:
 def is_allowed_operator(target: str) -> bool:
     """Whether `target` is an operator of the list: `torch.ops.NAMESPACE.NAME.OVERLOAD`."""
     parts = _OPERATOR.fullmatch(target)
-    return parts is not None and parts[3] in _operators().get(parts[1], {}).get(parts[2], ())
+    if parts is None:
+        return False
+    return parts[3] in _operators().get(parts[1], {}).get(parts[2], ()) or is_imported(
+        ".".join(parts.groups())
+    )
+
+
+def is_foreign_operator(target: str) -> bool:
+    """Whether `target` is an operator of a namespace that neither torch nor ExecuTorch has."""
+    parts = _OPERATOR.fullmatch(target)
+    return parts is not None and parts[1] not in NAMESPACES
+
+
+def admit(operators: Iterable[str]) -> None:
+    """Allow programs to call `operators` (`namespace.name.overload`), for as long as the process that has them lives."""
+    _IMPORTED.update(operators)
+
+
+def is_imported(operator: str) -> bool:
+    """Whether `operator` was admitted."""
+    return operator in _IMPORTED
+
+
+_IMPORTED: Final[set[str]] = set()  # as torch's own registry of operators, of the process
+IMPORT_HINT: Final = "name the Python module that registers it with --import MODULE; the module's code is run"
 
 
 def higher_order_name(target: str) -> str:

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import torch
 
+from vkfuse.program.kernels import silenced_kernels
+
 
 @cache
 def register_operators() -> tuple[Any, ...]:
@@ -14,8 +16,11 @@ def register_operators() -> tuple[Any, ...]:
     symbolic number of rows that code cannot be traced. A Meta kernel gives the same shape and dtype at no cost.
     """
     import executorch.backends.vulkan.custom_ops_lib  # noqa: PLC0415 - seconds to import; registers et_vk
-    import executorch.exir  # noqa: F401, PLC0415 - registers quantized_decomposed
+    import executorch.exir  # noqa: PLC0415 - registers quantized_decomposed
     import torchao.quantization  # noqa: F401, PLC0415 - registers torchao's operators and tensor classes
+
+    with silenced_kernels():
+        import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401, PLC0415 - registers llama
 
     library: Any = torch.library.Library("et_vk", "FRAGMENT")  # type: ignore[no-untyped-call]
     if not hasattr(

@@ -14,11 +14,13 @@ from typing import Any, Final
 from vkfuse.errors import InputError, UnsafePickleError
 from vkfuse.program.expressions import check_expression, check_symbol
 from vkfuse.program.names import (
+    IMPORT_HINT,
     OPERATOR_ARGUMENT,
     STRUCTURES,
     higher_order_name,
     is_allowed_operator,
     is_allowed_target,
+    is_foreign_operator,
 )
 from vkfuse.program.pickles import HINT as TRUST
 
@@ -121,6 +123,10 @@ def _node(node: Any, where: Where) -> dict[str, Any]:
     target = node["target"]
     at = f"{where}: node {_label(node)}"
     if not is_allowed_target(target):
+        if is_foreign_operator(target):
+            raise UnsafePickleError(
+                f"{at}: nothing has registered the operator {target[:80]!r}", hint=IMPORT_HINT
+            )
         raise UnsafePickleError(
             f"{at}: {target[:80]!r} is no operator that an untrusted program may call", hint=TRUST
         )

@@ -48,7 +48,14 @@ def lower_bound(value: object, constants: Constants) -> float:
         return _lowest(constants.value(value))
     if value.target in _TAKEN_FROM:
         return min(lower_bound(value.args[at], constants) for at in _TAKEN_FROM[value.target])
-    return _sum(value, constants) if value.target == aten.add.Tensor and not value.kwargs else -math.inf
+    if value.target == aten._to_copy.default and _is_bool(value.args[0]):  # noqa: SLF001 - the operator's name
+        return 0.0
+    compute = _COMPUTED.get(value.target)  # type: ignore[call-overload] # no other target is a key
+    return compute(value, constants) if compute is not None and not value.kwargs else -math.inf
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, fx.Node) and value.meta["val"].dtype == torch.bool
 
 
 def _lowest(tensor: torch.Tensor) -> float:
@@ -59,3 +66,26 @@ def _sum(node: fx.Node, constants: Constants) -> float:
     """Rounded as the program's own addition."""
     bounds = [lower_bound(term, constants) for term in node.args[:2]]
     return float(torch.tensor(bounds, dtype=node.meta["val"].dtype).sum())
+
+
+def _difference(node: fx.Node, constants: Constants) -> float:
+    """Of a tensor and a number."""
+    taken = node.args[1]
+    if not isinstance(taken, (int, float)):
+        return -math.inf
+    return _rounded(lower_bound(node.args[0], constants) - taken, node)
+
+
+def _multiple(node: fx.Node, constants: Constants) -> float:
+    """Of a tensor by a positive number."""
+    factor = node.args[1]
+    if not isinstance(factor, (int, float)) or factor <= 0:
+        return -math.inf
+    return _rounded(lower_bound(node.args[0], constants) * factor, node)
+
+
+def _rounded(value: float, node: fx.Node) -> float:
+    return float(torch.tensor(value, dtype=node.meta["val"].dtype))
+
+
+_COMPUTED = {aten.add.Tensor: _sum, aten.sub.Tensor: _difference, aten.mul.Tensor: _multiple}

@@ -120,9 +120,19 @@ class GraphEditor:
         shape = original.meta["val"].shape
         return [s if isinstance(s, int) else self._size(original, d, s) for d, s in enumerate(shape)]
 
+    def input_size(self, size: int | torch.SymInt) -> Any:
+        """A size that can be used anywhere in the graph: itself, or a node that reads it off an input; else None."""
+        if isinstance(size, int):
+            return size
+        found = self._input_with(size)
+        return None if found is None else self._read_size(*found)
+
     def _size(self, original: fx.Node, dim: int, symbol: torch.SymInt) -> fx.Node:
         """A symbolic size, read off an input where one has it: then it can be used anywhere in the graph."""
         source, source_dim = self._input_with(symbol) or (self._nodes[original.name], dim)
+        return self._read_size(source, source_dim)
+
+    def _read_size(self, source: fx.Node, source_dim: int) -> fx.Node:
         key = (source.name, source_dim)
         if key not in self._sizes:
             after = self._last_placeholder() if source.op == "placeholder" else source
@@ -159,6 +169,10 @@ class GraphEditor:
         ]
         self._outputs = [spec for spec, _ in left]
         output.args = (tuple(result for _, result in left),)
+
+    def erase(self, original: fx.Node) -> None:
+        """Take out a node that nothing reads any more, though torch would keep it."""
+        self.graph.erase_node(self._nodes[original.name])
 
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""

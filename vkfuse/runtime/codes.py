@@ -31,6 +31,7 @@ class Code(StrEnum):
     NEEDS_OPTIMIZED_KERNELS = auto()
     NEEDS_QUANTIZED_KERNELS = auto()
     NEEDS_LLM_KERNELS = auto()
+    NEEDS_OWN_KERNEL = auto()
     NEEDS_8_BIT_STORAGE = auto()
     NEEDS_16_BIT_STORAGE = auto()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
+from vkfuse.program.names import is_imported
 from vkfuse.pte.place import Place
 from vkfuse.runtime.versions import cpu_kernels
 from vkfuse.verify.bounds import check_result
@@ -56,7 +57,8 @@ def find_kernel(name: str, where: Place) -> CpuKernel:
 
 def _operator(name: str) -> OpOverload | None:
     """Return torch's operator of that name, where ExecuTorch has a kernel of it: torch has some that open files."""
-    if name not in cpu_kernels():
+    spelled = name.replace("::", ".") if "." in name else f"{name.replace('::', '.')}.default"
+    if name not in cpu_kernels() and not is_imported(spelled):
         return None
     namespace, _, rest = name.partition("::")
     packet, _, overload = rest.partition(".")

@@ -27,6 +27,7 @@ from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
@@ -34,6 +35,7 @@ from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, i
 from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
 from vkfuse.rewrite.repairs.permutations import permutations_without_ones
 from vkfuse.rewrite.repairs.pools import pools_as_images
+from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
@@ -58,6 +60,9 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     inputs_in_order,
     constants_in_order,
     copies_in_order,
+    llm_operators_written_out,
+    positions_as_tensors,
+    unread_numbers_dropped,
     fold_constants,
     aliases_as_themselves,
     copies_as_sources,

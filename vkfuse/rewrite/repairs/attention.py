@@ -176,17 +176,35 @@ def _computed_mask(
     lowest = torch.finfo(dtype).min
     if mask.meta["val"].dtype == torch.bool:
         allowed: Any = node
-        additive = _additive(editor, node, dtype)
+        added = additive(editor, node, dtype)
+        if _rows_of_live_table(mask, constants):
+            return _Mask(additive=added, live=None)
     else:
         if lower_bound(mask, constants) > -math.inf:
             return _Mask(additive=node, live=None)
         allowed = editor.call(aten.ne.Scalar, node, -math.inf)
-        additive = editor.call(aten.clamp.default, node, lowest)
+        added = editor.call(aten.clamp.default, node, lowest)
     rows = editor.call(aten.any.dim, allowed, -1, True)
-    return _Mask(additive=additive, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
+    return _Mask(additive=added, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
 
 
-def _additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> fx.Node:
+def _rows_of_live_table(mask: fx.Node, constants: Constants) -> bool:
+    """Whether a mask is whole rows of a constant table that empties none of them."""
+    while mask.target in _ROWS_KEPT and len(mask.meta["val"].shape) >= 2:
+        mask = argument(mask, 0, "self")
+    if mask.target == aten.index_select.default:
+        source, dimension = argument(mask, 0, "self"), argument(mask, 1, "dim")
+        whole_rows = dimension % source.meta["val"].ndim != source.meta["val"].ndim - 1
+    else:
+        source = argument(mask, 0, "self") if mask.target == aten.index.Tensor else None
+        whole_rows = source is not None and len(argument(mask, 1, "indices")) < source.meta["val"].ndim
+    return whole_rows and source in constants and bool(constants.value(source).any(dim=-1).all())
+
+
+_ROWS_KEPT = (aten.unsqueeze.default, aten.alias.default, aten.clone.default)
+
+
+def additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> fx.Node:
     """0 where allowed, the lowest number elsewhere: after the softmax's exponential exactly zero.
 
     As arithmetic on floats, ``(allowed - 1) * highest``, it needs no shader on bools.
@@ -207,6 +225,6 @@ def _causal_mask(editor: GraphEditor, attention: _Attention, dtype: torch.dtype)
     def make() -> Any:
         row = editor.call(aten.unsqueeze.default, editor.call(aten.arange.default, rows), 1)
         allowed = editor.call(aten.le.Tensor, editor.call(aten.arange.default, columns), row)
-        return _additive(editor, allowed, dtype)
+        return additive(editor, allowed, dtype)
 
     return editor.once(("causal", rows, columns, dtype), make)

@@ -1,0 +1,114 @@
+"""Numbers off tensors that say where to read and write, and ExecuTorch's own operators over a cache, become torch's."""
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from vkfuse.program.kernels import silenced_kernels
+from vkfuse.program.load import from_exported
+from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
+from vkfuse.rewrite.repairs.numbers import ITEMS
+from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
+
+aten = torch.ops.aten
+
+
+def _program(module, *inputs, dynamic=None):
+    return from_exported(torch.export.export(module.eval(), inputs, dynamic_shapes=dynamic)).exported
+
+
+class _Reads(nn.Module):
+    """Everything that `start` int [1] may say of a table [32, 4], for as many rows as `x` [rows] has."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(32, 4))
+
+    def forward(self, x, start):
+        at, rows = start[0].item(), x.shape[0]
+        torch._check(at >= 0)
+        torch._check(at + rows <= 32)
+        sliced = self.table.narrow(0, at, rows)
+        positions = torch.arange(rows) + at
+        before = torch.arange(32) < at
+        shifted = self.table.t().narrow(1, at + 0, rows)
+        return sliced + x[:, None], positions, before, shifted, self.table[at], x * at
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_positions(dynamic, dtype):
+    """Each reading gives the same bits at other positions and lengths; no number is read off a tensor any more."""
+    shapes = ({0: Dim("rows", min=2, max=8)}, {}) if dynamic else None
+    before = _program(_Reads(), torch.randn(3), torch.tensor([2], dtype=dtype), dynamic=shapes)
+    after, (note,) = positions_as_tensors(before)
+    after, _ = unread_numbers_dropped(after)
+    assert note.code == "positions-as-tensors"
+    assert not [n for n in after.graph.nodes if n.target in ITEMS or n.target == aten._assert_scalar.default]
+    old, new = before.module(), after.module()
+    for rows, at in ((3, 0), (3, 29), *(((8, 24), (2, 7)) if dynamic else ())):
+        inputs = (torch.randn(rows), torch.tensor([at], dtype=dtype))
+        for one, other in zip(new(*inputs), old(*inputs), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_sizes_that_follow_from_values_stay():
+    """How many rows are read is no position: the number stays, and so does what asserts of it."""
+
+    class Some(nn.Module):
+        def forward(self, x, many):
+            n = many[0].item()
+            torch._check(n >= 1)
+            torch._check(n <= 8)
+            return x[:n] * 2
+
+    before = _program(Some(), torch.randn(8, 4), torch.tensor([3]))
+    assert positions_as_tensors(before) == (before, ())
+    assert unread_numbers_dropped(before) == (before, ())
+
+
+class _Attention(nn.Module):
+    """A cache of 16 columns written from a position on, and attended to; grouped heads where `heads` is 4."""
+
+    def __init__(self, heads, mask, *, causal, indexed=False):
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(1, 16, 2, 8))
+        self.register_buffer("values", torch.zeros(1, 16, 2, 8))
+        self.register_buffer("mask", mask)
+        self._heads, self._causal, self._indexed = heads, causal, indexed
+
+    def forward(self, x, position):
+        at = position[0].item()
+        torch._check(at >= 0)
+        torch._check(at + x.shape[1] <= 16)
+        query = x.repeat(1, 1, self._heads // 2, 1)
+        for cache, value in ((self.keys, x), (self.values, x + 1)):
+            if self._indexed:
+                indices = (position + torch.arange(x.shape[1]))[None]
+                torch.ops.llama.update_cache_with_indices(value, cache, at, indices)
+            else:
+                torch.ops.llama.update_cache(value, cache, at)
+        return torch.ops.llama.custom_sdpa(query, self.keys, self.values, at, self.mask, 0.0, self._causal)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("heads", [2, 4])
+@pytest.mark.parametrize("kind", ["causal", "all so far", "mask"])
+def test_operators_over_a_cache(kind, heads, rows, indexed):
+    """Call after call of one program, against ExecuTorch's own kernels; no operator of theirs is left."""
+    mask = torch.randn(rows, 16) if kind == "mask" else None
+    module = _Attention(heads, mask, causal=kind == "causal", indexed=indexed)
+    with silenced_kernels():
+        before = _program(module, torch.randn(1, rows, 2, 8), torch.tensor([0]))
+        after, (note,) = llm_operators_written_out(before)
+        after, _ = unread_numbers_dropped(after)
+        assert note.code == "llm-operators-written-out"
+        assert not [
+            n for n in after.graph.nodes if "llama" in str(n.args) + str(n.target) or n.target in ITEMS
+        ]
+        old, new = before.module(), after.module()
+        for at in (0, rows, 2 * rows, 16 - rows, 1):
+            inputs = (torch.randn(1, rows, 2, 8), torch.tensor([at]))
+            torch.testing.assert_close(new(*inputs), old(*inputs), rtol=1e-5, atol=1e-6)

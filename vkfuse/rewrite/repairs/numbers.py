@@ -1,0 +1,93 @@
+"""Numbers that a program reads off its tensors (``position.item()``), made tensors again."""
+
+import operator
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+
+aten = torch.ops.aten
+
+ITEMS: Final = (aten.item.default, aten._local_scalar_dense.default)  # noqa: SLF001 - the operator's name
+_TERMS: Final = {operator.add: aten.add.Tensor, operator.sub: aten.sub.Tensor, operator.mul: aten.mul.Tensor}
+_ASSERTIONS: Final = (
+    aten._assert_scalar.default,  # noqa: SLF001 - the operator's name
+    aten.sym_constrain_range.default,
+    aten.sym_constrain_range_for_size.default,
+)
+
+
+def positions(editor: GraphEditor, start: Any, size: Any) -> fx.Node:
+    """int64 [size]: start, start + 1, ...; `size` an int or a node of the copy."""
+    first = as_tensor(editor, start)
+    if size == 1:
+        return editor.call(aten.reshape.default, first, [1])
+    return editor.call(aten.add.Tensor, editor.call(aten.arange.default, size), first)
+
+
+def as_tensor(editor: GraphEditor, number: Any) -> fx.Node:
+    """A number as an int64 tensor without dimensions."""
+    if not isinstance(number, fx.Node):
+        return editor.constant(torch.tensor(number), "position")
+    if number.target in ITEMS:
+        return _held(editor, editor.node(argument(number, 0, "self")))
+    if number.target in _TERMS:
+        return editor.call(_TERMS[number.target], *(as_tensor(editor, term) for term in number.args))
+    return editor.call(aten.scalar_tensor.default, editor.node(number), dtype=torch.int64)
+
+
+def _held(editor: GraphEditor, tensor: fx.Node) -> fx.Node:
+    """A tensor of one integer as one without dimensions, of 64 bits."""
+    whole = editor.call(aten.reshape.default, tensor, []) if tensor.meta["val"].ndim else tensor
+    if whole.meta["val"].dtype == torch.int64:
+        return whole
+    return editor.call(aten._to_copy.default, whole, dtype=torch.int64)  # noqa: SLF001 - the operator's name
+
+
+def is_read(number: Any) -> bool:
+    """Whether a number is read off a tensor of integers, sizes and other such numbers added."""
+    return (
+        is_known(number) and isinstance(number, fx.Node) and any(t.target in ITEMS for t in _leaves(number))
+    )
+
+
+def is_known(number: Any) -> bool:
+    """Whether `as_tensor` takes a number."""
+    if not isinstance(number, fx.Node):
+        return isinstance(number, int)
+    return all(_is_leaf(leaf) for leaf in _leaves(number))
+
+
+def _is_leaf(node: fx.Node) -> bool:
+    if node.target in ITEMS:
+        kind = argument(node, 0, "self").meta["val"].dtype
+        return not kind.is_floating_point and kind != torch.bool
+    return node.target == aten.sym_size.int
+
+
+def _leaves(number: fx.Node) -> list[fx.Node]:
+    """The nodes that a sum or a product of numbers is computed from."""
+    if number.target not in _TERMS:
+        return [number]
+    return [leaf for term in number.all_input_nodes for leaf in _leaves(term)]
+
+
+def only_asserted(number: fx.Node) -> list[fx.Node]:
+    """All that is computed from a number, itself included, where nothing comes of it but assertions; else nothing."""
+    found: dict[fx.Node, None] = {}
+    stack = [number]
+    while stack:
+        node = stack.pop()
+        found[node] = None
+        if node is not number and node.target not in _ASSERTIONS and not _is_arithmetic(node):
+            return []
+        stack.extend(node.users)
+    return list(found)
+
+
+def _is_arithmetic(node: fx.Node) -> bool:
+    """Whether a node computes a number or a truth of numbers."""
+    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, torch.SymFloat, int, bool))

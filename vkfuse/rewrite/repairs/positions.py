@@ -1,0 +1,108 @@
+"""Rows at a position that is read off a tensor, as rows at a tensor of positions.
+
+``x[start : start + n]`` with ``start = input_pos.item()`` reads by a number that only the run knows: ExecuTorch's passes
+for Vulkan cannot trace it, and a delegate takes no such number. ``index_select(x, arange(n) + start)`` is the same tensor.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.numbers import ITEMS, as_tensor, is_read, only_asserted, positions
+
+aten = torch.ops.aten
+
+
+def unread_numbers_dropped(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Drop numbers off tensors of which nothing comes but assertions; ExecuTorch drops assertions too."""
+    items = [n for n in exported.graph.nodes if n.target in ITEMS]
+    found = {node: None for item in items for node in only_asserted(item)}
+    if not found:
+        return exported, ()
+    editor = GraphEditor(exported)
+    for node in sorted(found, reverse=True):
+        editor.erase(node)
+    return editor.finish(), ()
+
+
+def positions_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Let tensors of positions say what is read, where a number off a tensor does; sizes must not depend on values."""
+    if not any(node.target in ITEMS for node in exported.graph.nodes):
+        return exported, ()
+    editor = GraphEditor(exported)
+    changed = [node.name for node in exported.graph.nodes if _rewrites(editor, node)]
+    if not changed:
+        return exported, ()
+    note = Repair(
+        code="positions-as-tensors", nodes=tuple(changed), detail="no number is read off a tensor for them"
+    )
+    return editor.finish(), (note,)
+
+
+def _rewrites(editor: GraphEditor, node: fx.Node) -> bool:
+    """Replace `node` where a number off a tensor tells what it reads."""
+    make = _MAKERS.get(node.target)
+    if make is None:
+        return False
+    with editor.before(node):
+        new = make(editor, node)
+    if new is not None:
+        editor.replace(node, new)
+    return new is not None
+
+
+def _sliced(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """``slice``, from a position on."""
+    dim, step = argument(node, 1, "dim", 0), argument(node, 4, "step", 1)
+    size = editor.input_size(node.meta["val"].shape[dim])
+    return _rows(editor, node, dim, argument(node, 2, "start"), size) if step == 1 else None
+
+
+def _selected(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """``select``, at a position."""
+    dim = argument(node, 1, "dim")
+    row = _rows(editor, node, dim, argument(node, 2, "index"), 1)
+    return None if row is None else editor.call(aten.squeeze.dim, row, dim)
+
+
+def _rows(editor: GraphEditor, node: fx.Node, dim: int, start: Any, size: Any) -> fx.Node | None:
+    if not is_read(start) or size is None:
+        return None
+    source = editor.node(argument(node, 0, "self"))
+    return editor.call(aten.index_select.default, source, dim, positions(editor, start, size))
+
+
+def _counted(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """``arange``, from a position on."""
+    start, step = argument(node, 0, "start"), argument(node, 2, "step", 1)
+    size = editor.input_size(node.meta["val"].shape[0])
+    if not is_read(start) or step != 1 or size is None or node.meta["val"].dtype != torch.int64:
+        return None
+    return positions(editor, start, size)
+
+
+def _computed(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Arithmetic on a tensor and a number."""
+    first, term = argument(node, 0, "self"), argument(node, 1, "other")
+    if not is_read(term) or node.kwargs or not first.meta["val"].ndim:
+        return None
+    return editor.call(_ARITHMETIC[node.target], editor.node(first), as_tensor(editor, term))
+
+
+_ARITHMETIC: Final[Mapping[Any, Any]] = {
+    **{op: op for op in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)},
+    **{getattr(aten, n).Scalar: getattr(aten, n).Tensor for n in ("eq", "ne", "lt", "le", "gt", "ge")},
+}
+_MAKERS: Final[Mapping[Any, Callable[[GraphEditor, fx.Node], fx.Node | None]]] = {
+    aten.slice.Tensor: _sliced,
+    aten.select.int: _selected,
+    aten.arange.start: _counted,
+    aten.arange.start_step: _counted,
+    **dict.fromkeys(_ARITHMETIC, _computed),
+}
