@@ -276,7 +276,11 @@ def verify(
     rtol: Annotated[float | None, tolerance_option("Relative tolerance, in place of the dtype's.")] = None,
     method: Annotated[str, typer.Option(help="Method of the file.")] = "forward",
     device: Annotated[
-        bool, typer.Option("--device", help="Also run the lookups' shader on a Vulkan driver.")
+        bool,
+        typer.Option(
+            "--device",
+            help="Also run on a Vulkan driver: lookups, and the whole file.",
+        ),
     ] = False,
     runtime: RuntimeOption = None,
     fmt: Annotated[TextOrJson, typer.Option("--format", help="How to print the verdict.")] = TextOrJson.TEXT,

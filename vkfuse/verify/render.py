@@ -57,6 +57,9 @@ def _parts(verification: Verification) -> Iterator[RenderableType]:
     if verification.runs:
         yield _runs(verification.runs)
         yield from _reasons(verification.runs)
+    if verification.device_runs:
+        yield Text(_line("the whole file on the device:"))
+        yield _runs(verification.device_runs)
     yield from _tables(verification.tables)
     for check in verification.device:
         agreed = "bit for bit" if check.differing == 0 else f"{check.differing} values differ"

@@ -85,7 +85,7 @@ class DeviceCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The verdict on a file."""
+    """The verdict on a file; `device_runs` are those of the whole file on a device."""
 
     status: Status
     message: str = ""
@@ -93,6 +93,7 @@ class Verification:
     runs: tuple[Run, ...] = ()
     tables: tuple[TableCheck, ...] = ()
     device: tuple[DeviceCheck, ...] = ()
+    device_runs: tuple[Run, ...] = ()
     applied: tuple[Applied, ...] = ()
     findings: tuple[Finding, ...] = ()
     departure: Departure | None = None

@@ -30,6 +30,7 @@ from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.tensors import scalar_dtype
 from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, Verification
 from vkfuse.verify.wanted import wanted_tables
+from vkfuse.verify.whole import NO_BACKEND, run_whole
 
 _NOISE_TRIALS: Final = 3
 _EDGE_TRIALS: Final = 16  # a fair coin lands on the same side of all in 1 of 65,536
@@ -93,18 +94,23 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     departure = None if failed is None else comparison.blame(cases[failed])
     wrong_table = next((table for table in tables if not table.passed), None)
     device: tuple[DeviceCheck, ...] = ()
+    whole = _Whole()
     if options.device:
         comparison.watch(cases[0], collector)
         device = tuple(check_on_device(collector.lookups))
         if not device:
             skipped.append("the file has no fused lookup to run on a device")
+        whole = _on_device(source, cases, comparison, options, skipped)
     wrong_device = next((check for check in device if check.differing), None)
+    wrong_whole = next((run for run in whole.runs if not run.passed), None)
+    wrong = failed is not None or wrong_table or wrong_device or wrong_whole
     return Verification(
-        status="differs" if failed is not None or wrong_table or wrong_device else "same",
-        message=_message(runs, failed, wrong_table, wrong_device),
+        status="differs" if wrong else "fails" if whole.failure else "same",
+        message=_message(runs, failed, wrong_table, wrong_device) or _of_whole(wrong_whole, whole.failure),
         runs=runs,
         tables=tables,
         device=device,
+        device_runs=whole.runs,
         applied=tuple(_applied(session)),
         departure=departure,
         skipped=tuple(skipped),
@@ -116,6 +122,40 @@ def _samples(
 ) -> Iterator[Sample]:
     stateful = bool(exported.graph_signature.buffers_to_mutate)
     return samples(example, domain, options.seeds, stateful=stateful)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """The file on a device: each set of inputs that came back, and why others did not."""
+
+    runs: tuple[Run, ...] = ()
+    failure: str = ""
+
+
+def _on_device(
+    source: PteFile,
+    cases: list[Sample],
+    comparison: "_Comparison",
+    options: VerifyOptions,
+    skipped: list[str],
+) -> _Whole:
+    """Run the whole file in the installed ExecuTorch, where that can."""
+    if options.external:
+        skipped.append("the whole file was not run on a device: its constants are in other files")
+        return _Whole()
+    ran = run_whole(source, options.method, [comparison.calls(case) for case in cases])
+    if not ran.registered:
+        skipped.append(NO_BACKEND)
+    runs = (comparison.compared(case, got) for case, got in zip(cases, ran.outputs, strict=False))
+    at = cases[len(ran.outputs)].label if ran.failure else ""
+    return _Whole(runs=tuple(runs), failure=f"{ran.failure} (on {at})" if ran.failure else "")
+
+
+def _of_whole(wrong: Run | None, failure: str) -> str:
+    """Say what the device did that the program does not."""
+    if wrong is not None:
+        return f"on the device {_differs(wrong)}"
+    return f"the device does not run the file: {failure}" if failure else ""
 
 
 def _taken(
@@ -176,9 +216,15 @@ class _Comparison:
         self._usual_noise = 0.0
 
     def run(self, sample: Sample) -> Run:
-        """Compare on one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
+        """Run the file on one set of inputs, and compare."""
         expected = self._expected(sample, EAGER)
-        got = self._file(sample)
+        return self.compared(sample, self._file(sample), expected)
+
+    def compared(
+        self, sample: Sample, got: tuple[object, ...], expected: tuple[object, ...] | None = None
+    ) -> Run:
+        """Compare outputs for one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
+        expected = self._expected(sample, EAGER) if expected is None else expected
         eager = _compared(got, expected, self._tolerance)
         arithmetic = self._arithmetic()
         if all(output.passed for output in eager) or arithmetic.eager:
@@ -205,6 +251,10 @@ class _Comparison:
             noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
         self._before(sample, arithmetic)
         return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
+
+    def calls(self, sample: Sample) -> list[tuple[Argument, ...]]:
+        """Return the inputs of each call up to a sample's, as the method takes them."""
+        return [_accepted(self._session, values) for values in (*sample.earlier, sample.values)]
 
     def watch(self, sample: Sample, observe: Observer) -> None:
         """Run the file on one set of inputs under an observer."""
@@ -298,15 +348,19 @@ def _reason(arithmetic: Arithmetic) -> str:
     return "; ".join(parts)
 
 
+def _differs(run: Run) -> str:
+    output = next(output for output in run.outputs if not output.passed)
+    return (
+        f"output {output.index} differs on {run.label}: {output.max_abs:.3g} absolute, "
+        f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
+    )
+
+
 def _message(
     runs: tuple[Run, ...], failed: int | None, table: TableCheck | None, device: DeviceCheck | None
 ) -> str:
     if failed is not None:
-        output = next(output for output in runs[failed].outputs if not output.passed)
-        return (
-            f"output {output.index} differs on {runs[failed].label}: {output.max_abs:.3g} absolute, "
-            f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
-        )
+        return _differs(runs[failed])
     if table is not None:
         return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
     if device is not None:
