@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.fx.traceback import NodeSource
 
 from vkfuse.pipeline import optimize, stages
-from vkfuse.program.lean import lean_graphs
+from vkfuse.program.lean import lean_graphs, one_thread
 
 LENGTH = torch.export.Dim("length", min=2, max=64)
 
@@ -70,3 +70,11 @@ def test_code_when_it_is_asked_for():
     assert (fx.GraphModule.recompile, NodeSource.__init__) == before
     assert not hasattr(fx.GraphModule, "_code")
     assert left(torch.ones(1)).item() == 1
+
+
+def test_threads_afterwards():
+    """Torch has the threads that it had."""
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

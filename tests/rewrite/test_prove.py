@@ -17,7 +17,7 @@ from vkfuse.rewrite import prove as proving
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.rules import RULES
 from vkfuse.runtime.versions import DEFAULT, find_runtime
-from vkfuse.tables import proof as proofs
+from vkfuse.tables import chunks as chunking
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.readers import Consumer
 
@@ -56,7 +56,7 @@ def _flipped(proposal, row, byte, bit):
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
     """One bit of one nibble in any row, however the rows are cut into chunks; the error is the step that it makes."""
-    monkeypatch.setattr(proofs, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(chunking, "CHUNK_ELEMENTS", chunk)
     _, constants, decision = _planned(build)
     proposal = decision.proposal
     assert proving.prove(decision.site, proposal, constants).kind == "exact"

@@ -21,9 +21,11 @@ from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
     OperatorCall,
     VkValue,
 )
+from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
 from torch import fx
+from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils._sympy.value_ranges import bound_sympy
 
@@ -196,7 +198,16 @@ def _lookup(entry: Any) -> Any:
     return ordered
 
 
+def _graph_copied(program: ExportedProgram, _specs: Any) -> ExportedProgram:
+    """A copy for the backend to rewrite, over the same constants: its passes replace some and write to none."""
+    constants = (*program.state_dict.values(), *program.constants.values())
+    return copy.deepcopy(
+        program, {id(value): value for value in constants if isinstance(value, torch.Tensor)}
+    )
+
+
 _MENDS = (
+    (VulkanBackend, "copy_exported_program_for_preprocess", _graph_copied),
     (vulkan_utils, "extents_are_valid", _within),
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),

@@ -20,7 +20,6 @@ _SAMPLED_ROWS: Final = 16
 _SAMPLED_COLUMNS: Final = 512
 _PADDED_ROWS: Final = 8  # what packing pads to
 _PADDED_COLUMNS: Final = 32
-_CHUNK: Final = 1 << 20  # values that are compared at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ def compared(found: Stored, other: Wanted) -> Difference:
     """Compare all rows; what the file has beyond the program's columns and rows is padding."""
     wanted = other.open()
     within = found.within(other.kind)
-    return difference(wanted, _as(found, other), other.rows, found.columns, within=within, chunk=_CHUNK)
+    return difference(wanted, _as(found, other), other.rows, found.columns, within=within)
 
 
 def _as(found: Stored, other: Wanted) -> Rows:

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from vkfuse.measure.audit import TableCheck, Wanted, audit, check, compared, resembling
 from vkfuse.measure.stored import Stored, gathered, matrices, stored_tables
 from vkfuse.measure.tables import ConstantTensor, constants_of, table_reads
+from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -148,7 +149,7 @@ class _Search:
     def _digest(self, constant: ConstantTensor) -> str:
         """SHA-256 of a constant's bytes; they are hashed once."""
         if constant.name not in self._digests:
-            self._digests[constant.name] = hashlib.sha256(constant.data or b"").hexdigest()
+            self._digests[constant.name] = digest(constant.data or memoryview(b"")).hex()
         return self._digests[constant.name]
 
 
@@ -157,7 +158,7 @@ def _digests(tensor: torch.Tensor) -> frozenset[str]:
     kept = content(tensor)[0]
     if tensor.dtype is not torch.float32:
         return frozenset({kept})
-    digest, flat = hashlib.sha256(), tensor.detach().contiguous().reshape(-1)
+    halves, flat = hashlib.sha256(), tensor.detach().contiguous().reshape(-1)
     for low in range(0, flat.numel(), _CHUNK):
-        digest.update(flat[low : low + _CHUNK].half().view(torch.uint8).numpy().data)
-    return frozenset({kept, digest.hexdigest()})
+        halves.update(flat[low : low + _CHUNK].half().view(torch.uint8).numpy().data)
+    return frozenset({kept, halves.hexdigest()})

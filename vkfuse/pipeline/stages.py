@@ -22,7 +22,7 @@ from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
 from vkfuse.program.imports import import_modules
-from vkfuse.program.lean import lean_graphs
+from vkfuse.program.lean import lean_graphs, one_thread
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
@@ -68,10 +68,12 @@ def optimize(
     with _published(into, target, source, chosen) as temporary:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose), lean_graphs():
-            progress("planning")
-            methods = prepared(planned(programs, runtime, chosen), chosen)
-            after = _write_loadable(methods, temporary, target, chosen, progress)
-            methods = verified(proved(methods, after.pte), after.pte, chosen, progress)
+            with one_thread():
+                progress("planning")
+                methods = prepared(planned(programs, runtime, chosen), chosen)
+                after = _write_loadable(methods, temporary, target, chosen, progress)
+                methods = proved(methods, after.pte)
+            methods = verified(methods, after.pte, chosen, progress)
             before = given or baseline_made(methods, chosen, progress)
         report = report_of_file(methods, after, before, target, chosen, meter)
         require_passed(report)

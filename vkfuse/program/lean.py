@@ -1,10 +1,11 @@
-"""What torch.fx does for people who debug graphs, and costs a quarter of a run: put off, or left out."""
+"""What torch does for others and costs this program: history and code of graphs, threads for small pieces of tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import torch
 from torch import fx
 from torch.fx.graph import _PyTreeCodeGen
 from torch.fx.traceback import NodeSource
@@ -23,6 +24,21 @@ def lean_graphs() -> Iterator[None]:
         mock.patch.object(NodeSource, "__init__", _without_history),
     ):
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes in one thread.
+
+    Tables are looked at in pieces of a millisecond; two threads meet after each operator, and where others want the cores
+    too, as on a machine of CI, the wait is fifty times the work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 _recompile = fx.GraphModule.recompile

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from vkfuse.errors import FormatError
+from vkfuse.pages import address, digest
 from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.model import Delegate, PteFile, Subsegments, Tensor
-from vkfuse.pte.pages import address, digest
 from vkfuse.pte.values import Extent
 
 _SEGMENT_ALIGNMENT: Final = 128  # the default of serialize_pte_binary

@@ -7,10 +7,10 @@ from struct import Struct
 from typing import Final
 
 from vkfuse.errors import FormatError
+from vkfuse.pages import address
 from vkfuse.pte.builder import build
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.node import Node
-from vkfuse.pte.pages import address
 from vkfuse.pte.scalars import scalar_node
 from vkfuse.pte.vulkan import (
     NAMED,

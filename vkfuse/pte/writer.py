@@ -9,6 +9,7 @@ from struct import Struct
 from typing import IO, Final
 
 from vkfuse.errors import FormatError
+from vkfuse.pages import passing
 from vkfuse.pte.builder import build
 from vkfuse.pte.contents import Contents, aligned
 from vkfuse.pte.enums import DataLocation
@@ -16,7 +17,6 @@ from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES, PROGRAM
 from vkfuse.pte.model import Delegate, PteFile, Subsegments
 from vkfuse.pte.node import Node
 from vkfuse.pte.nodes import method_node
-from vkfuse.pte.pages import passing
 
 _HEADER: Final = Struct("<4sIQQQ")  # magic, length, program size, segment base, segment data size
 _HEADER_AT: Final = 8

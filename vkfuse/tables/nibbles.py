@@ -7,6 +7,7 @@ Source: executorch 1.5, backends/vulkan/custom_ops_lib.py (`unpack_4bit_weight_t
 
 import numpy as np
 
+from vkfuse.tables.chunks import chunks
 from vkfuse.tables.floats import Array
 
 LOWEST, HIGHEST = -8, 7
@@ -15,8 +16,10 @@ LOWEST, HIGHEST = -8, 7
 def pack(values: Array, *, low_first: bool = True) -> Array:
     """Integers in [-8, 7], [rows, columns] with an even number of columns, as uint8 [rows, columns / 2]."""
     low, high = _columns(low_first=low_first)
-    shifted = (values + 8).astype(np.uint8)
-    packed: Array = shifted[:, low::2] | (shifted[:, high::2] << np.uint8(4))
+    packed = np.empty((values.shape[0], values.shape[1] // 2), dtype=np.uint8)
+    for rows in chunks(*values.shape):
+        shifted = (values[rows] + 8).astype(np.uint8)
+        packed[rows] = shifted[:, low::2] | (shifted[:, high::2] << np.uint8(4))
     return packed
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vkfuse.tables.chunks import chunks
 from vkfuse.tables.floats import Array
-
-CHUNK_ELEMENTS = 1 << 22  # 16 MiB of float32 a chunk
 
 Rows = Callable[[int, int], Array]
 Within = Callable[[Array, Array], Array]
@@ -60,13 +59,11 @@ def difference(
     columns: int,
     *,
     within: Within = equal,
-    chunk: int | None = None,
 ) -> Difference:
-    """Compare rows [0, rows) of two tables, `chunk` values at a time; `within` says which others are allowed."""
-    step = max(1, (chunk or CHUNK_ELEMENTS) // max(1, columns))
+    """Compare rows [0, rows) of two tables, chunk by chunk; `within` says which others are allowed."""
     parts = [
-        _compared(wanted(low, min(low + step, rows)), rebuilt(low, min(low + step, rows)), low, within)
-        for low in range(0, rows, step)
+        _compared(wanted(at.start, at.stop), rebuilt(at.start, at.stop), at.start, within)
+        for at in chunks(rows, columns)
     ]
     return Difference(
         differing=sum(part.differing for part in parts),

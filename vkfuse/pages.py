@@ -34,13 +34,15 @@ def address(data: memoryview) -> int:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
-def forget(view: memoryview) -> None:
+def forget(view: memoryview, *, unwritten: bool = False) -> None:
     """Let the system take back the memory of a view's pages; they are read again when somebody asks.
 
-    Only of a read-only mapping: whatever else the view is of stays.
+    Only of a mapping that is read-only, or that is `unwritten` yet: whatever else the view is of stays.
     """
     mapped = view.obj
-    if _DONT_NEED is None or not isinstance(mapped, mmap.mmap) or not memoryview(mapped).readonly:
+    if _DONT_NEED is None or not isinstance(mapped, mmap.mmap):
+        return
+    if not (unwritten or memoryview(mapped).readonly):
         return
     start = address(view) - address(memoryview(mapped))
     first = start - start % mmap.PAGESIZE
@@ -48,12 +50,12 @@ def forget(view: memoryview) -> None:
         mapped.madvise(_DONT_NEED, first, start + len(view) - first)
 
 
-def passing(data: memoryview) -> Iterator[memoryview]:
-    """Yield bytes piece by piece; what is mapped of a piece is given back once the next one is asked for."""
+def passing(data: memoryview, *, unwritten: bool = False) -> Iterator[memoryview]:
+    """Yield bytes piece by piece; what is mapped of a piece is given back (`forget`) once the next one is asked for."""
     for start in range(0, len(data), _CHUNK):
         chunk = data[start : start + _CHUNK]
         yield chunk
-        forget(chunk)
+        forget(chunk, unwritten=unwritten)
 
 
 def digest(data: memoryview) -> bytes:
