@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from vkfuse.measure.names import DIGITS, table_names
+from vkfuse.pages import digest
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
-from vkfuse.pte.pages import digest
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
