@@ -1,8 +1,8 @@
 """The report of a file, as far as its bytes tell, against another."""
 
 from vkfuse.measure.weights import weights
+from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
-from vkfuse.pte.pages import digest
 from vkfuse.report.build import Measured
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, OutputFile, Report
