@@ -34,8 +34,7 @@ def test_equal_layers_are_one_row(full):
     assert [*rows] == [
         "layers.*.mlp.w1.weight x12",
         "layers.12.mlp.w1.weight",
-        "0123456789ab",
-        "1123456789ab",
+        "0123456789ab x2",
         "blocks.1.experts.*.w x2",
         "r.* x2",
     ]

@@ -1,21 +1,74 @@
-"""Rows that are alike but for a number, as of equal layers, as one row."""
+"""A report for a page: rows that are alike but for a number, as of equal layers, as one, and the smallest together."""
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from vkfuse.report.model import Proof, Report, TableChange, TableRow
+from vkfuse.measure.ledger import LedgerEntry
+from vkfuse.report.model import Diff, Proof, Report, SizeChange, TableChange, TableRow
 
 _NUMBER: Final = re.compile(r"\d+")
 _HASH: Final = re.compile(r"[0-9a-f]{12}")
+_SMALL: Final = 1e-3  # of the file: labels, and changes of labels, below it are one row
+_SEVERAL: Final = 2  # rows that are worth a sum
 _Row = TypeVar("_Row", TableRow, TableChange)
+_Any = TypeVar("_Any", LedgerEntry, SizeChange)
 
 
 def condensed(report: Report) -> Report:
-    """Return the report with `layers.*.mlp.gate_proj.weight x30` in the place of thirty tables, and of their changes."""
-    diff = report.diff and replace(report.diff, tables=_together(report.diff.tables, _kind, _sum_of_changes))
-    return replace(report, tables=_together(report.tables, _shape, _sum_of_tables), diff=diff)
+    """Return the report with `layers.*.mlp.gate_proj.weight x30` in the place of thirty tables, and of their changes.
+
+    Labels of less than a thousandth of the file, and changes of so little, are one row, `[12 others]`.
+    """
+    return replace(
+        report,
+        tables=_together(report.tables, _shape, _sum_of_tables),
+        ledger=_larger(report.ledger, [entry.bytes for entry in report.ledger], _sum_of_labels),
+        diff=report.diff and _condensed(report.diff),
+    )
+
+
+def _condensed(diff: Diff) -> Diff:
+    least = _SMALL * max(diff.total.before or 0, diff.total.after or 0)
+    sizes = [abs(change.delta) for change in diff.ledger]
+    return replace(
+        diff,
+        tables=_together(diff.tables, _kind, _sum_of_changes),
+        ledger=_larger(diff.ledger, sizes, _sum_of_sizes, least),
+    )
+
+
+def _larger(
+    rows: Sequence[_Any], sizes: Sequence[int], add: Callable[[list[_Any]], _Any], least: float | None = None
+) -> tuple[_Any, ...]:
+    """Return the rows of at least a size, a thousandth of all unless given, and the sum of the smaller ones."""
+    limit = _SMALL * sum(sizes) if least is None else least
+    small = [row for row, size in zip(rows, sizes, strict=True) if size < limit]
+    kept = [row for row, size in zip(rows, sizes, strict=True) if size >= limit]
+    return tuple(rows) if len(small) < _SEVERAL else tuple([*kept, add(small)])
+
+
+def _sum_of_labels(of: list[LedgerEntry]) -> LedgerEntry:
+    total, count = sum(entry.bytes for entry in of), sum(entry.count for entry in of)
+    return replace(of[0], label=f"[{len(of)} others]", bytes=total, count=count)
+
+
+def _sum_of_sizes(of: list[SizeChange]) -> SizeChange:
+    before, after = (sum(size or 0 for size in sizes) for sizes in zip(*map(_sizes, of), strict=True))
+    percent = 100 * (after - before) / before if before else None
+    return SizeChange(
+        label=f"[{len(of)} others]",
+        kind=of[0].kind,
+        before=before,
+        after=after,
+        delta=after - before,
+        percent=percent,
+    )
+
+
+def _sizes(of: SizeChange) -> tuple[int | None, int | None]:
+    return of.before, of.after
 
 
 def _together(
@@ -32,12 +85,14 @@ def _together(
 
 
 def _template(name: str) -> str:
-    """Return a name without its numbers; a hash is a name of its own."""
-    return name if _HASH.fullmatch(name) else _NUMBER.sub("*", name)
+    """Return a name without its numbers; of a hash nothing, which is no name."""
+    return "" if _HASH.fullmatch(name) else _NUMBER.sub("*", name)
 
 
 def _name(names: list[str]) -> str:
-    """`layers.*.self_attn.q_proj.weight x30`: with a star for the numbers that differ."""
+    """`layers.*.self_attn.q_proj.weight x30`: with a star for the numbers that differ; `0325419dc03b x30` of hashes."""
+    if _HASH.fullmatch(names[0]):
+        return f"{names[0]} x{len(names)}"
     numbers = [*zip(*map(_NUMBER.findall, names), strict=True)]
     spelled = (of[0] if len({*of}) == 1 else "*" for of in numbers)
     return f"{_NUMBER.sub(lambda _: next(spelled), names[0])} x{len(names)}"

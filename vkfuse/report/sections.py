@@ -1,6 +1,6 @@
 """A report as titled tables, in reading order; the renderers only lay them out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from vkfuse.lint.findings import EFFECTS, Finding
@@ -64,7 +64,7 @@ def _table(row: TableRow, where: str) -> tuple[Cell, ...]:
     return (
         row.name,
         where,
-        _lines(" x ".join(map(str, row.shape)), grid, stored),
+        _lines(" x ".join(map(str, row.shape)), ", ".join(filter(None, (grid, stored)))),
         _lines(*row.consumers),
         _lines(row.rung, _proof(row)),
         row.bytes_before,
@@ -213,37 +213,13 @@ def _memory(report: Report) -> Section:
 
 
 _SIZES: Final = (name("What"), size("Before"), size("After"), change("Change"), percentage("%"))
-_SMALL: Final = 1e-3  # of the larger file: changes of labels below it are one row
 
 
 def _changes(report: Report) -> Section:
-    """Show labels whose bytes differ from the file before, the smallest changes as one row."""
+    """Show labels whose bytes differ from the file before."""
     columns = (name("Label"), *_SIZES[1:])
-    changes = report.diff.ledger if report.diff is not None else ()
-    total = report.diff.total if report.diff is not None else None
-    least = _SMALL * max(total.before or 0, total.after or 0) if total is not None else 0
-    others = [of for of in changes if abs(of.delta) < least]
-    if len(others) < _FEW:
-        others = []
-    rows = [_change(of) for of in changes if of not in others]
-    return listing("Changed bytes", columns, [*rows, *_others(others)], "label", "Change")
-
-
-_FEW: Final = 2  # rows that need no summing up
-
-
-def _others(changes: list[SizeChange]) -> Iterator[tuple[Cell, ...]]:
-    """Yield the sum of small changes."""
-    if changes:
-        before, after = (
-            sum(size or 0 for size in sizes) for sizes in zip(*map(_sizes, changes), strict=True)
-        )
-        relative = 100 * (after - before) / before if before else None
-        yield f"[{len(changes)} others]", before, after, after - before, relative
-
-
-def _sizes(of: SizeChange) -> tuple[int | None, int | None]:
-    return of.before, of.after
+    rows = map(_change, report.diff.ledger if report.diff is not None else ())
+    return listing("Changed bytes", columns, rows, "label", "Change")
 
 
 def _change(of: SizeChange) -> tuple[Cell, ...]:
