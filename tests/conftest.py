@@ -1,5 +1,7 @@
 """What the tests of several folders share. Torch is imported where it is asked for, so that light tests stay light."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -13,3 +15,11 @@ def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("program") / "model.pt2"
     torch.export.save(lookup(2, 7)(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def files(request):
+    """Directory of the files that tests/pte/build_files.py writes."""
+    from built import build  # noqa: PLC0415 - only where it is asked for
+
+    return build(Path(request.config.cache.mkdir("vkfuse-pte")))

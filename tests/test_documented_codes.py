@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [
     *(ROOT / "vkfuse" / "rewrite").rglob("*.py"),
     *(ROOT / "vkfuse" / "tables").rglob("*.py"),
+    *(ROOT / "vkfuse" / "patch").rglob("*.py"),
 ]
 SECTIONS = {
     "code": ("Why not better", "Repairs"),

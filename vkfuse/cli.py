@@ -3,9 +3,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -25,6 +25,7 @@ from vkfuse.commands.arguments import (
 from vkfuse.commands.formats import Format as TextOrJson
 from vkfuse.commands.running import (
     console,
+    file_given,
     opened,
     outputs_of,
     pipeline,
@@ -38,6 +39,7 @@ from vkfuse.options import (
     BaselineChoice,
     LookupLayout,
     Options,
+    Progress,
     Scales,
     Storage,
     VulkanOptions,
@@ -49,6 +51,9 @@ from vkfuse.signals import Interrupted
 from vkfuse.streams import ReaderGoneError
 
 _PAIR = 2  # files of a diff
+if TYPE_CHECKING:
+    from vkfuse.report.model import Report
+
 app = typer.Typer(
     name="vkfuse",
     help="Turn torchao-quantized PyTorch programs into small, loadable, proven ExecuTorch Vulkan files.",
@@ -102,6 +107,9 @@ def optimize(
     ] = False,
     storage: Annotated[Storage, typer.Option(help="How delegates store tensors.")] = Storage.TEXTURE,
     verify: Annotated[bool, typer.Option(help="Run the written file's bytes against the program.")] = True,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Write a .pte though the runtime fails on what was not mended.")
+    ] = False,
     small_textures: Annotated[
         bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
     ] = False,
@@ -131,7 +139,10 @@ def optimize(
     loading: Loading,
     bounds: Bounds,
 ) -> None:
-    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods."""
+    """Turn MODEL.pt2 into a loadable Vulkan .pte and report what changed; several programs become its methods.
+
+    A .pte whose program nobody has is rewritten: its tables are had back from their floats, without torch or ExecuTorch.
+    """
     sources = parse_methods(models)
     gates, version = settled(gating, "optimize", runtime)
     options = Options(
@@ -148,6 +159,7 @@ def optimize(
         ),
         verify=verify,
         names=names,
+        partial=partial,
         allow_pickle=loading.allow_pickle,
         imports=tuple(loading.imports or ()),
         verbose=loading.verbose,
@@ -164,14 +176,28 @@ def optimize(
         temporary, to_stdout = outputs.publication.file(output, "-o"), str(output) == "-"
         if not to_stdout:
             outputs.prints()
-        programs = opened(sources, options)
         try:
-            report = pipeline().optimize(programs, output, options, progress=stage, into=temporary).report
+            report = _optimized(sources, output, options, stage, temporary)
         except GatesFailedError as failed:
             report = failed.report
             outputs.publication.withhold(temporary)
         outputs.show(report, sys.stderr if to_stdout else sys.stdout)
     require_passed(report)
+
+
+def _optimized(
+    sources: Mapping[str, Path], output: Path, options: Options, stage: Progress, temporary: Path
+) -> "Report":
+    """Rewrite the file that was given, or lower the programs."""
+    file = file_given(sources)
+    if file is not None:
+        from vkfuse.patch.stages import optimize_file  # noqa: PLC0415 - not for --help
+
+        return optimize_file(file, output, options, progress=stage, into=temporary).report
+    if options.partial:
+        raise VkfuseError("--partial is for a .pte", hint="what is lowered loads, or is not written")
+    programs = opened(sources, options)
+    return pipeline().optimize(programs, output, options, progress=stage, into=temporary).report  # type: ignore[no-any-return]
 
 
 @app.command()
@@ -184,7 +210,7 @@ def inspect(
     loading: Loading,
     bounds: Bounds,
 ) -> None:
-    """Show each quantized table of MODEL.pt2, its verdict and what it would take, without lowering."""
+    """Show each quantized table of MODEL.pt2, or of a .pte, its verdict and what it would take, without lowering."""
     sources = parse_methods(models)
     options = Options(
         runtime=default_runtime() if runtime is None else runtime,
@@ -198,8 +224,17 @@ def inspect(
         progress(quiet=printing.quiet) as stage,
     ):
         outputs.prints()
-        programs = opened(sources, options)
-        outputs.show(pipeline().inspect(programs, options, progress=stage).report)
+        outputs.show(_inspected(sources, options, stage))
+
+
+def _inspected(sources: Mapping[str, Path], options: Options, stage: Progress) -> "Report":
+    """Plan for the file that was given, or for the programs."""
+    file = file_given(sources)
+    if file is not None:
+        from vkfuse.patch.stages import inspect_file  # noqa: PLC0415 - not for --help
+
+        return inspect_file(file, options, progress=stage).report
+    return pipeline().inspect(opened(sources, options), options, progress=stage).report  # type: ignore[no-any-return]
 
 
 @app.command("report")
@@ -262,7 +297,7 @@ def report_command(
 def verify(
     model: Annotated[Path, typer.Argument(metavar="MODEL.pte", help="File to run.", show_default=False)],
     against: Annotated[
-        Path, typer.Option("--against", metavar="MODEL.pt2", help="Program that it should compute.")
+        Path, typer.Option("--against", metavar="MODEL.pt2", help="Program, or .pte, that it should compute.")
     ],
     *,
     inputs: Annotated[
@@ -287,7 +322,7 @@ def verify(
     loading: Loading,
     bounds: Bounds,
 ) -> None:
-    """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2 does."""
+    """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2, or another .pte, does."""
     reads = [("MODEL.pte", model), ("--against", against), *(("--ptd", path) for path in ptd or ())]
     reads += [] if inputs is None else [("--inputs", inputs)]
     with outputs_of(reads, Printing(), bounds) as outputs, progress(quiet=False) as stage:
@@ -297,7 +332,7 @@ def verify(
             imports=tuple(loading.imports or ()),
             max_memory=bounds.max_memory,
         )
-        program = opened({"--against": against}, options)["--against"]
+        program = file_given({"--against": against}) or opened({"--against": against}, options)["--against"]
         stage("loading")
         pipeline()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch

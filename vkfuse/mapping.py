@@ -1,11 +1,12 @@
 """Files into memory without copying."""
 
+import io
 import mmap
 import os
 import stat
 import sys
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from vkfuse.errors import InputError, remedy
 
@@ -61,3 +62,23 @@ def _read(file: IO[bytes], name: str, limit: int, begins: bytes) -> memoryview:
                 hint="write it to a file, which is mapped whatever its size",
             )
     return memoryview(data)
+
+
+def leading(path: Path | str, count: int) -> bytes:
+    """Return the first bytes of a file, or of stdin for `-`, which is read later as if nobody had looked.
+
+    Of a pipe those that have come. InputError.
+    """
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        if str(path) != "-":
+            with Path(path).open("rb") as file:
+                return file.read(count)
+        stdin = sys.stdin.buffer
+        if stat.S_ISREG(os.fstat(stdin.fileno()).st_mode):
+            return os.pread(stdin.fileno(), count, 0)
+        return bytes(cast("io.BufferedReader", stdin).peek(count)[:count])
+    except io.UnsupportedOperation:  # a stdin that is no file, as tests have it
+        return b""
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}", hint=remedy(error)) from error

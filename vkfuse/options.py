@@ -69,9 +69,9 @@ class VulkanOptions(Typed):
 class Options(Typed):
     """Choices of a run. `baseline` is a BaselineChoice or the path of a .pte; `verify` runs the written bytes.
 
-    `gates` are checks of the file: where one fails, it is not written. `names` of tables are recorded in it.
-    `max_memory` bounds, in bytes, what constants may evaluate to; None: a multiple of the program's size. Choices and sizes
-    may be given as text.
+    `gates` are checks of the file: where one fails, it is not written. `names` of tables are recorded in it. `partial`
+    writes a rewritten .pte that the runtime fails on or gets wrong as before. `max_memory` bounds, in bytes, what constants
+    may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
     Raises VkfuseError for a value of another type.
     """
 
@@ -81,6 +81,7 @@ class Options(Typed):
     gates: Gates = field(default_factory=Gates)
     verify: bool = True
     names: bool = True
+    partial: bool = False
     allow_pickle: bool = False
     imports: tuple[str, ...] = ()
     verbose: bool = False

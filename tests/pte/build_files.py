@@ -1,6 +1,6 @@
 """Lower a few tiny programs with stock ExecuTorch: `python build_files.py DIRECTORY` writes them there.
 
-Run in its own process by tests/pte/conftest.py, once for each version of this script and of the packages.
+Run in its own process by tests/built.py, once for each version of this script and of the packages.
 """
 
 import copy
@@ -16,6 +16,7 @@ from executorch.backends.vulkan.serialization import vulkan_graph_schema as sche
 from executorch.backends.vulkan.serialization.vulkan_graph_serialize import serialize_vulkan_graph
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch import nn
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
@@ -108,24 +109,29 @@ def save(
         (directory / f"{name}.ptd").write_bytes(bytes(data))
 
 
+def on_grid(rows: int, columns: int, group: int = 32) -> nn.Embedding:
+    """A table of floats that were 4-bit integers and a scale for each group before they were folded."""
+    integers = torch.randint(-8, 8, (rows, columns // group, group)).float()
+    scales = torch.rand(rows, columns // group, 1) * 0.1 + 0.01
+    return nn.Embedding.from_pretrained((integers * scales).reshape(rows, columns))
+
+
 class Step(nn.Module):
-    """A lookup and a linear with a state that one method starts and another moves."""
+    """A lookup and a linear of its own, as a method of a file has them."""
 
     def __init__(self, table: nn.Embedding) -> None:
         super().__init__()
         self.emb = table
         self.head = nn.Linear(COLUMNS, 8)
-        self.register_buffer("total", torch.zeros(1, 8))
 
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
-        """Look up, project, add up."""
-        self.total.add_(self.head(self.emb(indices)).sum(1))
-        return self.total + 1.0
+        """Look up, project."""
+        return self.head(self.emb(indices))
 
 
 def save_methods(directory: Path) -> None:
-    """Write a file of two methods that share a table, each with a state."""
-    table = nn.Embedding(ROWS, COLUMNS)
+    """Write a file of two methods that share a table."""
+    table = on_grid(ROWS, COLUMNS)
     programs = {
         name: torch.export.export(Step(table).eval(), (INDICES[:, :length],))
         for name, length in (("prefill", 5), ("decode", 1))
@@ -136,9 +142,41 @@ def save_methods(directory: Path) -> None:
     edge.to_executorch().save(str(directory / "methods.pte"))
 
 
+class Ranked(nn.Module):
+    """A lookup of a batch, read by a linear on Vulkan and by an operator on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = on_grid(ROWS, COLUMNS)
+        self.head = nn.Linear(COLUMNS, 8)
+
+    def forward(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Look up, project, add up."""
+        rows = self.emb(indices)
+        return self.head(rows), torch.cumsum(rows, 1)
+
+
+def save_kept_lookups(directory: Path) -> None:
+    """Write files whose lookups stay on the CPU, in front of a Vulkan delegate, as before there was a fused one."""
+    batch, length = torch.export.Dim("batch", max=3), torch.export.Dim("length", min=2, max=7)
+    indices = torch.arange(10).reshape(2, 5)
+    padded = nn.Sequential(on_grid(2 * ROWS, 40, 8), nn.Linear(40, 8), nn.ReLU())
+    models = {
+        "joined": (nn.Sequential(on_grid(ROWS, COLUMNS), nn.Linear(COLUMNS, 8)), INDICES, None),
+        "padded": (padded, indices, ({0: batch, 1: length},)),
+        "ranked": (Ranked(), indices, None),
+    }
+    kept = exir_ops.edge.aten.embedding.default
+    for name, (model, example, dynamic) in models.items():
+        program = torch.export.export(model.eval(), (example,), dynamic_shapes=dynamic)
+        partitioner = VulkanPartitioner(operator_blocklist=[kept])
+        edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+        edge.to_executorch().save(str(directory / f"{name}.pte"))
+
+
 def save_xnnpack(directory: Path) -> None:
     """Write a file whose linear is XNNPACK's, with the weights as named data, behind a lookup on the CPU."""
-    model = nn.Sequential(nn.Embedding(ROWS, COLUMNS), nn.Linear(COLUMNS, 8), nn.ReLU())
+    model = nn.Sequential(on_grid(ROWS, COLUMNS), nn.Linear(COLUMNS, 8), nn.ReLU())
     edge = to_edge_transform_and_lower(
         torch.export.export(model.eval(), (INDICES,)), partitioner=[XnnpackPartitioner()]
     )
@@ -206,6 +244,7 @@ def programs(directory: Path) -> dict[str, Callable[[], None]]:
         "sorted": lambda: save(directory, "sorted", int4(Sorted(), nn.Embedding), (INDICES,)),
         "mixed": lambda: save(directory, "mixed", Mixed(), pair, vulkan=False, config=initialized),
         "methods": lambda: save_methods(directory),
+        "kept": lambda: save_kept_lookups(directory),
         "xnnpack": lambda: save_xnnpack(directory),
         "blob": lambda: write_inline_blob(directory / "inline_constants.vk"),
     }

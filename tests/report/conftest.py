@@ -1,7 +1,4 @@
-"""The real files of tests/pte, and a report with something in every part."""
-
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+"""A report with something in every part."""
 
 import pytest
 
@@ -9,11 +6,6 @@ from vkfuse.lint.findings import Finding
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
 from vkfuse.runtime.operators.lookup import Dispatch
-
-_SPEC = spec_from_file_location("pte_files", Path(__file__).parent.parent / "pte" / "conftest.py")
-_PTE = module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_PTE)
-files = _PTE.files
 
 MIB = 1 << 20
 

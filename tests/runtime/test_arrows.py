@@ -28,6 +28,7 @@ ARROWS = {
     "tables": {"options", "pte", "runtime"},
     "measure": {"pte", "runtime", "glsl", "lint", "tables"},
     "report": {"gates", "pte", "runtime", "lint", "measure", "__version__"},
+    "patch": {"options", "output", "pte", "runtime", "lint", "measure", "report", "tables"},
     "rewrite": {"options", "program", "pte", "runtime", "tables"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
     "verify": {
@@ -79,9 +80,11 @@ WITHOUT_TORCH = {
     "measure",
     "report",
     "tables",
+    "patch",
 }
 RUNS_EXECUTORCH = {"verify/foreign", "verify/device_process"}  # the installed one, on a file
 NAMED_BY = {  # files that may name operators of the runtime, and why
+    "patch": "the operators that an edited file calls",
     "rewrite/rules": "a rule names the operator that it writes",
     "rewrite/repairs": "a repair names the operator that it replaces",
     "verify/vulkan/table": "verify's kernels",

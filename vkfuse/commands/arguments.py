@@ -83,7 +83,7 @@ ModelsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL.pt2",
-        help="Exported program, or NAME=MODEL.pt2 for each of several methods; - reads stdin, ./A=B.pt2 is a path.",
+        help="Exported program or .pte, or NAME=MODEL.pt2 for each of several methods; - reads stdin, ./A=B.pt2 is a path.",
         show_default=False,
     ),
 ]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TextIO
 
 from vkfuse.commands.arguments import Bounds, Gating, Printing
-from vkfuse.errors import VkfuseError
+from vkfuse.errors import InputError, VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
+from vkfuse.mapping import leading
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import Publication, reported, write
 from vkfuse.report.format import SUFFIXES, Format
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vkfuse.program.check import Checked
+    from vkfuse.pte.model import PteFile
     from vkfuse.report.model import Report, Reports
 
 LOG_WIDTH: Final = 110  # columns where there is no terminal to ask
@@ -84,6 +86,18 @@ def programs_read(
     """The programs, and the baseline where it is a file."""
     of_baseline = [] if isinstance(baseline, BaselineChoice) else [("--baseline", baseline)]
     return [*(("MODEL.pt2", path) for path in sources.values()), *of_baseline]
+
+
+def file_given(sources: Mapping[str, Path]) -> "PteFile | None":
+    """The .pte that a run is to rewrite, told by its first bytes; None for programs. InputError, FormatError."""
+    from vkfuse.pte.reader import begins_pte, read_pte  # noqa: PLC0415 - not for --help
+
+    files = [path for path in sources.values() if begins_pte(leading(path, 8))]
+    if not files:
+        return None
+    if len(sources) > 1:
+        raise InputError(f"{files[0]} is a .pte, which has methods of its own", hint="give it alone")
+    return read_pte(files[0])
 
 
 def opened(sources: Mapping[str, Path], options: Options) -> "dict[str, Checked]":

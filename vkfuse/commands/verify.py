@@ -17,7 +17,10 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.program.check import Checked
 from vkfuse.program.load import load
 from vkfuse.program.operators import register_operators
+from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
+from vkfuse.pte.reader import read_pte
+from vkfuse.verify.files import verify_against_file
 from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -25,7 +28,7 @@ from vkfuse.verify.verify import VerifyOptions, verify_file
 
 def verify(
     model: Path,
-    against: Path | Checked,
+    against: Path | Checked | PteFile,
     *,
     inputs: Path | None = None,
     external: tuple[Path, ...] = (),
@@ -33,16 +36,16 @@ def verify(
     max_memory: int | None = None,
     verbose: bool = False,
 ) -> Verification:
-    """Compare `model` with the program `against`; `external` are its .ptd files. InputError, FormatError."""
+    """Compare `model` with the program, or the file, `against`; `external` are its .ptd files. InputError, FormatError."""
     chosen = options or VerifyOptions()
     with quiet(verbose=verbose):
         register_operators()
-        program = load(against, max_memory=max_memory)
         given = None if inputs is None else (read_inputs(inputs), MappingProxyType[str, object]({}))
         data = {key: blob for path in external for key, blob in read_ptd(path).items()}
-        return verify_file(
-            model, program.exported, replace(chosen, inputs=given or chosen.inputs, external=data)
-        )
+        chosen = replace(chosen, inputs=given or chosen.inputs, external=data)
+        if isinstance(against, PteFile):
+            return verify_against_file(read_pte(model, external=data), against, chosen)
+        return verify_file(model, load(against, max_memory=max_memory).exported, chosen)
 
 
 def render(verification: Verification, fmt: Format, console: Console) -> None:

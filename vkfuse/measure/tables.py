@@ -45,7 +45,8 @@ class ConstantTensor:
 class TableRead:
     """One read of a table: `where` is the call, in a delegate or on the CPU.
 
-    `low_first` is the layout of a packed weight, None where the operator has but one.
+    `low_first` is the layout of a packed weight, None where the operator has but one. `indices` is the value of the
+    delegate, or of the method, that a lookup has for them, `output` the one that it writes.
     """
 
     where: Place
@@ -56,6 +57,8 @@ class TableRead:
     also: tuple[ConstantTensor, ...]
     group: int | None
     low_first: bool | None
+    indices: int | None
+    output: int
 
     @property
     def constants(self) -> tuple[ConstantTensor, ...]:
@@ -119,6 +122,8 @@ def _vulkan_reads(graph: VulkanGraph, place: Place) -> Iterator[TableRead]:
             ),
             group=_integer(graph, call, record.position(table.group)),
             low_first=_flag(graph, call, record.position(table.layout)),
+            indices=_at(call.args, record.position("indices")),
+            output=call.args[-1],
         )
 
 
@@ -136,6 +141,11 @@ def _argument(
     index = call.args[position]
     value = graph.values[copies.get(index, index)]
     return _of_delegate(graph, value, place) if isinstance(value, VkTensor) and value.constant else None
+
+
+def _at(args: tuple[int, ...], position: int | None) -> int | None:
+    """Return the value of an argument but the last, which is the output; None where there is none."""
+    return args[position] if position is not None and position < len(args) - 1 else None
 
 
 def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:
@@ -170,6 +180,8 @@ def _cpu_reads(method: Method) -> Iterator[TableRead]:
             also=tuple(c for name in table.also if (c := _of_call(method, call, record.position(name)))),
             group=None,
             low_first=None,
+            indices=_at(call.args, record.position("indices")),
+            output=call.args[-1],
         )
 
 

@@ -1,5 +1,6 @@
 """From programs to a file and its report: the public `optimize` and `inspect`."""
 
-from vkfuse.pipeline.stages import Result, Source, inspect, optimize
+from vkfuse.pipeline.stages import Source, inspect, optimize
+from vkfuse.report.result import Result
 
 __all__ = ["Result", "Source", "inspect", "optimize"]

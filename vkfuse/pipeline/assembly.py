@@ -7,12 +7,12 @@ from pathlib import Path
 from vkfuse.lower.state import state_notes
 from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before
-from vkfuse.pipeline.cost import Meter
 from vkfuse.pipeline.method import Methods, as_given, to_lower
 from vkfuse.pipeline.tables import table_rows
 from vkfuse.pipeline.verification import deviations, together, verify_row
 from vkfuse.report.build import Measured
 from vkfuse.report.checks import checked, passed
+from vkfuse.report.cost import Meter
 from vkfuse.report.model import InputFile, MethodRow, RepairRow, Report
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import Runtime

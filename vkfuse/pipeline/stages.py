@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
-from vkfuse.pipeline.cost import Meter
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
@@ -29,18 +27,11 @@ from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
-from vkfuse.report.model import Report
+from vkfuse.report.cost import Meter
+from vkfuse.report.result import Result
 from vkfuse.runtime.versions import find_runtime
 
 Source = Path | str | Checked | ExportedProgram
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a run made: the report and, of `optimize`, the path that was written."""
-
-    report: Report
-    output: Path | None
 
 
 def optimize(

@@ -73,8 +73,16 @@ def read_method(plan: FlatTable, blobs: Blobs) -> Method:
         non_const_buffer_sizes=plan.integers("non_const_buffer_sizes"),
         encoded_inputs=meta.text("encoded_inp_str") if meta else "",
         encoded_outputs=meta.text("encoded_out_str") if meta else "",
-        chain_inputs=tuple(index for chain in chains for index in chain.integers("inputs")),
-        chain_outputs=tuple(index for chain in chains for index in chain.integers("outputs")),
+        chain_inputs=tuple(
+            index
+            for chain in chains
+            for index in checked(chain, "inputs", chain.integers("inputs"), len(values))
+        ),
+        chain_outputs=tuple(
+            index
+            for chain in chains
+            for index in checked(chain, "outputs", chain.integers("outputs"), len(values))
+        ),
         frames=_frames(chains),
         buffer_devices=_buffer_devices(plan),
     )

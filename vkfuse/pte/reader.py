@@ -34,6 +34,11 @@ def read_pte(path: Path | str, *, external: Mapping[str, memoryview] = _NOTHING)
         return parse_pte(map_file(path), path=name, external=external)
 
 
+def begins_pte(head: bytes) -> bool:
+    """Whether bytes are the first eight, or more, of a .pte of any version."""
+    return head[4:6] == b"ET"
+
+
 def parse_pte(
     data: memoryview | bytes, *, path: str = "", external: Mapping[str, memoryview] = _NOTHING
 ) -> PteFile:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from vkfuse.measure.ledger import Part, parts
+from vkfuse.pages import passing
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import ContentChange
 
-_CHUNK: Final = 1 << 20
 ORDER: Final = "order of the parts"
 
 Views = list[memoryview]
@@ -63,8 +63,7 @@ def _change(label: str, kind: str, new: Views, base: Views) -> ContentChange:
 
 def _differing(new: memoryview, base: memoryview) -> Iterator[int]:
     """Yield how many bytes differ, chunk by chunk of two views of the same size."""
-    for low in range(0, len(new), _CHUNK):
-        ours, theirs = new[low : low + _CHUNK], base[low : low + _CHUNK]
+    for ours, theirs in zip(passing(new), passing(base), strict=True):
         if ours != theirs:
             either = int.from_bytes(ours, "little") ^ int.from_bytes(theirs, "little")
             yield len(ours) - either.to_bytes(len(ours), "little").count(0)

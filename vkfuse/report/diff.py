@@ -1,6 +1,5 @@
 """A file against the one before: sizes, labels, operators, tables, contents; the largest change first."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -11,6 +10,7 @@ from vkfuse.measure.layouts import layouts
 from vkfuse.measure.ledger import parts
 from vkfuse.measure.memory import MEMORY
 from vkfuse.measure.tables import table_reads
+from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured, packet_of
 from vkfuse.report.contents import content_changes, order_change
@@ -184,7 +184,7 @@ def _table_hashes(side: Measured, names: AbstractSet[str]) -> dict[str, tuple[by
             continue
         for constant in read.constants:
             if constant.name not in known:
-                known[constant.name] = hashlib.sha256(constant.data or b"").digest()
+                known[constant.name] = digest(constant.data or memoryview(b""))
         hashes = (known[constant.name] for constant in read.constants)
         found[read.weight.shown] = (*found.get(read.weight.shown, ()), *hashes)
     return found

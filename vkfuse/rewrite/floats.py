@@ -4,10 +4,8 @@ from vkfuse.program.tensors import scalar_type
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site
-from vkfuse.tables.found import NoGrid, find_grid
+from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
-
-LEAST_VALUES = 1 << 12  # of a table: below that there is nothing to save
 
 
 def grid_had_back(site: Site, constants: Constants) -> Grid | NoGrid | None:

@@ -5,11 +5,11 @@ from typing import Final
 from vkfuse.runtime.record import Operator, TableArguments
 
 _OPERATORS: Final = (
-    Operator("aten::embedding", "weight", table=TableArguments(consumer="gather")),
+    Operator("aten::embedding", "weight indices", table=TableArguments(consumer="gather")),
     *(
         Operator(
             f"quantized_decomposed::embedding_{kind}",
-            "weight scales zero_points",
+            "weight scales zero_points quant_min quant_max indices",
             table=TableArguments(consumer="gather", scales="scales", also=("zero_points",), bits=bits),
         )
         for kind, bits in (("byte", None), ("2bit", 2), ("4bit", 4))

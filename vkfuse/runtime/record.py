@@ -68,4 +68,5 @@ class Operator:
 
     def position(self, argument: str) -> int | None:
         """Where an argument stands in the schema, None for none."""
-        return self.arguments.split().index(argument) if argument else None
+        names = self.arguments.split()
+        return names.index(argument) if argument in names else None

@@ -13,6 +13,7 @@ from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Rows
 from vkfuse.tables.steps import Order, Steps, find_steps
 
+LEAST_VALUES: Final = 1 << 12  # of a table: below that there is nothing to save
 SMALLEST_GROUP: Final = 4  # columns; no shader reads a scale for fewer
 CHUNK: Final = 1 << 17  # values that are looked at together: they stay in a core's cache
 _BITS: Final = {

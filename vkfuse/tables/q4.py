@@ -62,10 +62,9 @@ class Q4Pack:
 
 def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
     """The pack for a lookup, or why it has none, or none that is smaller than one byte a weight."""
-    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
+    pack = any_lookup_pack(grid, readers)
     if isinstance(pack, Refusal):
         return pack
-    pack = _of_lookup(pack, readers)
     packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.itemsize
     int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
     if packed_row > int8_row:
@@ -77,8 +76,11 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
     return pack
 
 
-def _of_lookup(pack: Q4Pack, readers: Readers) -> Q4Pack:
-    """The pack with scales as a lookup stores them: in half precision where that is exact, else float32."""
+def any_lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
+    """The pack for a lookup at any size, its scales in half precision where that is exact, else float32."""
+    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
+    if isinstance(pack, Refusal):
+        return pack
     half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
     if half is None:
         return replace(pack, scales=pack.scales.astype(np.float32, copy=False))

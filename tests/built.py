@@ -9,9 +9,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
-
-SCRIPT = Path(__file__).with_name("build_files.py")
+SCRIPT = Path(__file__).parent / "pte/build_files.py"
 
 
 def build(cache: Path) -> Path:
@@ -35,9 +33,3 @@ def build(cache: Path) -> Path:
         assert ran.returncode == 0, ran.stderr[-4000:]
         shutil.move(built, directory)
     return directory
-
-
-@pytest.fixture(scope="session")
-def files(request):
-    """Directory of the files that build_files.py writes."""
-    return build(Path(request.config.cache.mkdir("vkfuse-pte")))

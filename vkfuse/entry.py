@@ -1,0 +1,41 @@
+"""The public `optimize`: programs are lowered with torch and ExecuTorch, a .pte is rewritten without them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vkfuse.mapping import leading
+from vkfuse.options import Options, Progress
+from vkfuse.patch.stages import optimize_file
+from vkfuse.pte import read_pte
+from vkfuse.pte.reader import begins_pte
+from vkfuse.report.result import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vkfuse.pipeline import Source
+
+
+def optimize(
+    source: "Source | Mapping[str, Source]",
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda _stage: None,
+    **changes: Any,
+) -> Result:
+    """Turn a .pt2, an exported program in memory, or a .pte into a small, loadable and proven .pte at `output`.
+
+    What a path leads to is told by its first bytes. A mapping gives several programs by the names of their methods.
+    `changes` are options by name, as in ``optimize(program, "model.pte", runtime="1.4")``.
+
+    Raises InputError, UnsafePickleError, OutputError, LoweringError, CheckFailedError where the file's own bytes compute
+    something else than the program, and GatesFailedError, which has the report, where one of the gates fails; then `output`
+    is what it was before.
+    """
+    if isinstance(source, Path | str) and begins_pte(leading(source, 8)):
+        chosen = (options or Options()).changed(changes)
+        return optimize_file(read_pte(source), Path(output), chosen, progress=progress)
+    from vkfuse import pipeline  # noqa: PLC0415 - imports torch
+
+    return pipeline.optimize(source, output, options, progress=progress, **changes)

@@ -1,0 +1,163 @@
+"""A Vulkan graph that is being edited: values and constants are added, calls replaced, and what none reads goes."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
+from vkfuse.pte.values import Extent
+from vkfuse.pte.vulkan import NAMED, Constant, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
+from vkfuse.runtime.operators.moves import PREPACK
+from vkfuse.tables.floats import Array
+
+WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
+_TYPES: Final = {
+    np.dtype(np.uint8): VkDataType.UINT8,
+    np.dtype(np.int8): VkDataType.INT8,
+    np.dtype(np.int32): VkDataType.INT32,
+    np.dtype(np.float16): VkDataType.FLOAT16,
+    np.dtype(np.float32): VkDataType.FLOAT32,
+}
+_NOWHERE: Final = Extent(0, 0)
+EMPTY: Final = VulkanGraph(
+    version="0",
+    chain=(),
+    values=(),
+    input_ids=(),
+    output_ids=(),
+    constants=(),
+    shaders=(),
+    storage_override=VkStorageType.DEFAULT_STORAGE,
+    layout_override=VkMemoryLayout.DEFAULT_LAYOUT,
+    header_at=_NOWHERE,
+    flatbuffer_at=_NOWHERE,
+    bytes_at=_NOWHERE,
+)
+
+
+class GraphEdit:
+    """Edits of one graph; `graph()` is the result, `named` the named data that its new constants stand for."""
+
+    def __init__(self, graph: VulkanGraph = EMPTY) -> None:
+        self._graph = graph
+        self._values: list[VkValue] = list(graph.values)
+        self._constants = list(graph.constants)
+        self._known: dict[tuple[object, ...], int] = {}
+        self._node = max((call.node_id for call in graph.chain), default=-1)
+        self._front: list[OperatorCall] = []
+        self._instead: dict[int, tuple[OperatorCall, ...]] = {}
+        self.inputs = list(graph.input_ids)
+        self.outputs = list(graph.output_ids)
+        self.named: dict[str, memoryview] = {}
+
+    def value(self, value: VkValue) -> int:
+        """Add a value."""
+        self._values.append(value)
+        return len(self._values) - 1
+
+    def at(self, index: int) -> VkValue:
+        """Return a value."""
+        return self._values[index]
+
+    def tensor(self, like: VkTensor, **changes: Any) -> int:
+        """Add a tensor of a memory of its own, like another but for `changes`; it crosses the border as it is."""
+        made = replace(like, constant_id=-1, mem_obj_id=-1, data=None, **changes)
+        return self.value(replace(made, staging_dtype=made.dtype))
+
+    def constant(self, array: Array) -> int:
+        """Add a constant, stored under the SHA-256 of its bytes as ExecuTorch does; an equal one is the same value."""
+        data = np.ascontiguousarray(array).data.cast("B")
+        key = hashlib.sha256(data).hexdigest()
+        known = (key, array.dtype, array.shape)
+        if known not in self._known:
+            self.named[key] = data
+            self._constants.append(
+                Constant(offset=NAMED, length=len(data), named_key=key, data=data, at=None)
+            )
+            self._known[known] = self.value(
+                VkTensor(
+                    dtype=_TYPES[array.dtype],
+                    dims=array.shape,
+                    constant_id=len(self._constants) - 1,
+                    mem_obj_id=-1,
+                    storage=VkStorageType.DEFAULT_STORAGE,
+                    layout=VkMemoryLayout.DEFAULT_LAYOUT,
+                    staging_dtype=_TYPES[array.dtype],
+                    data=data,
+                )
+            )
+        return self._known[known]
+
+    def call(self, name: str, *args: int) -> OperatorCall:
+        """Make a call with a number of its own."""
+        self._node += 1
+        return OperatorCall(node_id=self._node, name=name, args=args)
+
+    def in_front(self, calls: Iterable[OperatorCall]) -> None:
+        """Let calls run before all others of the graph."""
+        self._front.extend(calls)
+
+    def instead(self, position: int, calls: Iterable[OperatorCall]) -> None:
+        """Let calls run in place of one of the graph's own."""
+        self._instead[position] = tuple(calls)
+
+    def graph(self) -> VulkanGraph:
+        """Return the edited graph without values and constants that nothing reads."""
+        chain = [*self._front]
+        for position, call in enumerate(self._graph.chain):
+            chain.extend(self._instead.get(position, (call,)))
+        return pruned(
+            replace(
+                self._graph,
+                chain=tuple(chain),
+                values=tuple(self._values),
+                input_ids=tuple(self.inputs),
+                output_ids=tuple(self.outputs),
+                constants=tuple(self._constants),
+            )
+        )
+
+
+def pruned(graph: VulkanGraph) -> VulkanGraph:
+    """Return a graph without values and constants that nothing reads."""
+    graph = replace(graph, chain=_read_copies(graph))
+    used = {*graph.input_ids, *graph.output_ids, *(index for call in graph.chain for index in call.args)}
+    listed = [value for index in used if isinstance(value := graph.values[index], ValueList)]
+    while listed:
+        more = {*listed.pop().ids} - used
+        used |= more
+        listed += [value for index in more if isinstance(value := graph.values[index], ValueList)]
+    numbers = {old: new for new, old in enumerate(sorted(used))}
+    kept = [graph.values[old] for old in numbers]
+    read = sorted({value.constant_id for value in kept if isinstance(value, VkTensor) and value.constant})
+    constants = {old: new for new, old in enumerate(read)}
+
+    def renumbered(value: VkValue) -> VkValue:
+        if isinstance(value, ValueList):
+            return ValueList(_mapped(value.ids, numbers))
+        if isinstance(value, VkTensor) and value.constant:
+            return replace(value, constant_id=constants[value.constant_id])
+        return value
+
+    return replace(
+        graph,
+        chain=tuple(replace(call, args=_mapped(call.args, numbers)) for call in graph.chain),
+        values=tuple(renumbered(value) for value in kept),
+        input_ids=_mapped(graph.input_ids, numbers),
+        output_ids=_mapped(graph.output_ids, numbers),
+        constants=tuple(graph.constants[old] for old in constants),
+    )
+
+
+def _read_copies(graph: VulkanGraph) -> tuple[OperatorCall, ...]:
+    """Return the calls without copies of constants that nothing reads."""
+    read = {*graph.output_ids, *(index for call in graph.chain for index in call.args[:-1])}
+    read |= {index for value in graph.values if isinstance(value, ValueList) for index in value.ids}
+    return tuple(call for call in graph.chain if call.name != PREPACK or call.args[-1] in read)
+
+
+def _mapped(ids: Sequence[int], numbers: dict[int, int]) -> tuple[int, ...]:
+    return tuple(numbers[index] for index in ids)

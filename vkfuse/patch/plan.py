@@ -1,0 +1,164 @@
+"""Decide what becomes of each table of a file, from the file as it is."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from vkfuse.lint import faults, lint
+from vkfuse.lint.findings import Finding
+from vkfuse.measure.tables import TableRead
+from vkfuse.options import Progress, VulkanOptions
+from vkfuse.patch.edit import Packs, edited
+from vkfuse.patch.fit import misfit
+from vkfuse.patch.sites import FloatTable, Site, float_tables
+from vkfuse.pte.model import PteFile
+from vkfuse.runtime.operators.lookup import FUSED
+from vkfuse.runtime.versions import Runtime
+from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
+from vkfuse.tables.floats import Array
+from vkfuse.tables.found import find_grid
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.proof import Proof, difference
+from vkfuse.tables.q4 import Q4Pack, any_lookup_pack
+from vkfuse.tables.readers import Readers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedLookup:
+    """The fused lookup of a table."""
+
+    pack: Q4Pack
+    rung: Rung = Rung.Q4
+    operators: tuple[str, ...] = (FUSED,)
+
+    @property
+    def how(self) -> tuple[str, ...]:
+        """Codes of what it needed."""
+        return self.pack.how
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) of the table, [high - low, columns]."""
+        return self.pack.rebuild(low, high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchDecision:
+    """What is done with a site."""
+
+    site: Site
+    choice: Choice[FusedLookup]
+
+    @property
+    def pack(self) -> Q4Pack | None:
+        """The pack that it will read, None where it stays as it is."""
+        return None if self.choice.proposal is None else self.choice.proposal.pack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchPlan:
+    """A table with its grid, None where it has none, and a decision for each of its sites."""
+
+    table: FloatTable
+    grid: Grid | None
+    decisions: tuple[PatchDecision, ...]
+
+
+def plan(
+    file: PteFile,
+    runtime: Runtime,
+    choices: VulkanOptions,
+    progress: Progress = lambda _stage: None,
+) -> tuple[PatchPlan, ...]:
+    """Return a decision for each site of each float table, proved on all of its rows, for a runtime."""
+    planner = _Planner(file, runtime, choices)
+    return tuple(planner.plan(table, progress) for table in float_tables(file))
+
+
+def packs_of(plans: Iterable[PatchPlan]) -> Packs:
+    """Return what each site reads that does not stay as it is."""
+    return {
+        decision.site.read.where: decision.pack
+        for plan in plans
+        for decision in plan.decisions
+        if decision.pack is not None
+    }
+
+
+class _Planner:
+    """Decides for one file and runtime."""
+
+    def __init__(self, file: PteFile, runtime: Runtime, choices: VulkanOptions) -> None:
+        self._file, self._runtime, self._choices = file, runtime, choices
+        self._known = _placed(lint(file, runtime.version))
+
+    def plan(self, table: FloatTable, progress: Progress) -> PatchPlan:
+        """Find the grid of a table, and decide for its sites."""
+        rows, columns = table.shape
+        progress(f"reading {table.name} [{rows}, {columns}]")
+        found = find_grid(table.numbers.rows, rows, columns, table.numbers.kind)
+        grid = found if isinstance(found, Grid) else None
+        offer = found.refusal() if not isinstance(found, Grid) else self._offer(found, table)
+        proofs: dict[int, Proof] = {}
+
+        def prove(offer: FusedLookup) -> Proof:
+            if id(offer) not in proofs:
+                proofs[id(offer)] = difference(table.numbers.rows, offer.rebuild, rows, columns).proof
+            return proofs[id(offer)]
+
+        return PatchPlan(
+            table=table,
+            grid=grid,
+            decisions=tuple(
+                PatchDecision(site=site, choice=choose([offer], self._against(site), prove))
+                for site in table.sites
+            ),
+        )
+
+    def _offer(self, grid: Grid, table: FloatTable) -> FusedLookup | Refusal:
+        layout, scales = self._choices.lookup_layout, self._choices.scales
+        pack = any_lookup_pack(grid, Readers(consumers=table.consumers, layout=layout, scales=scales))
+        return pack if isinstance(pack, Refusal) else FusedLookup(pack=pack)
+
+    def _against(self, site: Site) -> "_Against":
+        return _Against(self._file, self._runtime, site.read, self._known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """What speaks against a fused lookup at one place: the runtime, the call as it is, or faults that it would bring."""
+
+    file: PteFile
+    runtime: Runtime
+    read: TableRead
+    known: Mapping[str, int]
+
+    def __call__(self, offer: FusedLookup) -> Refusal | None:
+        return (
+            not_in_runtime(offer, self.runtime)
+            or misfit(self.file, self.read, offer.pack)
+            or self._new_fault(offer)
+        )
+
+    def _new_fault(self, offer: FusedLookup) -> Refusal | None:
+        """Return the first fault that the edited file would have and the file has not."""
+        findings = lint(edited(self.file, {self.read.where: offer.pack}), self.runtime.version)
+        after = _placed(findings)
+        for finding in faults(findings):
+            if after[_key(finding)] > self.known.get(_key(finding), 0):
+                return Refusal(code=finding.code, detail=f"{finding.name}: {finding.hint}", hint=finding.hint)
+        return None
+
+
+def _placed(findings: Iterable[Finding]) -> Mapping[str, int]:
+    """Count faults by what is wrong, wherever it is: edited delegates may have other numbers."""
+    counts: dict[str, int] = {}
+    for key in _keys(findings):
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _keys(findings: Iterable[Finding]) -> Iterator[str]:
+    yield from (_key(finding) for finding in faults(findings))
+
+
+def _key(finding: Finding) -> str:
+    return f"{finding.code} {finding.name} {finding.hint}"

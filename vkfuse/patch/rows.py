@@ -1,0 +1,102 @@
+"""The plan for a file as the report's rows, with the proofs that the written bytes give."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from vkfuse.measure.stored import Stored, stored_tables
+from vkfuse.measure.tables import table_reads
+from vkfuse.pages import digest
+from vkfuse.patch.plan import PatchDecision, PatchPlan
+from vkfuse.pte.model import PteFile
+from vkfuse.report.file_tables import tables_of
+from vkfuse.report.model import Proof, TableRow
+from vkfuse.tables import proof as proofs
+from vkfuse.tables.proof import difference
+from vkfuse.tables.q4 import Q4Pack
+
+Proofs = Mapping[str, proofs.Proof | None]
+
+
+def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
+    """Compare what a written file has of each table with the input's, by name; None where it has nothing."""
+    stored: dict[tuple[bytes, bytes], list[Stored]] = {}
+    for table in stored_tables(table_reads(written)):
+        if table.scales is not None and table.weight.data is not None and table.scales.data is not None:
+            stored.setdefault((digest(table.weight.data), digest(table.scales.data)), []).append(table)
+    return {plan.table.name: _proof(plan, stored) for plan in plans if any(d.pack for d in plan.decisions)}
+
+
+def _proof(plan: PatchPlan, stored: Mapping[tuple[bytes, bytes], list[Stored]]) -> proofs.Proof | None:
+    """The weakest proof of the packs that a table got."""
+    packs = {id(decision.pack): decision.pack for decision in plan.decisions if decision.pack is not None}
+    found = [stored.get(_content(pack)) for pack in packs.values()]
+    if not all(found):
+        return None
+    rows, columns = plan.table.shape
+    results = [
+        difference(plan.table.numbers.rows, _without_padding(table, columns), rows, columns).proof
+        for tables in found
+        for table in tables or ()
+    ]
+    return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error))
+
+
+def _without_padding(table: Stored, columns: int) -> proofs.Rows:
+    return lambda low, high: table.read(low, high)[:, :columns]
+
+
+def _content(pack: Q4Pack) -> tuple[bytes, bytes]:
+    weight, scales = pack.packed.data.cast("B"), pack.scales.data.cast("B")
+    return digest(weight), digest(scales)
+
+
+def table_rows(
+    file: PteFile, plans: Iterable[PatchPlan], shown: Proofs | None = None
+) -> tuple[TableRow, ...]:
+    """Return a row for each table of the input, the largest first; `shown` is what the written file has of them."""
+    plans = tuple(plans)
+    rows = [_row(plan, shown) for plan in plans]
+    rows += _others(file, {site.read.weight.shown for plan in plans for site in plan.table.sites})
+    return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
+
+
+def _others(file: PteFile, planned: set[str]) -> Iterator[TableRow]:
+    """Yield the tables that the plan leaves out: those that are fused, or quantized in another way."""
+    yield from (row for row in tables_of(file) if row.name not in planned)
+
+
+def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
+    table, decisions = plan.table, plan.decisions
+    packs = {id(d.pack): d.pack for d in decisions if d.pack is not None}
+    left = [decision for decision in decisions if decision.pack is None]
+    worst = left[0] if left else decisions[0]
+    kept = table.nbytes if left else 0
+    return TableRow(
+        name=table.name,
+        shape=table.shape,
+        bits=table.numbers.kind.bytes * 8 if plan.grid is None else plan.grid.bits,
+        group_size=None if plan.grid is None else plan.grid.group_size,
+        consumers=tuple(dict.fromkeys(d.site.consumer.value for d in decisions)),
+        rung="untouched" if left else "q4",
+        how=tuple(dict.fromkeys(code for pack in packs.values() for code in pack.how)),
+        reason=_reason(worst),
+        bytes_before=table.nbytes,
+        bytes_after=kept + sum(pack.packed.nbytes + pack.scales.nbytes for pack in packs.values()),
+        proof=_shown(shown.get(table.name)) if shown is not None and packs else None,
+        methods=tuple(dict.fromkeys(d.site.read.where.method for d in decisions)),
+    )
+
+
+def _reason(decision: PatchDecision) -> str:
+    """Why a site stays as it is."""
+    if decision.pack is not None or not decision.choice.refusals:
+        return ""
+    refusal = decision.choice.refusals[-1]
+    text = f"{refusal.code}: {refusal.detail}"
+    return f"{text}; {refusal.hint}" if refusal.hint else text
+
+
+def _shown(proof: proofs.Proof | None) -> Proof:
+    if proof is None:
+        return Proof(kind="none", max_abs_error=None)
+    return Proof(kind="exact" if proof.kind == "exact" else "rounded", max_abs_error=proof.max_abs_error)

@@ -1,0 +1,139 @@
+"""The order of the stages for a file: read, plan, edit, write, read back, judge, prove, report. Prints nothing.
+
+Imports neither torch nor ExecuTorch.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from vkfuse.errors import LoweringError, VkfuseError
+from vkfuse.lint import faults
+from vkfuse.options import BaselineChoice, Options, Progress, VulkanOptions
+from vkfuse.output import Publication, write
+from vkfuse.pages import forget
+from vkfuse.patch.edit import edited
+from vkfuse.patch.names import renamed
+from vkfuse.patch.plan import packs_of, plan
+from vkfuse.patch.rows import table_rows, written_proofs
+from vkfuse.pte import read_pte
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.writer import write_pte
+from vkfuse.report.build import Measured, measure
+from vkfuse.report.checks import checked, require_passed
+from vkfuse.report.cost import Meter
+from vkfuse.report.model import Baseline, InputFile, Report, Verify
+from vkfuse.report.result import Result
+from vkfuse.report.whole import report_of
+from vkfuse.runtime.versions import find_runtime
+
+_NOT_RUN: Final = "vkfuse verify runs a written file beside its input"
+
+
+def optimize_file(
+    file: PteFile,
+    output: Path,
+    options: Options,
+    *,
+    progress: Progress = lambda _stage: None,
+    into: Path | None = None,
+) -> Result:
+    """Write `file` to `output` with each table at its best rung, proved from the written bytes.
+
+    Raises FormatError, OutputError, VkfuseError for options that a file cannot take, LoweringError where the runtime would
+    not load the result, and GatesFailedError; then `output` is what it was before.
+    """
+    meter, runtime = Meter(), find_runtime(options.runtime)
+    _check(options)
+    with _published(into, output, file, options) as temporary:
+        progress("planning")
+        plans = plan(file, runtime, options.vulkan, progress)
+        progress("writing")
+        changed = renamed(edited(file, packs_of(plans)), file, plans)
+        write(temporary, partial(write_pte, changed), output)
+        after = measure(read_pte(temporary), options.runtime)
+        if not options.partial:
+            _require_loadable(after)
+        progress("proving")
+        rows = table_rows(file, plans, written_proofs(plans, after.pte))
+        forget(after.pte.data)
+        before = _before(file, options)
+        report = replace(
+            report_of(after, before, options.runtime, path=str(output)),
+            input=InputFile(path=file.path, bytes=file.size),
+            tables=rows,
+            verify=Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(_NOT_RUN,)),
+        )
+        report = checked(report, options.gates, after, before)
+        report = replace(report, cost=meter.cost(), baseline=report.baseline or _NONE)
+        require_passed(report)
+    return Result(report=report, output=output)
+
+
+def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda _stage: None) -> Result:
+    """The plan for a file: each table, its verdict and what it would take."""
+    meter, runtime = Meter(), find_runtime(options.runtime)
+    progress("planning")
+    plans = plan(file, runtime, options.vulkan, progress)
+    report = Report(
+        runtime=runtime.version,
+        input=InputFile(path=file.path, bytes=file.size),
+        tables=table_rows(file, plans),
+        cost=meter.cost(),
+    )
+    return Result(report=report, output=None)
+
+
+_NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
+
+
+def _check(options: Options) -> None:
+    """Refuse what only the lowering of a program can do. VkfuseError."""
+    options.check_gates()
+    if options.baseline is BaselineChoice.STOCK:
+        raise VkfuseError(
+            "a .pte has no stock baseline: there is no program to lower",
+            hint="its baseline is the input itself",
+        )
+    given = options.vulkan
+    if given != VulkanOptions(lookup_layout=given.lookup_layout, scales=given.scales):
+        raise VkfuseError(
+            "--fp16, --storage, --small-textures and --embed-shader are choices of lowering, which a .pte is behind",
+            hint="leave them out, or optimize the .pt2",
+        )
+
+
+def _before(file: PteFile, options: Options) -> Measured | None:
+    """What the output is compared with: the input, or the file that was named."""
+    if options.baseline is BaselineChoice.NONE:
+        return None
+    given = file if isinstance(options.baseline, BaselineChoice) else read_pte(options.baseline)
+    return measure(given, options.runtime)
+
+
+def _require_loadable(after: Measured) -> None:
+    """Raise LoweringError where the runtime fails on the written file, or gets it wrong."""
+    failing = faults(after.loadable.findings)
+    if failing:
+        first, more = failing[0], len(failing) - 1
+        others = f", and {more} more" if more else ""
+        raise LoweringError(
+            f"{first.where}: {first.name}: {first.code}{others}",
+            hint=f"{first.hint}; --partial writes it all the same",
+        )
+
+
+@contextlib.contextmanager
+def _published(into: Path | None, target: Path, file: PteFile, options: Options) -> Iterator[Path]:
+    """The file to write: `into`, which the caller publishes, or one that becomes `target` at the end."""
+    if into is not None:
+        yield into
+        return
+    with Publication() as publication:
+        for path in (file.path, options.baseline):
+            if path not in {"", "stdin"} and not isinstance(path, BaselineChoice):
+                publication.reads("input", Path(path))
+        yield publication.file(target, "output")

@@ -1,0 +1,198 @@
+"""Run a file and the file that it was made from side by side, and judge."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import sympy  # type: ignore[import-untyped]
+import torch
+
+from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.measure.audit import TableCheck, Wanted, audit
+from vkfuse.measure.stored import Stored, stored_tables
+from vkfuse.measure.tables import table_reads
+from vkfuse.pte.delegates import vulkan_delegates
+from vkfuse.pte.enums import ShapeDynamism
+from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
+from vkfuse.pte.place import Place
+from vkfuse.pte.vulkan import VulkanGraph
+from vkfuse.verify.compare import compare
+from vkfuse.verify.domain import ORDERS_VALUES, Domain
+from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
+from vkfuse.verify.inputs import Sample, samples, synthetic
+from vkfuse.verify.session import Session, run_file
+from vkfuse.verify.steps import Argument
+from vkfuse.verify.tensors import scalar_dtype
+from vkfuse.verify.verdict import Run, Verification
+from vkfuse.verify.verify import VerifyOptions
+
+
+def verify_against_file(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
+    """Say whether a method of a file computes what that of another does, on inputs in range and at extreme lengths.
+
+    What is wrong with the new file is in the verdict; InputError and FormatError are about what was given.
+    """
+    start = time.perf_counter()
+    try:
+        verdict = _judged(new, old, options)
+    except NotLoadableError as error:
+        verdict = Verification(
+            status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
+        )
+    except CannotVerifyError as error:
+        verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
+    except CheckFailedError as error:
+        verdict = Verification(status="fails", message=error.message, hint=error.hint)
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
+    ours, theirs = run_file(new, options.method, runtime=options.runtime), Session(old, options.method)
+    domain = domain_of_file(old, theirs.method)
+    skipped: list[str] = []
+    example = _given(options) or synthetic(domain, _types(theirs.method))
+    runs = tuple(_runs(samples(example, domain, options.seeds), ours, theirs, options, skipped))
+    tables = tuple(_tables(new, old, options.method))
+    failed = next((run for run in runs if not run.passed), None)
+    wrong = next((table for table in tables if not table.passed), None)
+    return Verification(
+        status="differs" if failed or wrong else "same" if runs else "cannot-verify",
+        message=_message(failed, wrong),
+        runs=runs,
+        tables=tables,
+        skipped=tuple(skipped),
+    )
+
+
+def _given(options: VerifyOptions) -> tuple[Argument, ...] | None:
+    """The user's inputs."""
+    return None if options.inputs is None else tuple(options.inputs[0])  # type: ignore[arg-type]
+
+
+def _runs(
+    cases: Iterator[Sample], ours: Session, theirs: Session, options: VerifyOptions, skipped: list[str]
+) -> Iterator[Run]:
+    """Yield a run of each sample that the old file takes, of one less extreme otherwise."""
+    for case in cases:
+        refusal: Exception | None = None
+        for sample in (case, *case.inward):
+            try:
+                theirs.reset()
+                expected = theirs(sample.values)
+            except CheckFailedError as error:
+                refusal = refusal or error
+                continue
+            ours.reset()
+            pairs = enumerate(zip(ours(sample.values), expected, strict=True))
+            outputs = tuple(compare(index, got, want, options.tolerance) for index, (got, want) in pairs)
+            yield Run(label=sample.label, outputs=outputs)
+            break
+        else:
+            skipped.append(f"{case.label}: the file before fails: {refusal}")
+
+
+def _types(method: Method) -> Mapping[int, torch.dtype]:
+    """Types of the inputs. InputError for one that is no tensor, of which nothing can be made up."""
+    found = {}
+    for position, index in enumerate(method.inputs):
+        spec = method.values[index]
+        if not isinstance(spec, Tensor):
+            raise InputError(f"input {position} is no tensor", hint="pass --inputs")
+        found[position] = scalar_dtype(spec.scalar_type, f"inputs[{position}]")
+    return found
+
+
+def domain_of_file(file: PteFile, method: Method) -> Domain:
+    """Read what inputs a method takes from the file: rows of tables that inputs index, sizes as upper bounds.
+
+    A file does not say which dimensions of a dynamic tensor are: all but those of 1 are taken for it, equal ones for one.
+    """
+    specs = [method.values[index] for index in method.inputs]
+    tensors = {at: spec for at, spec in enumerate(specs) if isinstance(spec, Tensor)}
+    dynamic = {
+        size
+        for spec in tensors.values()
+        if spec.dynamism is not ShapeDynamism.STATIC
+        for size in spec.sizes
+        if size > 1
+    }
+    symbols = {size: sympy.Symbol(f"s{size}", positive=True, integer=True) for size in sorted(dynamic)}
+    rows = _rows(file, method)
+    return Domain(
+        rows={at: rows[index] for at, index in enumerate(method.inputs) if index in rows},
+        shapes={
+            at: tuple(
+                size if spec.dynamism is ShapeDynamism.STATIC else symbols.get(size, size)
+                for size in spec.sizes
+            )
+            for at, spec in tensors.items()
+        },
+        bounds={symbol: (1, size) for size, symbol in symbols.items()},
+    )
+
+
+def _rows(file: PteFile, method: Method) -> dict[int, int]:
+    """Rows of the smallest table that a value of the method indexes, by the value."""
+    found: dict[int, int] = {}
+    for read in table_reads(file):
+        if read.where.method == method.name and read.indices is not None:
+            for index in _given_for(file, method, read.where, read.indices):
+                count = read.weight.dims[0]
+                found[index] = min(count, found.get(index, count))
+    return found
+
+
+def _given_for(file: PteFile, method: Method, where: Place, indices: int) -> Iterator[int]:
+    """Yield the values of the method that a lookup's indices come from: themselves, or what its delegate is called with."""
+    if where.delegate is None:
+        yield indices
+        return
+    graph = vulkan_delegates(file)[where.around].graph
+    source = _source(graph, indices)
+    for entry in method.instructions:
+        if isinstance(entry, DelegateCall) and entry.delegate_index == where.delegate:
+            of = zip(graph.input_ids, entry.args, strict=False)
+            yield from (argument for index, argument in of if index == source)
+
+
+def _source(graph: VulkanGraph, index: int) -> int:
+    """Follow a value of a graph back through operators that only order or copy values."""
+    made = {call.args[-1]: call for call in graph.chain if call.args}
+    for _ in graph.chain:
+        call = made.get(index)
+        if call is None or call.name.split(".")[1] not in ORDERS_VALUES:
+            break
+        index = call.args[0]
+    return index
+
+
+def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
+    """Compare the tables of both files, as their operators read them."""
+    sides = []
+    for file in (new, old):
+        reads = (read for read in table_reads(file) if read.where.method == method)
+        sides.append([*stored_tables(reads)])
+    yield from audit(sides[0], map(_wanted, sides[1]))
+
+
+def _wanted(table: Stored) -> Wanted:
+    return Wanted(
+        name=table.weight.shown,
+        consumer=table.consumer,
+        rows=table.rows,
+        columns=table.columns,
+        open=lambda: table.read,
+        kind=table.kind,
+    )
+
+
+def _message(failed: Run | None, table: TableCheck | None) -> str:
+    if failed is not None:
+        output = next(output for output in failed.outputs if not output.passed)
+        return (
+            f"output {output.index} differs on {failed.label}: {output.max_abs:.3g} absolute, "
+            f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
+        )
+    if table is not None:
+        return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
+    return ""
