@@ -13,7 +13,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{12}")
 _SMALL: Final = 1e-3  # of the file: labels, and changes of labels, below it are one row
 _SEVERAL: Final = 2  # rows that are worth a sum
 _Row = TypeVar("_Row", TableRow, TableChange)
-_Any = TypeVar("_Any", LedgerEntry, SizeChange)
+_Sized = TypeVar("_Sized", bound=LedgerEntry | SizeChange)
 
 
 def condensed(report: Report) -> Report:
@@ -40,13 +40,16 @@ def _condensed(diff: Diff) -> Diff:
 
 
 def _larger(
-    rows: Sequence[_Any], sizes: Sequence[int], add: Callable[[list[_Any]], _Any], least: float | None = None
-) -> tuple[_Any, ...]:
+    rows: Sequence[_Sized],
+    sizes: Sequence[int],
+    add: Callable[[list[_Sized]], _Sized],
+    least: float | None = None,
+) -> tuple[_Sized, ...]:
     """Return the rows of at least a size, a thousandth of all unless given, and the sum of the smaller ones."""
     limit = _SMALL * sum(sizes) if least is None else least
     small = [row for row, size in zip(rows, sizes, strict=True) if size < limit]
     kept = [row for row, size in zip(rows, sizes, strict=True) if size >= limit]
-    return tuple(rows) if len(small) < _SEVERAL else tuple([*kept, add(small)])
+    return tuple(rows) if len(small) < _SEVERAL else (*kept, add(small))
 
 
 def _sum_of_labels(of: list[LedgerEntry]) -> LedgerEntry:
