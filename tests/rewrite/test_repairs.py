@@ -16,9 +16,10 @@ from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.once import computed_once
-from vkfuse.rewrite.repairs.permutations import permutations_without_ones
+from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_rows
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -93,6 +94,92 @@ def test_cache_writes_left_alone():
     inputs = (torch.randn(8, 4), torch.randn(2, 4), torch.tensor([3]), torch.arange(8))
     before = _program(Several(), *inputs)
     assert cache_writes_as_choices(before) == (before, ())
+
+
+class _Rows(nn.Module):
+    """Writes rows [1, 2, S, 4] into a cache [1, 2, 8, 4] at `positions` of a start, and reads it all."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.register_buffer("cache", torch.randn(1, 2, 8, 4))
+        self._positions = positions
+
+    def forward(self, rows, start):
+        self.cache.index_copy_(2, self._positions(rows.shape[2], start), rows)
+        return self.cache * 2
+
+
+def _following(count, start):
+    return torch.arange(count) + start
+
+
+def _following_a_scalar(count, start):
+    return start[0] + torch.arange(count)
+
+
+@pytest.mark.parametrize("positions", [_following, _following_a_scalar])
+@pytest.mark.parametrize("rows", [1, 3, None])
+def test_cache_writes_in_place(positions, rows):
+    """Rows that follow each other, also any number of them, are one write into the state, which has another form."""
+    dynamic = None if rows else ({2: Dim("rows", min=1, max=8)}, None)
+    count = rows or 2
+    before = _program(_Rows(positions), torch.randn(1, 2, count, 4), torch.tensor([3]), dynamic=dynamic)
+    done = repair(before, (fold_constants, cache_writes_in_place))
+    assert "cache-writes-in-place" in {note.code for note in done.repairs}
+    targets = [n.target for n in done.exported.graph.nodes]
+    assert targets.count(torch.ops.vkfuse.update_cache.default) == 1
+    counts = [rows] * 3 if rows else [3, 1, 5]
+    calls = [(torch.randn(1, 2, n, 4), torch.tensor([at])) for n, at in zip(counts, (5, 0, 1), strict=True)]
+    _same(before, done.exported, *calls)
+
+
+def _given(_count, positions):
+    return positions
+
+
+def _every_second(count, start):
+    return torch.arange(0, 2 * count, 2) + start
+
+
+@pytest.mark.parametrize("positions", [_given, _every_second])
+def test_cache_writes_at_positions_that_may_not_follow_each_other(positions):
+    """Nobody knows whether given positions are consecutive; others are known not to be."""
+    before = _program(_Rows(positions), torch.randn(1, 2, 3, 4), torch.arange(3))
+    assert "cache-writes-in-place" not in {
+        n.code for n in repair(before, (fold_constants, cache_writes_in_place)).repairs
+    }
+
+
+def test_a_cache_that_is_read_before_it_is_written():
+    """What reads the old value would find the new one."""
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("cache", torch.randn(1, 2, 8, 4))
+
+        def forward(self, row, position):
+            before = self.cache.sum()
+            self.cache.index_copy_(2, position, row)
+            return self.cache * 2 + before
+
+    before = _program(Reads(), torch.randn(1, 2, 1, 4), torch.tensor([3]))
+    assert cache_writes_in_place(before) == (before, ())
+
+
+def test_permutations_in_one():
+    """Two permutations are one, or none where they undo each other."""
+
+    class Twice(nn.Module):
+        def forward(self, x):
+            return x.transpose(1, 2).permute(0, 2, 1, 3) + 1, x.permute(0, 2, 1, 3).transpose(2, 3) * 2
+
+    before = _program(Twice(), torch.randn(2, 3, 4, 5))
+    after, (note,) = permutations_in_one(before)
+    assert len(note.nodes) == 2
+    moves = [n for n in after.graph.nodes if n.target in {aten.permute.default, aten.transpose.int}]
+    assert [n.target for n in moves] == [aten.permute.default]
+    _same(before, after, (torch.randn(2, 3, 4, 5),))
 
 
 class _Masked(nn.Module):

@@ -64,7 +64,7 @@ NARROW = {  # of a package, the only modules that another may import
     ("program", "tables"): {"vkfuse.tables.floats"},
     ("tables", "pte"): {"vkfuse.pte.enums"},
     ("rewrite", "pte"): {"vkfuse.pte.enums"},
-    ("runtime", "glsl"): {"vkfuse.glsl.variants"},
+    ("runtime", "glsl"): {"vkfuse.glsl.variants", "vkfuse.glsl.geometry"},
     ("measure", "lint"): {"vkfuse.lint.operands"},
 }
 WITHOUT_TORCH = {

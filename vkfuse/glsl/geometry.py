@@ -23,7 +23,10 @@ def global_size(sizes: Size4) -> Size3:
 
 
 def local_size(global_: Size3) -> Size3:
-    """The runtime's local size for a global one (`ComputeGraph::create_local_wg_size`)."""
+    """The runtime's local size for a global one (`ComputeGraph::create_local_wg_size`).
+
+    It looks the extents up by axis where they are in the order of the sizes: the same, but where all three change places.
+    """
     axes = _axes_by_size(global_)
     _, middle, smallest = (global_[axis] for axis in axes)
     if smallest != 1:
@@ -34,8 +37,7 @@ def local_size(global_: Size3) -> Size3:
         extent = (16, 4, 1)
     else:
         extent = (32, 2, 1)
-    by_axis = dict(zip(axes, extent, strict=True))
-    return by_axis[0], by_axis[1], by_axis[2]
+    return extent[axes[0]], extent[axes[1]], extent[axes[2]]
 
 
 def _axes_by_size(global_: Size3) -> list[int]:

@@ -12,6 +12,7 @@ from vkfuse.lower.operands import operator_name
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import record_of
 
+READ_AS_NUMBER = Objection(Code.READ_AS_NUMBER, "it is read before the delegate begins")
 FEEDS_THE_CPU = Objection(Code.FEEDS_THE_CPU, "it stands between operators that run on the CPU")
 
 

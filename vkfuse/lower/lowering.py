@@ -16,6 +16,7 @@ from vkfuse.errors import LoweringError
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
+from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream
@@ -73,7 +74,7 @@ def lower(
 ) -> Lowered:
     """Lower all methods for `target`; equal constants are stored once, and `named` data beside them.
 
-    Raises NotLoweredError where ExecuTorch raises anything.
+    Raises NotLoweredError where ExecuTorch raises anything, StateOutsideError where a write in place stays outside.
     """
     state = shared_state(methods)
     several = buffers_of_several(methods)
@@ -84,6 +85,8 @@ def lower(
         with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
             memory = MemoryPlanningPass(share_mutable_buffers=bool(state))
             manager = _lower(methods, partitioners, memory, named)
+    except StateOutsideError:
+        raise
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error
     reasons = {name: made.reasons for name, made in partitioners.items()}
@@ -134,6 +137,8 @@ def _lower(
                 edge._named_data_store.add_named_data(key, data)  # noqa: SLF001 - no other way in
             passes = [InitializedMutableBufferPass(list(initialized(methods)))]
             return edge.to_executorch(ExecutorchBackendConfig(passes=passes, memory_planning_pass=memory))
+    except StateOutsideError:
+        raise
     except Exception as error:  # upstream asserts and raises anything
         text = next(iter(str(error).strip().splitlines()), "")
         unknown = number_only_a_run_knows(methods)

@@ -1,6 +1,6 @@
 """The operands of an edge graph's nodes, and why a node stays on the CPU."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -45,6 +45,17 @@ def _overload(node: fx.Node) -> torch._ops.OpOverload | None:
     wrapped = getattr(node.target, "_op", None)  # an edge operator wraps its ATen operator
     found = (t for t in (node.target, wrapped) if isinstance(t, torch._ops.OpOverload))  # noqa: SLF001
     return next(found, None)
+
+
+def numbers_read(nodes: Iterable[fx.Node]) -> frozenset[fx.Node]:
+    """The nodes that an operator of the runtime reads as numbers, from outside of the delegate."""
+    found: set[fx.Node] = set()
+    for node in (n for n in nodes if n.op == "call_function"):
+        record = record_of(operator_name(node))
+        places = [record.position(name) for name in record.numbers.split()]
+        numbers = [node.args[at] for at in places if at is not None]
+        found |= {number for number in numbers if isinstance(number, fx.Node)}
+    return frozenset(found)
 
 
 def why_not(node: fx.Node, target: Target, constants: frozenset[str]) -> Objection | None:

@@ -13,6 +13,10 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.errors import LoweringError
+from vkfuse.lower.operands import operator_name
+from vkfuse.runtime.operators.attention import WRITE
+
 TAG = "delegation_tag"
 _KINDS = frozenset({torch.float32, torch.float16})  # what the runtime's copies were seen to take
 
@@ -32,6 +36,20 @@ def tag_owned_state(program: ExportedProgram, left_out: Collection[str]) -> None
         tag = new.meta.get(TAG)
         if tag is not None and _is_private(state, new, tag):
             state.meta[TAG] = tag
+
+
+class StateOutsideError(LoweringError):
+    """A cache would be written in place by no delegate: the program is to be lowered with its caches outside."""
+
+
+def require_owned(program: ExportedProgram) -> None:
+    """Raise StateOutsideError where a write in place is of no state that its delegate has."""
+    for node in program.graph.nodes:
+        if node.op != "call_function" or operator_name(node) != WRITE:
+            continue
+        cache = node.args[0]
+        if node.meta.get(TAG) is None or cache.meta.get(TAG) != node.meta[TAG]:
+            raise StateOutsideError(f"{cache.name} is written in place outside of a delegate")
 
 
 def _is_private(state: fx.Node, new: fx.Node, tag: str) -> bool:

@@ -21,9 +21,9 @@ from torch.export import ExportedProgram
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from vkfuse.lower.front import FEEDS_THE_CPU, front_of
-from vkfuse.lower.operands import Target, constants_of, operator_name, why_not
-from vkfuse.lower.owned import tag_owned_state
+from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
+from vkfuse.lower.operands import Target, constants_of, numbers_read, operator_name, why_not
+from vkfuse.lower.owned import require_owned, tag_owned_state
 from vkfuse.lower.upstream import handle_of
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
@@ -119,6 +119,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         tag_constant_data(exported_program)
         _leave_what_cannot_be_copied(module)
         tag_owned_state(exported_program, self._several)
+        require_owned(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _node(self, node: fx.Node, *, fused: bool) -> Node:
@@ -217,9 +218,11 @@ class _Chosen(OperatorSupportBase):
         front = {
             n for n in front_of(module.graph.nodes, self._delegated.__contains__) if n.target not in _WHOLE
         }
-        for node in front:
-            supported.reasons.setdefault(operator_name(node), FEEDS_THE_CPU)
-        self._delegated -= front
+        numbers = numbers_read(module.graph.nodes) & self._delegated
+        for nodes, reason in ((front, FEEDS_THE_CPU), (numbers, READ_AS_NUMBER)):
+            for node in nodes:
+                supported.reasons.setdefault(operator_name(node), reason)
+        self._delegated -= front | numbers
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         """Whether `node` is delegated."""

@@ -29,7 +29,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils._sympy.value_ranges import bound_sympy
 
+from vkfuse.lower.operands import numbers_read
 from vkfuse.program.guards import unguarded_convolutions
+from vkfuse.program.operators import register_operators
+from vkfuse.runtime.operators.attention import WRITTEN
 from vkfuse.runtime.operators.moves import COPY
 
 NO_HANDLE = -1  # of a node that a pass of the backend's made
@@ -59,6 +62,7 @@ def adjusted_upstream(
 
 def _entries() -> dict[Any, Any]:
     """Registry entries: quantized matmuls take their own weights, float lookups keep the order of their columns."""
+    register_operators()
     registry, edge = vulkan_registry.vulkan_supported_ops, edge_ops.edge
     lookup, matmul = edge.aten.embedding.default, edge.et_vk.linear_q4gsw.default
     like_it = (matmul, edge.et_vk.linear_q8csw.default)  # executorch 1.5 has no entry of the latter
@@ -67,7 +71,21 @@ def _entries() -> dict[Any, Any]:
         lookup: _lookup(registry[lookup]),
         **dict.fromkeys(like_it, _any_dtype(registry[matmul])),
         dynamic: _any_dtype(registry[dynamic]),
+        edge.vkfuse.update_cache.default: _in_place(),
     }
+
+
+def _in_place() -> Any:
+    """The entry of a write into a cache: rows in the order of their columns; the position is no tensor there."""
+    contiguous, none = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.NO_STORAGE
+    floats = vulkan_utils.FP_T
+    return vulkan_registry.OpFeatures(
+        inputs_storage=[contiguous, contiguous, none],
+        outputs_storage=[contiguous],
+        inputs_dtypes=[floats, floats, vulkan_utils.INT_T],
+        outputs_dtypes=[floats],
+        supports_resize=True,
+    )
 
 
 def _any_dtype(features: Any) -> Any:
@@ -84,10 +102,25 @@ def handle_of(node: fx.Node) -> int:
 
 def _process_by_handle(builder: VkGraphBuilder, node: fx.Node, _count: int) -> Any:
     """Let a delegate's operator calls refer to the debug handles of their nodes, not to a count of the builder's."""
+    if node.op == "placeholder" and node in numbers_read(node.users):
+        node.meta["etvk_is_scalar_tensor"] = True
+    if node.op == "call_function" and node.target == edge_ops.edge.vkfuse.update_cache.default:
+        return _write_in_place(builder, node)
     return _process_node(builder, node, handle_of(node))
 
 
 _process_node = VkGraphBuilder.process_node
+
+
+def _write_in_place(builder: VkGraphBuilder, node: Any) -> None:
+    """A write into a cache: the new cache is where the old one is."""
+    ids, (cache, value, position, _) = builder.node_to_value_ids, node.args
+    if cache.target != edge_ops.edge.et_vk.prepack.default or position.op != "placeholder":
+        raise ValueError(f"{node.name} writes to {cache.name} at {position.name}")
+    ids[node] = ids[cache]
+    of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(node)
+    args = [ids[value], ids[cache], ids[position], ids[cache]]
+    builder.chain.append(OperatorCall(node_id=of, name=WRITTEN, args=args))
 
 
 def _keep_state(builder: VkGraphBuilder, node: Any) -> None:

@@ -46,7 +46,7 @@ def baseline_made(methods: Methods, options: Options, progress: Progress) -> Bef
     progress(f"lowering the {options.baseline} baseline")
     if options.baseline is BaselineChoice.STOCK:
         return _written("stock", lambda: lower_stock(as_given(methods), options.vulkan), (), options)
-    before = prepared(folded(methods), options)
+    before = prepared(folded(methods), options, in_place=False)
     target = Target(runtime=find_runtime(options.runtime), operators=_ON_CPU)
     return _written("folded", lambda: lower(to_lower(before), target, options.vulkan), before, options)
 

@@ -13,7 +13,7 @@ from vkfuse.pte.model import PteFile
 from vkfuse.report.model import InputFile
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
-from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, after_tables, repair
+from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, State, after_tables, repair
 from vkfuse.runtime.versions import Runtime
 from vkfuse.verify.verdict import Verification
 
@@ -59,10 +59,11 @@ def folded(methods: Methods) -> Methods:
     return tuple(replace(m, plans=before_fused_lookups(m.surveyed.exported, m.plans)) for m in methods)
 
 
-def prepared(methods: Methods, options: Options) -> Methods:
-    """Each method with its plans applied, repaired."""
+def prepared(methods: Methods, options: Options, *, in_place: bool = True) -> Methods:
+    """Each method with its plans applied, repaired; `in_place`: its caches are written in delegates."""
     shared = buffers_of_several({m.name: m.surveyed.exported for m in methods})
-    rules = after_tables(half=options.vulkan.fp16, own_state=not shared)
+    state = State.SHARED if shared else State.IN_PLACE if in_place else State.OWN
+    rules = after_tables(half=options.vulkan.fp16, state=state)
     return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
 
 

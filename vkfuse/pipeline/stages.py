@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
+from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import BaselineChoice, Options, Progress
@@ -61,8 +62,8 @@ def optimize(
         with quiet(verbose=chosen.verbose), lean_graphs():
             with one_thread():
                 progress("planning")
-                methods = prepared(planned(programs, runtime, chosen), chosen)
-                after = _write_loadable(methods, temporary, target, chosen, progress)
+                methods = planned(programs, runtime, chosen)
+                methods, after = _write_loadable(methods, temporary, target, chosen, progress)
                 methods = proved(methods, after.pte)
             methods = verified(methods, after.pte, chosen, progress)
             before = given or baseline_made(methods, chosen, progress)
@@ -125,11 +126,22 @@ def _program(source: Source, options: Options) -> Program:
 
 def _write_loadable(
     methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
-) -> Measured:
-    """Lower, write and read back until the runtime can load the file; the last reading is what all others look at.
+) -> tuple[Methods, Measured]:
+    """Prepare, lower, write and read back until the runtime can load the file; the last reading is what all others look at.
 
-    Raises LoweringError that names what is left.
+    Caches are written in place where that can be. Raises LoweringError that names what is left.
     """
+    try:
+        ready = prepared(methods, options)
+        return ready, _lowered(ready, temporary, target, options, progress)
+    except StateOutsideError:
+        ready = prepared(methods, options, in_place=False)
+        return ready, _lowered(ready, temporary, target, options, progress)
+
+
+def _lowered(
+    methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
+) -> Measured:
 
     def written(lowered: Lowered) -> PteFile:
         write(temporary, lowered.write, target)

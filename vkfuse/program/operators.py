@@ -32,7 +32,29 @@ def register_operators() -> tuple[Any, ...]:
     library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
-    return (library,)
+    own: Any = torch.library.Library("vkfuse", "DEF")  # type: ignore[no-untyped-call]
+    own.define("update_cache(Tensor cache, Tensor value, Tensor position, int parts) -> Tensor")
+    own.impl("update_cache", _update_cache, "CPU")
+    own.impl("update_cache", _like_the_cache, "Meta")
+    return (library, own)
+
+
+def _update_cache(
+    cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor, parts: int
+) -> torch.Tensor:
+    """`cache` [1, C, N, D] with `value` [1, S, N, D] in its rows from `position`, one integer, on; S in `parts`."""
+    del parts
+    written = cache.clone()
+    first = int(position.reshape(-1)[0])
+    written[:, first : first + value.shape[1]] = value
+    return written
+
+
+def _like_the_cache(
+    cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor, parts: int
+) -> torch.Tensor:
+    del value, position, parts
+    return torch.empty_like(cache)
 
 
 _LINEAR_Q8CSW: Final = (

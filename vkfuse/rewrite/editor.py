@@ -159,6 +159,32 @@ class GraphEditor:
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self._replaced[old] = new
 
+    def restate(self, original: fx.Node, value: torch.Tensor) -> fx.Node:
+        """A placeholder for the state of the buffer `original` in another form, with first values `value`.
+
+        What was written to the buffer is written there; nothing else may read `original`.
+        """
+        target = self._specs[self.node(original).name].target or ""
+        node = self._add_placeholder(value.detach().contiguous(), target)
+        new = self._specs[node.name].target
+        self._outputs = [
+            dataclasses.replace(spec, target=new)
+            if spec.kind is OutputKind.BUFFER_MUTATION and spec.target == target
+            else spec
+            for spec in self._outputs
+        ]
+        return node
+
+    def returns(self, result: fx.Node, new: fx.Node) -> None:
+        """Let what `result` writes to a buffer be written by `new`; the user still gets `result`."""
+        output = next(iter(self.graph.find_nodes(op="output")))
+        output.args = (
+            tuple(
+                new if given is result and spec.kind is OutputKind.BUFFER_MUTATION else given
+                for spec, given in zip(self._outputs, output.args[0], strict=True)
+            ),
+        )
+
     def forget(self, buffers: Collection[str]) -> None:
         """Stop writing to `buffers`."""
         output = next(iter(self.graph.find_nodes(op="output")))

@@ -112,9 +112,11 @@ class Code(StrEnum):
     ROPE_WIDTH = auto()
     SDPA_RANK = auto()
     SDPA_ARGUMENT = auto()
+    ROWS_BEHIND_ZEROED = auto()
 
     # Why else an operator is on the CPU.
     FEEDS_THE_CPU = auto()
+    READ_AS_NUMBER = auto()
     PARTITIONER = auto()
     EXECUTORCH_RAISES = auto()
     NOT_PARTITIONED = auto()

@@ -40,8 +40,9 @@ class Operator:
     `shaders` yields the names that a call asks for while it loads; None where they are not modelled. `integers`: right
     on integers and bools, or only carries them (measured). `resized`: follows dynamic sizes. `weighty`: what a delegate
     is for; `idle`: not worth a delegate by itself. `fusion` is upstream's pattern that makes the operator, where its
-    result is right. `replaced`: renamed or fused by the backend's own passes before the runtime sees it. An operator that
-    changed has a record for the runtimes from `since` on and one up to `until`.
+    result is right. `replaced`: renamed or fused by the backend's own passes before the runtime sees it. `numbers` are
+    arguments that the runtime reads off a tensor when a call begins, outside of the delegate. An operator that changed has
+    a record for the runtimes from `since` on and one up to `until`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Operator:
     idle: bool = False
     fusion: str = ""
     replaced: bool = False
+    numbers: str = ""
     since: Version = (0, 0, 0)
     until: Version = (99, 0, 0)
 

@@ -1,7 +1,8 @@
 """Exact rewrites around what the runtime lacks; each keeps every value and reports what it did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from torch.export import ExportedProgram
 
@@ -26,6 +27,7 @@ from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_the
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
@@ -33,7 +35,7 @@ from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
 from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
-from vkfuse.rewrite.repairs.permutations import permutations_without_ones
+from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
@@ -70,6 +72,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     equal_state_kept_once,
     computed_once,
     raise_mask_fills,
+    cache_writes_in_place,
     cache_writes_as_choices,
     decompose_affine,
     widen_integer_matmuls,
@@ -81,6 +84,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     repeats_as_rows,
     repeats_as_concatenation,
     widen_long_half_matmuls,
+    permutations_in_one,
     expansions_as_broadcasts,
     write_out_rms_norm,
     scalars_as_tensors,
@@ -102,13 +106,28 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
 
 
 # What a program keeps for itself alone may be left out; another method may read what this one writes.
-_OF_OWN_STATE: frozenset[RepairRule] = frozenset({unread_state_dropped, equal_state_kept_once})
+_OF_OWN_STATE: tuple[RepairRule, ...] = (unread_state_dropped, equal_state_kept_once, cache_writes_in_place)
 
 
-def after_tables(*, half: bool, own_state: bool = True) -> tuple[RepairRule, ...]:
-    """The repairs after the tables for the precision that the file computes in, and for state that is the method's own."""
+class State(StrEnum):
+    """Whose the state of a program is: its own and a delegate's, its own, or that of several methods."""
+
+    IN_PLACE = "in-place"
+    OWN = "own"
+    SHARED = "shared"
+
+
+_LEFT_OUT: Mapping[State, tuple[RepairRule, ...]] = {
+    State.IN_PLACE: (),
+    State.OWN: (cache_writes_in_place,),
+    State.SHARED: _OF_OWN_STATE,
+}
+
+
+def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
+    """The repairs after the tables for the precision that the file computes in, and for what its state allows."""
     in_half: dict[RepairRule, RepairRule] = {raise_mask_fills: raise_mask_fills_in_half} if half else {}
-    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES if own_state or rule not in _OF_OWN_STATE)
+    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES if rule not in _LEFT_OUT[state])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

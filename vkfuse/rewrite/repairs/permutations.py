@@ -16,6 +16,7 @@ from vkfuse.rewrite.repairs.notes import Repair
 aten = torch.ops.aten
 
 _MOST = 4
+_PERMUTATIONS = (aten.transpose.int, aten.permute.default)
 
 
 def permutations_without_ones(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
@@ -28,6 +29,32 @@ def permutations_without_ones(exported: ExportedProgram) -> tuple[ExportedProgra
 
     detail = "four dimensions in place of five"
     return replace_each(exported, found, permuted, code="permuted-in-four-dimensions", detail=detail)
+
+
+def permutations_in_one(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
+    found = {n: o for n in exported.graph.nodes if (o := _second(n)) is not None}
+
+    def once(editor: GraphEditor, node: fx.Node) -> fx.Node:
+        first = argument(node, 0, "self")
+        source = editor.node(argument(first, 0, "self"))
+        order = found[node]
+        return source if order == sorted(order) else editor.call(aten.permute.default, source, order)
+
+    detail = "one copy in place of two"
+    return replace_each(exported, found, once, code="permutations-in-one", detail=detail)
+
+
+def _second(node: fx.Node) -> list[int] | None:
+    """The order in which `node` has the dimensions that the permutation before it was given."""
+    if node.target not in _PERMUTATIONS:
+        return None
+    first = argument(node, 0, "self")
+    if first.op != "call_function" or first.target not in _PERMUTATIONS:
+        return None
+    rank = node.meta["val"].ndim
+    before = _order(first, rank)
+    return [before[d] for d in _order(node, rank)]
 
 
 def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:

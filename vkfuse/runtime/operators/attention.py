@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from vkfuse.glsl.geometry import local_size
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Operator
 from vkfuse.runtime.rules import multiple
 from vkfuse.runtime.spelling import by_storage_and_dtype, dtype, storage
 
+WRITE: Final = "vkfuse.update_cache.default"  # a write that the delegate makes in place, by WRITTEN
+WRITTEN: Final = "update_cache.default"
 _MOST_HEADS_A_GROUP: Final = 8  # kMaxGqaGroupSize
 _RANK: Final = 4
 
@@ -74,10 +77,39 @@ def custom(ops: Operands) -> Iterator[str]:
 
 
 def update_cache(ops: Operands) -> Iterator[str]:
-    """update_cache: value, then cache."""
+    """update_cache: rows of `value` into `cache`."""
     projected, cache = ops.tensor("value"), ops.tensor("cache")
     if projected and cache:
         yield f"sdpa_kv_cache_update_{_pair(cache, projected, kind=projected)}"
+
+
+def rows_reached(columns: int, rows: int, heads: int) -> int:
+    """Rows of a cache that writing `rows` of them changes: whole work groups, whose last invocations write zeros.
+
+    glsl/sdpa_kv_cache_update.glsl looks where an invocation writes, not whether it has a row (measured).
+    """
+    local = local_size((-(-columns // 4), rows, heads))[1]
+    return -(-rows // local) * local
+
+
+def no_rows_behind(ops: Operands) -> Iterator[Objection]:
+    """Whatever number of rows is written, of `parts` each, none behind them."""
+    value = ops.tensor("value")
+    if value is None or len(value.dims) != _RANK:
+        return
+    most, heads, columns = value.dims[1:]
+    parts = ops.integer("parts") or 1
+    for rows in range(parts, most + 1, parts) if 1 in value.dynamic else (most,):
+        if rows_reached(columns, rows, heads) != rows:
+            yield Objection(Code.ROWS_BEHIND_ZEROED, f"{rows} rows of {heads} times {columns}")
+            return
+
+
+def whole_texels(ops: Operands) -> Iterator[Objection]:
+    """glsl/sdpa_kv_cache_update.glsl: four columns at a time, in buffers too, where a row has no padding."""
+    cache = ops.tensor("cache")
+    if cache and cache.in_buffer and cache.size(-1) % 4:
+        yield Objection(Code.COLUMNS_NOT_MULTIPLE_OF_4, f"rows of {cache.size(-1)}")
 
 
 def _over_cache(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> Iterator[str]:
@@ -131,5 +163,15 @@ OPERATORS: Final = (
         rules=(no_mask_and_scale,),
         shaders=custom,
     ),
-    Operator("update_cache.default", "value cache", shaders=update_cache),
+    Operator(WRITTEN, "value cache position", rules=(whole_texels, no_rows_behind), shaders=update_cache),
+    Operator(
+        WRITE,
+        "cache value position parts",
+        rules=(whole_texels, no_rows_behind),
+        shaders=update_cache,
+        integers=True,
+        weighty=True,
+        replaced=True,
+        numbers="position",
+    ),
 )

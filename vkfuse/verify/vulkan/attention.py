@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from vkfuse.runtime.operators.attention import rows_reached
 from vkfuse.verify.vulkan.call import Call
 
 
@@ -71,9 +72,11 @@ def sdpa_with_kv_cache(call: Call) -> torch.Tensor:
 
 
 def update_cache(call: Call) -> torch.Tensor:
-    """`(value [1, S, H, D], cache [1, L, H, D], position)`: the cache, overwritten in place."""
+    """`(value [1, S, H, D], cache [1, L, H, D], position)`: the cache, overwritten in place, zeros behind the rows."""
     value, cache, position = call.tensor(0), call.tensor(1), int(call.args[2])
-    cache[:, position : position + value.shape[1]] = value
+    _, rows, heads, columns = value.shape
+    cache[:, position : position + rows_reached(columns, rows, heads)] = 0
+    cache[:, position : position + rows] = value[:, : cache.shape[1] - position]
     return cache
 
 

@@ -1,0 +1,94 @@
+"""Programs that keep state, on small whole numbers, which the GPU adds without rounding."""
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+CALLS = 4
+
+
+class OneRow(nn.Module):
+    """A row [1, 2, 1, 4] into a cache [1, 2, 8, 4] that begins with its own numbers, by `write`."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.register_buffer("cache", torch.arange(64.0).reshape(1, 2, 8, 4))
+        self._write = write
+
+    def forward(self, row, position):
+        self._write(self.cache, row + 1, position)
+        return self.cache * 2
+
+
+class ManyRows(OneRow):
+    """Rows [2, S, 4] of two sequences from a position on, into a cache [2, 8, 4]."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.cache = torch.arange(64.0).reshape(2, 8, 4)
+
+    def forward(self, rows, position):
+        self.cache.index_copy_(1, position + torch.arange(rows.shape[1]), rows + 1)
+        return self.cache * 2
+
+
+class Window(nn.Module):
+    """The last four rows [1, 4, 8], as a convolution over time keeps them: the old value is read to compute the new one."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(1, 4, 8))
+
+    def forward(self, row):
+        self.rows.copy_(torch.cat([self.rows[:, 1:], row + 1], 1))
+        return self.rows.sum(1)
+
+
+class Sum(nn.Module):
+    """A sum that is read before it grows."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("total", torch.ones(1, 8))
+
+    def forward(self, x):
+        before = self.total * 3
+        self.total.add_(x)
+        return before
+
+
+def _index_copy(cache, row, position):
+    cache.index_copy_(2, position, row)
+
+
+def _assign(cache, row, position):
+    cache[:, :, position] = row
+
+
+def programs() -> dict[str, ExportedProgram]:
+    """Each program by name."""
+    row, position, rows = torch.zeros(1, 2, 1, 4), torch.tensor([3]), {1: Dim("rows", min=1, max=8)}
+    export = torch.export.export
+    return {
+        "index_copy": export(OneRow(_index_copy), (row, position)),
+        "index_put": export(OneRow(_assign), (row, position)),
+        "rows": export(ManyRows(), (torch.zeros(2, 2, 4), position), dynamic_shapes=(rows, None)),
+        "window": export(Window(), (torch.zeros(1, 1, 8),)),
+        "sum": export(Sum(), (torch.zeros(1, 8),)),
+    }
+
+
+def calls(name: str) -> list[tuple[torch.Tensor, ...]]:
+    """Inputs of several calls in a row of one loaded method."""
+    made = torch.Generator().manual_seed(len(name))
+
+    def whole(*shape):
+        return torch.randint(0, 9, shape, generator=made).float()
+
+    if name == "window":
+        return [(whole(1, 1, 8),) for _ in range(CALLS)]
+    if name == "sum":
+        return [(whole(1, 8),) for _ in range(CALLS)]
+    if name == "rows":
+        return [(whole(2, n, 4), torch.tensor([at])) for n, at in ((3, 0), (1, 3), (1, 4), (4, 2))]
+    return [(whole(1, 2, 1, 4), torch.tensor([at])) for at in (7, 0, 3, 7)]

@@ -1,0 +1,66 @@
+"""State on the GPU: what the real runtime computes, call after call of one loaded method, verify computes too.
+
+state_verdicts.json: outputs of four calls of each program's file, by a runtime of ExecuTorch 1.5.0 over Mesa's lavapipe.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from state_programs import calls, programs
+
+import vkfuse
+from vkfuse.lower import partition
+from vkfuse.lower.owned import StateOutsideError
+from vkfuse.options import BaselineChoice
+from vkfuse.verify.session import run_file
+
+VERDICTS = json.loads(Path(__file__).with_name("state_verdicts.json").read_text("utf-8"))
+CHOSEN = {"baseline": BaselineChoice.NONE, "runtime": "1.5.0"}
+
+
+@pytest.mark.parametrize("storage", ["texture", "buffer"])
+def test_state_on_the_gpu(storage, tmp_path):
+    """Nothing of the state crosses; outputs are the real runtime's and the program's, also after a new beginning."""
+    path = tmp_path / "model.pte"
+    for name, exported in programs().items():
+        report = vkfuse.optimize(exported, path, storage=storage, verify=False, **CHOSEN).report
+        assert report.delegation.crossings == len(calls(name)[0]) + 1, name
+        session, eager = run_file(path), exported.module()
+        wanted = VERDICTS[f"{storage} {name}"]
+        for _ in range(2):
+            got = [session(inputs)[0] for inputs in calls(name)]
+            assert [[int(value) for value in each.reshape(-1)] for each in got] == wanted, name
+            session.reset()
+        with torch.no_grad():
+            assert all(
+                torch.equal(each, eager(*inputs)) for each, inputs in zip(got, calls(name), strict=True)
+            )
+
+
+def test_caches_outside_where_they_cannot_be_written_in_place(tmp_path, monkeypatch):
+    """Where no delegate would have a cache, the program is lowered with it outside, and computes the same."""
+    path, exported, tried = tmp_path / "model.pte", programs()["index_copy"], []
+
+    def outside(program):
+        if any("update_cache" in str(node.target) for node in program.graph.nodes):
+            tried.append(program)
+            raise StateOutsideError("")
+
+    monkeypatch.setattr(partition, "require_owned", outside)
+    report = vkfuse.optimize(exported, path, **CHOSEN).report
+    assert tried
+    assert report.verify.ok
+    assert "cache-writes-as-choices" in {repair.code for repair in report.repairs}
+
+
+def test_a_write_zeroes_the_rows_behind_it(tmp_path):
+    """Rows that end within a work group: all behind them are zero (measured with this file, written at row 0)."""
+    path = tmp_path / "model.pte"
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("rewrite.repairs.in_place", "runtime.operators.attention"):
+            patch.setattr(f"vkfuse.{place}.rows_reached", lambda _columns, rows, _heads: rows)
+        vkfuse.optimize(programs()["index_copy"], path, verify=False, **CHOSEN)
+    (got,) = run_file(path)(calls("index_copy")[1])
+    assert not got[:, :, 1:].any()

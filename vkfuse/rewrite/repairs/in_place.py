@@ -1,0 +1,228 @@
+"""Rows written into a cache where it lies, on the GPU.
+
+The runtime's update_cache writes rows [1, S, heads, columns] into a cache [1, C, heads, columns] from a position on, and a
+delegate's own state is such a cache: what reads it gets its dimensions back in the program's order. It takes one position,
+so the rows have to follow each other: one row, or rows at ``arange(S) + position``. It also zeroes the rows behind them
+that its work groups reach: a row is written in such parts that they reach none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.program.load import constants_of
+from vkfuse.program.tensors import described
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.writes import Write, write_of
+from vkfuse.runtime.operators.attention import rows_reached
+
+aten = torch.ops.aten
+
+_MOST_PARTS: Final = (
+    8  # the most invocations of a work group along one of three axes that are longer than one
+)
+_ALWAYS: Final = 128  # rows of so many columns, or several times as many, in eight parts fill work groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InPlace:
+    """A write into the state of the placeholder `write.cache`, from `start`, an integer tensor of one element, on."""
+
+    write: Write
+    start: fx.Node
+    form: "_Form"
+
+
+def cache_writes_in_place(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+    """Replace each write of rows that follow each other into a float buffer that nothing else reads as it was."""
+    constants = Constants(exported)
+    written = exported.graph_signature.buffers_to_mutate
+    buffers = exported.graph_signature.inputs_to_buffers
+    found = {
+        node: each
+        for node in exported.graph.nodes
+        if (each := _in_place(node, constants)) is not None
+        and written.get(node.name) == buffers.get(each.write.cache.name, "")
+    }
+    if not found:
+        return exported, ()
+    editor, tensors = GraphEditor(exported), constants_of(exported)
+    for node, each in found.items():
+        with editor.before(node):
+            state, cache = _written(editor, each, tensors[each.write.cache.name])
+        editor.replace(node, cache)
+        editor.returns(cache, state)
+    names = tuple(node.name for node in found)
+    return editor.finish(), (
+        Repair(code="cache-writes-in-place", nodes=names, detail="rows of state on the GPU"),
+    )
+
+
+def _written(editor: GraphEditor, each: _InPlace, first: torch.Tensor) -> tuple[fx.Node, fx.Node]:
+    """The state after the write, and the cache as the program has it."""
+    write = each.write
+    form = each.form
+    cache = editor.restate(write.cache, form.stored(first))
+    value = form.rows(editor, write.in_full(editor))
+    start = editor.node(each.start)
+    number = editor.once(("number", start, form.parts), lambda: _number(editor, each))
+    after = editor.call(torch.ops.vkfuse.update_cache.default, cache, value, number, form.parts)
+    return after, form.restored(editor, after)
+
+
+def _number(editor: GraphEditor, each: _InPlace) -> fx.Node:
+    """The part that a write begins at, apart from what else reads the position: it is no tensor in a delegate."""
+    apart = [1] * (each.start.meta["val"].ndim + 1)
+    number = editor.call(aten.reshape.default, editor.node(each.start), apart)
+    return number if each.form.parts == 1 else editor.call(aten.mul.Tensor, number, each.form.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """A cache of `shape` whose rows are along `dimension`, as [1, rows * parts, heads, columns].
+
+    A row may be written in `parts`, in other heads and columns than its own, with columns added to all of them, so that
+    work groups end where rows do.
+    """
+
+    shape: tuple[int, ...]
+    dimension: int
+    parts: int
+    heads: int
+    columns: int
+
+    @property
+    def _added(self) -> int:
+        return self.parts * self.heads * self.columns - _width(self.shape, self.dimension)
+
+    @property
+    def _order(self) -> list[int]:
+        return [self.dimension, *(d for d in range(len(self.shape)) if d != self.dimension)]
+
+    @property
+    def _plain(self) -> bool:
+        """Whether only the second and third of four dimensions change places, if any: no view is needed."""
+        four = len(self.shape) == 4 and self.shape[0] == 1 and self.dimension in {1, 2}
+        return four and self.parts == 1 and self.heads == self.shape[3 - self.dimension]
+
+    def _sizes(self, rows: Any) -> list[Any]:
+        return [1, rows if self.parts == 1 else rows * self.parts, self.heads, self.columns]
+
+    def stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """First values."""
+        rows = tensor.permute(self._order).reshape(self.shape[self.dimension], -1)
+        whole = torch.nn.functional.pad(rows, (0, self._added))
+        return whole.reshape(self._sizes(self.shape[self.dimension]))
+
+    def rows(self, editor: GraphEditor, rows: fx.Node) -> fx.Node:
+        """Rows to be written."""
+        if self._plain:
+            return self._swapped(editor, rows)
+        ordered = self._order == list(range(len(self.shape)))
+        permuted = rows if ordered else editor.call(aten.permute.default, rows, self._order)
+        if self._added:
+            width = _width(self.shape, self.dimension)
+            flat = editor.call(aten.reshape.default, permuted, [-1, width])
+            permuted = editor.call(aten.constant_pad_nd.default, flat, [0, self._added], 0.0)
+        return editor.call(aten.reshape.default, permuted, [1, -1, self.heads, self.columns])
+
+    def restored(self, editor: GraphEditor, cache: fx.Node) -> fx.Node:
+        """The cache as the program has it."""
+        if self._plain:
+            return self._swapped(editor, cache)
+        if self._added:
+            width = _width(self.shape, self.dimension)
+            whole = editor.call(aten.reshape.default, cache, [-1, width + self._added])
+            cache = editor.call(aten.slice.Tensor, whole, 1, 0, width)
+        viewed = editor.call(aten.reshape.default, cache, [self.shape[d] for d in self._order])
+        back = [self._order.index(d) for d in range(len(self.shape))]
+        return viewed if back == sorted(back) else editor.call(aten.permute.default, viewed, back)
+
+    def _swapped(self, editor: GraphEditor, node: fx.Node) -> fx.Node:
+        return node if self.dimension == 1 else editor.call(aten.permute.default, node, [0, 2, 1, 3])
+
+
+def _form(write: Write) -> _Form | None:
+    """The first form of a cache in which no number of rows that may come reaches behind them."""
+    shape, dimension = tuple(write.cache.meta["val"].shape), write.dimension
+    most = min(described(write.positions.meta["val"], constant=False).dims[0], shape[dimension])
+    one = isinstance(write.positions.meta["val"].shape[0], int)
+    counts = (most,) if one else tuple(range(1, most + 1))
+    for parts, heads, columns in _splits(_width(shape, dimension), shape[-1]):
+        if all(rows_reached(columns, n * parts, heads) == n * parts for n in counts):
+            return _Form(shape=shape, dimension=dimension, parts=parts, heads=heads, columns=columns)
+    return None
+
+
+def _splits(width: int, columns: int) -> Iterator[tuple[int, int, int]]:
+    """Parts, heads and columns that a row of `width` can be written in, its own ones first, whole texels else."""
+    yield 1, width // columns, columns
+    for whole in (width, -(-width // _ALWAYS) * _ALWAYS):
+        for parts in range(1, _MOST_PARTS + 1):
+            for heads in range(1, whole // parts + 1):
+                if whole % (parts * heads * 4) == 0:
+                    yield parts, heads, whole // (parts * heads)
+
+
+def _width(shape: tuple[int, ...], dimension: int) -> int:
+    """Numbers in a row."""
+    return prod(shape) // shape[dimension]
+
+
+def _in_place(node: fx.Node, constants: Constants) -> _InPlace | None:
+    write = write_of(node)
+    if write is None or write.cache.op != "placeholder" or len(write.cache.users) != 1:
+        return None
+    value = write.cache.meta["val"]
+    if (
+        value.dtype not in {torch.float32, torch.float16}
+        or write.dimension == value.ndim - 1
+        or value.ndim < 2
+    ):
+        return None
+    start = _start(write, constants)
+    form = None if start is None else _form(write)
+    return None if start is None or form is None else _InPlace(write=write, start=start, form=form)
+
+
+def _start(write: Write, constants: Constants) -> fx.Node | None:
+    """The first of positions that follow each other, None where nobody knows whether they do."""
+    index = write.positions
+    if _is_one(index):
+        return None if index in constants else index
+    if index.target != aten.add.Tensor or argument(index, 2, "alpha", 1) != 1:
+        return None
+    terms = [argument(index, i, name) for i, name in enumerate(("self", "other"))]
+    if not all(isinstance(term, fx.Node) for term in terms):
+        return None
+    for count, start in (terms, terms[::-1]):
+        if _is_one(start) and start not in constants and _counts(count, constants):
+            return start  # type: ignore[no-any-return]
+    return None
+
+
+def _is_one(node: fx.Node) -> bool:
+    shape = node.meta["val"].shape
+    return all(isinstance(size, int) for size in shape) and prod(shape) == 1
+
+
+def _counts(node: fx.Node, constants: Constants) -> bool:
+    """Whether `node` is 0, 1, 2 and so on."""
+    if node.meta["val"].ndim != 1:
+        return False
+    if node in constants:
+        value = constants.value(node)
+        return torch.equal(value, torch.arange(len(value), dtype=value.dtype))
+    if node.target == aten.arange.default:
+        return True
+    if node.target == aten.arange.start:
+        return bool(argument(node, 0, "start") == 0)
+    return node.target == aten.arange.start_step and (node.args[0], argument(node, 2, "step", 1)) == (0, 1)

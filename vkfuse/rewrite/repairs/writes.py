@@ -1,0 +1,89 @@
+"""Writes of rows into a tensor at computed positions, however they are spelled."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """`rows` written into `cache` along `dimension` at `positions`, integers [S].
+
+    `rows` expand to the shape of the cache, with S for its rows.
+    """
+
+    cache: fx.Node
+    dimension: int
+    positions: fx.Node
+    rows: fx.Node
+
+    @property
+    def one(self) -> bool:
+        """Whether it is one row."""
+        return tuple(self.positions.meta["val"].shape) == (1,)
+
+    def in_full(self, editor: GraphEditor) -> fx.Node:
+        """The rows in all dimensions of the cache."""
+        have, wanted = self.rows.meta["val"].shape, _expected(self.cache, self.dimension, self.positions)
+        rows, added = editor.node(self.rows), len(wanted) - len(have)
+        (count,) = editor.sizes(self.positions)
+        sizes = [count if d == self.dimension else size for d, size in enumerate(wanted)]
+        if list(map(str, have)) != list(map(str, wanted[added:])):
+            return editor.call(aten.expand.default, rows, sizes)
+        return editor.call(aten.reshape.default, rows, sizes) if added else rows
+
+
+def write_of(node: fx.Node) -> Write | None:
+    """The write that `node` is, into a float tensor of static shape; None for any other node."""
+    found = _index_copy(node) or _index_put(node)
+    if found is None:
+        return None
+    cache, dimension, positions, rows = found
+    target, index, source = (n.meta["val"] for n in (cache, positions, rows))
+    if not target.dtype.is_floating_point or index.dtype == torch.bool or index.ndim != 1:
+        return None
+    if not all(isinstance(size, int) for size in target.shape):
+        return None
+    dimension %= target.ndim
+    if not _expands_to(source.shape, _expected(cache, dimension, positions)):
+        return None
+    return Write(cache=cache, dimension=dimension, positions=positions, rows=rows)
+
+
+def _expected(cache: fx.Node, dimension: int, positions: fx.Node) -> list[Any]:
+    (count,) = positions.meta["val"].shape
+    return [count if d == dimension else size for d, size in enumerate(cache.meta["val"].shape)]
+
+
+def _index_copy(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
+    if node.target != aten.index_copy.default:
+        return None
+    cache, dimension, index, rows = (
+        argument(node, i, name) for i, name in enumerate(("self", "dim", "index", "source"))
+    )
+    return cache, dimension, index, rows
+
+
+def _index_put(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
+    """``cache[:, :, positions] = rows``: one index tensor, whole dimensions before it."""
+    if node.target != aten.index_put.default or argument(node, 3, "accumulate", default=False):
+        return None
+    cache, indices, rows = (argument(node, i, name) for i, name in enumerate(("self", "indices", "values")))
+    if any(index is not None for index in indices[:-1]):
+        return None
+    return cache, len(indices) - 1, indices[-1], rows
+
+
+def _expands_to(shape: torch.Size, expected: list[Any]) -> bool:
+    """Whether a tensor of `shape` can be expanded to `expected`; sizes compare as expressions, without a guard."""
+    sizes = ["1"] * (len(expected) - len(shape)) + list(map(str, shape))
+    return len(sizes) == len(expected) and all(
+        a in {"1", str(b)} for a, b in zip(sizes, expected, strict=True)
+    )
