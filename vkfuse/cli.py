@@ -84,16 +84,32 @@ def _root(
 @grouped
 def optimize(
     models: ModelsArgument,
+    *,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="MODEL.pte",
             help="File to write, - is stdout. A temporary that a killed run left beside it is removed.",
         ),
-    ],
-    *,
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL.pte", help="Write nothing: build the file again and fail where this one differs."
+        ),
+    ] = None,
+    keep_baseline: Annotated[
+        Path | None, typer.Option(metavar="BEFORE.pte", help="Also write the file 'before' that was made.")
+    ] = None,
+    attestation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Also write an in-toto statement about the file, with the report, to be signed.",
+        ),
+    ] = None,
     runtime: RuntimeOption = None,
     baseline: Annotated[
         str,
@@ -165,39 +181,11 @@ def optimize(
         verbose=loading.verbose,
         max_memory=bounds.max_memory,
     )
-    options.check_gates()
-    from vkfuse.report.checks import GatesFailedError, require_passed  # noqa: PLC0415 - not for --help
+    from vkfuse.commands.optimize import Targets  # noqa: PLC0415 - the command's own module
+    from vkfuse.commands.optimize import optimize as run  # noqa: PLC0415
 
-    reads = programs_read(sources, options.baseline)
-    with (
-        outputs_of(reads, printing, bounds, output) as outputs,
-        progress(quiet=printing.quiet) as stage,
-    ):
-        temporary, to_stdout = outputs.publication.file(output, "-o"), str(output) == "-"
-        if not to_stdout:
-            outputs.prints()
-        try:
-            report = _optimized(sources, output, options, stage, temporary)
-        except GatesFailedError as failed:
-            report = failed.report
-            outputs.publication.withhold(temporary)
-        outputs.show(report, sys.stderr if to_stdout else sys.stdout)
-    require_passed(report)
-
-
-def _optimized(
-    sources: Mapping[str, Path], output: Path, options: Options, stage: Progress, temporary: Path
-) -> "Report":
-    """Rewrite the file that was given, or lower the programs."""
-    file = file_given(sources)
-    if file is not None:
-        from vkfuse.patch.stages import optimize_file  # noqa: PLC0415 - not for --help
-
-        return optimize_file(file, output, options, progress=stage, into=temporary).report
-    if options.partial:
-        raise VkfuseError("--partial is for a .pte", hint="what is lowered loads, or is not written")
-    programs = opened(sources, options)
-    return pipeline().optimize(programs, output, options, progress=stage, into=temporary).report  # type: ignore[no-any-return]
+    targets = Targets(output=output, check=check, attestation=attestation, keep_baseline=keep_baseline)
+    run(sources, targets, options, printing, bounds)
 
 
 @app.command()

@@ -15,6 +15,14 @@ from vkfuse.typed import Typed
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Into:
+    """Where a caller that publishes the files by itself wants them: the model, and the file before where it is kept."""
+
+    model: Path
+    baseline: Path | None = None
+
+
 class BaselineChoice(StrEnum):
     """What "before" is, where it is no file."""
 
@@ -72,6 +80,7 @@ class Options(Typed):
     `gates` are checks of the file: where one fails, it is not written. `names` of tables are recorded in it. `partial`
     writes a rewritten .pte that the runtime fails on or gets wrong as before. `max_memory` bounds, in bytes, what constants
     may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
+    `keep_baseline` is where the file before is written, of a kind that is made.
     Raises VkfuseError for a value of another type.
     """
 
@@ -82,6 +91,7 @@ class Options(Typed):
     verify: bool = True
     names: bool = True
     partial: bool = False
+    keep_baseline: Path | None = None
     allow_pickle: bool = False
     imports: tuple[str, ...] = ()
     verbose: bool = False
@@ -103,7 +113,12 @@ class Options(Typed):
         return made
 
     def check_gates(self) -> None:
-        """Refuse gates that these options leave unanswered. VkfuseError."""
+        """Refuse gates that these options leave unanswered, and to keep a baseline that is not made. VkfuseError."""
+        if self.keep_baseline is not None and self.baseline not in {
+            BaselineChoice.FOLDED,
+            BaselineChoice.STOCK,
+        }:
+            raise VkfuseError("there is no baseline to keep", hint="--baseline folded or stock makes one")
         reasons = {
             "before": (self.baseline is BaselineChoice.NONE, "there is no file before: choose a --baseline"),
             "verified": (not self.verify, "--no-verify runs nothing: leave it out"),

@@ -28,7 +28,11 @@ ARROWS = {
     "tables": {"options", "pte", "runtime"},
     "measure": {"pte", "runtime", "glsl", "lint", "tables"},
     "report": {"gates", "pte", "runtime", "lint", "measure", "__version__"},
-    "patch": {"options", "output", "pte", "runtime", "lint", "measure", "report", "tables"},
+    "provenance": {"options", "report", "runtime", "__version__"},
+    "patch": {
+        *("options", "output", "pte", "runtime", "lint", "measure", "report", "tables"),
+        "provenance",
+    },
     "rewrite": {"options", "program", "pte", "runtime", "tables"},
     "lower": {"options", "program", "pte", "runtime", "glsl", "lint"},
     "verify": {
@@ -56,6 +60,7 @@ ARROWS = {
         "lower",
         "tables",
         "verify",
+        "provenance",
     },
 }
 NARROW = {  # of a package, the only modules that another may import

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from vkfuse.demo import write_demo
-from vkfuse.options import Progress
+from vkfuse.options import Into, Progress
 from vkfuse.output import write
 from vkfuse.pipeline import optimize
 from vkfuse.report.model import InputFile, Report
@@ -14,7 +14,10 @@ def make_demo(program: Path, model: Path, written: Path, optimized: Path, *, pro
     """Write the program to `written` and the file to `optimized`, which the caller publishes as `program` and `model`."""
     progress(f"writing {program}")
     write(written, write_demo, program)
-    report = optimize(written, model, progress=progress, into=optimized).report
-    named = InputFile(path=str(program), bytes=written.stat().st_size)
-    methods = tuple(dataclasses.replace(method, input=named) for method in report.methods)
-    return dataclasses.replace(report, input=named, methods=methods)
+    report = optimize(written, model, progress=progress, into=Into(model=optimized)).report
+    methods = tuple(dataclasses.replace(m, input=_named(m.input, program)) for m in report.methods)
+    return dataclasses.replace(report, input=_named(report.input, program), methods=methods)
+
+
+def _named(file: InputFile | None, path: Path) -> InputFile | None:
+    return file and dataclasses.replace(file, path=str(path))

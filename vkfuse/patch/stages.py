@@ -4,7 +4,7 @@ Imports neither torch nor ExecuTorch.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lint import faults
 from vkfuse.options import BaselineChoice, Options, Progress, VulkanOptions
 from vkfuse.output import Publication, write
-from vkfuse.pages import forget
+from vkfuse.pages import digest, forget
 from vkfuse.patch.edit import edited
 from vkfuse.patch.names import renamed
 from vkfuse.patch.plan import packs_of, plan
 from vkfuse.patch.rows import table_rows, written_proofs
+from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.writer import write_pte
@@ -40,6 +41,7 @@ def optimize_file(
     *,
     progress: Progress = lambda _stage: None,
     into: Path | None = None,
+    command: Sequence[str] = (),
 ) -> Result:
     """Write `file` to `output` with each table at its best rung, proved from the written bytes.
 
@@ -63,8 +65,9 @@ def optimize_file(
         before = _before(file, options)
         report = replace(
             report_of(after, before, options.runtime, path=str(output)),
-            input=InputFile(path=file.path, bytes=file.size),
+            input=InputFile(path=file.path, bytes=file.size, sha256=digest(file.data).hex()),
             tables=rows,
+            provenance=provenance(options, command),
             verify=Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(_NOT_RUN,)),
         )
         report = checked(report, options.gates, after, before)
@@ -93,6 +96,8 @@ _NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
 def _check(options: Options) -> None:
     """Refuse what only the lowering of a program can do. VkfuseError."""
     options.check_gates()
+    if options.keep_baseline is not None:
+        raise VkfuseError("there is no baseline to keep", hint="the baseline of a .pte is the input itself")
     if options.baseline is BaselineChoice.STOCK:
         raise VkfuseError(
             "a .pte has no stock baseline: there is no program to lower",

@@ -11,9 +11,9 @@ from vkfuse.pipeline.method import Methods, as_given, to_lower
 from vkfuse.pipeline.tables import table_rows
 from vkfuse.pipeline.verification import deviations, together, verify_row
 from vkfuse.report.build import Measured
-from vkfuse.report.checks import checked, passed
+from vkfuse.report.checks import checked
 from vkfuse.report.cost import Meter
-from vkfuse.report.model import InputFile, MethodRow, RepairRow, Report
+from vkfuse.report.model import Diff, InputFile, MethodRow, RepairRow, Report
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import Runtime
 
@@ -44,12 +44,16 @@ def report_of_file(
         repairs=tuple(_repair_rows(methods)),
         verify=together(row.verify for row in rows if row.verify is not None),
         cost=meter.cost(),
-        diff=of_bytes.diff and replace(of_bytes.diff, tables=()),  # tables have rows of their own, by name
+        diff=_diff(of_bytes.diff, before),
         notes=(*of_bytes.notes, *state_notes(as_given(methods), to_lower(methods)), *deviations(methods)),
     )
-    judged = checked(report, options.gates, after, before.measured)
-    unwritten = () if passed(judged) else (f"{target} is not written, since a check failed",)
-    return replace(judged, notes=(*judged.notes, *unwritten))
+    return checked(report, options.gates, after, before.measured)
+
+
+def _diff(diff: Diff | None, before: Before) -> Diff | None:
+    """What changed; the tables of a file that was made for this are none of its own: they have rows, by name."""
+    made = before.baseline.kind != "file"
+    return replace(diff, tables=()) if made and diff is not None else diff
 
 
 def _inputs(methods: Methods) -> InputFile | None:
@@ -57,7 +61,11 @@ def _inputs(methods: Methods) -> InputFile | None:
     files = [m.input for m in methods if m.input is not None]
     if not files:
         return None
-    return InputFile(path=", ".join(f.path for f in files), bytes=sum(f.bytes for f in files))
+    return InputFile(
+        path=", ".join(f.path for f in files),
+        bytes=sum(f.bytes for f in files),
+        sha256=", ".join(f.sha256 for f in files),
+    )
 
 
 def _method_rows(methods: Methods, after: Measured, options: Options) -> Iterator[MethodRow]:

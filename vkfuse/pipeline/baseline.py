@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.lowering import Lowered, lower, lower_stock
@@ -39,25 +40,27 @@ def baseline_file(options: Options) -> Before | None:
     return Before(baseline=baseline_of("file", given), measured=given)
 
 
-def baseline_made(methods: Methods, options: Options, progress: Progress) -> Before:
-    """The file of the kind that the options name, made and measured."""
+def baseline_made(methods: Methods, options: Options, progress: Progress, keep: Path | None = None) -> Before:
+    """The file of the kind that the options name, made, measured, and written to `keep`."""
     if options.baseline is BaselineChoice.NONE:
         return Before(baseline=Baseline(kind="none", bytes=None, loadable=None))
     progress(f"lowering the {options.baseline} baseline")
     if options.baseline is BaselineChoice.STOCK:
-        return _written("stock", lambda: lower_stock(as_given(methods), options.vulkan), (), options)
+        return _written("stock", lambda: lower_stock(as_given(methods), options.vulkan), (), options, keep)
     before = prepared(folded(methods), options, in_place=False)
     target = Target(runtime=find_runtime(options.runtime), operators=_ON_CPU)
-    return _written("folded", lambda: lower(to_lower(before), target, options.vulkan), before, options)
+    return _written("folded", lambda: lower(to_lower(before), target, options.vulkan), before, options, keep)
 
 
-def _written(kind: BaselineKind, make: Callable[[], Lowered], methods: Methods, options: Options) -> Before:
-    """Write a baseline to a temporary file and measure what came out, or say why nothing did."""
+def _written(
+    kind: BaselineKind, make: Callable[[], Lowered], methods: Methods, options: Options, keep: Path | None
+) -> Before:
+    """Write a baseline, to a temporary file where it is not kept, and measure it, or say why there is none."""
     try:
         lowered = make()
     except LoweringError as error:
         return Before(baseline=Baseline(kind=kind, bytes=None, loadable=False, note=error.message))
-    with scratch() as stream:
+    with scratch() if keep is None else keep.open("w+b") as stream:
         lowered.write(stream)
         stream.flush()
         stream.seek(0)

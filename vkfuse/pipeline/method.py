@@ -37,7 +37,7 @@ class Method:
     def input(self) -> InputFile | None:
         """The file that the program was read from, None for one in memory."""
         of = self.program
-        return None if of.bytes is None else InputFile(path=of.name, bytes=of.bytes)
+        return None if of.bytes is None else InputFile(path=of.name, bytes=of.bytes, sha256=of.sha256)
 
 
 Methods = tuple[Method, ...]

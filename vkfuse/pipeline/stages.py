@@ -1,7 +1,8 @@
 """The order of the stages: load, plan, rewrite, lower, read back, prove, verify, compare, report. Prints nothing."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
-from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.options import BaselineChoice, Into, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
@@ -24,6 +25,7 @@ from vkfuse.program.imports import import_modules
 from vkfuse.program.lean import lean_graphs, one_thread
 from vkfuse.program.load import Program, from_exported, load
 from vkfuse.program.methods import METHOD, checked_methods
+from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured, measure
@@ -41,7 +43,8 @@ def optimize(
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
-    into: Path | None = None,
+    into: Into | None = None,
+    command: Sequence[str] = (),
     **changes: Any,
 ) -> Result:
     """Turn a .pt2, or an exported program in memory, into a loadable Vulkan .pte at `output`.
@@ -51,32 +54,33 @@ def optimize(
 
     Raises InputError, UnsafePickleError, OutputError, LoweringError, CheckFailedError where the file's own bytes compute
     something else than the program, and GatesFailedError, which has the report, where one of the gates fails; then `output`
-    is what it was before. A caller that publishes the file itself, together with others, writes it `into` a temporary.
+    is what it was before. A caller that publishes the files itself names temporaries in `into`; its `command` is reported.
     """
     chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
     chosen.check_gates()
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
-    with _published(into, target, source, chosen) as temporary:
+    with _published(into, target, source, chosen) as places:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose), lean_graphs():
             with one_thread():
                 progress("planning")
                 methods = planned(programs, runtime, chosen)
-                methods, after = _write_loadable(methods, temporary, target, chosen, progress)
+                methods, after = _write_loadable(methods, places.model, target, chosen, progress)
                 methods = proved(methods, after.pte)
             methods = verified(methods, after.pte, chosen, progress)
-            before = given or baseline_made(methods, chosen, progress)
+            before = given or baseline_made(methods, chosen, progress, places.baseline)
         report = report_of_file(methods, after, before, target, chosen, meter)
+        report = replace(report, provenance=provenance(chosen, command))
         require_passed(report)
     return Result(report=report, output=target)
 
 
 @contextlib.contextmanager
 def _published(
-    into: Path | None, target: Path, source: Source | Mapping[str, Source], options: Options
-) -> Iterator[Path]:
-    """The file to write: `into`, which the caller publishes, or one that becomes `target` at the end."""
+    into: Into | None, target: Path, source: Source | Mapping[str, Source], options: Options
+) -> Iterator[Into]:
+    """The files to write: `into`, which the caller publishes, or some that become their targets at the end."""
     if into is not None:
         yield into
         return
@@ -85,7 +89,14 @@ def _published(
     with Publication() as publication:
         for path in (read for read in [*sources, *baselines] if isinstance(read, Path | str)):
             publication.reads("input", Path(path))
-        yield publication.file(target, "output")
+        keep = options.keep_baseline
+        places = Into(
+            model=publication.file(target, "output"),
+            baseline=None if keep is None else publication.file(keep, "keep_baseline"),
+        )
+        yield places
+        if places.baseline is not None and not places.baseline.stat().st_size:  # none could be made
+            publication.withhold(places.baseline)
 
 
 def inspect(

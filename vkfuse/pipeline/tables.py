@@ -53,7 +53,7 @@ def stored_names(methods: Methods) -> dict[str, str]:
         content(value)[0][:DIGITS]: name
         for m in reversed(methods)
         for name, value in m.program.exported.state_dict.items()
-        if value.ndim == 2 and value.is_floating_point()
+        if value.ndim == 2 and value.is_floating_point() and name in m.prepared.exported.state_dict
     }
     return floats | {
         content(constant)[0][:DIGITS]: plan.table.name

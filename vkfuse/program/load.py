@@ -1,6 +1,7 @@
 """A .pt2, or a program in memory, as a `Program`: functional, every weight a plain constant with a name."""
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ _OPERATOR = re.compile(rb'"target": ?"torch\.ops\.(\w+)\.(\w+)\.(\w+)"')
 class Program:
     """An exported program whose constants are plain, contiguous tensors that own their storage.
 
-    `exported` is never edited: rewrites work on a copy. `bytes` is the size of the .pt2, None for a program in memory.
+    `exported` is never edited: rewrites work on a copy. `bytes` is the size of the .pt2, None for a program in memory,
+    `sha256` its hash.
     """
 
     exported: ExportedProgram
     name: str
     bytes: int | None
+    sha256: str = ""
 
     @property
     def example_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -52,18 +55,23 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
         if isinstance(source, Checked)
         else open_checked(source, allow_pickle=allow_pickle, max_memory=max_memory)
     )
+    sha256 = hashlib.sha256(checked.archive.data).hexdigest()
     register_operators()
     with _reported(checked):
         exported = _trusted(checked) if checked.model is None else _deserialized(checked, checked.model)
     if checked.model is None:
-        return Program(exported=plain(exported, checked.name), name=checked.name, bytes=checked.bytes)
+        return _program(plain(exported, checked.name), checked, sha256)
     limit = memory_limit(checked.bytes, max_memory)
     check_targets(exported, checked.name)
     check_excess(rebuilt.excess(exported), limit, checked.name)
     made = plain(exported, checked.name)
     check_results(rebuilt.all_steps(made), checked.bytes, max_memory, checked.name)
     check_evaluated(rebuilt.steps(made.graph), rebuilt.stored_names(made), limit, checked.name)
-    return Program(exported=made, name=checked.name, bytes=checked.bytes)
+    return _program(made, checked, sha256)
+
+
+def _program(exported: ExportedProgram, checked: Checked, sha256: str) -> Program:
+    return Program(exported=exported, name=checked.name, bytes=checked.bytes, sha256=sha256)
 
 
 def from_exported(exported: ExportedProgram, name: str = "program") -> Program:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from vkfuse.errors import CheckFailedError
 from vkfuse.gates import Gates, Growth, Requirement
 from vkfuse.measure.ledger import parts
 from vkfuse.report.build import Measured
-from vkfuse.report.model import Check, Report, Reports
+from vkfuse.report.model import Check, Diff, Report, Reports
 from vkfuse.report.sizes import counted, mebibytes
 from vkfuse.report.summary import told
 from vkfuse.runtime.codes import Code
@@ -206,7 +207,21 @@ def _exact(report: Report) -> Check:
 def _same(report: Report) -> Check:
     """The file is the one before."""
     same = report.diff is not None and report.diff.identical
-    return Check(name="exit-code", passed=same, value="identical" if same else "differs", limit="identical")
+    return Check(
+        name="exit-code",
+        passed=same,
+        value="identical" if same else "differs",
+        limit="identical",
+        detail="" if same or report.diff is None else f"first: {_first(report.diff)}",
+    )
+
+
+def _first(diff: Diff) -> str:
+    """Name what differs, the most telling first: a table, a label of other content, one of another size."""
+    tables = (row.name for row in diff.tables)
+    contents = (f"{row.label}, {row.differing:,} of {row.bytes:,} bytes" for row in diff.contents)
+    sizes = (f"{row.label}, {row.before or 0:,} -> {row.after or 0:,} bytes" for row in diff.ledger)
+    return next(chain(tables, contents, sizes), "the order of what is in it")
 
 
 def _some(names: "list[str] | dict[str, None]") -> str:

@@ -24,10 +24,11 @@ ProofKind = Literal["exact", "rounded", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """The program that was read; of several their paths and the sum of their bytes."""
+    """The program that was read; of several their paths and hashes, and the sum of their bytes."""
 
     path: str
     bytes: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,19 @@ class MethodRow:
     input: InputFile | None = None
     delegation: Delegation | None = None
     verify: Verify | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What made the file: versions of packages, SHA-256 of what is known of the runtime, options by name, the command.
+
+    With the hashes of `input` and `output`: the same of all of these, but for the command, gives the same output.
+    """
+
+    versions: Mapping[str, str]
+    runtime_data: str
+    options: Mapping[str, str | int | float | bool | None]
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +332,7 @@ class Report:
     repairs: tuple[RepairRow, ...] = ()
     verify: Verify | None = None
     cost: Cost | None = None
+    provenance: Provenance | None = None
     checks: tuple[Check, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
     memory: tuple[MethodMemory, ...] = ()

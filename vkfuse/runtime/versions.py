@@ -1,5 +1,6 @@
 """What each released runtime has: Vulkan operators, shaders, CPU kernels; a folder of `data` a version."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -87,6 +88,13 @@ def _runtime(version: str) -> Runtime:
         operators=frozenset(lines(version, "operators.txt")),
         shaders=frozenset(lines(version, "shaders.txt")) or None,
     )
+
+
+def data_digest(version: str) -> str:
+    """The SHA-256 of all that is known of the runtime `version`. InputError."""
+    found = find_runtime(version)
+    known = (*sorted(found.operators), "", *sorted(found.shaders or ()), "", *sorted(cpu_kernels()))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
 @cache

@@ -1,0 +1,140 @@
+"""`vkfuse optimize`: what is written, published or compared, around the pipeline."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vkfuse.commands.arguments import Bounds, Printing
+from vkfuse.commands.running import file_given, opened, outputs_of, pipeline, programs_read, progress
+from vkfuse.errors import VkfuseError
+from vkfuse.options import Into, Options, Progress
+from vkfuse.output import Publication, write
+from vkfuse.report.attestation import dumps
+from vkfuse.report.checks import GatesFailedError, passed, require_passed
+from vkfuse.report.model import Report
+from vkfuse.report.result import Result
+
+_REBUILT = Path("rebuilt")  # what the report calls a file that is only compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """The files that a run writes: the model to `output`, unless it is built to `check` a file of an earlier run."""
+
+    output: Path | None
+    check: Path | None = None
+    attestation: Path | None = None
+    keep_baseline: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that are written."""
+        every = (self.output, self.attestation, self.keep_baseline)
+        return tuple(path for path in every if path is not None)
+
+    def options(self, options: Options) -> Options:
+        """Return the options that the targets ask for. VkfuseError for targets that exclude each other."""
+        if (self.output is None) == (self.check is None):
+            raise VkfuseError("what to write is not clear", hint="give -o MODEL.pte, or --check MODEL.pte")
+        if self.check is None:
+            return replace(options, keep_baseline=self.keep_baseline)
+        if self.keep_baseline is not None or self.attestation is not None:
+            raise VkfuseError("--check writes no file", hint="leave out --keep-baseline and --attestation")
+        gates = replace(options.gates, exit_code=True)
+        return replace(options, baseline=self.check, gates=gates)
+
+
+def optimize(
+    sources: Mapping[str, Path], targets: Targets, given: Options, printing: Printing, bounds: Bounds
+) -> None:
+    """Build the file, write it with what belongs to it, and print the report. Raises what the pipeline does."""
+    options = targets.options(given)
+    options.check_gates()
+    reads = programs_read(sources, options.baseline)
+    with (
+        outputs_of(reads, printing, bounds, *targets.files) as outputs,
+        progress(quiet=printing.quiet) as stage,
+        _temporaries(targets, outputs.publication) as temporaries,
+    ):
+        to_stdout = str(targets.output) == "-"
+        if not to_stdout:
+            outputs.prints()
+        report = _built(sources, targets, options, temporaries, stage)
+        for temporary in _withheld(report, temporaries):
+            outputs.publication.withhold(temporary)
+        outputs.show(report, sys.stderr if to_stdout else sys.stdout)
+    require_passed(report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Temporaries:
+    """Where the targets are written until they are published; a model that is only compared never is."""
+
+    model: Path
+    published: bool
+    attestation: Path | None
+    baseline: Path | None
+
+
+@contextlib.contextmanager
+def _temporaries(targets: Targets, publication: Publication) -> Iterator[_Temporaries]:
+    """Claim the targets. OutputError."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = targets.output
+        yield _Temporaries(
+            model=Path(folder) / "model.pte" if output is None else publication.file(output, "-o"),
+            published=output is not None,
+            attestation=targets.attestation and publication.file(targets.attestation, "--attestation"),
+            baseline=targets.keep_baseline and publication.file(targets.keep_baseline, "--keep-baseline"),
+        )
+
+
+def _built(
+    sources: Mapping[str, Path],
+    targets: Targets,
+    options: Options,
+    temporaries: _Temporaries,
+    stage: Progress,
+) -> Report:
+    """Build the model into its temporary, and the attestation of it."""
+    target = targets.output or _REBUILT
+    into = Into(model=temporaries.model, baseline=temporaries.baseline)
+    try:
+        result = _result(sources, target, options, into, stage)
+    except GatesFailedError as failed:
+        unwritten = (f"{target} is not written, since a check failed",) if temporaries.published else ()
+        return replace(failed.report, notes=(*failed.report.notes, *unwritten))
+    if temporaries.attestation is not None and targets.attestation is not None:
+        text = dumps(result.report).encode()
+        write(temporaries.attestation, lambda stream: stream.write(text), targets.attestation)
+    return result.report
+
+
+def _result(
+    sources: Mapping[str, Path], target: Path, options: Options, into: Into, stage: Progress
+) -> Result:
+    """Rewrite the file that was given, or lower the programs."""
+    file = file_given(sources)
+    if file is not None:
+        from vkfuse.patch.stages import optimize_file  # noqa: PLC0415 - not for programs
+
+        return optimize_file(file, target, options, progress=stage, into=into.model, command=sys.argv[1:])
+    if options.partial:
+        raise VkfuseError("--partial is for a .pte", hint="what is lowered loads, or is not written")
+    run = pipeline().optimize
+    made: Result = run(
+        opened(sources, options), target, options, progress=stage, into=into, command=sys.argv[1:]
+    )
+    return made
+
+
+def _withheld(report: Report, temporaries: _Temporaries) -> Iterator[Path]:
+    """Yield what is not published: a file that failed a check, what is said of it, a baseline that nobody could make."""
+    if not passed(report):
+        yield from (temporaries.model,) if temporaries.published else ()
+        yield from () if temporaries.attestation is None else (temporaries.attestation,)
+    if temporaries.baseline is not None and (report.baseline is None or report.baseline.bytes is None):
+        yield temporaries.baseline
