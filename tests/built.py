@@ -10,11 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 SCRIPT = Path(__file__).parent / "pte/build_files.py"
+BACKENDS = Path(__file__).parent / "pte/build_backends.py"
 
 
-def build(cache: Path) -> Path:
-    """Return the directory of built files inside `cache`, building it where it is missing."""
-    key = hashlib.sha256(SCRIPT.read_bytes())
+def build(cache: Path, script: Path = SCRIPT) -> Path:
+    """Return the directory of files that a script built inside `cache`, building it where it is missing."""
+    key = hashlib.sha256(script.read_bytes())
     key.update("".join(version(name) for name in ("torch", "torchao", "executorch")).encode())
     directory = cache / key.hexdigest()[:16]
     if directory.is_dir():
@@ -24,7 +25,7 @@ def build(cache: Path) -> Path:
         built.mkdir()
         environment = {**os.environ, "OMP_NUM_THREADS": "2"}
         ran = subprocess.run(
-            [sys.executable, str(SCRIPT), str(built)],
+            [sys.executable, str(script), str(built)],
             env=environment,
             capture_output=True,
             text=True,

@@ -23,3 +23,11 @@ def files(request):
     from built import build  # noqa: PLC0415 - only where it is asked for
 
     return build(Path(request.config.cache.mkdir("vkfuse-pte")))
+
+
+@pytest.fixture(scope="session")
+def backends(request):
+    """Directory of the files that tests/pte/build_backends.py writes."""
+    from built import BACKENDS, build  # noqa: PLC0415 - only where it is asked for
+
+    return build(Path(request.config.cache.mkdir("vkfuse-pte")), BACKENDS)

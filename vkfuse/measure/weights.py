@@ -5,11 +5,17 @@ import math
 from vkfuse.measure.tables import TableRead, constants_of, table_reads
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.once import once_a_file
+from vkfuse.pte.vulkan import BACKEND_ID
 
 
 @once_a_file
-def weights(pte: PteFile) -> int:
-    """Return the values of all tables and other constants; what belongs to a table, as its scales, is none by itself."""
+def weights(pte: PteFile) -> int | None:
+    """Return the values of all tables and other constants; what belongs to a table, as its scales, is none by itself.
+
+    None where another backend's delegate may hold some.
+    """
+    if any(delegate.id != BACKEND_ID for method in pte.methods for delegate in method.delegates):
+        return None
     reads = table_reads(pte)
     tables = {read.weight.shown: math.prod(shape_of(read)) for read in reads}
     parts = {constant.name for read in reads for constant in read.constants}

@@ -33,12 +33,15 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFile:
-    """The .pte that the report is about: `sha256` is empty where it was not asked for, `weights` is how many it holds."""
+    """The .pte that the report is about: `sha256` is empty where it was not asked for.
+
+    `weights` is how many it holds, None where that is not known.
+    """
 
     path: str
     bytes: int
     sha256: str
-    weights: int = 0
+    weights: int | None = None
     bits_per_weight: float | None = None
 
 

@@ -31,8 +31,8 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def bits_per_weight(size: int, weights: int) -> float | None:
-    """Bits of each of `weights` values that `size` bytes store, None of none."""
+def bits_per_weight(size: int, weights: int | None) -> float | None:
+    """Bits of each of `weights` values that `size` bytes store, None of none, or of an unknown number."""
     return round(8 * size / weights, 4) if weights else None
 
 
