@@ -15,6 +15,7 @@ from vkfuse.commands.arguments import (
     Bounds,
     Gating,
     Loading,
+    Losing,
     ModelsArgument,
     Printing,
     QuietOption,
@@ -138,7 +139,7 @@ def optimize(
     scales: Annotated[
         Scales,
         typer.Option(
-            help="Scales of fused lookups: in half precision where none changes, or always float32."
+            help="Scales of fused lookups: in half precision where none changes, always (lossy), or float32."
         ),
     ] = Scales.AUTO,
     embed_shader: Annotated[
@@ -150,6 +151,7 @@ def optimize(
     names: Annotated[
         bool, typer.Option(help="Record the names of tables in the file, for reports; runtimes ignore them.")
     ] = True,
+    losing: Losing,
     gating: Gating,
     printing: Printing,
     loading: Loading,
@@ -173,6 +175,7 @@ def optimize(
             scales=scales,
             embed_shader=embed_shader,
         ),
+        lossy=losing.asked(),
         verify=verify,
         names=names,
         partial=partial,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vkfuse.errors import VkfuseError
 from vkfuse.gates import Gates
+from vkfuse.lossy import Lossy
 from vkfuse.quantities import parse_size
 from vkfuse.runtime.versions import default_runtime
 from vkfuse.typed import Typed
@@ -46,9 +47,10 @@ class LookupLayout(StrEnum):
 
 
 class Scales(StrEnum):
-    """How scales of fused lookups are stored: in half precision where none is changed by that, or as float32."""
+    """How scales of fused lookups are stored: in half precision where none is changed by that, always, or as float32."""
 
     AUTO = "auto"
+    HALF = "half"
     FLOAT32 = "float32"
 
 
@@ -88,6 +90,7 @@ class Options(Typed):
     baseline: BaselineChoice | Path = BaselineChoice.FOLDED
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
     gates: Gates = field(default_factory=Gates)
+    lossy: Lossy = field(default_factory=Lossy)
     verify: bool = True
     names: bool = True
     partial: bool = False
@@ -97,9 +100,14 @@ class Options(Typed):
     verbose: bool = False
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})
 
+    @property
+    def loses(self) -> bool:
+        """Whether tables of the program may be changed before anything else."""
+        return self.lossy.anything or self.vulkan.scales is Scales.HALF
+
     def changed(self, changes: Mapping[str, Any]) -> "Options":
-        """These options but for `changes`, fields of Options, VulkanOptions or Gates. Raises VkfuseError for any other."""
-        parts = {"vulkan": VulkanOptions, "gates": Gates}
+        """These options but for `changes`, fields of Options or of its parts. Raises VkfuseError for any other."""
+        parts = {"vulkan": VulkanOptions, "gates": Gates, "lossy": Lossy}
         homes = {of.name: part for part, kind in parts.items() for of in fields(kind)}
         known = {of.name for of in fields(Options)} | {*homes}
         unknown = next((name for name in changes if name not in known), None)
@@ -122,6 +130,9 @@ class Options(Typed):
         reasons = {
             "before": (self.baseline is BaselineChoice.NONE, "there is no file before: choose a --baseline"),
             "verified": (not self.verify, "--no-verify runs nothing: leave it out"),
-            "exact": (self.vulkan.fp16, "--fp16 rounds: leave it out"),
+            "exact": (
+                self.vulkan.fp16 or self.loses,
+                "--fp16, --quantize and --scales half round: leave them out",
+            ),
         }
         self.gates.check_possible({need: why for need, (stands, why) in reasons.items() if stands})

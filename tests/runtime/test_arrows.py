@@ -13,7 +13,16 @@ SOURCES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text("utf-8"))
     for path in PACKAGE.rglob("*.py")
 }
-GROUND = {"errors", "mapping", "pages", "signals", "streams", "quantities", "typed"}  # what any may import
+GROUND = {
+    "errors",
+    "mapping",
+    "pages",
+    "signals",
+    "streams",
+    "quantities",
+    "typed",
+    "lossy",
+}  # what any may import
 # Each may import those that it names, the ground, and itself. What is not here puts the others together.
 ARROWS = {
     "output": set(),

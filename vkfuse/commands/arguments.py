@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from vkfuse.gates import Growth, Requirement, labelled, parse_growth
+from vkfuse.lossy import Choice, Lossy, Setting, parse_choice, parse_setting
 from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.report.format import Format
 
@@ -150,6 +151,42 @@ class Loading:
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
     ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losing:
+    """What a run is asked to lose."""
+
+    quantize_embedding: Annotated[
+        Setting | None,
+        typer.Option(
+            "--quantize-embedding",
+            metavar="SETTING",
+            parser=parsed_by(parse_setting),
+            help="Quantize float tables that are looked up: int4:64, int4:32:torchao. Lossy.",
+            show_default=False,
+        ),
+    ] = None
+    quantize: Annotated[
+        list[Choice] | None,
+        typer.Option(
+            "--quantize",
+            metavar="REGEX=SETTING",
+            parser=parsed_by(parse_choice),
+            help="The same of tables by name, of linears too: 'layers\\..*=int4:32'; as often as wanted. Lossy.",
+            show_default=False,
+        ),
+    ] = None
+    tie: Annotated[
+        bool,
+        typer.Option("--tie", help="Let a linear with the floats of such a lookup read its integers. Lossy."),
+    ] = False
+
+    def asked(self) -> Lossy:
+        """The same as an option of the run."""
+        return Lossy(
+            quantize_embedding=self.quantize_embedding, quantize=tuple(self.quantize or ()), tie=self.tie
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from vkfuse.options import BaselineChoice, Into, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
+from vkfuse.pipeline.losses import lossy
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
@@ -63,6 +64,7 @@ def optimize(
     with _published(into, target, source, chosen) as places:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose), lean_graphs():
+            programs, losses = lossy(programs, chosen)
             with one_thread():
                 progress("planning")
                 methods = planned(programs, runtime, chosen)
@@ -71,7 +73,7 @@ def optimize(
             methods = verified(methods, after.pte, chosen, progress)
             before = given or baseline_made(methods, chosen, progress, places.baseline)
         report = report_of_file(methods, after, before, target, chosen, meter)
-        report = replace(report, provenance=provenance(chosen, command))
+        report = replace(report, provenance=provenance(chosen, command), losses=losses)
         require_passed(report)
     return Result(report=report, output=target)
 
@@ -111,10 +113,12 @@ def inspect(
     runtime = find_runtime(chosen.runtime)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose), lean_graphs():
+        programs, losses = lossy(programs, chosen)
         progress("planning")
         methods = planned(programs, runtime, chosen)
         before = folded(methods)
-    return Result(report=report_of_plan(methods, before, runtime, meter), output=None)
+    report = replace(report_of_plan(methods, before, runtime, meter), losses=losses)
+    return Result(report=report, output=None)
 
 
 def _programs(

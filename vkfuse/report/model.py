@@ -319,6 +319,23 @@ class ExternalFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossRow:
+    """What a table, or an output on the example inputs, lost of the program as it was given, since that was asked for.
+
+    `sqnr_db` is signal to noise, None where nothing was lost; `how` is the setting of a table, empty for an output.
+    """
+
+    method: str
+    what: Literal["table", "output"]
+    name: str
+    how: str
+    sqnr_db: float | None
+    relative_rms: float
+    cosine: float
+    max_abs_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that a run has to say; the renderers read nothing else."""
 
@@ -330,6 +347,7 @@ class Report:
     delegation: Delegation | None = None
     loadable: Loadable | None = None
     tables: tuple[TableRow, ...] = ()
+    losses: tuple[LossRow, ...] = ()
     lookups: tuple[LookupRow, ...] = ()
     shaders: tuple[EmbeddedShader, ...] = ()
     repairs: tuple[RepairRow, ...] = ()

@@ -9,6 +9,7 @@ from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeCha
 from vkfuse.report.section import (
     Cell,
     Column,
+    Kind,
     Section,
     change,
     count,
@@ -200,6 +201,22 @@ def _repairs(report: Report) -> Section:
     return listing("Repairs", (Column("Repair"), name("In"), name("Where"), name("Why")), rows)
 
 
+def _losses(report: Report) -> Section:
+    """Show what was lost because it was asked for."""
+    figures = (
+        Column(title, Kind.FIGURE) for title in ("SQNR, dB", "Relative RMS", "Cosine", "Largest error")
+    )
+    rows = (
+        (
+            *(row.name, _in(report, [row.method]), row.how or "output"),
+            *("no loss" if row.sqnr_db is None else f"{row.sqnr_db:.1f}", f"{row.relative_rms:.2g}"),
+            *(f"{row.cosine:.5f}", f"{row.max_abs_error:.2g}"),
+        )
+        for row in report.losses
+    )
+    return listing("Lost, as asked", (name("Table or output"), name("In"), Column("Setting"), *figures), rows)
+
+
 def _memory(report: Report) -> Section:
     """Show what a file takes on disk and once it is loaded, side by side with the one before."""
     if report.diff is not None:
@@ -295,6 +312,7 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     _operator_changes,
     _layout_changes,
     _tables,
+    _losses,
     _refusals,
     _lookups,
     _shaders,

@@ -49,10 +49,21 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
 
 def float_lookups(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[str, Site]]:
     """Lookups in constants that are no quantized tables, each with its table's name."""
+    return _float_reads(exported, constants, frozenset({Consumer.GATHER}))
+
+
+def float_reads(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[str, Site]]:
+    """Lookups in constants that are no quantized tables, and matmuls by them, each with its table's name."""
+    return _float_reads(exported, constants, READERS)
+
+
+def _float_reads(
+    exported: ExportedProgram, constants: Constants, consumers: frozenset[Consumer]
+) -> Iterator[tuple[str, Site]]:
     names = _stored_names(exported)
     for node in exported.graph.nodes:
         use = _known_use(node) if node.op == "call_function" and node not in constants else None
-        if use is None or use.consumer is not Consumer.GATHER or use.operand not in constants:
+        if use is None or use.consumer not in consumers or use.operand not in constants:
             continue
         if not _sources(use, constants):
             site = _site(node, use, None)

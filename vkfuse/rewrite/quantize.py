@@ -1,0 +1,187 @@
+"""Lossy, and only when asked: tables of floats become integers with scales, scales of lookups become halves.
+
+The program is changed before anything else looks at it; all that is proved and verified after holds against the changed
+program. What the change itself lost is measured here, table by table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from vkfuse.lossy import Lossy
+from vkfuse.program.tensors import TORCH_TYPES, array, scalar_type, tensor
+from vkfuse.pte.enums import ScalarType
+from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.content import content
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.sites import Site
+from vkfuse.rewrite.survey import float_reads, survey
+from vkfuse.tables.byte_rows import byte_rows
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.floats import Array, halves
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.quantize import Loss, in_halves, loss, quantized
+from vkfuse.tables.readers import Consumer
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A table that was changed: how, in the words of the option, and what it lost."""
+
+    name: str
+    how: str
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A site that is to read the table of `grid`."""
+
+    site: Site
+    name: str
+    how: str
+    grid: Grid
+
+
+Result = tuple[ExportedProgram, tuple[Changed, ...]]
+
+
+def quantize_floats(exported: ExportedProgram, lossy: Lossy) -> Result:
+    """The program with the float tables that `lossy` takes as integers and scales, each table once for all of its sites."""
+    constants = Constants(exported)
+    return _changed(exported, constants, [*_float_changes(exported, constants, lossy)])
+
+
+def round_scales(exported: ExportedProgram) -> Result:
+    """The program with the scales of quantized tables that are looked up as halves, for all of their sites."""
+    constants = Constants(exported)
+    return _changed(exported, constants, [*_scale_changes(exported, constants)])
+
+
+def _float_changes(exported: ExportedProgram, constants: Constants, lossy: Lossy) -> Iterator[_Change]:
+    """Yield what is to be changed; lookups first, so that a tied matmul finds their table."""
+    readers = sorted(
+        float_reads(exported, constants), key=lambda reader: reader[1].consumer is not Consumer.GATHER
+    )
+    known: dict[object, tuple[str, Grid | None]] = {}
+    tables: dict[object, tuple[str, Grid | None]] = {}
+    for name, site in readers:
+        looked_up = site.consumer is Consumer.GATHER
+        setting = lossy.setting_of(name, looked_up=looked_up)
+        source = _matrix(site, constants) if setting is not None or (lossy.tie and not looked_up) else None
+        if source is None:
+            continue
+        identity = content(tensor(source))
+        if setting is not None:
+            key = (identity, setting)
+            if key not in known:
+                known[key] = (str(setting), quantized(source, setting, _dtype(site)))
+            made = known[key]
+            if looked_up:
+                tables[identity] = made
+        else:
+            made = tables.get(identity, ("", None))
+        if made[1] is not None:
+            yield _Change(site=site, name=name, how=made[0], grid=made[1])
+
+
+def _matrix(site: Site, constants: Constants) -> Array | None:
+    """The float table [rows, columns] of a site, None where it is no matrix of floats."""
+    value = None if site.operand is None else site.operand.meta["val"]
+    if value is None or value.ndim != 2 or not value.is_floating_point():
+        return None
+    rows = value.shape[1 if site.transposed else 0]
+    return np.ascontiguousarray(original_rows(site, constants)(0, rows))
+
+
+def _dtype(site: Site) -> ScalarType:
+    return scalar_type(site.operand.meta["val"].dtype)  # type: ignore[union-attr]
+
+
+def _scale_changes(exported: ExportedProgram, constants: Constants) -> Iterator[_Change]:
+    """Yield the sites of looked-up tables whose scales are no halves, with scales that are."""
+    for table in survey(exported, constants):
+        grids = [
+            site.grid for site in table.sites if site.consumer is Consumer.GATHER and site.grid is not None
+        ]
+        if not grids or all(halves(grid.scales) is not None for grid in grids):
+            continue
+        for site in table.sites:
+            if site.grid is not None:
+                scales = in_halves(site.grid.scales.astype(np.float32))
+                yield _Change(
+                    site=site, name=table.name, how="half scales", grid=replace(site.grid, scales=scales)
+                )
+
+
+def _changed(exported: ExportedProgram, constants: Constants, changes: list[_Change]) -> Result:
+    if not changes:
+        return exported, ()
+    editor, losses = GraphEditor(exported), {}
+    for change in changes:
+        with editor.before(change.site.node):
+            editor.replace(change.site.node, _reading(editor, change))
+        if change.name not in losses:
+            losses[change.name] = Changed(name=change.name, how=change.how, loss=_lost(change, constants))
+    return editor.finish(), tuple(losses.values())
+
+
+def _lost(change: _Change, constants: Constants) -> Loss:
+    grid = change.grid
+    rows = byte_rows(grid)
+    if isinstance(rows, Refusal):
+        raise TypeError(rows.detail)
+    return loss(original_rows(change.site, constants)(0, grid.rows), rows.rebuild(0, grid.rows))
+
+
+def _reading(editor: GraphEditor, change: _Change) -> fx.Node:
+    """The site's node again, reading the dequantized table."""
+    site, node = change.site, change.site.node
+    table = _dequantized(editor, change)
+    if site.operand is None:
+        return editor.call(aten.embedding.default, table, editor.node(site.lookups()))
+    table = editor.call(aten.t.default, table) if site.transposed else table
+
+    def found(argument: fx.Node) -> fx.Node:
+        return table if argument is site.operand else editor.node(argument)
+
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), found)
+    return editor.call(node.target, *args, **kwargs)
+
+
+def _dequantized(editor: GraphEditor, change: _Change) -> fx.Node:
+    grid, name = change.grid, change.name
+    points = None if grid.zero_points is None else editor.constant(tensor(grid.zero_points), f"{name}.points")
+    return editor.call(
+        torch.ops.torchao.dequantize_affine.default,
+        editor.constant(tensor(grid.values), name),
+        [1, grid.group_size],
+        editor.constant(tensor(grid.scales), f"{name}.scales"),
+        points,
+        TORCH_TYPES[scalar_type(tensor(grid.values).dtype)],
+        grid.quant_min,
+        grid.quant_max,
+        output_dtype=TORCH_TYPES[grid.dtype],
+    )
+
+
+def outputs_lost(before: ExportedProgram, after: ExportedProgram) -> tuple[Loss, ...]:
+    """What each float output of a changed program lost on the program's example inputs; nothing where it has none."""
+    if before.example_inputs is None:
+        return ()
+    args, kwargs = before.example_inputs
+    leaves = torch.utils._pytree.tree_leaves  # noqa: SLF001 - torch's own way to flatten outputs
+    with torch.no_grad():
+        old, new = (leaves(program.module()(*args, **kwargs)) for program in (before, after))
+    return tuple(
+        loss(array(left).reshape(1, -1), array(right).reshape(1, -1))
+        for left, right in zip(old, new, strict=True)
+        if isinstance(left, torch.Tensor) and left.is_floating_point()
+    )
