@@ -37,8 +37,8 @@ def _farthest(rows: Array) -> Array:
 
 def _codes(rows: Array, scales: Array, lowest: int) -> Array:
     """The integers nearest to rows / scales, as float32."""
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    codes = rows * inverse[:, None]
+    by = scales[:, None]
+    codes = np.divide(rows, by, out=np.zeros_like(rows), where=by != 0)
     np.rint(codes, out=codes)
     return np.clip(codes, lowest, -lowest - 1, out=codes)
 
