@@ -20,6 +20,7 @@ CHUNK: Final = 1 << 21  # values that are looked at together
 _DIVISORS: Final = np.linspace(-0.9, 0.9, 19, dtype=np.float32)
 _ROUNDS: Final = 20  # of hqq
 _EPS: Final = np.float32(np.finfo(np.float32).eps)
+_NOTHING: Final = np.float32(1e-37)  # its inverse is still a float32
 _LEAST_HALF: Final = np.float32(2.0**-14)  # normal ones: a GPU may take the others for zero
 
 
@@ -36,9 +37,9 @@ def _farthest(rows: Array) -> Array:
 
 
 def _codes(rows: Array, scales: Array, lowest: int) -> Array:
-    """The integers nearest to rows / scales, as float32."""
-    by = scales[:, None]
-    codes = np.divide(rows, by, out=np.zeros_like(rows), where=by != 0)
+    """The integers nearest to rows / scales, by the inverse as torchao has them; zeros where a scale is next to nothing."""
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > _NOTHING)
+    codes = rows * inverse[:, None]
     np.rint(codes, out=codes)
     return np.clip(codes, lowest, -lowest - 1, out=codes)
 
