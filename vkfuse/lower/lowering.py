@@ -17,17 +17,14 @@ from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
 from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.partition import GuardedPartitioner, Node, fusions
+from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fusions
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream
-from vkfuse.options import Storage, VulkanOptions
+from vkfuse.options import VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
 from vkfuse.runtime.codes import Objection
 
-# ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
-# may stay textures: dynamic quantization stores its scales so and has no other shader.
-_ROWS_ONLY = (16384, 1, 1)
 NO_DATA: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
@@ -79,7 +76,7 @@ def lower(
     state = shared_state(methods)
     several = buffers_of_several(methods)
     partitioners = {
-        name: GuardedPartitioner(name, _compile_options(options), target, several) for name in methods
+        name: GuardedPartitioner(name, compile_options(options), target, several) for name in methods
     }
     try:
         with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
@@ -104,20 +101,8 @@ def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) 
     """
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner  # noqa: PLC0415 - baseline only
 
-    partitioners = {name: VulkanPartitioner(_compile_options(options)) for name in methods}
+    partitioners = {name: VulkanPartitioner(compile_options(options)) for name in methods}
     return Lowered(manager=_lower(methods, partitioners, MemoryPlanningPass()), reasons={})
-
-
-def _compile_options(options: VulkanOptions) -> dict[str, Any]:
-    """The Vulkan backend's compile options."""
-    chosen: dict[str, Any] = {}
-    if options.fp16:
-        chosen["force_fp16"] = True
-    if options.small_textures:
-        chosen["small_texture_limits"] = True
-    if options.storage is Storage.BUFFER:
-        chosen["texture_limits"] = _ROWS_ONLY
-    return chosen
 
 
 def _lower(

@@ -49,7 +49,10 @@ def require_owned(program: ExportedProgram) -> None:
             continue
         cache = node.args[0]
         if node.meta.get(TAG) is None or cache.meta.get(TAG) != node.meta[TAG]:
-            raise StateOutsideError(f"{cache.name} is written in place outside of a delegate")
+            raise StateOutsideError(
+                f"{cache.name} is written in place outside of a delegate",
+                hint="Partitioner(in_place=False) leaves caches outside",
+            )
 
 
 def _is_private(state: fx.Node, new: fx.Node, tag: str) -> bool:

@@ -25,6 +25,7 @@ from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
 from vkfuse.lower.operands import Target, constants_of, numbers_read, operator_name, why_not
 from vkfuse.lower.owned import require_owned, tag_owned_state
 from vkfuse.lower.upstream import handle_of
+from vkfuse.options import Storage, VulkanOptions
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
 
@@ -44,6 +45,10 @@ def _edge_name(op: Any) -> str:
     """What names of nodes of an edge graph that call `op` begin with."""
     return str(op).replace(".", "_")
 
+
+# ExecuTorch 1.5 reads its option storage_type_override and ignores it; what fits no texture becomes a buffer. Single rows
+# may stay textures: dynamic quantization stores its scales so and has no other shader.
+_ROWS_ONLY = (16384, 1, 1)
 
 # Operators that upstream leaves whole: on the CPU they have no kernel.
 _WHOLE = frozenset(map(_edge_operator, ops_not_to_decompose))
@@ -228,6 +233,18 @@ class _Chosen(OperatorSupportBase):
         """Whether `node` is delegated."""
         del submodules
         return node in self._delegated
+
+
+def compile_options(options: VulkanOptions) -> dict[str, Any]:
+    """The Vulkan backend's compile options."""
+    chosen: dict[str, Any] = {}
+    if options.fp16:
+        chosen["force_fp16"] = True
+    if options.small_textures:
+        chosen["small_texture_limits"] = True
+    if options.storage is Storage.BUFFER:
+        chosen["texture_limits"] = _ROWS_ONLY
+    return chosen
 
 
 def fusions(target: Target) -> set[str]:

@@ -25,6 +25,7 @@ def report_of_plan(methods: Methods, before: Methods, runtime: Runtime, meter: M
         input=_inputs(methods),
         methods=tuple(MethodRow(name=m.name, input=m.input) for m in methods),
         tables=table_rows(methods, before),
+        repairs=tuple(_repair_rows(methods)) if any(m.prepared is not m.surveyed for m in methods) else (),
         cost=meter.cost(),
     )
 

@@ -59,10 +59,13 @@ def folded(methods: Methods) -> Methods:
     return tuple(replace(m, plans=before_fused_lookups(m.surveyed.exported, m.plans)) for m in methods)
 
 
-def prepared(methods: Methods, options: Options, *, in_place: bool = True) -> Methods:
-    """Each method with its plans applied, repaired; `in_place`: its caches are written in delegates."""
+def prepared(methods: Methods, options: Options, *, in_place: bool = True, own_state: bool = True) -> Methods:
+    """Each method with its plans applied, repaired.
+
+    `in_place`: its caches are written in delegates; `own_state`: no program but these writes their buffers.
+    """
     shared = buffers_of_several({m.name: m.surveyed.exported for m in methods})
-    state = State.SHARED if shared else State.IN_PLACE if in_place else State.OWN
+    state = State.SHARED if shared or not own_state else State.IN_PLACE if in_place else State.OWN
     rules = after_tables(half=options.vulkan.fp16, state=state)
     return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
 
