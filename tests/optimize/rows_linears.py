@@ -17,7 +17,7 @@ from programs import (
 )
 from torch import nn
 from torch.export import ExportedProgram
-from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 from torchao.utils import unwrap_tensor_subclass
 from upstream_row import Row, Table
 
@@ -206,6 +206,12 @@ def _int8_linear():
     return export(module, torch.randn(2, 5, 128))
 
 
+def _int8_weights():
+    module = nn.Sequential(nn.Linear(128, 64))
+    quantize_(module, Int8WeightOnlyConfig(version=2))
+    return export(module, torch.randn(2, 5, 128))
+
+
 class _PerChannel(nn.Module):
     """A linear as PT2E's convert leaves it."""
 
@@ -235,6 +241,12 @@ OTHER_FLOWS = (
         tables=(),
         bound=SUMS,
         repairs=("int-mm-widened",),
+    ),
+    Row(
+        name="int8 weights, scaled after the matmul",
+        build=_int8_weights,
+        tables=_bytes(),
+        bound=SUMS,
     ),
     Row(
         name="PT2E dequantize_per_channel",

@@ -114,7 +114,7 @@ def _read_embedding_4bit(node: fx.Node, constants: Constants) -> Grid | None:
 
 
 def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
-    """The grid of a table whose dequantization was decomposed: integers of its shape and one tensor of scales.
+    """The grid of a table whose dequantization was decomposed: integers of its shape and one tensor of scales, or none.
 
     Which constants they are is a guess from shapes; whoever uses the grid proves it against what `operand` computes.
     """
@@ -131,13 +131,16 @@ def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
         if t.dtype.kind == "f" and t.size % rows == 0 and columns % max(1, t.size // rows) == 0
     ]
     points = [t for t in others if t.dtype.kind != "f" and scales and t.shape == scales[0].shape]
-    if len(scales) != 1 or len(points) > 1:
+    if len(scales) > 1 or len(points) > 1:
         return None
-    groups = max(1, scales[0].size // rows)
+    scale = (
+        scales[0] if scales else np.ones((rows, 1), np.float32)
+    )  # applied after the matmul, by torchao's int8 linears
+    groups = max(1, scale.size // rows)
     low, high = (-8, 7) if nibbles.fits(integers) else _range_of(integers, None, None)
     return Grid(
         values=integers,
-        scales=scales[0].reshape(rows, groups),
+        scales=scale.reshape(rows, groups),
         zero_points=points[0].reshape(rows, groups) if points else None,
         group_size=columns // groups,
         quant_min=low,
