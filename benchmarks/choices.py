@@ -1,4 +1,4 @@
-"""Bits a weight, relative error and bytes of real word tables by choice of scales, and what MiniLM keeps of its similarities.
+"""Bits a weight, relative error and bytes of word tables by choice of scales, and what MiniLM keeps of its similarities.
 
     python benchmarks/choices.py > benchmarks/choices.txt
 
