@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,12 +15,14 @@ from vkfuse.commands import shader
 from vkfuse.commands.arguments import (
     Bounds,
     Gating,
+    Layouts,
     Loading,
     Losing,
     ModelsArgument,
     Printing,
     QuietOption,
     RuntimeOption,
+    VerdictOption,
     grouped,
     tolerance_option,
 )
@@ -36,12 +39,9 @@ from vkfuse.commands.running import (
 )
 from vkfuse.errors import ExitCode, VkfuseError, remedy
 from vkfuse.options import (
-    DEFAULT_LAYOUT,
     BaselineChoice,
-    LookupLayout,
     Options,
     Progress,
-    Scales,
     Storage,
     VulkanOptions,
 )
@@ -130,18 +130,6 @@ def optimize(
     small_textures: Annotated[
         bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
     ] = False,
-    lookup_layout: Annotated[
-        LookupLayout,
-        typer.Option(
-            help="How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
-        ),
-    ] = DEFAULT_LAYOUT,
-    scales: Annotated[
-        Scales,
-        typer.Option(
-            help="Scales of fused lookups: in half precision where none changes, always (lossy), or float32."
-        ),
-    ] = Scales.AUTO,
     embed_shader: Annotated[
         bool,
         typer.Option(
@@ -152,6 +140,7 @@ def optimize(
         bool, typer.Option(help="Record the names of tables in the file, for reports; runtimes ignore them.")
     ] = True,
     losing: Losing,
+    layouts: Layouts,
     gating: Gating,
     printing: Printing,
     loading: Loading,
@@ -171,8 +160,8 @@ def optimize(
             fp16=fp16,
             storage=storage,
             small_textures=small_textures,
-            lookup_layout=lookup_layout,
-            scales=scales,
+            lookup_layout=layouts.lookup_layout,
+            scales=layouts.scales,
             embed_shader=embed_shader,
         ),
         lossy=losing.asked(),
@@ -197,6 +186,7 @@ def inspect(
     models: ModelsArgument,
     *,
     runtime: RuntimeOption = None,
+    layouts: Layouts,
     printing: Printing,
     loading: Loading,
     bounds: Bounds,
@@ -205,6 +195,7 @@ def inspect(
     sources = parse_methods(models)
     options = Options(
         runtime=default_runtime() if runtime is None else runtime,
+        vulkan=VulkanOptions(lookup_layout=layouts.lookup_layout, scales=layouts.scales),
         allow_pickle=loading.allow_pickle,
         imports=tuple(loading.imports or ()),
         verbose=loading.verbose,
@@ -309,14 +300,17 @@ def verify(
         ),
     ] = False,
     runtime: RuntimeOption = None,
+    report: VerdictOption = None,
     fmt: Annotated[TextOrJson, typer.Option("--format", help="How to print the verdict.")] = TextOrJson.TEXT,
+    quiet: QuietOption = False,
     loading: Loading,
     bounds: Bounds,
 ) -> None:
     """Run MODEL.pte's own bytes and say whether it computes what MODEL.pt2, or another .pte, does."""
     reads = [("MODEL.pte", model), ("--against", against), *(("--ptd", path) for path in ptd or ())]
     reads += [] if inputs is None else [("--inputs", inputs)]
-    with outputs_of(reads, Printing(), bounds) as outputs, progress(quiet=False) as stage:
+    printing = Printing(report=report, quiet=quiet)
+    with outputs_of(reads, printing, bounds) as outputs, progress(quiet=quiet) as stage:
         outputs.prints()
         options = Options(
             allow_pickle=loading.allow_pickle,
@@ -345,8 +339,12 @@ def verify(
             max_memory=bounds.max_memory,
             verbose=loading.verbose,
         )
-        command.render(verification, fmt, console(sys.stdout))
-        sys.stdout.flush()
+        outputs.fill(partial(command.rendered, verification))
+        if not quiet:
+            command.render(verification, fmt, console(sys.stdout))
+            sys.stdout.flush()
+    if quiet:
+        command.require_same(verification, model)
     if not verification.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 

@@ -26,6 +26,10 @@ class Growth:
     amount: float
     unit: Literal["%", "bytes"]
 
+    def __str__(self) -> str:
+        """As it was written: `1%`, `512000`."""
+        return f"{self.amount:g}%" if self.unit == "%" else f"{self.amount:.0f}"
+
 
 def parse_growth(text: str) -> Growth:
     """Read `1%`, `500KiB`, `-10%`, `0`. ValueError."""

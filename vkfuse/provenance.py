@@ -1,7 +1,7 @@
 """What a file was made with: packages, runtime data, options, command."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from vkfuse import __version__
 from vkfuse.options import Options
 from vkfuse.report.model import Provenance
 from vkfuse.runtime.versions import data_digest
+from vkfuse.typed import Typed
 
 _PACKAGES: Final = ("torch", "torchao", "executorch")
 _Word = str | int | float | bool | None
@@ -35,7 +36,7 @@ def _words(of: Any) -> Iterator[tuple[str, _Word]]:
     """Yield the options by name, those of parts beside the others; several values are one text."""
     for each in fields(of):
         value = getattr(of, each.name)
-        if is_dataclass(value) and each.name in {"vulkan", "gates"}:
+        if isinstance(value, Typed):
             yield from _words(value)
         else:
             yield each.name, _word(value)

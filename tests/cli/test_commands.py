@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -151,6 +152,41 @@ def test_a_file_that_fails_a_gate_is_not_written(program, start, tmp_path):
     assert read["checks"][0]["value"] == read["output"]["bytes"] > 1024
     assert f"{model} is not written, since a check failed" in " ".join(out.split())
     assert "\nvkfuse: error: 1 of 5 checks failed\n  max-size: " in err
+
+
+def test_verify_writes_its_verdict(optimized, program, vkfuse, tmp_path):
+    """With -q nothing is printed of a file that is right; the verdict is in the files, and on stderr where it is wrong."""
+    model = optimized[-1] / "model.pte"
+    reports = [f"--report={tmp_path / name}" for name in ("v.json", "v.txt")]
+    ran = vkfuse("verify", model, "--against", program, "--seeds=0", "-q", *reports)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert json.loads((tmp_path / "v.json").read_text())["status"] == "same"
+    assert (tmp_path / "v.txt").read_text().startswith("same: the file computes what the program does")
+    data = bytearray(model.read_bytes())
+    largest = max(read_pte(model).named, key=lambda entry: entry.data_at.size)
+    data[largest.data_at.offset] ^= 1
+    (tmp_path / "wrong.pte").write_bytes(data)
+    ran = vkfuse("verify", tmp_path / "wrong.pte", "--against", program, "--seeds=0", "-q", reports[0])
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"vkfuse: error: {tmp_path / 'wrong.pte'}: differs: ")
+    assert json.loads((tmp_path / "v.json").read_text())["ok"] is False
+
+
+def test_inspect_knows_the_layout(program, vkfuse):
+    """`--lookup-layout` changes the plan of inspect as it changes the file of optimize."""
+    for layout, how in (("flat", ["flat-layout"]), ("linear", [])):
+        ran = vkfuse("inspect", program, "--lookup-layout", layout, "--format=json")
+        (table,) = json.loads(ran.out)["tables"]
+        assert [code for code in table["how"] if code == "flat-layout"] == how
+
+
+def test_examples_import_from_the_package():
+    """All names of the package are there, and no document reaches into its insides."""
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    root = Path(__file__).parents[2]
+    for document in (root / "README.md", *(root / "docs").glob("*.md")):
+        for example in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+            assert not re.search(r"(from|import) vkfuse\.", example), document
 
 
 def test_pipes(program, start):

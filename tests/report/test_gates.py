@@ -205,8 +205,9 @@ def test_settings_are_checked(tmp_path, text, words):
     ],
 )
 def test_growth_is_a_share_or_a_size(text, growth):
-    """What people write."""
+    """What people write, and what is written of it."""
     assert parse_growth(text) == growth
+    assert parse_growth(str(growth)) == growth
 
 
 @pytest.mark.parametrize("text", ["", "%", "1x", "--1%", "nan%", "inf", "1 %", "1e3%", "1_0%", "+1%", "٣%"])

@@ -11,6 +11,7 @@ import typer
 
 from vkfuse.gates import Growth, Requirement, labelled, parse_growth
 from vkfuse.lossy import Choice, Lossy, Setting, parse_choice, parse_setting
+from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
 from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.report.format import Format
 
@@ -128,6 +129,32 @@ class Printing:
             help="Also append the report as markdown to $GITHUB_STEP_SUMMARY, a job's page.",
         ),
     ] = False
+
+
+VerdictOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="PATH", help="Also write the verdict here, as often as wanted: .json or text."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layouts:
+    """How tables are stored, where there is a choice."""
+
+    lookup_layout: Annotated[
+        LookupLayout,
+        typer.Option(
+            help="How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
+        ),
+    ] = DEFAULT_LAYOUT
+    scales: Annotated[
+        Scales,
+        typer.Option(
+            help="Scales of fused lookups: in half precision where none changes, always (lossy), or float32."
+        ),
+    ] = Scales.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

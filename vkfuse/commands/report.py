@@ -36,8 +36,8 @@ _FILE_ALONE: Final = Scope()
 
 
 def report_files(
-    new: Path,
-    base: Path | None = None,
+    new: Path | str,
+    base: Path | str | None = None,
     runtime: str = DEFAULT,
     gates: Gates | None = None,
     scope: Scope = _FILE_ALONE,
@@ -70,7 +70,7 @@ def report_each(
 _Data = Mapping[Path, Mapping[str, memoryview]]
 
 
-def _report(path: Path, before: Measured | None, runtime: str, gates: Gates, scope: Scope) -> Report:
+def _report(path: Path | str, before: Measured | None, runtime: str, gates: Gates, scope: Scope) -> Report:
     data = _read(scope.ptd)
     after = _measured(path, data, runtime)
     report = replace(
@@ -85,7 +85,7 @@ def _read(paths: Sequence[Path]) -> _Data:
     return {path: read_ptd(path) for path in paths}
 
 
-def _measured(path: Path, data: _Data, runtime: str) -> Measured:
+def _measured(path: Path | str, data: _Data, runtime: str) -> Measured:
     external = {key: blob for blobs in data.values() for key, blob in blobs.items()}
     return measure(read_pte(path, external=external), runtime)
 

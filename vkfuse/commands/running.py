@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,11 +47,15 @@ class Outputs:
         if not self.printing.quiet:
             self.publication.prints()
 
-    def show(self, report: "Report | Reports", stream: TextIO | None = None) -> None:
-        """Write the report to each path, its format by the suffix, and print it. OutputError."""
+    def fill(self, text: Callable[[Format], str]) -> None:
+        """Write to each path what `text` says in the format of its suffix. OutputError."""
         for path, temporary in self.reports:
             fmt = SUFFIXES.get(path.suffix, Format.TEXT)
-            write(temporary, partial(_put, report, fmt, self.printing.every), path)
+            write(temporary, partial(_put, text(fmt)), path)
+
+    def show(self, report: "Report | Reports", stream: TextIO | None = None) -> None:
+        """Write the report to each path, its format by the suffix, and print it. OutputError."""
+        self.fill(partial(_rendered, report, self.printing.every))
         if self.printing.github_summary:
             _append(report, _github_summary(), every=self.printing.every)
         if not self.printing.quiet:
@@ -175,11 +179,15 @@ def _github_summary() -> Path:
 
 def _append(report: "Report | Reports", path: Path, *, every: bool) -> None:
     with reported(path), path.open("ab") as stream:
-        _put(report, Format.MARKDOWN, every, stream)
+        _put(_rendered(report, every, Format.MARKDOWN), stream)
         stream.write(b"\n")
 
 
-def _put(report: "Report | Reports", fmt: Format, every: bool, stream: IO[bytes]) -> None:
+def _rendered(report: "Report | Reports", every: bool, fmt: Format) -> str:
     from vkfuse.report.render import rendered  # noqa: PLC0415 - not for --help
 
-    stream.write(rendered(report, fmt, every=every).encode(errors="backslashreplace"))
+    return rendered(report, fmt, every=every)
+
+
+def _put(text: str, stream: IO[bytes]) -> None:
+    stream.write(text.encode(errors="backslashreplace"))

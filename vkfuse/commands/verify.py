@@ -5,30 +5,35 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from rich.console import Console
 
 from vkfuse.commands.formats import Format
-from vkfuse.errors import InputError
+from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.lower.quiet import quiet
+from vkfuse.mapping import leading
 from vkfuse.program.check import Checked
 from vkfuse.program.load import load
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
-from vkfuse.pte.reader import read_pte
+from vkfuse.pte.reader import begins_pte, read_pte
+from vkfuse.report.format import Format as ReportFormat
+from vkfuse.report.text import captured
 from vkfuse.verify.files import verify_against_file
 from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
+_WIDTH: Final = 100  # columns of a text in a file
+
 
 def verify(
-    model: Path,
-    against: Path | Checked | PteFile,
+    model: Path | str,
+    against: Path | str | Checked | PteFile,
     *,
     inputs: Path | None = None,
     external: tuple[Path, ...] = (),
@@ -43,9 +48,17 @@ def verify(
         given = None if inputs is None else (read_inputs(inputs), MappingProxyType[str, object]({}))
         data = {key: blob for path in external for key, blob in read_ptd(path).items()}
         chosen = replace(chosen, inputs=given or chosen.inputs, external=data)
-        if isinstance(against, PteFile):
-            return verify_against_file(read_pte(model, external=data), against, chosen)
-        return verify_file(model, load(against, max_memory=max_memory).exported, chosen)
+        other = _opened(against)
+        if isinstance(other, PteFile):
+            return verify_against_file(read_pte(model, external=data), other, chosen)
+        return verify_file(Path(model), load(other, max_memory=max_memory).exported, chosen)
+
+
+def _opened(against: Path | str | Checked | PteFile) -> Path | Checked | PteFile:
+    """Read what is a .pte by its first bytes."""
+    if isinstance(against, Checked | PteFile):
+        return against
+    return read_pte(against) if begins_pte(leading(against, 8)) else Path(against)
 
 
 def render(verification: Verification, fmt: Format, console: Console) -> None:
@@ -54,6 +67,20 @@ def render(verification: Verification, fmt: Format, console: Console) -> None:
         console.file.write(dumps(verification))
     else:
         render_text(verification, console)
+
+
+def rendered(verification: Verification, fmt: ReportFormat) -> str:
+    """Return the verification for a file: JSON, or text."""
+    if fmt is ReportFormat.JSON:
+        return dumps(verification)
+    return captured(_WIDTH, lambda console: render_text(verification, console))
+
+
+def require_same(verification: Verification, model: Path) -> None:
+    """Raise CheckFailedError where the file was not shown to compute what the program does."""
+    if not verification.ok:
+        text = f": {verification.message}" if verification.message else ""
+        raise CheckFailedError(f"{model}: {verification.status}{text}", hint=verification.hint)
 
 
 def read_inputs(path: Path) -> tuple[Any, ...]:
