@@ -7,17 +7,21 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from vkfuse.errors import LoweringError
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.repairs import AFTER_TABLES, repair
+from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
 from vkfuse.rewrite.repairs.arithmetic import group_norms_in_four_dimensions, scalars_as_tensors
+from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
-from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills
+from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
@@ -683,9 +687,72 @@ def test_repeated_heads_are_more_rows(spelling):
         def forward(self, q, k, v):
             return torch.matmul(torch.matmul(q, repeated(k).transpose(2, 3)), repeated(v))
 
+    torch.manual_seed(0)
     inputs = torch.randn(2, 6, 4, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
     before = _program(Attention(), *inputs)
     after, (note,) = repeats_as_rows(before)
     assert (note.code, len(note.nodes)) == ("repeats-as-rows", 2)
     assert not {n.target for n in after.graph.nodes} & {aten.repeat_interleave.self_int, aten.expand.default}
     torch.testing.assert_close(after.module()(*inputs), before.module()(*inputs), rtol=1e-5, atol=1e-5)
+
+
+class _Rms(nn.Module):
+    def forward(self, x):
+        return torch.rms_norm(x, (4,)) + 1
+
+
+def test_what_repairs_require():
+    """Every order that is used keeps what each repair asks for; one that does not names the repair, and what it misses."""
+    program = _program(_Rms(), torch.randn(2, 4))
+    for rules in (
+        BEFORE_SURVEY,
+        *(after_tables(half=half, state=state) for half in (True, False) for state in State),
+    ):
+        repair(program, rules)
+    assert set(CONTRACTS) <= {*AFTER_TABLES, *after_tables(half=True, state=State.OWN)}
+    late = [*(rule for rule in AFTER_TABLES if rule is not fold_constants), fold_constants]
+    with pytest.raises(LoweringError, match="raise_mask_fills runs before fold_constants"):
+        repair(program, late)
+    with pytest.raises(LoweringError, match="write_out_attention runs before raise_mask_fills"):
+        repair(program, [write_out_attention, raise_mask_fills_in_half])
+
+
+def _halved(_exported):
+    class Halved(nn.Module):
+        def forward(self, x):
+            return x.half()
+
+    return _program(Halved(), torch.randn(2, 4)), (Repair(code="halved", nodes=(), detail=""),)
+
+
+def _renamed(_exported):
+    class Renamed(nn.Module):
+        def forward(self, y):
+            return torch.rms_norm(y, (4,)) + 1
+
+    return _program(Renamed(), torch.randn(2, 4)), (Repair(code="renamed", nodes=(), detail=""),)
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        (_halved, r"_halved makes result 0 torch.float16\[2, 4\], which was torch.float32\[2, 4\]"),
+        (_renamed, "_renamed changes the program's inputs"),
+    ],
+)
+def test_what_repairs_ensure(rule, what):
+    """A repair after which callers get another type, or give another input, is named."""
+    with pytest.raises(LoweringError, match=what):
+        repair(_program(_Rms(), torch.randn(2, 4)), [rule])
+
+
+def test_operators_that_repairs_remove(monkeypatch):
+    """One that says that none of an operator is left, and leaves one, is named with the place."""
+
+    def write_nothing(exported):
+        return exported, (Repair(code="nothing", nodes=(), detail=""),)
+
+    removes = Contract(removes=(aten.rms_norm.default,))
+    monkeypatch.setattr("vkfuse.rewrite.repairs.CONTRACTS", {write_nothing: removes})
+    with pytest.raises(LoweringError, match=r"write_nothing leaves aten\.rms_norm\.default at rms_norm"):
+        repair(_program(_Rms(), torch.randn(2, 4)), [write_nothing])

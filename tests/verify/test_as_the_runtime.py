@@ -10,13 +10,14 @@ from torch import nn
 from torch.export import Dim, export
 
 from vkfuse.lower.quiet import quiet
+from vkfuse.pipeline import optimize
 from vkfuse.pte import parse_pte
 from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import ExecutionError
 from vkfuse.verify.halves import is_summed_in_half, product_in_half
 from vkfuse.verify.kernels import find_kernel
 from vkfuse.verify.session import run_file
-from vkfuse.verify.verify import verify_file
+from vkfuse.verify.verify import VerifyOptions, verify_file
 
 IN_ORDER, CHANNELS_LAST, ROW = (0, 1, 2, 3), (0, 2, 3, 1), (0,)
 
@@ -122,6 +123,39 @@ def test_half_products_on_the_cpu(columns, status):
     """The portable kernel's sum of 4,096 ones is 2,048, where torch's is 4,096."""
     program = export(_Gram(), (torch.ones(2, columns, dtype=torch.float16),))
     assert verify_file(_lowered(program), program).status == status
+
+
+class _Softmax(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self._dim = dim
+
+    def forward(self, x):
+        return torch.log_softmax(torch.relu(x) - 200, self._dim)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "given", "off"),
+    [
+        ((2, 3, 128), 0, 60.0, 53.8),
+        ((3, 2, 8), 0, 60.0, 52.9),
+        ((2, 3, 8), 1, 60.0, 53.1),
+        ((2, 3, 8), 1, 150.0, 0.0),
+        ((5, 3, 8), 0, 60.0, 0.0),
+        ((1, 4, 2), 2, 60.0, 0.0),
+    ],
+)
+def test_short_softmax_from_zero(shape, dim, given, off, tmp_path):
+    """Fewer than four values across texels, all far below zero: as far off as a real runtime was."""
+    torch.manual_seed(0)
+    x, path = torch.rand(shape) * 4 + given, tmp_path / "model.pte"
+    program = export(_Softmax(dim), (x,))
+    optimize(program, path, baseline="none", verify=False)
+    verdict = verify_file(path, program, VerifyOptions(seeds=0))
+    assert (verdict.status, [each.code for each in verdict.applied]) == (
+        ("differs", ["short-softmax-from-zero"]) if off else ("same", [])
+    )
+    assert abs(verdict.runs[0].outputs[0].max_abs - off) < 1.5  # which values were drawn
 
 
 @pytest.mark.parametrize(

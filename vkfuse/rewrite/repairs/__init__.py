@@ -1,9 +1,11 @@
 """Exact rewrites around what the runtime lacks; each keeps every value and reports what it did."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
+import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.guards import unguarded_convolutions
@@ -23,6 +25,7 @@ from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.conditions import conditions_in_full_rank
+from vkfuse.rewrite.repairs.contract import Contract, RepairRule
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
@@ -47,8 +50,6 @@ from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
-RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
-
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
 BEFORE_SURVEY: tuple[RepairRule, ...] = (
     hoist_branch_tables,
@@ -56,8 +57,7 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (
     bags_as_lookups,
 )
 
-# After the tables: inputs and constants first, so that masks are values when attention is written out; decompositions
-# before the repairs that look at what they leave.
+# After the tables. CONTRACTS has what has to stand in front of what.
 AFTER_TABLES: tuple[RepairRule, ...] = (
     inputs_in_order,
     constants_in_order,
@@ -126,8 +126,32 @@ _LEFT_OUT: Mapping[State, tuple[RepairRule, ...]] = {
 
 def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
     """The repairs after the tables for the precision that the file computes in, and for what its state allows."""
-    in_half: dict[RepairRule, RepairRule] = {raise_mask_fills: raise_mask_fills_in_half} if half else {}
-    return tuple(in_half.get(rule, rule) for rule in AFTER_TABLES if rule not in _LEFT_OUT[state])
+    chosen = (rule for rule in AFTER_TABLES if rule not in _LEFT_OUT[state])
+    return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
+
+
+_IN_HALF: Mapping[RepairRule, RepairRule] = MappingProxyType({raise_mask_fills: raise_mask_fills_in_half})
+_STANDS_FOR: Mapping[RepairRule, RepairRule] = MappingProxyType({new: old for old, new in _IN_HALF.items()})
+
+# What repairs require and ensure beyond what all do.
+CONTRACTS: Mapping[RepairRule, Contract] = MappingProxyType(
+    {
+        fold_constants: Contract(after=(inputs_in_order, constants_in_order, copies_in_order)),
+        raise_mask_fills: Contract(after=(fold_constants,)),
+        raise_mask_fills_in_half: Contract(after=(fold_constants,)),
+        widen_integer_matmuls: Contract(removes=(torch.ops.aten._int_mm.default,)),  # noqa: SLF001 - the operator's name
+        attention_in_four_dimensions: Contract(after=(llm_operators_written_out, stacks_as_slices)),
+        write_out_attention: Contract(after=(raise_mask_fills, attention_in_four_dimensions)),
+        widen_long_half_matmuls: Contract(after=(write_out_attention,)),
+        expansions_as_broadcasts: Contract(after=(write_out_attention,)),
+        write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
+        scalars_as_tensors: Contract(after=(write_out_attention, write_out_rms_norm)),
+        layer_norms_in_rows: Contract(after=(complete_layer_norms,)),
+        conditions_in_full_rank: Contract(after=(cache_writes_as_choices, write_out_attention)),
+        softmaxes_in_rows: Contract(after=(write_out_attention,)),
+    }
+)
+_ANY = Contract()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +163,15 @@ class Repaired:
 
 
 def repair(exported: ExportedProgram, rules: Sequence[RepairRule]) -> Repaired:
-    """Apply each rule in order."""
+    """Apply each rule in order. LoweringError names one that stands before what it requires, or breaks what it ensures."""
     done: list[Repair] = []
     with unguarded_convolutions():
-        for rule in rules:
-            exported, repairs = rule(exported)
+        for at, rule in enumerate(rules):
+            contract = CONTRACTS.get(rule, _ANY)
+            contract.require(rule, [_STANDS_FOR.get(other, other) for other in rules[at:]])
+            repaired, repairs = rule(exported)
+            if repairs:
+                contract.ensure(rule, exported, repaired)
+            exported = repaired
             done.extend(repairs)
     return Repaired(exported=exported, repairs=tuple(done))
