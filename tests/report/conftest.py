@@ -62,7 +62,7 @@ def full():
         shaders=_shaders(),
         repairs=tuple(
             model.RepairRow(
-                code="flatten-linear-input", node=f"linear_{n}", detail="the runtime reads two dimensions"
+                code="splits-as-slices", node=f"split_{n}", detail="splits of dynamic sizes have no kernel"
             )
             for n in range(6)
         ),
@@ -140,7 +140,7 @@ def _tables():
             bits=8,
             group_size=None,
             rung="gathered",
-            reason="bits-not-4: 8 bits; quantize to int4 in groups of 32",
+            reason="more-than-4-bits: 8 bits; quantize to int4 in groups of 32",
             bytes_after=700_000,
             proof=model.Proof(kind="rounded", max_abs_error=1.25e-7),
         ),
@@ -152,7 +152,7 @@ def _tables():
             rung="folded",
             bytes_before=None,
             proof=model.Proof(kind="none", max_abs_error=None),
-            reason="unknown-arithmetic: aten.sin stands between",
+            reason="table-not-readable: aten.sin stands between",
         ),
     )
 

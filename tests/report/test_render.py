@@ -95,7 +95,7 @@ def test_names_cannot_be_markup(full):
     assert "<script>" not in markdown
     assert "\\[bold\\]a\\|b\\`c\\`&lt;script>" in markdown
     row = next(line for line in markdown.splitlines() if "33984 x 640" in line)
-    assert row.count("|") - row.count("\\|") == 7
+    assert row.count("|") - row.count("\\|") == 8
     encoded = rendered(hostile, Format.JSON)
     assert encoded.isascii()
     assert json.loads(encoded)["tables"][0]["name"] == HOSTILE
@@ -200,3 +200,17 @@ def test_markdown_mentions_and_links_nobody(full):
     note = "@someone see https://example.com and www.example.com <img src=x>"
     text = rendered(replace(full, notes=(note,)), Format.MARKDOWN)
     assert "&#64;someone see https&#58;//example.com and www&#46;example.com &lt;img src=x>" in text
+
+
+def test_the_full_report_has_codes_that_exist(full):
+    """Every code in the report of these tests is one of vkfuse's."""
+    known = (Path(__file__).parents[2] / "docs").glob("*.md")
+    documented = "".join(path.read_text() for path in known)
+    codes = {
+        *(finding.code for finding in full.loadable.findings),
+        *(operator.reason for operator in full.delegation.cpu.values()),
+        *(repair.code for repair in full.repairs),
+        *(code for table in full.tables for code in (*table.how, *table.reason.split(":")[:1]) if code),
+        *(change.code for change in full.diff.findings),
+    }
+    assert sorted(code for code in codes if f"`{code}`" not in documented) == []

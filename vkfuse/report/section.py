@@ -24,6 +24,7 @@ class Kind(Enum):
     CHANGE = auto()  # of a size
     PERCENT = auto()  # a change in percent, None where there was nothing
     SHARE = auto()  # a part of 1
+    BITS = auto()  # a weight, None where that is not known
     FIGURE = auto()  # a number in its own words
 
 
@@ -33,6 +34,7 @@ _SPELLED: Final[Mapping[Kind, Callable[[Any], str]]] = {
     Kind.CHANGE: signed,
     Kind.PERCENT: percent,
     Kind.SHARE: share,
+    Kind.BITS: lambda number: "" if number is None else f"{number:.2f}",
 }
 
 
@@ -58,11 +60,11 @@ class Column:
         return cell if isinstance(cell, str) else _SPELLED.get(self.kind, str)(cell)
 
 
-name, count, size, change, figure, percentage, portion = (
+name, count, size, change, figure, percentage, portion, bits = (
     partial(Column, kind=kind)
     for kind in (
         *(Kind.NAME, Kind.COUNT, Kind.SIZE, Kind.CHANGE, Kind.FIGURE),
-        *(Kind.PERCENT, Kind.SHARE),
+        *(Kind.PERCENT, Kind.SHARE, Kind.BITS),
     )
 )
 

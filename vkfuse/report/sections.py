@@ -11,6 +11,7 @@ from vkfuse.report.section import (
     Column,
     Kind,
     Section,
+    bits,
     change,
     count,
     listing,
@@ -52,8 +53,8 @@ def _in(report: Report, methods: Iterable[str]) -> str:
 def _tables(report: Report) -> Section:
     """Show what became of each table."""
     columns = (
-        *(name("Table"), name("In"), Column("Shape, grid"), Column("Read by"), Column("Now, proof")),
-        *(size("Before"), size("After")),
+        *(name("Table"), name("In"), Column("Shape, grid"), bits("Bits"), Column("Read by")),
+        *(Column("Now, proof"), size("Before"), size("After")),
     )
     rows = (_table(row, _in(report, row.methods)) for row in report.tables)
     return listing("Tables", columns, rows, "table", "After")
@@ -61,11 +62,11 @@ def _tables(report: Report) -> Section:
 
 def _table(row: TableRow, where: str) -> tuple[Cell, ...]:
     grid = f"{row.bits} bit" + (f" / {row.group_size}" if row.group_size else "") if row.bits else ""
-    stored = "" if row.bits_per_weight is None else f"{row.bits_per_weight:.2f} stored"
     return (
         row.name,
         where,
-        _lines(" x ".join(map(str, row.shape)), ", ".join(filter(None, (grid, stored)))),
+        _lines(" x ".join(map(str, row.shape)), grid),
+        row.bits_per_weight,
         _lines(*row.consumers),
         _lines(row.rung, _proof(row)),
         row.bytes_before,
