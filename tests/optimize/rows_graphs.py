@@ -197,7 +197,7 @@ ROWS = (
         build=_whole_model(torch.bfloat16),
         tables=(
             Table(how=("half-scales", "indices-flattened")),
-            *(2 * (Table(rung="folded", reason="activation-dtype"),)),
+            *(2 * (Table(how=("input-flattened",)),)),
         ),
         bound=4 * HALF,
     ),

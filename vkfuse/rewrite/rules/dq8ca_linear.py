@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from vkfuse.program.tensors import scalar_type, tensor
+from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.rules.matmuls import bias_of, input_of, pack_of, restore_rows, rows_of
+from vkfuse.rewrite.rules.matmuls import bias_of, computed_in, input_of, pack_of, restore_rows, rows_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -92,7 +92,7 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Dq8c
         return bias
     return Dq8caLinear(
         pack=pack,
-        scales=linear_scales(pack, scalar_type(x.meta["val"].dtype)),
+        scales=linear_scales(pack, computed_in(x.meta["val"].dtype)),
         sums=group_sums(pack),
         bias=bias,
         name=table.name,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import fx
 
-from vkfuse.program.tensors import scalar_type
+from vkfuse.program.tensors import TORCH_TYPES, scalar_type
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.sites import Site, Table
@@ -47,8 +47,13 @@ def input_of(site: Site) -> fx.Node:
 
 
 def activations(site: Site) -> ScalarType:
-    """The type of the activation."""
-    return scalar_type(input_of(site).meta["val"].dtype)
+    """The type in which the product of the activation is computed."""
+    return computed_in(input_of(site).meta["val"].dtype)
+
+
+def computed_in(dtype: torch.dtype) -> ScalarType:
+    """The type that the runtime computes a product of activations in: it has no bfloat16, which float32 holds."""
+    return ScalarType.FLOAT if dtype is torch.bfloat16 else scalar_type(dtype)
 
 
 def pack_of(site: Site, table: Table) -> Q4Pack | Refusal:
@@ -84,7 +89,8 @@ def bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Re
         return Refusal(
             code="bias-not-constant", detail="the bias is no constant vector", hint="add it after the layer"
         )
-    return torch.nn.functional.pad(value.detach(), (0, pack.padded_rows - pack.rows))
+    plain = value.detach().to(TORCH_TYPES[computed_in(value.dtype)])
+    return torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))
 
 
 def rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
@@ -96,6 +102,7 @@ def rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
         flat = (
             node if x.meta["val"].ndim == 2 else editor.call(aten.reshape.default, node, [-1, pack.columns])
         )
+        flat = _cast(editor, flat, TORCH_TYPES[computed_in(x.meta["val"].dtype)])
         if columns == pack.columns:
             return flat
         return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
@@ -107,6 +114,14 @@ def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) 
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
         out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
+    out = _cast(editor, out, x.meta["val"].dtype)
     if x.meta["val"].ndim == 2:
         return out
     return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])
+
+
+def _cast(editor: "GraphEditor", node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """`node` as numbers of a type, itself where it has that."""
+    if node.meta["val"].dtype is dtype:
+        return node
+    return editor.call(aten._to_copy.default, node, dtype=dtype)  # noqa: SLF001 - the operator's name
