@@ -174,6 +174,28 @@ def save_kept_lookups(directory: Path) -> None:
         edge.to_executorch().save(str(directory / f"{name}.pte"))
 
 
+class Packed(nn.Module):
+    """A lookup that dequantizes by itself, as the export of language models writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randint(0, 256, (2 * ROWS, COLUMNS // 2), dtype=torch.uint8))
+        self.register_buffer("scales", torch.rand(2 * ROWS, COLUMNS // 32) * 0.1 + 0.01)
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        """Look up, negate."""
+        lookup = torch.ops.quantized_decomposed.embedding_4bit.dtype
+        rows = lookup(self.table, self.scales, None, -8, 7, indices, dtype=torch.float32)
+        return -rows
+
+
+def save_packed(directory: Path) -> None:
+    """Write a file whose 4-bit table is read by one of ExecuTorch's quantized CPU kernels."""
+    import executorch.kernels.quantized  # noqa: F401, PLC0415 - registers the out variants
+
+    save(directory, "packed", Packed(), (torch.arange(10).reshape(2, 5),), vulkan=False)
+
+
 def save_xnnpack(directory: Path) -> None:
     """Write a file whose linear is XNNPACK's, with the weights as named data, behind a lookup on the CPU."""
     model = nn.Sequential(on_grid(ROWS, COLUMNS), nn.Linear(COLUMNS, 8), nn.ReLU())
@@ -245,6 +267,7 @@ def programs(directory: Path) -> dict[str, Callable[[], None]]:
         "mixed": lambda: save(directory, "mixed", Mixed(), pair, vulkan=False, config=initialized),
         "methods": lambda: save_methods(directory),
         "kept": lambda: save_kept_lookups(directory),
+        "packed": lambda: save_packed(directory),
         "xnnpack": lambda: save_xnnpack(directory),
         "blob": lambda: write_inline_blob(directory / "inline_constants.vk"),
     }

@@ -7,19 +7,19 @@ from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.tables import TableRead
 from vkfuse.options import Progress, VulkanOptions
+from vkfuse.pages import digest
 from vkfuse.patch.edit import Packs, edited
 from vkfuse.patch.fit import misfit
-from vkfuse.patch.sites import FloatTable, Site, float_tables
+from vkfuse.patch.sites import Site, Table, looked_up_tables
 from vkfuse.pte.model import PteFile
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
 from vkfuse.tables.floats import Array
-from vkfuse.tables.found import find_grid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Proof, difference
 from vkfuse.tables.q4 import Q4Pack, any_lookup_pack
-from vkfuse.tables.readers import Readers
+from vkfuse.tables.readers import Consumer, Readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class PatchDecision:
 class PatchPlan:
     """A table with its grid, None where it has none, and a decision for each of its sites."""
 
-    table: FloatTable
+    table: Table
     grid: Grid | None
     decisions: tuple[PatchDecision, ...]
 
@@ -68,9 +68,9 @@ def plan(
     choices: VulkanOptions,
     progress: Progress = lambda _stage: None,
 ) -> tuple[PatchPlan, ...]:
-    """Return a decision for each site of each float table, proved on all of its rows, for a runtime."""
+    """Return a decision for each site of each table, proved on all of its rows, for a runtime."""
     planner = _Planner(file, runtime, choices)
-    return tuple(planner.plan(table, progress) for table in float_tables(file))
+    return tuple(planner.plan(table, progress) for table in looked_up_tables(file))
 
 
 def packs_of(plans: Iterable[PatchPlan]) -> Packs:
@@ -83,6 +83,11 @@ def packs_of(plans: Iterable[PatchPlan]) -> Packs:
     }
 
 
+def _key(pack: Q4Pack) -> str:
+    """The name that the bytes of a pack stand under."""
+    return digest(pack.packed.data.cast("B")).hex()
+
+
 class _Planner:
     """Decides for one file and runtime."""
 
@@ -90,13 +95,13 @@ class _Planner:
         self._file, self._runtime, self._choices = file, runtime, choices
         self._known = _placed(lint(file, runtime.version))
 
-    def plan(self, table: FloatTable, progress: Progress) -> PatchPlan:
+    def plan(self, table: Table, progress: Progress) -> PatchPlan:
         """Find the grid of a table, and decide for its sites."""
         rows, columns = table.shape
         progress(f"reading {table.name} [{rows}, {columns}]")
-        found = find_grid(table.numbers.rows, rows, columns, table.numbers.kind)
+        found = table.grid()
         grid = found if isinstance(found, Grid) else None
-        offer = found.refusal() if not isinstance(found, Grid) else self._offer(found, table)
+        offer = self._offer(found, table) if isinstance(found, Grid) else found.refusal()
         proofs: dict[int, Proof] = {}
 
         def prove(offer: FusedLookup) -> Proof:
@@ -113,10 +118,18 @@ class _Planner:
             ),
         )
 
-    def _offer(self, grid: Grid, table: FloatTable) -> FusedLookup | Refusal:
-        layout, scales = self._choices.lookup_layout, self._choices.scales
-        pack = any_lookup_pack(grid, Readers(consumers=table.consumers, layout=layout, scales=scales))
+    def _offer(self, grid: Grid, table: Table) -> FusedLookup | Refusal:
+        pack = self._pack(grid, table.consumers | {Consumer.MATMUL})
+        if (
+            isinstance(pack, Refusal) or _key(pack) not in self._file.named_data
+        ):  # no matmul's table that is tied to it
+            pack = self._pack(grid, table.consumers)
         return pack if isinstance(pack, Refusal) else FusedLookup(pack=pack)
+
+    def _pack(self, grid: Grid, consumers: frozenset[Consumer]) -> Q4Pack | Refusal:
+        choices = self._choices
+        readers = Readers(consumers=consumers, layout=choices.lookup_layout, scales=choices.scales)
+        return any_lookup_pack(grid, readers)
 
     def _against(self, site: Site) -> "_Against":
         return _Against(self._file, self._runtime, site.read, self._known)
@@ -143,7 +156,7 @@ class _Against:
         findings = lint(edited(self.file, {self.read.where: offer.pack}), self.runtime.version)
         after = _placed(findings)
         for finding in faults(findings):
-            if after[_key(finding)] > self.known.get(_key(finding), 0):
+            if after[_said(finding)] > self.known.get(_said(finding), 0):
                 return Refusal(code=finding.code, detail=f"{finding.name}: {finding.hint}", hint=finding.hint)
         return None
 
@@ -157,8 +170,8 @@ def _placed(findings: Iterable[Finding]) -> Mapping[str, int]:
 
 
 def _keys(findings: Iterable[Finding]) -> Iterator[str]:
-    yield from (_key(finding) for finding in faults(findings))
+    yield from (_said(finding) for finding in faults(findings))
 
 
-def _key(finding: Finding) -> str:
+def _said(finding: Finding) -> str:
     return f"{finding.code} {finding.name} {finding.hint}"

@@ -74,7 +74,7 @@ def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
     return TableRow(
         name=table.name,
         shape=table.shape,
-        bits=table.numbers.kind.bytes * 8 if plan.grid is None else plan.grid.bits,
+        bits=table.bits if plan.grid is None else plan.grid.bits,
         group_size=None if plan.grid is None else plan.grid.group_size,
         consumers=tuple(dict.fromkeys(d.site.consumer.value for d in decisions)),
         rung="untouched" if left else "q4",

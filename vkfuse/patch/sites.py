@@ -1,19 +1,25 @@
-"""The float tables of a file, and the calls that read them: lookups on the CPU and in Vulkan delegates, in all methods."""
+"""The tables of a file that may become packs, and the calls that look them up, on the CPU and in delegates, in all methods.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+A table is a matrix of floats, or integers that a CPU kernel dequantizes while it looks rows up.
+"""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
+from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import values_of
 from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.tables.floats import Numbers
-from vkfuse.tables.found import LEAST_VALUES
+from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer
 
 _MATRIX: Final = 2
+_BITS: Final = 8  # of a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +31,14 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloatTable:
-    """A matrix of floats with all that reads it; tables of equal bytes are one."""
+class Table:
+    """A table with all that looks it up; those of equal bytes are one.
+
+    `numbers` are floats, or what a kernel dequantizes.
+    """
 
     name: str
-    numbers: Numbers
+    numbers: Numbers | KernelTable
     nbytes: int
     sites: tuple[Site, ...]
 
@@ -44,31 +53,50 @@ class FloatTable:
         rows, columns = self.numbers.shape
         return rows, columns
 
+    @property
+    def bits(self) -> int:
+        """Bits of a value as it is stored."""
+        of = self.numbers
+        return of.bits if isinstance(of, KernelTable) else of.kind.bytes * _BITS
 
-def float_tables(file: PteFile) -> tuple[FloatTable, ...]:
-    """Return the tables of floats that lookups read, in the order of the file; what only a .ptd holds is none."""
-    found: dict[tuple[object, ...], FloatTable] = {}
-    for read, numbers in _matrices(file):
-        site = Site(read=read, consumer=Consumer.GATHER)
-        data = read.weight.data or memoryview(b"")
-        key = (numbers.kind, *numbers.shape, digest(data))
+    def grid(self) -> Grid | NoGrid:
+        """The integers and scales that it is made of, or how close its floats came to such."""
+        if isinstance(self.numbers, KernelTable):
+            return self.numbers.grid()
+        return find_grid(self.numbers.rows, *self.shape, self.numbers.kind)
+
+
+def looked_up_tables(file: PteFile) -> tuple[Table, ...]:
+    """Return the tables that lookups read and no fused one, in the order of the file; what only a .ptd holds is none."""
+    found: dict[Hashable, Table] = {}
+    for read, numbers in _looked_up(file):
+        key = (read.reader, numbers.kind, *numbers.shape, *(_content(read)))
         known = found.get(key)
-        found[key] = FloatTable(
-            name=read.weight.shown if known is None else known.name,
-            numbers=numbers if known is None else known.numbers,
-            nbytes=read.weight.nbytes,
-            sites=(*(known.sites if known else ()), site),
+        made = Table(
+            name=read.weight.shown,
+            numbers=numbers,
+            nbytes=sum(constant.nbytes for constant in read.constants),
+            sites=(Site(read=read, consumer=Consumer.GATHER),),
         )
+        found[key] = made if known is None else replace(known, sites=(*known.sites, *made.sites))
     return tuple(found.values())
 
 
-def _matrices(file: PteFile) -> Iterator[tuple[TableRead, Numbers]]:
-    """Yield the lookups of plain floats, with their numbers."""
+def _content(read: TableRead) -> Iterator[bytes]:
+    yield from (digest(constant.data or memoryview(b"")) for constant in read.constants)
+
+
+def _looked_up(file: PteFile) -> Iterator[tuple[TableRead, Numbers | KernelTable]]:
+    """Yield the lookups that are not fused, with what they read."""
     for read in table_reads(file):
-        if read.reader.consumer != "gather" or read.reader.scales:
+        if read.reader.consumer != "gather" or read.reader.group:
             continue
-        numbers = values_of(read.weight)
-        if numbers is None or not numbers.is_float or len(numbers.shape) != _MATRIX:
-            continue
-        if prod(numbers.shape) >= LEAST_VALUES:
+        numbers = kernel_table(read) if read.reader.scales else _floats(read)
+        if numbers is not None and prod(numbers.shape) >= LEAST_VALUES:
             yield read, numbers
+
+
+def _floats(read: TableRead) -> Numbers | None:
+    """A matrix of floats."""
+    numbers = values_of(read.weight)
+    return numbers if numbers is not None and numbers.is_float and len(numbers.shape) == _MATRIX else None

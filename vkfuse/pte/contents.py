@@ -18,6 +18,7 @@ from vkfuse.pte.values import Extent
 _SEGMENT_ALIGNMENT: Final = 128  # the default of serialize_pte_binary
 _ALIGNMENT: Final = 16  # of a constant, and the least of a segment
 _LARGEST: Final = 4096  # alignment that is kept of an input; offsets may have a larger one by chance
+_BY_CHANCE: Final = 3  # segments, which may have a larger alignment in common without being meant to
 _Key = tuple[object, ...]
 
 
@@ -41,7 +42,7 @@ class Contents:
         self.pieces: list[Piece] = []
         self._file = file
         self._start = address(file.data)
-        self.alignment = _common(self._offsets_of_segments(), _SEGMENT_ALIGNMENT)
+        self.alignment = self._meant(_common(self._offsets_of_segments(), _SEGMENT_ALIGNMENT))
         self._numbers: dict[_Key, int] = {}
         tensors = [value for method in file.methods for value in method.values if isinstance(value, Tensor)]
         stored = [tensor for tensor in tensors if _stored(tensor)]
@@ -74,6 +75,11 @@ class Contents:
     def segment(self, named: memoryview) -> int:
         """Return the segment of a named blob."""
         return self._named[_place(named)]
+
+    def _meant(self, alignment: int) -> int:
+        """Return the alignment that all segments have, the default where so few may have another by chance."""
+        few = len(self._file.segments) <= _BY_CHANCE and alignment < _LARGEST
+        return _SEGMENT_ALIGNMENT if few else alignment
 
     def _offsets_of_segments(self) -> list[int]:
         """Where segments of the input start, from the first, and the first in the file."""
@@ -131,9 +137,10 @@ class Contents:
     def _add(self, blob: memoryview) -> None:
         """Append a segment, aligned as it was in the input, or a new one as the input's are."""
         alignment = self.alignment
-        if self._in_input(blob):
+        at = Extent(address(blob) - self._start, len(blob))
+        if at in self._file.segments:
             base = self._offsets_of_segments()[0]
-            alignment = _common((address(blob) - self._start - base,), alignment)
+            alignment = _common((at.offset - base,), alignment)
         start = aligned(self.size, alignment)
         self.segments.append(Extent(start, len(blob)))
         self.pieces.append(Piece(at=start, data=blob))

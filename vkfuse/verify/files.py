@@ -9,8 +9,9 @@ import torch
 
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
+from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import Stored, stored_tables
-from vkfuse.measure.tables import table_reads
+from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.enums import ShapeDynamism
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
@@ -168,11 +169,28 @@ def _source(graph: VulkanGraph, index: int) -> int:
 
 def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
     """Compare the tables of both files, as their operators read them."""
-    sides = []
-    for file in (new, old):
-        reads = (read for read in table_reads(file) if read.where.method == method)
-        sides.append([*stored_tables(reads)])
-    yield from audit(sides[0], map(_wanted, sides[1]))
+    ours, theirs = (
+        [read for read in table_reads(file) if read.where.method == method] for file in (new, old)
+    )
+    kernels = ((read, kernel_table(read)) for read in theirs if read.where.delegate is None)
+    wanted = [
+        *map(_wanted, stored_tables(theirs)),
+        *(_of_kernel(read, table) for read, table in kernels if table is not None),
+    ]
+    yield from audit(stored_tables(ours), wanted)
+
+
+def _of_kernel(read: TableRead, table: KernelTable) -> Wanted:
+    """A table that a CPU kernel dequantizes."""
+    rows, columns = table.shape
+    return Wanted(
+        name=read.weight.shown,
+        consumer=read.reader.consumer,
+        rows=rows,
+        columns=columns,
+        open=lambda: table.rows,
+        kind=table.kind,
+    )
 
 
 def _wanted(table: Stored) -> Wanted:
