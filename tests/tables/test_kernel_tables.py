@@ -40,6 +40,8 @@ def _read(name, weight, scales, points=None):
         also=() if points is None else (_constant(points),),
         group=None,
         low_first=None,
+        indices=None,
+        output=0,
     )
 
 
