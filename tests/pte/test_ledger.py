@@ -31,11 +31,16 @@ def test_whole_ledger_of_a_fused_lookup(files):
     entries = ledger(read_pte(files / "fused.pte"))
     assert [entry for entry in entries if entry.kind == "constant"] == [
         LedgerEntry(
-            label="vulkan:forward/0 embedding_q4gsw weight uint8[64,32]", kind="constant", bytes=2048
-        ),
-        LedgerEntry(
-            label="vulkan:forward/0 embedding_q4gsw scales float32[64,2]", kind="constant", bytes=512
-        ),
+            label=f"vulkan:forward/0 {what}",
+            kind="constant",
+            bytes=size,
+            group=f"vulkan:forward {what}",
+            what=what,
+        )
+        for what, size in (
+            ("embedding_q4gsw weight uint8[64,32]", 2048),
+            ("embedding_q4gsw scales float32[64,2]", 512),
+        )
     ]
     others = {(entry.kind, entry.label) for entry in entries if entry.kind != "constant"}
     assert others == {

@@ -209,8 +209,20 @@ WRONG_AND_RIGHT = [
     ),
     (
         call("aten.relu.default", tensor(1, 1, 1, 2, 2), tensor(1, 1, 1, 2, 2)),
-        call("aten.relu.default", *[tensor(1, 1, 1, 2, 2, storage=BUFFER)] * 2),
+        call("aten.relu.default", *[tensor(1, 1, 2, 2, storage=BUFFER)] * 2),
         {"more-than-4-dims": "fails"},
+    ),
+    (
+        call("update_cache.default", tensor(1, 3, 8, 64), tensor(1, 16, 8, 64), Int(0), tensor(1)),
+        call("update_cache.default", tensor(1, 4, 8, 64), tensor(1, 16, 8, 64), Int(0), tensor(1)),
+        {"rows-behind-zeroed": "depends"},
+    ),
+    (
+        call(
+            "update_cache.default", tensor(1, 1, 2, 6), tensor(1, 16, 2, 6, storage=BUFFER), Int(0), tensor(1)
+        ),
+        call("update_cache.default", tensor(1, 1, 2, 6), tensor(1, 16, 2, 6), Int(0), tensor(1)),
+        {"columns-not-multiple-of-4": "fails"},
     ),
     *(
         (
