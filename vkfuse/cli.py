@@ -40,6 +40,7 @@ from vkfuse.commands.running import (
 from vkfuse.errors import ExitCode, VkfuseError, remedy
 from vkfuse.options import (
     BaselineChoice,
+    Compute,
     Options,
     Progress,
     Storage,
@@ -122,6 +123,10 @@ def optimize(
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")
     ] = False,
+    compute: Annotated[
+        Compute,
+        typer.Option(help="What bfloat16 and float16 programs compute in; inputs and outputs stay."),
+    ] = Compute.GIVEN,
     storage: Annotated[Storage, typer.Option(help="How delegates store tensors.")] = Storage.TEXTURE,
     verify: Annotated[bool, typer.Option(help="Run the written file's bytes against the program.")] = True,
     partial: Annotated[
@@ -170,6 +175,7 @@ def optimize(
         partial=partial,
         allow_pickle=loading.allow_pickle,
         imports=tuple(loading.imports or ()),
+        compute=compute,
         verbose=loading.verbose,
         max_memory=bounds.max_memory,
     )

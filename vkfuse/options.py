@@ -46,6 +46,13 @@ class LookupLayout(StrEnum):
     LINEAR = "linear"
 
 
+class Compute(StrEnum):
+    """What a program of half-precision arithmetic is computed in: the types that it was exported with, or float32."""
+
+    GIVEN = "given"
+    FLOAT32 = "float32"
+
+
 class Scales(StrEnum):
     """How scales of fused lookups are stored: in half precision where none is changed by that, always, or as float32."""
 
@@ -83,6 +90,7 @@ class Options(Typed):
     writes a rewritten .pte that the runtime fails on or gets wrong as before. `max_memory` bounds, in bytes, what constants
     may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
     `keep_baseline` is where the file before is written, of a kind that is made.
+    `compute` in float32 widens a program of bfloat16 or float16, but for its inputs and outputs.
     Raises VkfuseError for a value of another type.
     """
 
@@ -97,6 +105,7 @@ class Options(Typed):
     keep_baseline: Path | None = None
     allow_pickle: bool = False
     imports: tuple[str, ...] = ()
+    compute: Compute = Compute.GIVEN
     verbose: bool = False
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})
 

@@ -9,7 +9,7 @@ from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before
 from vkfuse.pipeline.method import Methods, as_given, to_lower
 from vkfuse.pipeline.tables import table_rows
-from vkfuse.pipeline.verification import deviations, together, verify_row
+from vkfuse.pipeline.verification import deviations, precision, together, verify_row
 from vkfuse.report.build import Measured
 from vkfuse.report.checks import checked
 from vkfuse.report.cost import Meter
@@ -46,7 +46,12 @@ def report_of_file(
         verify=together(row.verify for row in rows if row.verify is not None),
         cost=meter.cost(),
         diff=_diff(of_bytes.diff, before),
-        notes=(*of_bytes.notes, *state_notes(as_given(methods), to_lower(methods)), *deviations(methods)),
+        notes=(
+            *of_bytes.notes,
+            *state_notes(as_given(methods), to_lower(methods)),
+            *deviations(methods),
+            *precision(methods),
+        ),
     )
     return checked(report, options.gates, after, before.measured)
 

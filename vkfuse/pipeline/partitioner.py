@@ -15,11 +15,11 @@ from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lower.guest import GuestPartitioner, border, operators
 from vkfuse.lower.operands import Target
 from vkfuse.lower.state import buffers_of_several
-from vkfuse.options import BaselineChoice, Options
+from vkfuse.options import BaselineChoice, Compute, Options
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_plan
 from vkfuse.pipeline.method import Methods, as_given, planned, prepared
-from vkfuse.program.load import from_exported
+from vkfuse.program.load import from_exported, widened
 from vkfuse.program.methods import METHOD
 from vkfuse.report.cost import Meter
 from vkfuse.report.format import SUFFIXES, Format
@@ -67,7 +67,8 @@ class Partitioner(GuestPartitioner):
     def prepare(self, exported: ExportedProgram) -> ExportedProgram:
         """Plan and rewrite a program: tables packed, what the runtime lacks written out. LoweringError."""
         name = METHOD if not self._methods else f"program {len(self._methods) + 1}"
-        program = from_exported(exported, name)
+        given = from_exported(exported, name)
+        program = given if self._options.compute is Compute.GIVEN else widened(given)
         planned_one = planned({name: program}, self._runtime, self._options)
         (method,) = prepared(
             planned_one, self._options, in_place=self._in_place, own_state=not self._shared_state

@@ -13,7 +13,7 @@ from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
-from vkfuse.options import BaselineChoice, Into, Options, Progress
+from vkfuse.options import BaselineChoice, Compute, Into, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
@@ -24,7 +24,7 @@ from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
 from vkfuse.program.imports import import_modules
 from vkfuse.program.lean import lean_graphs, one_thread
-from vkfuse.program.load import Program, from_exported, load
+from vkfuse.program.load import Program, from_exported, load, widened
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
@@ -129,7 +129,8 @@ def _programs(
     progress("loading")
     with quiet(verbose=options.verbose), lean_graphs():
         import_modules(options.imports)
-        return {name: _program(of, options) for name, of in sources.items()}
+        loaded = {name: _program(of, options) for name, of in sources.items()}
+        return loaded if options.compute is Compute.GIVEN else {n: widened(p) for n, p in loaded.items()}
 
 
 def _program(source: Source, options: Options) -> Program:

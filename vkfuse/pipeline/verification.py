@@ -5,13 +5,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
+from torch.export import ExportedProgram
 
 from vkfuse.errors import CheckFailedError
 from vkfuse.options import Options, Progress
 from vkfuse.pipeline.method import Method, Methods
+from vkfuse.program.load import Program
+from vkfuse.program.widened import halves
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Verify
 from vkfuse.verify.compare import Tolerance
+from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
@@ -89,3 +93,29 @@ def deviations(methods: Methods) -> Iterator[str]:
     for reason in dict.fromkeys(run.reason for run in runs):
         worst = max(run.eager_rel or 0.0 for run in runs if run.reason == reason)
         yield f"up to {worst:.2g} of the largest value off torch by the runtime's design: {reason}"
+
+
+def precision(methods: Methods) -> Iterator[str]:
+    """How far a program computed in float32 is from itself as it was given, on its example inputs."""
+    for m in methods:
+        if m.program.narrow is None:
+            continue
+        kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in halves(m.program.narrow)))
+        yield f"{m.name} computes in float32 what was given in {kinds}: {_measured(m.program, m.program.narrow)}"
+
+
+def _measured(program: Program, narrow: ExportedProgram) -> str:
+    if program.example_inputs is None:
+        return "the difference was not measured, since the program stores no example inputs"
+    inputs = flat_inputs(narrow, *program.example_inputs)
+    pairs = zip(Reference(program.exported)(inputs), Reference(narrow)(inputs), strict=True)
+    worst = max((_distance(*pair) for pair in pairs if isinstance(pair[0], torch.Tensor)), default=0.0)
+    return f"up to {worst:.2g} of the largest value apart on the example inputs"
+
+
+def _distance(wide: torch.Tensor, narrow: torch.Tensor) -> float:
+    """The largest difference, by the largest value."""
+    if not narrow.numel():
+        return 0.0
+    difference = (wide.double() - narrow.double()).abs().max()
+    return float(difference / narrow.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny))

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.payload import tensors, unpickled
 from vkfuse.program.targets import check_targets
+from vkfuse.program.widened import in_float32
 
 _OPERATOR = re.compile(rb'"target": ?"torch\.ops\.(\w+)\.(\w+)\.(\w+)"')
 
@@ -30,13 +31,14 @@ class Program:
     """An exported program whose constants are plain, contiguous tensors that own their storage.
 
     `exported` is never edited: rewrites work on a copy. `bytes` is the size of the .pt2, None for a program in memory,
-    `sha256` its hash.
+    `sha256` its hash. `narrow` is the program as it was given, where `exported` computes it in float32.
     """
 
     exported: ExportedProgram
     name: str
     bytes: int | None
     sha256: str = ""
+    narrow: ExportedProgram | None = None
 
     @property
     def example_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -78,6 +80,12 @@ def from_exported(exported: ExportedProgram, name: str = "program") -> Program:
     """A `Program` of a program in memory; `exported` itself stays as it is."""
     register_operators()
     return Program(exported=plain(exported, name), name=name, bytes=None)
+
+
+def widened(program: Program) -> Program:
+    """The program in float32 where it computes in half precision, else itself. LoweringError."""
+    wide = in_float32(program.exported)
+    return program if wide is program.exported else replace(program, exported=wide, narrow=program.exported)
 
 
 def _trusted(checked: Checked) -> ExportedProgram:

@@ -15,7 +15,7 @@ def refused_activations(grid: Grid, activations: ScalarType) -> Refusal | None:
         return Refusal(
             code="activation-dtype",
             detail=f"activations are {activations.label}, which Vulkan has not",
-            hint="export in float32 or float16",
+            hint="--compute float32, or export in float32 or float16",
         )
     if grid.columns % SHADER_VECTOR:
         return Refusal(
