@@ -96,9 +96,11 @@ def deviations(methods: Methods) -> Iterator[str]:
 
 
 def precision(methods: Methods) -> Iterator[str]:
-    """How far a program computed in float32 is from itself as it was given, on its example inputs."""
+    """How far a program computed in float32 is from itself as it was given, on its example inputs; what that would help."""
     for m in methods:
         if m.program.narrow is None:
+            if torch.bfloat16 in halves(m.program.exported):
+                yield f"{m.name} computes in bfloat16, which Vulkan has not: on the CPU; --compute float32 takes it to the GPU"
             continue
         kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in halves(m.program.narrow)))
         yield f"{m.name} computes in float32 what was given in {kinds}: {_measured(m.program, m.program.narrow)}"
