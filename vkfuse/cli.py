@@ -192,6 +192,12 @@ def inspect(
     models: ModelsArgument,
     *,
     runtime: RuntimeOption = None,
+    what_if: Annotated[
+        bool,
+        typer.Option(
+            "--what-if", help="Also what tables of floats would take, and lose, if they were quantized."
+        ),
+    ] = False,
     layouts: Layouts,
     printing: Printing,
     loading: Loading,
@@ -212,17 +218,18 @@ def inspect(
         progress(quiet=printing.quiet) as stage,
     ):
         outputs.prints()
-        outputs.show(_inspected(sources, options, stage))
+        outputs.show(_inspected(sources, options, stage, what_if=what_if))
 
 
-def _inspected(sources: Mapping[str, Path], options: Options, stage: Progress) -> "Report":
+def _inspected(sources: Mapping[str, Path], options: Options, stage: Progress, *, what_if: bool) -> "Report":
     """Plan for the file that was given, or for the programs."""
     file = file_given(sources)
     if file is not None:
         from vkfuse.patch.stages import inspect_file  # noqa: PLC0415 - not for --help
 
         return inspect_file(file, options, progress=stage).report
-    return pipeline().inspect(opened(sources, options), options, progress=stage).report  # type: ignore[no-any-return]
+    programs = opened(sources, options)
+    return pipeline().inspect(programs, options, progress=stage, what_if=what_if).report  # type: ignore[no-any-return]
 
 
 @app.command("report")

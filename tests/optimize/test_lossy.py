@@ -1,6 +1,7 @@
 """What is lost only when asked: tables of floats as integers, scales in half precision."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -124,3 +125,24 @@ def test_options_of_python_are_of_their_types():
     """A setting that is none is an error of the option, by its name."""
     with pytest.raises(VkfuseError, match="the option quantize_embedding: 'int3' is no setting"):
         vkfuse.optimize(_program(_model()), "unwritten.pte", quantize_embedding="int3")
+
+
+def test_what_if(tmp_path):
+    """Each float table at each setting that fits it: bytes and error, and an option that does just that."""
+    source, report = tmp_path / "model.pt2", tmp_path / "report.json"
+    torch.export.save(_program(_model()), source)
+    ran = CliRunner().invoke(app, ["inspect", str(source), "--what-if", "--report", str(report)])
+    assert ran.exit_code == 0, ran.output
+    rows = json.loads(report.read_text())["what_if"]
+    assert {(row["table"], row["setting"]) for row in rows} == {
+        (table, setting)
+        for table in ("head.weight", "layer.weight")
+        for setting in ("int4:32", "int4:64", "int8")
+    }
+    told = next(row for row in rows if (row["table"], row["setting"]) == ("head.weight", "int4:32"))
+    assert told["bytes_before"] == ROWS * COLUMNS * 4
+    assert told["bytes_after"] == ROWS * (COLUMNS // 2 + 2 * 2)
+    (option, choice) = shlex.split(told["option"])
+    done, made = _written(tmp_path, _model(), option, choice)
+    assert done.exit_code == 0, done.output
+    assert made["losses"][0]["relative_rms"] == pytest.approx(told["relative_rms"])

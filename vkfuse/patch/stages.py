@@ -95,6 +95,11 @@ _NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
 
 def _check(options: Options) -> None:
     """Refuse what only the lowering of a program can do. VkfuseError."""
+    if options.loses:
+        raise VkfuseError(
+            "--quantize, --quantize-embedding and --scales half change a program, which a .pte has not",
+            hint="give them with the .pt2",
+        )
     options.check_gates()
     if options.keep_baseline is not None:
         raise VkfuseError("there is no baseline to keep", hint="the baseline of a .pte is the input itself")

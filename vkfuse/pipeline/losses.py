@@ -1,17 +1,22 @@
 """What a run was asked to lose, done to the programs before anything else, and what that cost."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from torch.export import ExportedProgram
 
 from vkfuse.errors import VkfuseError
+from vkfuse.lossy import parse_setting
 from vkfuse.options import Options, Scales
 from vkfuse.program.load import Program
-from vkfuse.report.model import LossRow
-from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales
+from vkfuse.report.model import LossRow, WhatIfRow
+from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales, what_if
 from vkfuse.tables.quantize import Loss
+
+_SETTINGS: Final = tuple(map(parse_setting, ("int4:32", "int4:64", "int4:128", "int8")))
 
 
 def lossy(
@@ -33,6 +38,26 @@ def lossy(
     ]
     changed = {name: replace(programs[name], exported=exported) for name, (exported, _) in made.items()}
     return changed, tuple(rows)
+
+
+def table_settings(programs: Mapping[str, Program]) -> tuple[WhatIfRow, ...]:
+    """A row for each float table of the programs at each of some settings, with the option that would do it."""
+    found = {
+        (row.name, str(row.setting)): row
+        for program in programs.values()
+        for row in what_if(program.exported, _SETTINGS)
+    }
+    return tuple(
+        WhatIfRow(
+            table=row.name,
+            setting=str(row.setting),
+            bytes_before=row.before,
+            bytes_after=row.after,
+            relative_rms=row.loss.relative_rms,
+            option=f"--quantize '{re.escape(row.name)}={row.setting}'",
+        )
+        for row in found.values()
+    )
 
 
 def _changed(exported: ExportedProgram, options: Options) -> tuple[ExportedProgram, tuple[Changed, ...]]:

@@ -17,7 +17,7 @@ from vkfuse.options import BaselineChoice, Compute, Into, Options, Progress
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
-from vkfuse.pipeline.losses import lossy
+from vkfuse.pipeline.losses import lossy, table_settings
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
@@ -106,18 +106,23 @@ def inspect(
     options: Options | None = None,
     *,
     progress: Progress = lambda _stage: None,
+    what_if: bool = False,
     **changes: Any,
 ) -> Result:
-    """The plan for one program or several without lowering: each table, its verdict and what it would take."""
+    """The plan for one program or several without lowering: each table, its verdict and what it would take.
+
+    With `what_if` also what tables of floats would take, and lose, if they were quantized.
+    """
     chosen, meter = (options or Options()).changed(changes), Meter()
     runtime = find_runtime(chosen.runtime)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose), lean_graphs():
+        settings = table_settings(programs) if what_if else ()
         programs, losses = lossy(programs, chosen)
         progress("planning")
         methods = planned(programs, runtime, chosen)
         before = folded(methods)
-    report = replace(report_of_plan(methods, before, runtime, meter), losses=losses)
+    report = replace(report_of_plan(methods, before, runtime, meter), losses=losses, what_if=settings)
     return Result(report=report, output=None)
 
 

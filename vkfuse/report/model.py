@@ -336,6 +336,18 @@ class LossRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIfRow:
+    """What a table of floats would take and lose at a setting; `option` would do it."""
+
+    table: str
+    setting: str
+    bytes_before: int
+    bytes_after: int
+    relative_rms: float
+    option: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that a run has to say; the renderers read nothing else."""
 
@@ -348,6 +360,7 @@ class Report:
     loadable: Loadable | None = None
     tables: tuple[TableRow, ...] = ()
     losses: tuple[LossRow, ...] = ()
+    what_if: tuple[WhatIfRow, ...] = ()
     lookups: tuple[LookupRow, ...] = ()
     shaders: tuple[EmbeddedShader, ...] = ()
     repairs: tuple[RepairRow, ...] = ()

@@ -218,6 +218,19 @@ def _losses(report: Report) -> Section:
     return listing("Lost, as asked", (name("Table or output"), name("In"), Column("Setting"), *figures), rows)
 
 
+def _what_if(report: Report) -> Section:
+    """Show what tables of floats would take and lose at other settings."""
+    columns = (
+        *(name("Table"), Column("Setting"), size("Before"), size("After")),
+        *(Column("Relative RMS", Kind.FIGURE), Column("Option")),
+    )
+    rows = (
+        (row.table, row.setting, row.bytes_before, row.bytes_after, f"{row.relative_rms:.4f}", row.option)
+        for row in report.what_if
+    )
+    return listing("What if", columns, rows)
+
+
 def _memory(report: Report) -> Section:
     """Show what a file takes on disk and once it is loaded, side by side with the one before."""
     if report.diff is not None:
@@ -314,6 +327,7 @@ _SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     _layout_changes,
     _tables,
     _losses,
+    _what_if,
     _refusals,
     _lookups,
     _shaders,

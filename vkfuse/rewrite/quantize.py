@@ -4,7 +4,7 @@ The program is changed before anything else looks at it; all that is proved and 
 program. What the change itself lost is measured here, table by table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.lossy import Lossy
+from vkfuse.lossy import Lossy, Setting
 from vkfuse.program.tensors import TORCH_TYPES, array, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
@@ -29,6 +29,7 @@ from vkfuse.tables.quantize import Loss, in_halves, loss, quantized
 from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten
+_HALF, _FLOAT = 2, 4  # bytes of a scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +135,15 @@ def _changed(exported: ExportedProgram, constants: Constants, changes: list[_Cha
 
 
 def _lost(change: _Change, constants: Constants) -> Loss:
-    grid = change.grid
+    return loss(original_rows(change.site, constants)(0, change.grid.rows), byte_rows_of(change.grid))
+
+
+def byte_rows_of(grid: Grid) -> Array:
+    """The float table of a grid of bytes."""
     rows = byte_rows(grid)
     if isinstance(rows, Refusal):
         raise TypeError(rows.detail)
-    return loss(original_rows(change.site, constants)(0, grid.rows), rows.rebuild(0, grid.rows))
+    return rows.rebuild(0, grid.rows)
 
 
 def _reading(editor: GraphEditor, change: _Change) -> fx.Node:
@@ -170,6 +175,38 @@ def _dequantized(editor: GraphEditor, change: _Change) -> fx.Node:
         grid.quant_max,
         output_dtype=TORCH_TYPES[grid.dtype],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """What a float table would take in bytes, and lose, at a setting."""
+
+    name: str
+    setting: Setting
+    before: int
+    after: int
+    loss: Loss
+
+
+def what_if(exported: ExportedProgram, settings: Sequence[Setting]) -> Iterator[WhatIf]:
+    """Yield each float table that lookups or linears read, at each setting whose groups divide its columns."""
+    constants, seen = Constants(exported), set()
+    for name, site in float_reads(exported, constants):
+        source = None if name in seen else _matrix(site, constants)
+        seen.add(name)
+        if source is None:
+            continue
+        for setting in settings:
+            grid = quantized(source, setting, _dtype(site))
+            if grid is not None:
+                scale = _FLOAT if halves(grid.scales) is None or site.consumer is Consumer.MATMUL else _HALF
+                yield WhatIf(
+                    name=name,
+                    setting=setting,
+                    before=source.nbytes,
+                    after=grid.values.size * setting.bits // 8 + grid.scales.size * scale,
+                    loss=loss(source, byte_rows_of(grid)),
+                )
 
 
 def outputs_lost(before: ExportedProgram, after: ExportedProgram) -> tuple[Loss, ...]:
