@@ -2,8 +2,9 @@
 
     python tools/sweep/generate.py 0 100 > specs.jsonl      the programs numbered 0 to 99
 
-Successive numbers go through all kinds of steps (kinds.py), and then through the settings in which each is tried: alone on
-small sizes and on sizes about the limits of textures, with dynamic lengths, behind a 4-bit lookup, and in chains of 2 to 6
+Numbers from 1,000,000 on start with kinds that came later: 8-bit activations, backward steps, caches. Successive
+numbers go through all kinds of steps (kinds.py), and then through the settings in which each is tried: alone on small
+sizes and on sizes about the limits of textures, with dynamic lengths, behind a 4-bit lookup, and in chains of 2 to 6
 steps behind and beside one.
 """
 
@@ -24,11 +25,12 @@ LONG: Final = (2047, 2048, 2049, 16384, 20000)
 SETTINGS: Final = ("alone", "limits", "dynamic", "behind", "behind", "chain", "chain", "beside")
 _LARGEST: Final = 200_000  # values in a tensor: files and runs stay small
 _TRIES: Final = 200
+LATER: Final = 1_000_000  # numbers from here on start with kinds that came later
 
 
 def spec(number: int) -> dict[str, Any]:
     """The program of a number."""
-    starts = [*names()]
+    starts = [*names(later=number >= LATER)]
     kind, setting = KINDS[starts[number % len(starts)]], SETTINGS[number // len(starts) % len(SETTINGS)]
     rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):

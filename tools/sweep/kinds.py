@@ -53,7 +53,10 @@ Choices = Callable[[View], Sequence[Any]] | Sequence[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of step. `two`: takes a second value or, with the argument `constant`, a constant of that shape."""
+    """A kind of step. `two`: takes a second value or, with the argument `constant`, a constant of that shape.
+
+    Kinds that came `later` have numbers of their own, so that those of the others stay.
+    """
 
     name: str
     apply: Callable[..., Tensor]
@@ -61,6 +64,8 @@ class Kind:
     choices: Mapping[str, Choices]
     two: bool = False
     jumps: bool = False  # a tiny change of its input may be a large one of its output
+    coarse: bool = False  # 8-bit activations, which the runtime rounds by its own rule
+    later: bool = False
 
     def draw(self, rng: random.Random, view: View) -> dict[str, Any] | None:
         """Arguments for a value, or None where the step does not suit it."""
@@ -79,7 +84,7 @@ KINDS: Final[dict[str, Kind]] = {}
 
 
 def _add(name: str, apply: Callable[..., Tensor], takes: tuple[torch.dtype, ...], **more: Any) -> None:
-    flags = {flag: more.pop(flag) for flag in ("two", "jumps") if flag in more}
+    flags = {flag: more.pop(flag) for flag in ("two", "jumps", "coarse", "later") if flag in more}
     KINDS[name] = Kind(name=name, apply=apply, takes=takes, choices=more, **flags)
 
 
@@ -326,7 +331,10 @@ def linear_int4(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
 
 
 @_kind(
-    FLOATS, out=_if(lambda v: _last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)), bias=(False, True)
+    FLOATS,
+    out=_if(lambda v: _last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)),
+    bias=(False, True),
+    later=True,
 )
 def linear_int8(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int8(x, out, bias)
@@ -766,6 +774,62 @@ def fake_quantize(_c: Any, x: Tensor, *, scale: float, zero: int) -> Tensor:
     return ops.dequantize_per_tensor.default(codes, scale, zero, -128, 127, torch.int8)
 
 
+# --- 8-bit activations, what training computes, state
+
+
+@_kind(
+    (torch.float32,),
+    out=_if(lambda v: v.rank > 1 and _last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 128)),
+    bits=(4, 8),
+    bias=(False, True),
+    coarse=True,
+    later=True,
+)
+def linear_int8_activations(c: Any, x: Tensor, *, out: int, bits: int, bias: bool) -> Tensor:
+    return c.linear_dynamic(x, out, bias, bits)
+
+
+@_kind(
+    FLOATS,
+    of=("threshold", "sigmoid", "tanh", "gelu", "softmax"),
+    scale=_if(lambda v: v.rank > 0 and not v.dynamic, (1.0, 0.1)),
+    later=True,
+)
+def backward(c: Any, x: Tensor, *, of: str, scale: float) -> Tensor:
+    ops, grad = torch.ops.aten, c.new(x.shape, x, scale)
+    if of == "threshold":
+        return ops.threshold_backward.default(grad, x, 0)
+    if of == "gelu":
+        return ops.gelu_backward.default(grad, x)
+    if of == "softmax":
+        return ops._softmax_backward_data.default(grad, torch.softmax(x, -1), -1, x.dtype)  # noqa: SLF001 - the operator's name
+    return getattr(ops, f"{of}_backward").default(grad, getattr(torch, of)(x))
+
+
+_CACHED: Final = 8  # rows
+
+
+@_kind(
+    FLOATS,
+    how=_if(
+        lambda v: v.rank in {2, 3, 4} and not v.dynamic and v.shape[-2] <= _CACHED // 2,
+        ("index_copy", "index_put", "slice_scatter"),
+    ),
+    at=(0, 2, 4),
+    later=True,
+)
+def cache(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
+    state, end = c.state((*x.shape[:-2], _CACHED, x.shape[-1]), x), at + x.shape[-2]
+    rows = torch.arange(at, end, device=x.device)
+    if how == "index_copy":
+        state.index_copy_(-2, rows, x)
+    elif how == "index_put":
+        state[..., rows, :] = x
+    else:
+        state.copy_(torch.slice_scatter(state, x, -2, at, end))
+    return state + x.mean()
+
+
 # --- lookups, from indices
 
 
@@ -780,6 +844,6 @@ def embedding(c: Any, x: Tensor, *, rows: int, columns: int, half: bool = False)
     return F.embedding(x, c.new((rows, columns), like))
 
 
-def names() -> Iterator[str]:
-    """Kinds that a program may start with; lookups start others."""
-    return (name for name, kind in KINDS.items() if kind.takes)
+def names(*, later: bool = False) -> Iterator[str]:
+    """Kinds that a program may start with, or those that came later; lookups start others."""
+    return (name for name, kind in KINDS.items() if kind.takes and kind.later == later)

@@ -18,7 +18,7 @@ import torch
 from kinds import KINDS
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerAxis, PerGroup
 
 Spec = Mapping[str, Any]
@@ -31,6 +31,17 @@ class Constants(nn.Module):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.generator = torch.Generator().manual_seed(seed)
+        self._began: dict[str, Tensor] = {}
+
+    def begins(self, name: str, state: Tensor) -> None:
+        """Keep what a state is before the first call."""
+        self.register_buffer(name, state)
+        self._began[name] = state.clone()
+
+    def reset(self) -> None:
+        """Set every state to what it was."""
+        for name, state in self._began.items():
+            getattr(self, name).copy_(state)
 
 
 class Feed:
@@ -50,6 +61,27 @@ class Feed:
         if like.is_meta:
             return torch.empty(shape, dtype=like.dtype, device="meta")
         return self._next(lambda: _constant(tuple(shape), like.dtype, scale, self._store.generator))
+
+    def state(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor that lasts from call to call."""
+        if like.is_meta:
+            return torch.empty(shape, dtype=like.dtype, device="meta")
+        name = next(self._names)
+        if not hasattr(self._store, name):
+            drawn = torch.randn(tuple(shape), generator=self._store.generator)
+            self._store.begins(name, drawn.to(like.dtype))
+        return getattr(self._store, name)
+
+    def linear_dynamic(self, x: Tensor, out: int, bias: bool, bits: int) -> Tensor:
+        """A linear of 8-bit activations on a 4-bit weight in groups of 32, or an 8-bit one."""
+        if x.is_meta:
+            return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")
+        layer = nn.Linear(x.shape[-1], out, bias, dtype=x.dtype)
+        config = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4 if bits == 4 else torch.int8,
+            weight_granularity=PerGroup(32) if bits == 4 else PerAxis(0),
+        )
+        return self._next(lambda: self._configured(layer, config))(x)
 
     def indices(self, shape: Sequence[int], rows: int, like: Tensor) -> Tensor:
         """Random constant indices."""
@@ -82,9 +114,11 @@ class Feed:
         return self._next(lambda: self._quantized(layer, bits, scales))(x)
 
     def _quantized(self, module: nn.Module, bits: torch.dtype, scales: Any) -> nn.Module:
+        return self._configured(module, IntxWeightOnlyConfig(weight_dtype=bits, granularity=scales))
+
+    def _configured(self, module: nn.Module, config: Any) -> nn.Module:
         for parameter in module.parameters():
             parameter.data.normal_(0, 0.5, generator=self._store.generator)
-        config = IntxWeightOnlyConfig(weight_dtype=bits, granularity=scales)
         quantize_(module, config, lambda part, _name: isinstance(part, nn.Embedding | nn.Linear))
         return module
 
@@ -136,6 +170,7 @@ def build(spec: Spec) -> Program:
     program = Program(spec).eval()
     with torch.no_grad():
         program(*inputs(spec, 1))
+        program.store.reset()
     return program
 
 
@@ -169,12 +204,21 @@ def _input(of: Mapping[str, Any], lengths: Mapping[str, int], generator: torch.G
     return made.contiguous(memory_format=torch.channels_last) if of.get("order") == "channels_last" else made
 
 
-def noisy(program: Program, given: Sequence[Tensor], share: float) -> Iterator[tuple[Tensor, ...]]:
-    """Outputs with rounding errors of `share` of the usual size after each step, a few times."""
+def called(program: Program, calls: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
+    """Outputs of one call after the other, from the first state on."""
+    with torch.no_grad():
+        program.store.reset()
+        return [program(*given) for given in calls]
+
+
+def noisy(
+    program: Program, calls: Sequence[Sequence[Tensor]], share: float
+) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Outputs of the calls with rounding errors of `share` of the usual size after each step, a few times."""
     for seed in range(3):
-        with _noise(program, share), torch.random.fork_rng(), torch.no_grad():
+        with _noise(program, share), torch.random.fork_rng():
             torch.manual_seed(seed)
-            yield program(*given)
+            yield called(program, calls)
 
 
 @contextlib.contextmanager

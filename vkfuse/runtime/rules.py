@@ -26,7 +26,8 @@ def one_type(*arguments: str) -> Rule:
 
     def rule(ops: Operands) -> Iterator[Objection]:
         given = [tensor for name in arguments if (tensor := ops.tensor(name))]
-        types = {_ON_THE_GPU.get(tensor.dtype, tensor.dtype).label for tensor in given}
+        known = _IN_TEXTURES if all(tensor.in_texture for tensor in given) else _ON_THE_GPU
+        types = {known.get(tensor.dtype, tensor.dtype).label for tensor in given}
         if len(types) > 1:
             yield Objection(Code.TYPES_NOT_PROMOTED, ", ".join(sorted(types)))
 
@@ -34,6 +35,7 @@ def one_type(*arguments: str) -> Rule:
 
 
 _ON_THE_GPU: Final = {VkDataType.INT64: VkDataType.INT32, VkDataType.FLOAT64: VkDataType.FLOAT32}
+_IN_TEXTURES: Final = {**_ON_THE_GPU, VkDataType.FLOAT16: VkDataType.FLOAT32}  # whose fetches give float32
 
 
 def four_dimensions_in_buffers(ops: Operands) -> Iterator[Objection]:
