@@ -69,9 +69,10 @@ def faults(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blame:
-    """A fault of one operator call in the delegate `where`; `node_id` is the call's own number there."""
+    """A fault of the operator call at a `position` in the delegate `where`; `node_id` is the call's own number there."""
 
     where: Place
+    position: int
     node_id: int
     operator: str
     objection: Objection
@@ -82,11 +83,15 @@ def blame(pte: PteFile, runtime: str = DEFAULT) -> Iterator[Blame]:
     target = find_runtime(runtime)
     for delegate in vulkan_delegates(pte).values():
         reader = Reader(delegate)
-        for call in delegate.graph.chain:
+        for position, call in enumerate(delegate.graph.chain):
             for objection in judge(reader.operands(call), target):
                 if objection.code.effect in _FAULTS:
                     yield Blame(
-                        where=delegate.place, node_id=call.node_id, operator=call.name, objection=objection
+                        where=delegate.place,
+                        position=position,
+                        node_id=call.node_id,
+                        operator=call.name,
+                        objection=objection,
                     )
 
 

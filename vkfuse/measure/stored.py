@@ -20,7 +20,7 @@ _LEAST_HALF: Final = 2.0**-25  # half the smallest half: how far off a tiny scal
 _MOST_PACKED: Final = 8.0
 _MOST_BYTE: Final = 256.0  # less its zero point
 _SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
-_KINDS: Final = {
+KINDS: Final = {
     VkDataType.BOOL: ScalarType.BOOL,
     VkDataType.UINT8: ScalarType.BYTE,
     VkDataType.INT8: ScalarType.CHAR,
@@ -183,10 +183,11 @@ def _scaled(values: Array, scales: Array, group: int) -> Array:
     """int8 [rows, columns] times the scale of its group, [rows, groups] -> float32 [rows, columns]."""
     rows, columns = values.shape
     floats, factors = values.astype(np.float32), scales.astype(np.float32, copy=False)
-    if columns == factors.shape[1] * group:
-        floats.reshape(rows, factors.shape[1], group)[...] *= factors[:, :, None]
-    else:
-        floats *= factors[:, np.arange(columns) // group]
+    with np.errstate(all="ignore"):
+        if columns == factors.shape[1] * group:
+            floats.reshape(rows, factors.shape[1], group)[...] *= factors[:, :, None]
+        else:
+            floats *= factors[:, np.arange(columns) // group]
     return floats
 
 
@@ -224,7 +225,7 @@ def values_of(constant: ConstantTensor) -> Numbers | None:
 
     FormatError where they are too few.
     """
-    kind = _KINDS.get(constant.dtype) if isinstance(constant.dtype, VkDataType) else constant.dtype
+    kind = KINDS.get(constant.dtype) if isinstance(constant.dtype, VkDataType) else constant.dtype
     if constant.data is None or kind is None:
         return None
     count = math.prod(constant.dims)

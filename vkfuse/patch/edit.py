@@ -5,15 +5,15 @@ other one becomes a delegate of its own in the same place. The result is what
 `vkfuse.pte.writer` writes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
 from vkfuse.measure.tables import TableRead, table_reads
-from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.lookups import FLOATS, input_indices, lookup_calls, lookup_graph
-from vkfuse.patch.places import Plan, clash
-from vkfuse.patch.pruned import members, pruned_method, values_of
+from vkfuse.patch.methods import MethodEdit
+from vkfuse.patch.places import clash
+from vkfuse.patch.pruned import members, values_of
 from vkfuse.pte.enums import DataLocation, ScalarType, VkDataType
 from vkfuse.pte.model import (
     Delegate,
@@ -30,7 +30,6 @@ from vkfuse.pte.model import (
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import BACKEND_ID, VkTensor, VulkanGraph, vulkan_graphs
-from vkfuse.pte.vulkan_writer import write_vulkan
 from vkfuse.tables.q4 import Q4Pack
 
 Packs = Mapping[Place, Q4Pack]
@@ -44,13 +43,15 @@ def edited(file: PteFile, packs: Packs) -> PteFile:
     methods, beyond = [], count(file.size)
     for method in file.methods:
         of = [(reads[place], pack) for place, pack in packs.items() if place.method == method.name]
-        edit = _MethodEdit(method, graphs, beyond)
-        methods.append(edit.method(of) if of else method)
+        edit = LookupEdit(method, graphs, beyond)
+        for read, pack in of:
+            edit.look_up(read, pack)
+        methods.append(edit.finished() if of else method)
         named |= edit.named
-    return _with_named(replace(file, methods=tuple(methods)), graphs, named)
+    return with_named(replace(file, methods=tuple(methods)), graphs, named)
 
 
-def _with_named(file: PteFile, before: Mapping[Place, VulkanGraph], new: Mapping[str, memoryview]) -> PteFile:
+def with_named(file: PteFile, before: Mapping[Place, VulkanGraph], new: Mapping[str, memoryview]) -> PteFile:
     """Return the file with the named data of new constants, and without those that graphs no longer name."""
     gone = _keys(before) - _keys(vulkan_graphs(file))
     kept = tuple(entry for entry in file.named if entry.key not in gone)
@@ -68,35 +69,23 @@ def _keys(graphs: Mapping[Place, VulkanGraph]) -> set[str]:
     return {constant.named_key for graph in graphs.values() for constant in graph.constants if constant.named}
 
 
-class _MethodEdit:
-    """One method that is being edited; `beyond` counts extents past the input's end, one for each new blob."""
+class LookupEdit(MethodEdit):
+    """A method whose lookups get packs."""
 
     def __init__(self, method: Method, graphs: Mapping[Place, VulkanGraph], beyond: Iterator[int]) -> None:
-        self._method = method
-        self._graphs = graphs
-        self._beyond = beyond
-        self._values = list(method.values)
-        self._instructions: list[Instruction | None] = list(method.instructions)
-        self._delegates = list(method.delegates)
-        self._plan = Plan(list(method.non_const_buffer_sizes))
+        super().__init__(method, graphs, beyond)
         self._moved: set[int] = set()
-        self._edits: dict[int, GraphEdit] = {}
-        self.named: dict[str, memoryview] = {}
 
-    def method(self, packs: Iterable[tuple[TableRead, Q4Pack]]) -> Method:
-        """Return the method with a pack for each read."""
-        for read, pack in packs:
-            place = read.where
-            if place.call is None or read.indices is None:
-                raise TypeError(f"{place} is no lookup")
-            if place.delegate is None:
-                self._on_cpu(place.call, read.indices, read.output, pack)
-            else:
-                edit = self._edit(place.delegate)
-                edit.instead(place.call, lookup_calls(edit, pack, read.indices, read.output))
-        for index, edit in self._edits.items():
-            self._delegates[index] = self._made(edit, self._delegates[index])
-        return pruned_method(self._assembled())
+    def look_up(self, read: TableRead, pack: Q4Pack) -> None:
+        """Let a read have a pack."""
+        place = read.where
+        if place.call is None or read.indices is None:
+            raise TypeError(f"{place} is no lookup")
+        if place.delegate is None:
+            self._on_cpu(place.call, read.indices, read.output, pack)
+        else:
+            edit = self.edit(place.delegate)
+            edit.instead(place.call, lookup_calls(edit, pack, read.indices, read.output))
 
     def _on_cpu(self, number: int, indices: int, out: int, pack: Q4Pack) -> None:
         """Move a lookup from the CPU into the delegate that reads its rows, or into one of its own."""
@@ -117,18 +106,16 @@ class _MethodEdit:
             processed=memoryview(b""),
             processed_at=Extent(0, 0),
         )
-        self._delegates.append(self._made(edit, none))
-        self._instructions[number] = DelegateCall(
-            delegate_index=len(self._delegates) - 1, args=(indices, out)
-        )
+        self.delegates.append(self.made(edit, none))
+        self.instructions[number] = DelegateCall(delegate_index=len(self.delegates) - 1, args=(indices, out))
 
     def _joined(self, number: int, reader: int, indices: int, out: int, pack: Q4Pack) -> None:
         """Let the delegate that reads the rows look them up, and give it the indices in their place."""
-        call = self._instructions[reader]
+        call = self.instructions[reader]
         if not isinstance(call, DelegateCall):
-            raise TypeError(f"instruction {reader} of {self._method.name} calls no delegate")
+            raise TypeError(f"instruction {reader} of {self.method.name} calls no delegate")
         position = call.args.index(out)
-        edit = self._edit(call.delegate_index)
+        edit = self.edit(call.delegate_index)
         rows = edit.inputs[position]
         target = edit.at(rows)
         if not isinstance(target, VkTensor):
@@ -136,22 +123,22 @@ class _MethodEdit:
         edit.inputs[position] = input_indices(edit, self._tensor(indices).sizes, target, pack)
         edit.in_front(lookup_calls(edit, pack, edit.inputs[position], rows))
         args = (*call.args[:position], indices, *call.args[position + 1 :])
-        self._instructions[reader] = replace(call, args=args)
-        self._instructions[number] = None
+        self.instructions[reader] = replace(call, args=args)
+        self.instructions[number] = None
         if self._must_move(number, reader, indices):
-            self._values[indices] = self._plan.apart(self._tensor(indices))
+            self.values[indices] = self.plan.apart(self._tensor(indices))
             self._moved.add(indices)
 
     def _reader(self, number: int, indices: int, out: int, pack: Q4Pack) -> int | None:
         """Return the delegate call that alone reads the rows and may look them up, None where there is none."""
-        readers = [at for at, entry in self._entries() if out in values_of(entry) and at != number]
+        readers = [at for at, entry in self.entries() if out in values_of(entry) and at != number]
         if len(readers) != 1 or readers[0] < number or self._named_elsewhere(out):
             return None
-        call = self._instructions[readers[0]]
+        call = self.instructions[readers[0]]
         if not isinstance(call, DelegateCall) or call.args.count(out) != 1:
             return None
-        place = Place(self._method.name, call.delegate_index)
-        takes = place in self._graphs and self._takes(call, out, pack)
+        place = Place(self.method.name, call.delegate_index)
+        takes = place in self.graphs and self._takes(call, out, pack)
         if not takes or not self._straight(number, readers[0]) or self._written(number, readers[0], indices):
             return None
         movable = not self._viewed(indices) or not self._must_move(number, readers[0], indices)
@@ -159,11 +146,10 @@ class _MethodEdit:
 
     def _takes(self, call: DelegateCall, out: int, pack: Q4Pack) -> bool:
         """Whether a delegate has the rows as a tensor that the lookup can write with the values that the CPU's had."""
-        known = self._edits.get(call.delegate_index)
-        edit, position = known or GraphEdit(self._graph(call.delegate_index)), call.args.index(out)
+        edit, position = self.edit(call.delegate_index), call.args.index(out)
         if position >= len(edit.inputs) or edit.inputs.count(edit.inputs[position]) != 1:
             return False
-        calls = [at for at, e in self._entries() if isinstance(e, DelegateCall)]
+        calls = [at for at, e in self.entries() if isinstance(e, DelegateCall)]
         same = [at for at in calls if self._delegate_of(at) == call.delegate_index]
         target = edit.at(edit.inputs[position])
         rounds = pack.dtype is ScalarType.HALF  # the CPU's rows are rounded to half, the delegate's must be
@@ -176,12 +162,12 @@ class _MethodEdit:
         )
 
     def _delegate_of(self, number: int) -> int | None:
-        entry = self._instructions[number]
+        entry = self.instructions[number]
         return entry.delegate_index if isinstance(entry, DelegateCall) else None
 
     def _straight(self, first: int, last: int) -> bool:
         """Whether every run that executes the one instruction executes the other."""
-        jumps = [(at, entry) for at, entry in self._entries() if isinstance(entry, JumpFalseCall)]
+        jumps = [(at, entry) for at, entry in self.entries() if isinstance(entry, JumpFalseCall)]
         return not any(
             first <= at <= last or first < entry.destination_instruction <= last for at, entry in jumps
         )
@@ -201,82 +187,43 @@ class _MethodEdit:
 
     def _only_reads(self, call: DelegateCall, indices: int) -> bool:
         """Whether a delegate takes the indices in and does not hand them out, as far as its graph is known."""
-        place = Place(self._method.name, call.delegate_index)
-        if place not in self._graphs:
+        place = Place(self.method.name, call.delegate_index)
+        if place not in self.graphs:
             return False
-        return indices not in call.args[len(self._graphs[place].input_ids) :]
+        return indices not in call.args[len(self.graphs[place].input_ids) :]
 
     def _must_move(self, first: int, last: int, indices: int) -> bool:
         """Whether the plan gives the memory of the indices away before, or when, the delegate reads them."""
         if indices in self._moved:
             return False
         others = {at for _, entry in self._between(first, last) for at in values_of(entry)}
-        reading = self._method.instructions[last]
+        reading = self.method.instructions[last]
         others |= {*values_of(reading)} - {indices}
-        return clash(self._tensor(indices), others, self._values)
+        return clash(self._tensor(indices), others, self.values)
 
     def _viewed(self, index: int) -> bool:
         """Whether another value is to lie where this one does, which must not move then."""
-        operators = self._method.operators
+        operators = self.method.operators
         views = (
             entry
-            for _, entry in self._entries()
+            for _, entry in self.entries()
             if isinstance(entry, KernelCall) and operators[entry.op_index].name == _VIEW
         )
         return any(index in entry.args for entry in views) or self._listed(index)
 
     def _named_elsewhere(self, index: int) -> bool:
         """Whether a value leaves the method, or is in a list."""
-        return index in self._method.outputs or self._listed(index)
+        return index in self.method.outputs or self._listed(index)
 
     def _listed(self, index: int) -> bool:
-        return any(index in members(value) for value in self._values)
-
-    def _entries(self) -> Iterator[tuple[int, Instruction]]:
-        """Yield the instructions that are left, with their numbers in the input."""
-        yield from ((at, entry) for at, entry in enumerate(self._instructions) if entry is not None)
+        return any(index in members(value) for value in self.values)
 
     def _between(self, first: int, last: int) -> Iterator[tuple[int, Instruction]]:
-        yield from ((at, entry) for at, entry in self._entries() if first < at < last)
+        yield from ((at, entry) for at, entry in self.entries() if first < at < last)
 
     def _tensor(self, index: int) -> Tensor:
         """Return a tensor of the method. TypeError for another value, which the survey let pass."""
-        value = self._values[index]
+        value = self.values[index]
         if not isinstance(value, Tensor):
-            raise TypeError(f"value {index} of {self._method.name} is no tensor")
+            raise TypeError(f"value {index} of {self.method.name} is no tensor")
         return value
-
-    def _graph(self, delegate: int) -> VulkanGraph:
-        return self._graphs[Place(self._method.name, delegate)]
-
-    def _edit(self, delegate: int) -> GraphEdit:
-        if delegate not in self._edits:
-            self._edits[delegate] = GraphEdit(self._graph(delegate))
-        return self._edits[delegate]
-
-    def _made(self, edit: GraphEdit, delegate: Delegate) -> Delegate:
-        """Return a delegate with the blob of an edited graph."""
-        self.named |= edit.named
-        blob = memoryview(write_vulkan(edit.graph()))
-        return replace(delegate, processed=blob, processed_at=Extent(next(self._beyond), len(blob)))
-
-    def _assembled(self) -> Method:
-        """Return the method of what is left, its jumps counted anew."""
-        left = [at for at, _ in self._entries()]
-        numbers = {old: sum(at < old for at in left) for old in range(len(self._instructions) + 1)}
-        frames = self._method.frames
-        return replace(
-            self._method,
-            values=tuple(self._values),
-            instructions=tuple(_moved(entry, numbers) for _, entry in self._entries()),
-            delegates=tuple(self._delegates),
-            non_const_buffer_sizes=tuple(self._plan.sizes),
-            frames=None if frames is None else tuple(frames[at] for at in left if at < len(frames)),
-        )
-
-
-def _moved(entry: Instruction, numbers: Mapping[int, int]) -> Instruction:
-    """Return an instruction; a jump leads to where its target is now."""
-    if isinstance(entry, JumpFalseCall):
-        return replace(entry, destination_instruction=numbers[entry.destination_instruction])
-    return entry

@@ -20,6 +20,9 @@ _TYPES: Final = {
     np.dtype(np.int32): VkDataType.INT32,
     np.dtype(np.float16): VkDataType.FLOAT16,
     np.dtype(np.float32): VkDataType.FLOAT32,
+    np.dtype(np.float64): VkDataType.FLOAT64,
+    np.dtype(np.int64): VkDataType.INT64,
+    np.dtype(np.bool_): VkDataType.BOOL,
 }
 _NOWHERE: Final = Extent(0, 0)
 EMPTY: Final = VulkanGraph(
@@ -89,6 +92,17 @@ class GraphEdit:
                     data=data,
                 )
             )
+        return self._known[known]
+
+    def copied(self, constant: int, like: int) -> int:
+        """Add a tensor like another one, which a constant is copied to when the graph is loaded."""
+        known = ("copied", constant, like)
+        if known not in self._known:
+            value = self.at(like)
+            if not isinstance(value, VkTensor):
+                raise TypeError(f"value {like} is no tensor")
+            self._known[known] = self.tensor(value)
+            self.in_front([self.call(PREPACK, constant, self._known[known])])
         return self._known[known]
 
     def call(self, name: str, *args: int) -> OperatorCall:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from vkfuse.measure.stored import Stored, stored_tables
 from vkfuse.measure.tables import table_reads
 from vkfuse.pages import digest
+from vkfuse.patch.faulty import Mend
 from vkfuse.patch.plan import PatchDecision, PatchPlan
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
-from vkfuse.report.model import Proof, TableRow
+from vkfuse.report.model import Proof, RepairRow, TableRow
 from vkfuse.tables import proof as proofs
 from vkfuse.tables.proof import difference
 from vkfuse.tables.q4 import Q4Pack
@@ -100,3 +101,11 @@ def _shown(proof: proofs.Proof | None) -> Proof:
     if proof is None:
         return Proof(kind="none", max_abs_error=None)
     return Proof(kind="exact" if proof.kind == "exact" else "rounded", max_abs_error=proof.max_abs_error)
+
+
+def repair_rows(mends: Iterable[Mend]) -> tuple[RepairRow, ...]:
+    """Return a row for each mend."""
+    return tuple(
+        RepairRow(code=mend.code, node=str(mend.where), detail=mend.detail, method=mend.where.method)
+        for mend in mends
+    )

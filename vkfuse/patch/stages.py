@@ -1,4 +1,4 @@
-"""The order of the stages for a file: read, plan, edit, write, read back, judge, prove, report. Prints nothing.
+"""The order of the stages for a file: read, mend, plan, edit, write, read back, judge, prove, report. Prints nothing.
 
 Imports neither torch nor ExecuTorch.
 """
@@ -16,9 +16,10 @@ from vkfuse.options import BaselineChoice, Options, Progress, VulkanOptions
 from vkfuse.output import Publication, write
 from vkfuse.pages import digest, forget
 from vkfuse.patch.edit import edited
+from vkfuse.patch.mends import mended
 from vkfuse.patch.names import renamed
 from vkfuse.patch.plan import packs_of, plan
-from vkfuse.patch.rows import table_rows, written_proofs
+from vkfuse.patch.rows import repair_rows, table_rows, written_proofs
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
@@ -52,15 +53,16 @@ def optimize_file(
     _check(options)
     with _published(into, output, file, options) as temporary:
         progress("planning")
-        plans = plan(file, runtime, options.vulkan, progress)
+        sound = mended(file, runtime)
+        plans = plan(sound.file, runtime, options.vulkan, progress)
         progress("writing")
-        changed = renamed(edited(file, packs_of(plans)), file, plans)
+        changed = renamed(edited(sound.file, packs_of(plans)), sound.file, plans)
         write(temporary, partial(write_pte, changed), output)
         after = measure(read_pte(temporary), options.runtime)
         if not options.partial:
             _require_loadable(after)
         progress("proving")
-        rows = table_rows(file, plans, written_proofs(plans, after.pte))
+        rows = table_rows(sound.file, plans, written_proofs(plans, after.pte))
         forget(after.pte.data)
         before = _before(file, options)
         report = replace(
@@ -68,6 +70,7 @@ def optimize_file(
             input=InputFile(path=file.path, bytes=file.size, sha256=digest(file.data).hex()),
             tables=rows,
             provenance=provenance(options, command),
+            repairs=repair_rows(sound.mends),
             verify=Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(_NOT_RUN,)),
         )
         report = checked(report, options.gates, after, before)
@@ -80,11 +83,13 @@ def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda
     """The plan for a file: each table, its verdict and what it would take."""
     meter, runtime = Meter(), find_runtime(options.runtime)
     progress("planning")
-    plans = plan(file, runtime, options.vulkan, progress)
+    sound = mended(file, runtime)
+    plans = plan(sound.file, runtime, options.vulkan, progress)
     report = Report(
         runtime=runtime.version,
         input=InputFile(path=file.path, bytes=file.size),
-        tables=table_rows(file, plans),
+        tables=table_rows(sound.file, plans),
+        repairs=repair_rows(sound.mends),
         cost=meter.cost(),
     )
     return Result(report=report, output=None)

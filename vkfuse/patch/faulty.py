@@ -1,0 +1,83 @@
+"""The faulty calls of a delegate, and the edits that mend them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from vkfuse.measure.tables import TableRead
+from vkfuse.patch.graphs import GraphEdit
+from vkfuse.patch.methods import MethodEdit
+from vkfuse.pte.enums import ShapeDynamism
+from vkfuse.pte.model import DelegateCall, PteFile, Tensor
+from vkfuse.pte.place import Place
+from vkfuse.pte.vulkan import OperatorCall, SymInt, VulkanGraph
+from vkfuse.runtime.codes import Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mend:
+    """What was mended: a stable `code`, the call or the delegate, and what was done."""
+
+    code: str
+    where: Place
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A call of a delegate, and what the runtime fails on or gets wrong in it."""
+
+    position: int
+    call: OperatorCall
+    codes: frozenset[Code]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faulty:
+    """A delegate with faults, in a method that is being edited; `reads` are the reads of tables of the `file`."""
+
+    file: PteFile
+    method: MethodEdit
+    place: Place
+    faults: tuple[Fault, ...]
+    reads: Mapping[Place, TableRead]
+
+    @property
+    def delegate(self) -> int:
+        """Number of the delegate in its method."""
+        if self.place.delegate is None:
+            raise TypeError(f"{self.place} is no delegate")
+        return self.place.delegate
+
+    @property
+    def graph(self) -> VulkanGraph:
+        """Its graph as it was."""
+        return self.method.graph(self.delegate)
+
+    @property
+    def edit(self) -> GraphEdit:
+        """The edits of its graph."""
+        return self.method.edit(self.delegate)
+
+    def having(self, code: Code) -> Iterator[Fault]:
+        """Yield the faults of one kind."""
+        yield from (fault for fault in self.faults if code in fault.codes)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a size may be smaller in a run than the graph says."""
+        values = self.method.values
+        crossing = (values[index] for _, call in self.calls() for index in call.args)
+        return any(isinstance(value, SymInt) for value in self.graph.values) or any(
+            isinstance(value, Tensor) and value.dynamism is not ShapeDynamism.STATIC for value in crossing
+        )
+
+    def calls(self) -> list[tuple[int, DelegateCall]]:
+        """The instructions that run the delegate."""
+        return [
+            (at, entry)
+            for at, entry in self.method.entries()
+            if isinstance(entry, DelegateCall) and entry.delegate_index == self.delegate
+        ]
+
+
+Mending = Callable[[Faulty], Iterator[Mend]]

@@ -1,0 +1,70 @@
+"""Operators and arguments that the runtime lacks, and that others express."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from vkfuse.patch.faulty import Fault, Faulty, Mend
+from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.values import BoolList, DoubleList
+from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor
+from vkfuse.runtime.codes import Code
+
+_NOT: Final = "aten.logical_not.default"
+_NOT_OF_BITS: Final = "aten.bitwise_not.default"
+_NORM: Final = "aten.native_layer_norm.default"
+_NORM_ARGUMENTS: Final = 6  # with the outputs
+_POOL_ARGUMENTS: Final = 5
+_LISTS: Final = (IntList, BoolList, DoubleList)  # the type of an empty list says nothing
+_POOLS: Final = frozenset({"aten.avg_pool2d.default", "aten.max_pool2d.default"})
+_FLOATS: Final = {VkDataType.FLOAT32: np.float32, VkDataType.FLOAT16: np.float16}
+
+
+def say_otherwise(faulty: Faulty) -> Iterator[Mend]:
+    """Put another call with the same result in the place of one that the runtime has not."""
+    for fault in faulty.faults:
+        for code, (mend, otherwise) in _OTHERWISE.items():
+            call = otherwise(faulty, fault) if code in fault.codes else None
+            if call is not None:
+                faulty.edit.instead(fault.position, [call])
+                yield Mend(code=mend, where=faulty.place.at(fault.position), detail=fault.call.name)
+
+
+def _negated(faulty: Faulty, fault: Fault) -> OperatorCall | None:
+    """The negation of bits, which of a bool is that of its value (unary_op.yaml: ``1 - X``)."""
+    source = faulty.graph.values[fault.call.args[0]]
+    if fault.call.name != _NOT or not isinstance(source, VkTensor) or source.dtype is not VkDataType.BOOL:
+        return None
+    return replace(fault.call, name=_NOT_OF_BITS)
+
+
+def _with_bias(faulty: Faulty, fault: Fault) -> OperatorCall | None:
+    """A layer norm with a bias of zeros, as many as it has weights."""
+    args = fault.call.args
+    weight = (
+        faulty.graph.values[args[2]] if fault.call.name == _NORM and len(args) == _NORM_ARGUMENTS else None
+    )
+    dtype = _FLOATS.get(weight.dtype) if isinstance(weight, VkTensor) else None
+    if not isinstance(weight, VkTensor) or weight.data is None or dtype is None:
+        return None
+    zeros = faulty.edit.constant(np.zeros(weight.dims, dtype))
+    return replace(fault.call, args=(*args[:3], zeros, *args[4:]))
+
+
+def _with_stride(faulty: Faulty, fault: Fault) -> OperatorCall | None:
+    """A pool whose stride is its window, which is what an empty one means."""
+    args = fault.call.args
+    if fault.call.name not in _POOLS or len(args) < _POOL_ARGUMENTS:
+        return None
+    stride = faulty.graph.values[args[2]]
+    empty = stride is None or (isinstance(stride, _LISTS) and not stride.items)
+    return replace(fault.call, args=(*args[:2], args[1], *args[3:])) if empty else None
+
+
+_OTHERWISE: Final[Mapping[Code, tuple[str, Callable[[Faulty, Fault], OperatorCall | None]]]] = {
+    Code.NOT_REGISTERED: ("negation-of-bits", _negated),
+    Code.LAYER_NORM_WITHOUT_BIAS: ("layer-norm-completed", _with_bias),
+    Code.POOL_ARGUMENTS: ("stride-given", _with_stride),
+}
