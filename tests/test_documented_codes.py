@@ -35,7 +35,7 @@ def _used(pattern: str) -> set[str]:
         (
             "how",
             r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|layout|scales|found))"[:,)]',
-            {"constants-folded"},
+            {"constants-folded", "table-folded"},
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """What became of files that ExecuTorch's own lowering gets wrong, from the record of tools/mends/record.py.
 
-    python tests/patch/mended.py        # the table of docs/patch.md
+python tests/patch/mended.py        # the table of docs/patch.md
 """
 
 import json
@@ -14,7 +14,10 @@ _BEFORE = {"wrong": "loads, wrong", "not-loadable": "does not load", "right": "r
 
 def table():
     """The record as Markdown: files of one fault and outcome in a row, then their number."""
-    lines = ["| what the runtime has against it | files | before | mended by | after |", "|---|--:|---|---|---|"]
+    lines = [
+        "| what the runtime has against it | files | before | mended by | after |",
+        "|---|--:|---|---|---|",
+    ]
     for (faults, before, mends, after), files in Counter(map(_kind, RECORD)).items():
         lines.append(f"| {faults} | {files} | {before} | {mends} | {after} |")
     mended = sum(row["after"] == "right" for row in RECORD)

@@ -1,12 +1,36 @@
 """What ExecuTorch lowers by itself: right files pass, wrong ones are found out by name, others do not load."""
 
+import json
+import random
+from io import BytesIO
+from pathlib import Path
+
 import pytest
 import stock
 
+import vkfuse
+from vkfuse.errors import LoweringError, VkfuseError
+from vkfuse.options import VulkanOptions
+from vkfuse.patch.edit import edited
+from vkfuse.patch.mends import mended
+from vkfuse.patch.plan import packs_of, plan
 from vkfuse.pte import parse_pte
+from vkfuse.pte.writer import write_pte
+from vkfuse.runtime.versions import find_runtime
 from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
+RUNTIME = find_runtime("1.5.0")
+RECORD = json.loads((Path(__file__).parents[1] / "patch" / "mended.json").read_text("utf-8"))
+CASES = {case.name for case in stock.CASES}
+FUZZED = (
+    "lookup-int2",
+    "lookup-two-rows",
+    "linear-4d",
+    "8da4w-two-matrices",
+    "attention",
+    "lookup-decomposed",
+)
 _STATUS = {"right": "same", "wrong": "differs", "not-loadable": "not-loadable"}
 
 
@@ -71,3 +95,64 @@ def test_given_tolerance_decides(lowered):
     assert verify_file(parse_pte(wrong.data), wrong.exported, loose).status == "same"
     strict = VerifyOptions(seeds=0, tolerance=Tolerance(atol=0.0, rtol=0.0))
     assert verify_file(parse_pte(wrong.data), wrong.exported, strict).status == "differs"
+
+
+def _rewritten(data):
+    """What was mended in a file, and the bytes that are written of it."""
+    sound = mended(parse_pte(data), RUNTIME)
+    stream = BytesIO()
+    write_pte(edited(sound.file, packs_of(plan(sound.file, RUNTIME, VulkanOptions()))), stream)
+    return sound.mends, stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in RECORD if r["name"] in CASES and not r["left"]], ids=lambda r: r["name"]
+)
+def test_a_mended_file_is_the_program(row, lowered):
+    """The mends are those of the file that was right on the real runtime, and the written bytes compute the program."""
+    file = lowered(row["name"])
+    mends, data = _rewritten(file.data)
+    assert list(dict.fromkeys(mend.code for mend in mends)) == row["mends"]
+    verdict = verify_file(parse_pte(data), file.exported, VerifyOptions(seeds=1, runtime="1.5.0"))
+    assert (verdict.status == "same") == (row["after"] == "right"), verdict.message
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in RECORD if r["name"] in CASES and r["left"]], ids=lambda r: r["name"]
+)
+def test_what_cannot_be_mended_is_refused(row, lowered, tmp_path):
+    """Nothing is written, and the error names the fault that is left; `partial` writes it all the same."""
+    source, output = tmp_path / "in.pte", tmp_path / "out.pte"
+    source.write_bytes(lowered(row["name"]).data)
+    with pytest.raises(LoweringError, match=row["left"][0]):
+        vkfuse.optimize(source, output, runtime="1.5.0")
+    assert not output.exists()
+    vkfuse.optimize(source, output, runtime="1.5.0", partial=True)
+    assert output.exists()
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in stock.CASES if c.expected == "right"][:12], ids=lambda case: case.name
+)
+def test_a_right_file_has_nothing_to_mend(case, lowered):
+    """A file without faults comes back as the very same object."""
+    file = parse_pte(lowered(case.name).data)
+    sound = mended(file, RUNTIME)
+    assert sound.file is file
+    assert sound.mends == ()
+
+
+@pytest.mark.parametrize("name", FUZZED)
+def test_corrupted_files_are_mended_or_refused(name, lowered):
+    """Bytes of the program and of the graph that were changed at random: a file, or an error of ours, in little time."""
+    data, chance, done = lowered(name).data, random.Random(0), 0  # noqa: S311 - a test's own dice
+    graph = data.find(b"VK00")
+    for _ in range(60):
+        changed = bytearray(data)
+        at = chance.choice((chance.randrange(1400), graph + chance.randrange(-8, 700))) % len(data)
+        changed[at] = chance.choice((changed[at] ^ 1 << chance.randrange(8), 0, 255, chance.randrange(256)))
+        try:
+            done += bool(_rewritten(bytes(changed))[0])
+        except VkfuseError:
+            continue
+    assert done

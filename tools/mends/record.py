@@ -1,4 +1,4 @@
-"""What becomes of files that ExecuTorch's own lowering gets wrong: mended by vkfuse, run on a Vulkan runtime before and after.
+"""What becomes of files that ExecuTorch's own lowering gets wrong: mended, and run on a Vulkan runtime before and after.
 
     python tools/mends/record.py --runner PATH -o tests/patch/mended.json
 

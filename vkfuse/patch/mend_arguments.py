@@ -1,7 +1,7 @@
 """Operators and arguments that the runtime lacks, and that others express."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,11 +25,20 @@ _FLOATS: Final = {VkDataType.FLOAT32: np.float32, VkDataType.FLOAT16: np.float16
 def say_otherwise(faulty: Faulty) -> Iterator[Mend]:
     """Put another call with the same result in the place of one that the runtime has not."""
     for fault in faulty.faults:
-        for code, (mend, otherwise) in _OTHERWISE.items():
-            call = otherwise(faulty, fault) if code in fault.codes else None
+        for form in _OTHERWISE:
+            call = form.made(faulty, fault) if form.fault in fault.codes else None
             if call is not None:
                 faulty.edit.instead(fault.position, [call])
-                yield Mend(code=mend, where=faulty.place.at(fault.position), detail=fault.call.name)
+                yield Mend(code=form.code, where=faulty.place.at(fault.position), detail=fault.call.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Otherwise:
+    """What mends a fault: the mend's `code`, and the call in the other form, None where it is not for that."""
+
+    code: str
+    fault: Code
+    made: Callable[[Faulty, Fault], OperatorCall | None]
 
 
 def _negated(faulty: Faulty, fault: Fault) -> OperatorCall | None:
@@ -63,8 +72,8 @@ def _with_stride(faulty: Faulty, fault: Fault) -> OperatorCall | None:
     return replace(fault.call, args=(*args[:2], args[1], *args[3:])) if empty else None
 
 
-_OTHERWISE: Final[Mapping[Code, tuple[str, Callable[[Faulty, Fault], OperatorCall | None]]]] = {
-    Code.NOT_REGISTERED: ("negation-of-bits", _negated),
-    Code.LAYER_NORM_WITHOUT_BIAS: ("layer-norm-completed", _with_bias),
-    Code.POOL_ARGUMENTS: ("stride-given", _with_stride),
-}
+_OTHERWISE: Final = (
+    _Otherwise(code="negation-of-bits", fault=Code.NOT_REGISTERED, made=_negated),
+    _Otherwise(code="layer-norm-completed", fault=Code.LAYER_NORM_WITHOUT_BIAS, made=_with_bias),
+    _Otherwise(code="stride-given", fault=Code.POOL_ARGUMENTS, made=_with_stride),
+)
