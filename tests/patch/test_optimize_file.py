@@ -164,12 +164,23 @@ def test_bad_input_leaves_the_old_output(files, tmp_path, kind):
 def test_what_does_not_load_is_not_written(files, tmp_path):
     """A file that the runtime fails on: exit 3 and no output; --partial writes it."""
     output = tmp_path / "m.pte"
-    ran = run("optimize", files / "unfused.pte", "-o", output, check=False)
+    older = ["optimize", files / "fused.pte", "-o", output, "--runtime", "1.2"]
+    ran = run(*older, check=False)
     assert ran.returncode == 3
     assert "--partial" in ran.stderr.decode()
     assert not output.exists()
-    run("optimize", files / "unfused.pte", "-o", output, "--partial", "-q")
+    run(*older, "--partial", "-q")
     assert output.exists()
+
+
+def test_what_can_be_mended_is(files, tmp_path):
+    """A file with left-over dequantizing does not load; it is written with the table as floats, and the report says so."""
+    report = tmp_path / "report.json"
+    run("optimize", files / "unfused.pte", "-o", tmp_path / "m.pte", "-q", "--report", report)
+    said = json.loads(report.read_text())
+    assert [(row["code"], row["method"]) for row in said["repairs"]] == [("constants-folded", "forward")]
+    assert (said["baseline"]["loadable"], said["loadable"]["ok"]) == (False, True)
+    assert "torchao.dequantize_affine.default" not in said["delegation"]["vulkan"]
 
 
 def test_killed_half_way(files, tmp_path):
