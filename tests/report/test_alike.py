@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from vkfuse.commands.report import report_files
+from vkfuse.commands.report import Scope, report_files
 from vkfuse.measure.weights import weights
 from vkfuse.pte import read_pte
 from vkfuse.report import model
@@ -79,13 +79,15 @@ def test_bits_a_weight(files):
         8 * report.output.bytes / report.output.weights, abs=1e-4
     )
     assert weights(read_pte(files / "folded.pte")) == 64 * 64
+    assert report_files(files / "external.pte").output.bits_per_weight is None
+    both = report_files(files / "external.pte", scope=Scope(ptd=(files / "external.ptd",))).output
+    assert both.weights == 64 * 64
+    assert both.bits_per_weight == pytest.approx(8 * (both.bytes + 4 * 64 * 64) / 64**2, abs=1e-4)
     assert "Bits" in rendered(report, Format.TEXT)
 
 
 def test_a_report_without_the_hash(files):
     """The hash is empty and nothing else is different."""
-    from vkfuse.commands.report import Scope  # noqa: PLC0415 - beside its use
-
     plain = report_files(files / "tied.pte", scope=Scope(hashed=False))
     whole = report_files(files / "tied.pte")
     assert plain.output.sha256 == ""

@@ -91,7 +91,7 @@ def test_external_data(files):
         [],
         [{"path": str(data), "bytes": data.stat().st_size, "blobs": 1}],
     )
-    assert str(data) in _report(path, f"--ptd={data}").replace("\n", "").replace("  ", "")
+    assert str(data) in _report(path, f"--ptd={data}", COLUMNS="300")
     assert "base-ptd" not in _report(path, files / "folded.pte", f"--base-ptd={data}")
 
 

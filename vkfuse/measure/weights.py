@@ -12,18 +12,18 @@ from vkfuse.pte.vulkan import BACKEND_ID
 def weights(pte: PteFile) -> int | None:
     """Return the values of all tables and other constants; what belongs to a table, as its scales, is none by itself.
 
-    None where another backend's delegate may hold some.
+    None where another backend's delegate may hold some. What only external data has that was not given does not count.
     """
     if any(delegate.id != BACKEND_ID for method in pte.methods for delegate in method.delegates):
         return None
-    reads = table_reads(pte)
+    reads = [read for read in table_reads(pte) if read.weight.data is not None]
     tables = {read.weight.shown: math.prod(shape_of(read)) for read in reads}
     parts = {constant.name for read in reads for constant in read.constants}
     others = {
         constant.name: math.prod(constant.dims)
         for method in pte.methods
         for constant in constants_of(pte, method.name)
-        if constant.name not in parts
+        if constant.name not in parts and constant.data is not None
     }
     return sum(tables.values()) + sum(others.values())
 

@@ -46,10 +46,11 @@ def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
 
 def _output_file(pte: PteFile, path: str, *, hashed: bool) -> OutputFile:
     """Return the size and hash of a file that was read, named as `path` where that is another."""
+    stored = pte.size + sum(map(len, pte.external.values()))
     return OutputFile(
         path=path or pte.path,
         bytes=pte.size,
         sha256=digest(pte.data).hex() if hashed else "",
         weights=weights(pte),
-        bits_per_weight=bits_per_weight(pte.size, weights(pte)),
+        bits_per_weight=bits_per_weight(stored, weights(pte)),
     )
