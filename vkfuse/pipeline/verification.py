@@ -100,7 +100,7 @@ def precision(methods: Methods) -> Iterator[str]:
     for m in methods:
         if m.program.narrow is None:
             if torch.bfloat16 in halves(m.program.exported):
-                yield f"{m.name} computes in bfloat16, which Vulkan has not: on the CPU; --compute float32 takes it to the GPU"
+                yield f"{m.name} computes in bfloat16, which Vulkan has not; --compute float32 takes it off the CPU"
             continue
         kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in halves(m.program.narrow)))
         yield f"{m.name} computes in float32 what was given in {kinds}: {_measured(m.program, m.program.narrow)}"
