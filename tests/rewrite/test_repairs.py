@@ -21,6 +21,7 @@ from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
@@ -169,6 +170,23 @@ def test_a_cache_that_is_read_before_it_is_written():
 
     before = _program(Reads(), torch.randn(1, 2, 1, 4), torch.tensor([3]))
     assert cache_writes_in_place(before) == (before, ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "fires"), [(2, 512, True), (2, 192, False), (64, 512, False), (2, 513, False)]
+)
+def test_long_products(rows, columns, fires):
+    """Few rows over many columns are a batch of products, summed; others stay."""
+
+    class Product(nn.Module):
+        def forward(self, x, y):
+            return torch.matmul(x, y)
+
+    inputs = torch.randn(2, 3, rows, columns), torch.randn(2, 3, columns, 5)
+    before = _program(Product(), *inputs)
+    after, notes = long_products_in_parts(before)
+    assert bool(notes) is fires
+    torch.testing.assert_close(after.module()(*inputs), before.module()(*inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_permutations_in_one():

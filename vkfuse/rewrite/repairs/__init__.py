@@ -33,6 +33,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
+from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
@@ -83,6 +84,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_attention,
     repeats_as_rows,
     repeats_as_concatenation,
+    long_products_in_parts,
     widen_long_half_matmuls,
     permutations_in_one,
     expansions_as_broadcasts,
