@@ -5,7 +5,7 @@
 
 `build` writes cached.pte and plain.pte of a Llama with random weights (512 columns, 8 heads over 4, 8da4w, an int4 table)
 and needs torch, transformers and vkfuse. `run` needs none of them; RUNNER is a program that is called as ``RUNNER FILE
-forward INPUTS OUTPUTS`` and prints ``call N T ms`` for each call of one loaded method, INPUTS being packed as `packed` does.
+forward INPUTS OUTPUTS`` and prints ``call N T ms`` for each call of one loaded method, INPUTS as `packed` packs them.
 It prints the medians, and their ratio.
 """
 

@@ -1,7 +1,7 @@
 """A product over many columns for few rows, in parts that are summed.
 
 The runtime computes each element of a product in one thread, column after column: the last product of attention over a
-cache is as slow as the cache is long, while most of a GPU waits. Parts of the columns are products of their own, as a batch.
+cache is as slow as the cache is long, while most of a GPU waits. Parts of the columns are a batch of products.
 """
 
 from math import prod
