@@ -49,6 +49,9 @@ class Choice:
     pattern: str
     setting: Setting
 
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.setting}"
+
     def takes(self, name: str) -> bool:
         """Whether a table is meant."""
         return re.fullmatch(self.pattern, name) is not None

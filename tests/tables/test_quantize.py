@@ -120,6 +120,7 @@ def test_choices_match_whole_names():
     assert choice.takes("layers.0.weight")
     assert not choice.takes("my.layers.0.weight")
     assert parse_choice("a=b=int8").pattern == "a=b"
+    assert str(choice) == r"layers\..*=int4:32"
     for text in ("int4:32", "=int4:32", "(=int4:32"):
         with pytest.raises(ValueError, match="is no"):
             parse_choice(text)
