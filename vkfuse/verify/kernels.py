@@ -61,6 +61,8 @@ def _operator(name: str) -> OpOverload | None:
     if name not in cpu_kernels() and not is_imported(spelled):
         return None
     namespace, _, rest = name.partition("::")
+    if namespace in _ABORT:
+        return None
     packet, _, overload = rest.partition(".")
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
@@ -131,6 +133,13 @@ def _quantize_token(values: list[Any]) -> tuple[torch.Tensor]:
     return (((x.float() / scales.float()).round() + zeros).clamp(low, high),)
 
 
+def _choose_token(values: list[Any]) -> tuple[Any, ...]:
+    """The formula that torch registers, for int8 as the kernel's (kernels/quantized/cpu/op_choose_qparams.cpp)."""
+    return tuple(
+        torch.ops.quantized_decomposed.choose_qparams_per_token_asymmetric.default(values[0], torch.int8)
+    )
+
+
 def _product(values: list[Any]) -> tuple[torch.Tensor]:
     first, second = values[:2]
     if is_summed_in_half(first, second):
@@ -173,6 +182,10 @@ def _fields(rows: torch.Tensor, bits: int) -> torch.Tensor:
     return ((fields & ((1 << bits) - 1)) - (1 << (bits - 1))).flatten(-2)
 
 
+_ABORT: Final = (
+    "llama",
+    "quantized_decomposed",
+)  # ExecuTorch's own kernels end the process where they refuse
 _BYTE, _NIBBLE = 8, 4
 _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
 
@@ -186,6 +199,9 @@ _FUNCTIONAL: Final = dict(
         _functional("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), _dequantize),
         _functional("quantized_decomposed::quantize_per_channel.out", 8, (7,), _quantize_channel),
         _functional("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
+        _functional(
+            "quantized_decomposed::choose_qparams_per_token_asymmetric.out", 4, (2, 3), _choose_token
+        ),
         _functional("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
         _functional("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),
         _functional("aten::mm.out", 3, (2,), _product),

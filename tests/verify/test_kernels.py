@@ -1,0 +1,28 @@
+"""Kernels of ExecuTorch's that end the process where they refuse are never run in it."""
+
+import pytest
+import torch
+
+from vkfuse.pte.place import Place
+from vkfuse.verify.errors import CannotVerifyError
+from vkfuse.verify.kernels import find_kernel
+
+
+def test_qparams_of_a_token():
+    """A scale and a zero point a row, as the operator says, from out arguments of any size."""
+    x = torch.randn(2, 3, 16)
+    kernel = find_kernel("quantized_decomposed::choose_qparams_per_token_asymmetric.out", Place("forward"))
+    empty = torch.empty(0)
+    scale, zero = kernel.run([x, torch.int8, empty, empty])
+    want = torch.ops.quantized_decomposed.choose_qparams_per_token_asymmetric.default(x, torch.int8)
+    torch.testing.assert_close((scale, zero), tuple(want), rtol=0, atol=0)
+    assert kernel.outputs == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama::custom_sdpa.out", "quantized_decomposed::embedding_byte.unheard_of"]
+)
+def test_what_would_end_the_process(name):
+    """An error, whatever library registered the operator."""
+    with pytest.raises(CannotVerifyError):
+        find_kernel(name, Place("forward"))
