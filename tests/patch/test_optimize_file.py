@@ -94,6 +94,31 @@ def test_outputs_are_the_same(files, rewritten, name):
         assert [table.differing for table in found.tables] == [0]
 
 
+def test_products_with_folded_matrices_are_fused(files, tmp_path):
+    """Linears and matmuls by floats of a grid, of batches, of any number of outputs: fused, exact from the written bytes.
+
+    A head and the table that it is tied to are stored once. On the real runtime the outputs are the input's to the bit.
+    """
+    written, report = tmp_path / "m.pte", tmp_path / "report.json"
+    run("optimize", files / "multiplied.pte", "-o", written, "-q", "--report", report)
+    said = json.loads(report.read_text())
+    assert {(*table["consumers"], table["rung"], table["proof"]["kind"]) for table in said["tables"]} == {
+        ("gather", "matmul", "q4", "exact"),
+        ("matmul", "q4", "exact"),
+    }
+    assert len(said["tables"]) == 4
+    vulkan = said["delegation"]["vulkan"]
+    assert (vulkan["et_vk.linear_q4gsw.default"], vulkan[FUSED]) == (4, 1)
+    assert not {"aten.linear.default", "aten.mm.default", "aten.embedding.default"} & {*vulkan}
+    packs = sorted(len(entry.data) for entry in read_pte(written).named)[-4:]
+    assert packs == [64 * 32, 64 * 32, 64 * 32, 72 * 32]  # tied: one
+    verify = pytest.importorskip("vkfuse.verify.files")
+    found = verify.verify_against_file(
+        read_pte(written), read_pte(files / "multiplied.pte"), verify.VerifyOptions()
+    )
+    assert found.status == "same"
+
+
 def test_other_backends_are_untouched(files, rewritten):
     """XNNPACK's blob and its named data are carried byte for byte."""
     old, new = read_pte(files / "xnnpack.pte"), read_pte(rewritten / "xnnpack.pte")

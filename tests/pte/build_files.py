@@ -205,6 +205,25 @@ def save_xnnpack(directory: Path) -> None:
     edge.to_executorch().save(str(directory / "xnnpack.pte"))
 
 
+class Multiplied(nn.Module):
+    """A head tied to its table, and products of batches with matrices on a grid: an odd number of outputs, and no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = on_grid(ROWS, COLUMNS)
+        self.odd, self.plain = nn.Linear(COLUMNS, 70), nn.Linear(COLUMNS, COLUMNS, bias=False)
+        self.odd.weight = nn.Parameter(on_grid(70, COLUMNS).weight)
+        self.plain.weight = nn.Parameter(on_grid(COLUMNS, COLUMNS).weight / 16)
+        self.turned = nn.Parameter(on_grid(COLUMNS, COLUMNS).weight.t().contiguous())
+
+    def forward(self, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Look up, multiply by each."""
+        rows = self.emb(indices)
+        hidden = torch.tanh(self.plain(rows))
+        head = nn.functional.linear(hidden, self.emb.weight)
+        return self.odd(hidden), head, torch.mm(hidden[0], self.turned)
+
+
 def write_inline_blob(path: Path) -> None:
     """Write a Vulkan blob with every kind of value and inline constants, by upstream's own serializer."""
     values = [
@@ -268,6 +287,9 @@ def programs(directory: Path) -> dict[str, Callable[[], None]]:
         "methods": lambda: save_methods(directory),
         "kept": lambda: save_kept_lookups(directory),
         "packed": lambda: save_packed(directory),
+        "multiplied": lambda: save(
+            directory, "multiplied", Multiplied(), (INDICES.expand(2, 5).contiguous(),)
+        ),
         "xnnpack": lambda: save_xnnpack(directory),
         "blob": lambda: write_inline_blob(directory / "inline_constants.vk"),
     }

@@ -10,10 +10,11 @@ from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
-from vkfuse.pte.values import Bool, Int
+from vkfuse.pte.values import Bool, Double, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.kernels import KERNELS
 from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.runtime.record import Operator, TableArguments
 
@@ -66,6 +67,71 @@ class TableRead:
         return self.weight, *(() if self.scales is None else (self.scales,)), *self.also
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatMatmul:
+    """A product with a constant matrix of floats in a delegate; `turned` stands as [columns, rows].
+
+    `source`, `bias` and `output` are values of the delegate; the bias is a constant, or None.
+    """
+
+    where: Place
+    operator: str
+    weight: ConstantTensor
+    turned: bool
+    source: int
+    bias: int | None
+    output: int
+
+    @property
+    def constants(self) -> tuple[ConstantTensor, ...]:
+        """The matrix."""
+        return (self.weight,)
+
+
+@once_a_file
+def float_matmuls(pte: PteFile) -> tuple[FloatMatmul, ...]:
+    """Return every product with a matrix of floats and a constant bias, or none, in the delegates of a file."""
+    graphs = vulkan_graphs(pte).items()
+    return tuple(chain.from_iterable(_matmuls(graph, place) for place, graph in graphs))
+
+
+def _matmuls(graph: VulkanGraph, place: Place) -> Iterator[FloatMatmul]:
+    """Yield the products in one delegate."""
+    copies = _copies(graph)
+    for number, call in enumerate(graph.chain):
+        record = record_of(call.name)
+        argument, turned = FLOAT_WEIGHTS.get(call.name, ("", False))
+        weight = _argument(graph, call, record.position(argument), copies, place)
+        source = _at(call.args, record.position("mat1" if turned else "input"))
+        bias = _at(call.args, record.position("bias"))
+        if weight is None or source is None or not _plain(graph, call):
+            continue
+        added = None if bias is None or graph.values[bias] is None else copies.get(bias, bias)
+        value = None if added is None else graph.values[added]
+        if added is None or (isinstance(value, VkTensor) and value.constant):
+            yield FloatMatmul(
+                where=place.at(number),
+                operator=call.name,
+                weight=weight,
+                turned=turned,
+                source=source,
+                bias=added,
+                output=call.args[-1],
+            )
+
+
+def _plain(graph: VulkanGraph, call: OperatorCall) -> bool:
+    """Whether neither bias nor product is multiplied by another factor than one."""
+    record = record_of(call.name)
+    factors = (_value(graph, call, record.position(name)) for name in ("beta", "alpha"))
+    return all(factor is None or factor in (Int(1), Double(1.0)) for factor in factors)
+
+
+def _copies(graph: VulkanGraph) -> dict[int, int]:
+    """The constants that tensors are copies of."""
+    return {call.args[1]: call.args[0] for call in graph.chain if call.name == PREPACK and len(call.args) > 1}
+
+
 @once_a_file
 def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     """Return every read of a table, those of delegates first, in the order of the file."""
@@ -100,7 +166,7 @@ def constants_of(pte: PteFile, method: str) -> Iterator[ConstantTensor]:
 
 def _vulkan_reads(graph: VulkanGraph, place: Place) -> Iterator[TableRead]:
     """Yield the reads in one delegate."""
-    copies = {c.args[1]: c.args[0] for c in graph.chain if c.name == PREPACK and len(c.args) > 1}
+    copies = _copies(graph)
     for number, call in enumerate(graph.chain):
         record = record_of(call.name)
         table = record.table

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
-from vkfuse.measure.tables import TableRead, table_reads
+from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.patch.lookups import FLOATS, input_indices, lookup_calls, lookup_graph
+from vkfuse.patch.matmuls import matmul_calls
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.patch.places import clash
 from vkfuse.patch.pruned import members, values_of
@@ -38,14 +39,16 @@ _VIEW = "executorch_prim::et_view"
 
 def edited(file: PteFile, packs: Packs) -> PteFile:
     """Return the file with the lookup at each place reading its pack."""
-    graphs, reads = vulkan_graphs(file), {read.where: read for read in table_reads(file)}
+    graphs = vulkan_graphs(file)
+    reads: dict[Place, TableRead | FloatMatmul] = {read.where: read for read in table_reads(file)}
+    reads |= {read.where: read for read in float_matmuls(file)}
     named: dict[str, memoryview] = {}
     methods, beyond = [], count(file.size)
     for method in file.methods:
         of = [(reads[place], pack) for place, pack in packs.items() if place.method == method.name]
-        edit = LookupEdit(method, graphs, beyond)
+        edit = TableEdit(method, graphs, beyond)
         for read, pack in of:
-            edit.look_up(read, pack)
+            edit.rewrite(read, pack)
         methods.append(edit.finished() if of else method)
         named |= edit.named
     return with_named(replace(file, methods=tuple(methods)), graphs, named)
@@ -69,15 +72,28 @@ def _keys(graphs: Mapping[Place, VulkanGraph]) -> set[str]:
     return {constant.named_key for graph in graphs.values() for constant in graph.constants if constant.named}
 
 
-class LookupEdit(MethodEdit):
-    """A method whose lookups get packs."""
+class TableEdit(MethodEdit):
+    """A method whose lookups and matmuls get packs."""
 
     def __init__(self, method: Method, graphs: Mapping[Place, VulkanGraph], beyond: Iterator[int]) -> None:
         super().__init__(method, graphs, beyond)
         self._moved: set[int] = set()
 
-    def look_up(self, read: TableRead, pack: Q4Pack) -> None:
-        """Let a read have a pack."""
+    def rewrite(self, read: TableRead | FloatMatmul, pack: Q4Pack) -> None:
+        """Let a lookup or a product read a pack."""
+        if isinstance(read, FloatMatmul):
+            self._multiply(read, pack)
+        else:
+            self._look_up(read, pack)
+
+    def _multiply(self, read: FloatMatmul, pack: Q4Pack) -> None:
+        delegate, call = read.where.delegate, read.where.call
+        if delegate is None or call is None:
+            raise TypeError(f"{read.where} is no call of a delegate")
+        edit = self.edit(delegate)
+        edit.instead(call, matmul_calls(edit, pack, read, dynamic=self.dynamic(delegate)))
+
+    def _look_up(self, read: TableRead, pack: Q4Pack) -> None:
         place = read.where
         if place.call is None or read.indices is None:
             raise TypeError(f"{place} is no lookup")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from vkfuse.measure.tables import TableRead
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.methods import MethodEdit
-from vkfuse.pte.enums import ShapeDynamism
-from vkfuse.pte.model import DelegateCall, PteFile, Tensor
+from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
-from vkfuse.pte.vulkan import OperatorCall, SymInt, VulkanGraph
+from vkfuse.pte.vulkan import OperatorCall, VulkanGraph
 from vkfuse.runtime.codes import Code
 
 
@@ -65,19 +64,11 @@ class Faulty:
     @property
     def dynamic(self) -> bool:
         """Whether a size may be smaller in a run than the graph says."""
-        values = self.method.values
-        crossing = (values[index] for _, call in self.calls() for index in call.args)
-        return any(isinstance(value, SymInt) for value in self.graph.values) or any(
-            isinstance(value, Tensor) and value.dynamism is not ShapeDynamism.STATIC for value in crossing
-        )
+        return self.method.dynamic(self.delegate)
 
     def calls(self) -> list[tuple[int, DelegateCall]]:
         """The instructions that run the delegate."""
-        return [
-            (at, entry)
-            for at, entry in self.method.entries()
-            if isinstance(entry, DelegateCall) and entry.delegate_index == self.delegate
-        ]
+        return self.method.calls(self.delegate)
 
 
 Mending = Callable[[Faulty], Iterator[Mend]]

@@ -1,7 +1,11 @@
 """Whether the call that reads a table can become a fused lookup as it stands in the file."""
 
-from vkfuse.measure.tables import TableRead
+from itertools import count
+
+from vkfuse.measure.tables import FloatMatmul, TableRead
 from vkfuse.patch.lookups import FLOATS
+from vkfuse.patch.matmuls import matmul_misfit
+from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.enums import ShapeDynamism, VkDataType, VkStorageType
 from vkfuse.pte.model import PteFile, Tensor, Value
 from vkfuse.pte.vulkan import VkTensor, VkValue, vulkan_graphs
@@ -12,8 +16,10 @@ from vkfuse.tables.q4 import Q4Pack
 _MOST_DIMENSIONS = 4  # of rows: EmbeddingQ4gsw.cpp hands sizes over as an ivec4
 
 
-def misfit(file: PteFile, read: TableRead, pack: Q4Pack) -> Refusal | None:
-    """Return why a lookup cannot read a pack, None where it can."""
+def misfit(file: PteFile, read: TableRead | FloatMatmul, pack: Q4Pack) -> Refusal | None:
+    """Return why a lookup or a product cannot read a pack, None where it can."""
+    if isinstance(read, FloatMatmul):
+        return _of_matmul(file, read, pack)
     if read.indices is None:
         return _odd("the lookup has too few arguments")
     if read.where.delegate is None:
@@ -21,6 +27,13 @@ def misfit(file: PteFile, read: TableRead, pack: Q4Pack) -> Refusal | None:
         return _on_cpu(method.values[read.indices], method.values[read.output], pack)
     graph = vulkan_graphs(file)[read.where.around]
     return _in_delegate(graph.values[read.indices], graph.values[read.output], pack)
+
+
+def _of_matmul(file: PteFile, read: FloatMatmul, pack: Q4Pack) -> Refusal | None:
+    graphs = vulkan_graphs(file)
+    method = next(method for method in file.methods if method.name == read.where.method)
+    dynamic = MethodEdit(method, graphs, count()).dynamic(read.where.delegate or 0)
+    return matmul_misfit(graphs[read.where.around], read, pack, dynamic=dynamic)
 
 
 def _on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:

@@ -20,20 +20,20 @@ def as_rows(
 ) -> list[OperatorCall] | None:
     """A matmul's call on rows, its result viewed back; None where the sizes back cannot be told."""
     source, out = graph.values[call.args[0]], graph.values[call.args[-1]]
-    if not _is_batch(source) or not _is_batch(out):
+    if not is_batch(source) or not is_batch(out):
         return None
-    back = _sizes(out.dims, dynamic=dynamic)
+    back = sizes_back(out.dims, dynamic=dynamic)
     if back is None:
         return None
-    rows, product = _matrix(edit, source), _matrix(edit, out)
+    rows, product = matrix(edit, source), matrix(edit, out)
     return [
-        _viewed(edit, call.args[0], (-1, source.dims[-1]), rows),
+        viewed(edit, call.args[0], (-1, source.dims[-1]), rows),
         edit.call(call.name, rows, *call.args[1:-1], product),
-        _viewed(edit, product, back, call.args[-1]),
+        viewed(edit, product, back, call.args[-1]),
     ]
 
 
-def _sizes(dims: Sequence[int], *, dynamic: bool) -> tuple[int, ...] | None:
+def sizes_back(dims: Sequence[int], *, dynamic: bool) -> tuple[int, ...] | None:
     """Sizes of a view that end in `dims`, of which those before the last may be smaller in a run where `dynamic`."""
     if not dynamic:
         return tuple(dims)
@@ -43,17 +43,18 @@ def _sizes(dims: Sequence[int], *, dynamic: bool) -> tuple[int, ...] | None:
     return tuple(-1 if at in open_ else size for at, size in enumerate(dims))
 
 
-def _matrix(edit: GraphEdit, like: VkTensor) -> int:
+def matrix(edit: GraphEdit, like: VkTensor) -> int:
     """A tensor of the same numbers as rows."""
     return edit.tensor(like, dims=(prod(like.dims[:-1]), like.dims[-1]))
 
 
-def _is_batch(value: VkValue) -> TypeGuard[VkTensor]:
+def is_batch(value: VkValue) -> TypeGuard[VkTensor]:
     """Whether a value is a tensor that has rows, and no more numbers than a texture or buffer may hold."""
     return isinstance(value, VkTensor) and bool(value.dims) and prod(value.dims) <= _MOST_VALUES
 
 
-def _viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> OperatorCall:
+def viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> OperatorCall:
+    """A view of other sizes."""
     return edit.call(_VIEW, source, edit.value(IntList(sizes)), out)
 
 
@@ -67,33 +68,33 @@ def quantized_as_rows(
     choice = graph.chain[position]
     source, made = graph.values[choice.args[0]], graph.values[choice.args[-1]]
     block = graph.values[choice.args[2]]
-    if not (_is_batch(source) and isinstance(made, ValueList) and isinstance(block, IntList) and block.items):
+    if not (is_batch(source) and isinstance(made, ValueList) and isinstance(block, IntList) and block.items):
         return None
     parameters = [graph.values[index] for index in made.ids]
     readers = [at for at, call in enumerate(graph.chain) if {*made.ids} & {*call.args} and at != position]
     if any(not isinstance(value, VkTensor) for value in parameters):
         return None
-    rows = _matrix(edit, source)
+    rows = matrix(edit, source)
     count = prod(source.dims[:-1])
     ids = tuple(edit.tensor(value, dims=(count,)) for value in parameters if isinstance(value, VkTensor))
     changed = {choice.args[0]: rows, **dict(zip(made.ids, ids, strict=True))}
     args = (rows, choice.args[1], edit.value(IntList((1, block.items[-1]))), *choice.args[3:-1])
     calls = {
         position: [
-            _viewed(edit, choice.args[0], (-1, source.dims[-1]), rows),
+            viewed(edit, choice.args[0], (-1, source.dims[-1]), rows),
             edit.call(choice.name, *args, edit.value(ValueList(ids))),
         ]
     }
     for at in readers:
         call = graph.chain[at]
         out = graph.values[call.args[-1]]
-        back = _sizes(out.dims, dynamic=dynamic) if _is_batch(out) else None
-        if call.args[0] != choice.args[0] or not _is_batch(out) or back is None:
+        back = sizes_back(out.dims, dynamic=dynamic) if is_batch(out) else None
+        if call.args[0] != choice.args[0] or not is_batch(out) or back is None:
             return None
-        product = _matrix(edit, out)
+        product = matrix(edit, out)
         inner = (changed.get(index, index) for index in call.args[:-1])
         calls[at] = [
             edit.call(call.name, *inner, product),
-            _viewed(edit, product, back, call.args[-1]),
+            viewed(edit, product, back, call.args[-1]),
         ]
     return calls

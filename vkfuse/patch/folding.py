@@ -39,7 +39,7 @@ class Evaluation:
             with np.errstate(all="ignore"):
                 result = operation(*arguments)
                 return np.ascontiguousarray(rounded(result, kind)) if result.shape == sizes else None
-        except (ValueError, TypeError, IndexError, OverflowError):  # whatever a file says
+        except (AttributeError, IndexError, OverflowError, TypeError, ValueError):  # whatever a file says
             return None
 
 

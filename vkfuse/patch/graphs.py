@@ -72,7 +72,7 @@ class GraphEdit:
 
     def constant(self, array: Array) -> int:
         """Add a constant, stored under the SHA-256 of its bytes as ExecuTorch does; an equal one is the same value."""
-        data = np.ascontiguousarray(array).data.cast("B")
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         key = hashlib.sha256(data).hexdigest()
         known = (key, array.dtype, array.shape)
         if known not in self._known:

@@ -7,10 +7,11 @@ from itertools import accumulate
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.places import Plan
 from vkfuse.patch.pruned import members, pruned_method, values_of
-from vkfuse.pte.model import Delegate, DelegateCall, Instruction, JumpFalseCall, KernelCall, Method
+from vkfuse.pte.enums import ShapeDynamism
+from vkfuse.pte.model import Delegate, DelegateCall, Instruction, JumpFalseCall, KernelCall, Method, Tensor
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
-from vkfuse.pte.vulkan import VulkanGraph
+from vkfuse.pte.vulkan import SymInt, VulkanGraph
 from vkfuse.pte.vulkan_writer import write_vulkan
 
 
@@ -44,6 +45,21 @@ class MethodEdit:
     def entries(self) -> Iterator[tuple[int, Instruction]]:
         """Yield the instructions that are left, with their numbers in the input."""
         yield from ((at, entry) for at, entry in enumerate(self.instructions) if entry is not None)
+
+    def calls(self, delegate: int) -> list[tuple[int, DelegateCall]]:
+        """The instructions that run a delegate."""
+        return [
+            (at, entry)
+            for at, entry in self.entries()
+            if isinstance(entry, DelegateCall) and entry.delegate_index == delegate
+        ]
+
+    def dynamic(self, delegate: int) -> bool:
+        """Whether a size may be smaller in a run of a delegate than its graph says."""
+        crossing = (self.values[index] for _, call in self.calls(delegate) for index in call.args)
+        return any(isinstance(value, SymInt) for value in self.graph(delegate).values) or any(
+            isinstance(value, Tensor) and value.dynamism is not ShapeDynamism.STATIC for value in crossing
+        )
 
     def rewire(self, number: int, args: tuple[int, ...]) -> None:
         """Give the delegate call at an instruction other arguments."""

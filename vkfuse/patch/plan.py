@@ -5,20 +5,24 @@ from dataclasses import dataclass
 
 from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
-from vkfuse.measure.tables import TableRead
+from vkfuse.measure.tables import FloatMatmul, TableRead
 from vkfuse.options import Progress, VulkanOptions
 from vkfuse.pages import digest
+from vkfuse.patch import matmuls
 from vkfuse.patch.edit import Packs, edited
 from vkfuse.patch.fit import misfit
-from vkfuse.patch.sites import Site, Table, looked_up_tables
+from vkfuse.patch.sites import Site, Table, file_tables
+from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
 from vkfuse.tables.floats import Array
+from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Proof, difference
-from vkfuse.tables.q4 import Q4Pack, any_lookup_pack
+from vkfuse.tables.q4 import Q4Pack, any_lookup_pack, linear_pack, linear_scales
 from vkfuse.tables.readers import Consumer, Readers
 
 
@@ -39,6 +43,28 @@ class FusedLookup:
         """Rows [low, high) of the table, [high - low, columns]."""
         return self.pack.rebuild(low, high)
 
+    @property
+    def stored(self) -> tuple[Array, Array]:
+        """The weight and the scales that are stored."""
+        return self.pack.packed, self.pack.scales
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedMatmul(FusedLookup):
+    """The fused matmul by a table, of activations of a type, in which its scales are stored."""
+
+    activations: ScalarType
+    operators: tuple[str, ...] = (matmuls.FUSED,)
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) of the table by the scales as they are stored."""
+        return self.pack.by_scales(self.stored[1]).rebuild(low, high)
+
+    @property
+    def stored(self) -> tuple[Array, Array]:
+        """The weight, and the scales [groups, rows]."""
+        return self.pack.packed, linear_scales(self.pack, self.activations)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchDecision:
@@ -46,6 +72,11 @@ class PatchDecision:
 
     site: Site
     choice: Choice[FusedLookup]
+
+    @property
+    def stored(self) -> tuple[Array, ...]:
+        """What is stored for it."""
+        return () if self.choice.proposal is None else self.choice.proposal.stored
 
     @property
     def pack(self) -> Q4Pack | None:
@@ -68,9 +99,13 @@ def plan(
     choices: VulkanOptions,
     progress: Progress = lambda _stage: None,
 ) -> tuple[PatchPlan, ...]:
-    """Return a decision for each site of each table, proved on all of its rows, for a runtime."""
+    """Return a decision for each site of each table, proved on all of its rows, for a runtime.
+
+    Weights of matmuls that are on no grid are no tables.
+    """
     planner = _Planner(file, runtime, choices)
-    return tuple(planner.plan(table, progress) for table in looked_up_tables(file))
+    plans = (planner.plan(table, progress) for table in file_tables(file))
+    return tuple(plan for plan in plans if plan.grid is not None or Consumer.GATHER in plan.table.consumers)
 
 
 def packs_of(plans: Iterable[PatchPlan]) -> Packs:
@@ -101,7 +136,7 @@ class _Planner:
         progress(f"reading {table.name} [{rows}, {columns}]")
         found = table.grid()
         grid = found if isinstance(found, Grid) else None
-        offer = self._offer(found, table) if isinstance(found, Grid) else found.refusal()
+        offers = _Offers(self, found, table)
         proofs: dict[int, Proof] = {}
 
         def prove(offer: FusedLookup) -> Proof:
@@ -113,12 +148,13 @@ class _Planner:
             table=table,
             grid=grid,
             decisions=tuple(
-                PatchDecision(site=site, choice=choose([offer], self._against(site), prove))
+                PatchDecision(site=site, choice=choose([offers.of(site)], self._against(site), prove))
                 for site in table.sites
             ),
         )
 
-    def _offer(self, grid: Grid, table: Table) -> FusedLookup | Refusal:
+    def lookup(self, grid: Grid, table: Table) -> FusedLookup | Refusal:
+        """The fused lookup of a table, in the pack of a matmul that is tied to it where there is one."""
         pack = self._pack(grid, table.consumers | {Consumer.MATMUL})
         if (
             isinstance(pack, Refusal) or _key(pack) not in self._file.named_data
@@ -126,13 +162,46 @@ class _Planner:
             pack = self._pack(grid, table.consumers)
         return pack if isinstance(pack, Refusal) else FusedLookup(pack=pack)
 
+    def matmul(self, grid: Grid, table: Table, site: Site) -> FusedMatmul | Refusal:
+        """The fused matmul by a table, in the pack of a lookup that is tied to it where there is one."""
+        graph = vulkan_graphs(self._file)[site.read.where.around]
+        kind = matmuls.activations(graph, site.read) if isinstance(site.read, FloatMatmul) else None
+        if kind is None:
+            return Refusal(
+                code="activation-dtype", detail="activations are of a type that no fused matmul takes"
+            )
+        pack = linear_pack(grid, self._readers(table.consumers), kind)
+        return pack if isinstance(pack, Refusal) else FusedMatmul(pack=pack, activations=kind)
+
     def _pack(self, grid: Grid, consumers: frozenset[Consumer]) -> Q4Pack | Refusal:
+        return any_lookup_pack(grid, self._readers(consumers))
+
+    def _readers(self, consumers: frozenset[Consumer]) -> Readers:
         choices = self._choices
-        readers = Readers(consumers=consumers, layout=choices.lookup_layout, scales=choices.scales)
-        return any_lookup_pack(grid, readers)
+        return Readers(consumers=consumers, layout=choices.lookup_layout, scales=choices.scales)
 
     def _against(self, site: Site) -> "_Against":
         return _Against(self._file, self._runtime, site.read, self._known)
+
+
+class _Offers:
+    """What a table offers to its sites: made once for all lookups, and for all matmuls."""
+
+    def __init__(self, planner: _Planner, found: Grid | NoGrid, table: Table) -> None:
+        self._planner, self._found, self._table = planner, found, table
+        self._made: dict[Consumer, FusedLookup | Refusal] = {}
+
+    def of(self, site: Site) -> FusedLookup | Refusal:
+        """The offer to one site."""
+        if isinstance(self._found, NoGrid):
+            return self._found.refusal()
+        if site.consumer not in self._made:
+            self._made[site.consumer] = (
+                self._planner.matmul(self._found, self._table, site)
+                if site.consumer is Consumer.MATMUL
+                else self._planner.lookup(self._found, self._table)
+            )
+        return self._made[site.consumer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +210,7 @@ class _Against:
 
     file: PteFile
     runtime: Runtime
-    read: TableRead
+    read: TableRead | FloatMatmul
     known: Mapping[str, int]
 
     def __call__(self, offer: FusedLookup) -> Refusal | None:

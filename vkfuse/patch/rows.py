@@ -12,25 +12,25 @@ from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
 from vkfuse.report.model import Proof, RepairRow, TableRow
 from vkfuse.tables import proof as proofs
+from vkfuse.tables.floats import Array
 from vkfuse.tables.proof import difference
-from vkfuse.tables.q4 import Q4Pack
 
 Proofs = Mapping[str, proofs.Proof | None]
+_Content = tuple[bytes, bytes]
 
 
 def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
     """Compare what a written file has of each table with the input's, by name; None where it has nothing."""
-    stored: dict[tuple[bytes, bytes], list[Stored]] = {}
+    stored: dict[_Content, list[Stored]] = {}
     for table in stored_tables(table_reads(written)):
         if table.scales is not None and table.weight.data is not None and table.scales.data is not None:
             stored.setdefault((digest(table.weight.data), digest(table.scales.data)), []).append(table)
     return {plan.table.name: _proof(plan, stored) for plan in plans if any(d.pack for d in plan.decisions)}
 
 
-def _proof(plan: PatchPlan, stored: Mapping[tuple[bytes, bytes], list[Stored]]) -> proofs.Proof | None:
-    """The weakest proof of the packs that a table got."""
-    packs = {id(decision.pack): decision.pack for decision in plan.decisions if decision.pack is not None}
-    found = [stored.get(_content(pack)) for pack in packs.values()]
+def _proof(plan: PatchPlan, stored: Mapping[_Content, list[Stored]]) -> proofs.Proof | None:
+    """The weakest proof of what a table got."""
+    found = [stored.get(content) for content in _contents(plan)]
     if not all(found):
         return None
     rows, columns = plan.table.shape
@@ -42,13 +42,17 @@ def _proof(plan: PatchPlan, stored: Mapping[tuple[bytes, bytes], list[Stored]]) 
     return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error))
 
 
+def _contents(plan: PatchPlan) -> set[_Content]:
+    """Weights and scales that are stored for a table, by their bytes."""
+    return {_content(*decision.stored) for decision in plan.decisions if decision.stored}
+
+
 def _without_padding(table: Stored, columns: int) -> proofs.Rows:
     return lambda low, high: table.read(low, high)[:, :columns]
 
 
-def _content(pack: Q4Pack) -> tuple[bytes, bytes]:
-    weight, scales = pack.packed.data.cast("B"), pack.scales.data.cast("B")
-    return digest(weight), digest(scales)
+def _content(weight: Array, scales: Array) -> _Content:
+    return digest(weight.data.cast("B")), digest(scales.data.cast("B"))
 
 
 def table_rows(
@@ -82,10 +86,16 @@ def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
         how=tuple(dict.fromkeys(code for pack in packs.values() for code in pack.how)),
         reason=_reason(worst),
         bytes_before=table.nbytes,
-        bytes_after=kept + sum(pack.packed.nbytes + pack.scales.nbytes for pack in packs.values()),
+        bytes_after=kept + _stored_bytes(plan),
         proof=_shown(shown.get(table.name)) if shown is not None and packs else None,
         methods=tuple(dict.fromkeys(d.site.read.where.method for d in decisions)),
     )
+
+
+def _stored_bytes(plan: PatchPlan) -> int:
+    """Bytes that are stored for a table; what its sites share counts once."""
+    parts = (part for decision in plan.decisions for part in decision.stored)
+    return sum({digest(part.data.cast("B")): part.nbytes for part in parts}.values())
 
 
 def _reason(decision: PatchDecision) -> str:

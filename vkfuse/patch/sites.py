@@ -10,7 +10,7 @@ from typing import Final
 
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import values_of
-from vkfuse.measure.tables import TableRead, table_reads
+from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.tables.floats import Numbers
@@ -26,13 +26,13 @@ _BITS: Final = 8  # of a byte
 class Site:
     """One read of a table, by the call that does it."""
 
-    read: TableRead
+    read: TableRead | FloatMatmul
     consumer: Consumer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table with all that looks it up; those of equal bytes are one.
+    """A table with all that reads it; those of equal bytes are one.
 
     `numbers` are floats, or what a kernel dequantizes.
     """
@@ -66,23 +66,32 @@ class Table:
         return find_grid(self.numbers.rows, *self.shape, self.numbers.kind)
 
 
-def looked_up_tables(file: PteFile) -> tuple[Table, ...]:
-    """Return the tables that lookups read and no fused one, in the order of the file; what only a .ptd holds is none."""
+def file_tables(file: PteFile) -> tuple[Table, ...]:
+    """Return the tables that lookups and matmuls read and no fused one, in the order of the file, lookups first.
+
+    What only a .ptd holds is none.
+    """
     found: dict[Hashable, Table] = {}
-    for read, numbers in _looked_up(file):
-        key = (read.reader, numbers.kind, *numbers.shape, *(_content(read)))
+    for read, numbers in _reads(file):
+        consumer = Consumer.MATMUL if isinstance(read, FloatMatmul) else Consumer.GATHER
+        key = (type(numbers), numbers.kind, *numbers.shape, *_content(read))
         known = found.get(key)
         made = Table(
             name=read.weight.shown,
             numbers=numbers,
             nbytes=sum(constant.nbytes for constant in read.constants),
-            sites=(Site(read=read, consumer=Consumer.GATHER),),
+            sites=(Site(read=read, consumer=consumer),),
         )
         found[key] = made if known is None else replace(known, sites=(*known.sites, *made.sites))
     return tuple(found.values())
 
 
-def _content(read: TableRead) -> Iterator[bytes]:
+def _reads(file: PteFile) -> Iterator[tuple[TableRead | FloatMatmul, Numbers | KernelTable]]:
+    yield from _looked_up(file)
+    yield from _multiplied(file)
+
+
+def _content(read: TableRead | FloatMatmul) -> Iterator[bytes]:
     yield from (digest(constant.data or memoryview(b"")) for constant in read.constants)
 
 
@@ -96,7 +105,15 @@ def _looked_up(file: PteFile) -> Iterator[tuple[TableRead, Numbers | KernelTable
             yield read, numbers
 
 
-def _floats(read: TableRead) -> Numbers | None:
+def _multiplied(file: PteFile) -> Iterator[tuple[FloatMatmul, Numbers]]:
+    """Yield the products with matrices of floats in delegates."""
+    for read in float_matmuls(file):
+        numbers = _floats(read)
+        if numbers is not None and prod(numbers.shape) >= LEAST_VALUES:
+            yield read, numbers.turned() if read.turned else numbers
+
+
+def _floats(read: TableRead | FloatMatmul) -> Numbers | None:
     """A matrix of floats."""
     numbers = values_of(read.weight)
     return numbers if numbers is not None and numbers.is_float and len(numbers.shape) == _MATRIX else None

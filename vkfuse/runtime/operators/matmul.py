@@ -9,6 +9,12 @@ from vkfuse.runtime.packing import copied_like, float_matrix, float_matrix_stora
 from vkfuse.runtime.record import Operator
 from vkfuse.runtime.spelling import dtype, storage
 
+# Matmuls by a matrix of floats: which argument it is, and whether it stands turned, [columns, rows].
+FLOAT_WEIGHTS: Final = {
+    "aten.linear.default": ("weight", False),
+    "aten.mm.default": ("mat2", True),
+    "aten.addmm.default": ("mat2", True),
+}
 _FEWEST_THREADS: Final = 4096  # kMinOccupancyThreads
 
 
@@ -70,7 +76,7 @@ OPERATORS: Final = (
         Operator(f"aten.{name}.default", "mat1 mat2", departs=_HALF, shaders=matmul, weighty=True)
         for name in ("mm", "bmm")
     ),
-    Operator("aten.addmm.default", "bias mat1 mat2", departs=_HALF, shaders=addmm, weighty=True),
+    Operator("aten.addmm.default", "bias mat1 mat2 beta alpha", departs=_HALF, shaders=addmm, weighty=True),
     Operator(
         "aten.linear.default",
         "input weight bias",
