@@ -4,6 +4,8 @@ Looked for from a folder upwards, as ruff does, and no further than the root of 
 folder that has either is the only one that counts; vkfuse.toml goes first.
 """
 
+import os
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -47,34 +49,46 @@ def _tables(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Yield the files that say something, the nearest first."""
     for place in (folder, *folder.parents):
         own, shared = place / "vkfuse.toml", place / "pyproject.toml"
-        if own.is_file():
+        if os.path.lexists(own):
             yield own, _read(own)
-        elif shared.is_file() and "vkfuse" in (tools := _read(shared).get("tool", {})):
-            yield shared, tools["vkfuse"]
+        elif shared.is_file() and "vkfuse" in (
+            tools := _table(shared, "tool", _read(shared).get("tool", {}))
+        ):
+            yield shared, _table(shared, "tool.vkfuse", tools["vkfuse"])
         if any((place / root).exists() for root in _ROOTS):
             return
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read a file of TOML. InputError, of what is no regular file too: checks are never off in silence."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"cannot read {path}: it is no regular file", hint=_HINT)
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}", hint=_HINT) from error
+
+
+def _table(path: Path, name: str, value: object) -> Mapping[str, Any]:
+    """Return what has to be a table. InputError."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path}: {name} is no table", hint=_HINT)
+    return value
 
 
 def _settings(path: Path, table: Mapping[str, Any], command: str) -> Settings:
     """Check every key, those of other commands too."""
     common = _checked(path, "", {key: value for key, value in table.items() if key not in COMMANDS})
-    own = {name: _checked(path, f"{name}.", table.get(name, {})) for name in COMMANDS}[command]
+    own = {name: _checked(path, f"{name}.", _table(path, name, table.get(name, {}))) for name in COMMANDS}[
+        command
+    ]
     merged = {**common, **own}
     runtime = merged.pop(_RUNTIME, None)
     return Settings(gates=merged, runtime=runtime, path=path)
 
 
-def _checked(path: Path, where: str, table: object) -> dict[str, Any]:
+def _checked(path: Path, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """Return gates by field, and the runtime. InputError that names the file and the key."""
-    if not isinstance(table, Mapping):
-        raise InputError(f"{path}: {where.strip('.') or 'tool.vkfuse'} is no table", hint=_HINT)
     for key, value in table.items():
         if key not in _KEYS:
             known = ", ".join(sorted(_KEYS))

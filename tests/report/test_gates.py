@@ -177,6 +177,8 @@ def test_settings_stand_in_a_file(files, tmp_path):
         ("max-size = true", "max-size: the option max_size is True"),
         ('max-size = "3 apples"', "max-size: the option max_size: '3 apples' is no size"),
         ('require = ["small"]', "require: the option require is 'small'"),
+        ("max-size = -3", "max-size: the option max_size is -3"),
+        ("max-growth = 0", "max-growth: the option max_growth is 0"),
         ("max-growth-of = 3", "max-growth-of: the option max_growth_of is 3"),
         ('max-growth-of = {program = "x"}', "max-growth-of: the option max_growth_of of program: 'x'"),
         ("report = 3", "report is no table"),
@@ -191,6 +193,30 @@ def test_settings_are_checked(tmp_path, text, words):
         find_settings(tmp_path, "report")
     assert str(tmp_path / "vkfuse.toml") in failed.value.message
     assert words in failed.value.message
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "[tool]\nvkfuse = 3", "[tool]\nvkfuse = []"])
+def test_a_shared_file_has_tables(tmp_path, text):
+    """What stands in the place of a table of pyproject.toml is an error that names the file."""
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(InputError, match=r"pyproject\.toml: tool(\.vkfuse)? is no table"):
+        find_settings(tmp_path, "report")
+
+
+def test_settings_that_cannot_be_read_are_no_settings(tmp_path):
+    """Checks are never off in silence: a loop of links, a folder, a pipe and a text nested without end are errors."""
+    path = tmp_path / "vkfuse.toml"
+    for make, undo in (
+        (lambda: path.symlink_to(path), path.unlink),
+        (lambda: path.symlink_to("nowhere"), path.unlink),
+        (path.mkdir, path.rmdir),
+        (lambda: os.mkfifo(path), path.unlink),
+        (lambda: path.write_text("x = " + "[" * 100_000), path.unlink),
+    ):
+        make()
+        with pytest.raises(InputError, match=r"cannot read .*vkfuse\.toml"):
+            find_settings(tmp_path, "report")
+        undo()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +251,19 @@ def test_patterns_have_two_wildcards(head, tail):
     assert glob(f"{plain}*")(plain + tail)
     assert not glob(f"{plain}?")(plain)
     assert not glob(plain)(plain + "x")
+
+
+def test_patterns_are_matched_in_time():
+    """Many stars end at once on a long name that they do not match; one of a name is still found."""
+    many = glob("*a" * 40 + "*z")
+    assert not many("a" * 2_000)
+    assert many("a" * 2_000 + "z")
+
+
+def test_a_pattern_says_something():
+    """An empty pattern matches no kernel: a gate that could not fail is refused."""
+    with pytest.raises(VkfuseError, match="forbid_cpu_op"):
+        Gates(forbid_cpu_op=("aten*", ""))
 
 
 def test_no_gates_no_checks(files):

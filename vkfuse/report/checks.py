@@ -1,5 +1,6 @@
 """Whether a file is what the user asks of it: a report with its checks, and the error where one failed."""
 
+import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -124,8 +125,7 @@ def _size_of(side: Measured, label: str) -> int | None:
 
 def glob(pattern: str) -> Callable[[str], object]:
     """Return what matches `*` and `?`, and all else as it is: labels have brackets."""
-    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(text, re.DOTALL).fullmatch
+    return re.compile(fnmatch.translate(pattern.replace("[", "[[]"))).match
 
 
 def _require(requirement: Requirement, failing: int | None, detail: str = "") -> Check:
