@@ -8,10 +8,10 @@ import numpy as np
 
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, coarseness
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Rows
-from vkfuse.tables.steps import Order, Steps, find_steps
+from vkfuse.tables.steps import Order, Steps, distance, find_steps
 
 LEAST_VALUES: Final = 1 << 12  # of a table: below that there is nothing to save
 SMALLEST_GROUP: Final = 4  # columns; no shader reads a scale for fewer
@@ -24,6 +24,8 @@ _SAMPLES: Final = (
     4,
     64,
 )  # rows that are tried before the whole table: most floats are on no grid, which four show
+_GROUPS: Final = 8  # that show at little cost whether floats may be on a grid
+_FAR: Final = 0.05  # of a step
 _SUSPECTS: Final = 64  # rows that failed, which a smaller group has to serve first
 _FLOATS: Final = frozenset({ScalarType.HALF, ScalarType.BFLOAT16, ScalarType.FLOAT})
 
@@ -89,14 +91,28 @@ class _Search:
 
     def grid(self, bits: int, smallest: int) -> Grid | None:
         """The grid of integers of so many bits, None where there is none of groups of `smallest` columns or more."""
-        suspects = [self._sample(count) for count in _SAMPLES]
-        for size in group_sizes(self._columns, smallest):
+        sizes = self._plausible([*group_sizes(self._columns, smallest)], bits)
+        suspects = [self._sample(count) for count in _SAMPLES] if sizes else []
+        for size in sizes:
             if all(self._serves(rows, size, bits) for rows in suspects):
                 found, failed = self._whole(size, bits)
                 if found is not None:
                     return found
                 suspects.append(failed)
         return None
+
+    def _plausible(self, sizes: list[int], bits: int) -> list[int]:
+        """The sizes whose smallest divisors some groups do not rule out: where these have no step, no multiple has one."""
+        least = [size for size in sizes if not any(size % other == 0 for other in sizes if other < size)]
+        row = self._sample(1)
+        far = []
+        for size in least:
+            groups = row.reshape(-1, size)[:_GROUPS].T.astype(np.float32)
+            off = distance(groups, bits)
+            if off > _FAR + (1 << bits) * coarseness(self._kind):
+                far.append(size)
+                self._note(bits, size, 0, groups.shape[1], off)
+        return [size for size in sizes if not any(size % other == 0 for other in far)]
 
     def _sample(self, count: int) -> Array:
         """Rows from all over the table."""

@@ -84,6 +84,18 @@ def find_steps(values: Array, kind: ScalarType, order: Order) -> Steps:
     return steps
 
 
+def distance(values: Array, bits: int) -> float:
+    """How far the worst of some groups [g, n] is from the nearest grid of so many bits, roughly, in its steps; cheap."""
+    sizes = np.arange(1, (1 << (bits - 1)) + 1, dtype=np.float32)
+    ends = np.abs(values).max(axis=0)
+    if not np.isfinite(ends).all():
+        return float("inf")
+    steps = np.where(ends > 0, ends, np.float32(1)) / sizes[:, None]
+    integers = values / steps[:, None, :]
+    off = np.abs(integers - np.rint(integers)).max(axis=1)
+    return float(off.min(axis=0).max())
+
+
 def _ends(values: Array) -> Array:
     """The value of largest magnitude of each group, with its sign; not finite where one of the values is not."""
     high, low = values.max(axis=0), values.min(axis=0)
