@@ -169,7 +169,7 @@ def test_state_that_cannot_be_shared(decode, words, tmp_path):
     """Buffers of one name that differ in shape stay apart, and so does one that a method only reads: a note says so."""
     path = tmp_path / "model.pte"
     report = vkfuse.optimize({"prefill": _program(_keeps, 4), "decode": decode()}, path, baseline=NONE).report
-    (note,) = report.notes
+    (note,) = [note for note in report.notes if " keeps " not in note]
     assert words in note
     assert not any(place[0] == STATE_ARENA for places in _places(path).values() for place in places)
 

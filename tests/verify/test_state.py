@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from state_programs import calls, programs
+from torch import nn
 
 import vkfuse
 from vkfuse.lower import partition
@@ -17,6 +18,7 @@ from vkfuse.options import BaselineChoice
 from vkfuse.verify.session import run_file
 
 VERDICTS = json.loads(Path(__file__).with_name("state_verdicts.json").read_text("utf-8"))
+BUFFERS = {"window": "rows", "sum": "total"}
 CHOSEN = {"baseline": BaselineChoice.NONE, "runtime": "1.5.0"}
 
 
@@ -27,6 +29,9 @@ def test_state_on_the_gpu(storage, tmp_path):
     for name, exported in programs().items():
         report = vkfuse.optimize(exported, path, storage=storage, verify=False, **CHOSEN).report
         assert report.delegation.crossings == len(calls(name)[0]) + 1, name
+        assert [note.split(" bytes) ")[1] for note in report.notes] == [
+            f"on the GPU: {BUFFERS.get(name, 'cache')}"
+        ], name
         session, eager = run_file(path), exported.module()
         wanted = VERDICTS[f"{storage} {name}"]
         for _ in range(2):
@@ -53,6 +58,25 @@ def test_caches_outside_where_they_cannot_be_written_in_place(tmp_path, monkeypa
     assert tried
     assert report.verify.ok
     assert "cache-writes-as-choices" in {repair.code for repair in report.repairs}
+
+
+def test_a_count_stays_outside(tmp_path):
+    """Whole numbers are added on the CPU, and a note says where they are and why."""
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(4, dtype=torch.int64))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return torch.relu(x) @ x.T + self.count.sum()
+
+    exported = torch.export.export(Counts(), (torch.ones(4, 4),))
+    report = vkfuse.optimize(exported, tmp_path / "model.pte", **CHOSEN).report
+    assert report.notes == (
+        "forward keeps 1 buffer (32 bytes) outside of delegates, it holds no floats: count",
+    )
 
 
 def test_a_write_zeroes_the_rows_behind_it(tmp_path):

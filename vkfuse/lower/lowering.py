@@ -1,7 +1,7 @@
 """Lower programs with ExecuTorch and write one .pte."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import IO, Any, Final
 
@@ -18,6 +18,7 @@ from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fusions
+from vkfuse.lower.places import StatePlace
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream
 from vkfuse.options import VulkanOptions
@@ -35,6 +36,7 @@ class Lowered:
     manager: Any
     reasons: Mapping[str, Mapping[str, Objection]]
     delegated: tuple[Node, ...] = ()
+    state: Mapping[str, tuple[StatePlace, ...]] = field(default_factory=dict)
 
     def handles(self, pte: PteFile, where: Place, node_id: int) -> tuple[int, ...]:
         """Debug handles of an operator call in the file that this wrote: of the nodes that it came from."""
@@ -87,7 +89,8 @@ def lower(
     except LoweringError as error:
         raise NotLoweredError(error, _delegated(partitioners)) from error
     reasons = {name: made.reasons for name, made in partitioners.items()}
-    return Lowered(manager=manager, reasons=reasons, delegated=_delegated(partitioners))
+    places = {name: made.state for name, made in partitioners.items()}
+    return Lowered(manager=manager, reasons=reasons, delegated=_delegated(partitioners), state=places)
 
 
 def _delegated(partitioners: Mapping[str, GuardedPartitioner]) -> tuple[Node, ...]:

@@ -5,7 +5,7 @@ into memory of its own (runtime/graph/ComputeGraph.cpp, prepack: allocations tha
 program writes is copied there behind everything that reads the old value, and the next call finds it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
@@ -15,27 +15,30 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.operands import operator_name
+from vkfuse.lower.places import Outside, StatePlace
 from vkfuse.runtime.operators.attention import WRITE
 
 TAG = "delegation_tag"
 _KINDS = frozenset({torch.float32, torch.float16})  # what the runtime's copies were seen to take
 
 
-def tag_owned_state(program: ExportedProgram, left_out: Collection[str]) -> None:
-    """Give each buffer that one delegate alone has to do with to that delegate, less those named in `left_out`.
+def tag_owned_state(program: ExportedProgram, several: Collection[str]) -> Iterator[StatePlace]:
+    """Give each buffer that one delegate alone has to do with to that delegate, less those of `several` methods.
 
-    To be called when all else is tagged.
+    To be called when all else is tagged. Yields where each buffer is.
     """
     signature = program.graph_signature
     placeholders = {name: node for node, name in signature.inputs_to_buffers.items()}
     nodes = {node.name: node for node in program.graph.nodes}
     for output, buffer in signature.buffers_to_mutate.items():
         state, new = nodes.get(placeholders.get(buffer, "")), nodes[output]
-        if state is None or buffer in left_out:
+        if state is None:
             continue
-        tag = new.meta.get(TAG)
-        if tag is not None and _is_private(state, new, tag):
-            state.meta[TAG] = tag
+        outside = Outside.SEVERAL_METHODS if buffer in several else _why_outside(state, new)
+        if outside is None:
+            state.meta[TAG] = new.meta[TAG]
+        value = state.meta["val"]
+        yield StatePlace(buffer=buffer, nbytes=value.numel() * value.element_size(), outside=outside)
 
 
 class StateOutsideError(LoweringError):
@@ -55,18 +58,16 @@ def require_owned(program: ExportedProgram) -> None:
             )
 
 
-def _is_private(state: fx.Node, new: fx.Node, tag: str) -> bool:
-    """Whether the delegate `tag` is all that reads `state` and `new`, and could keep it."""
-    readers = [user for user in state.users if user.op != "output"]
-    return (
-        state.meta["val"].dtype in _KINDS
-        and bool(readers)
-        and len(readers) == len(state.users)
-        and all(user.meta.get(TAG) == tag for user in readers)
-        and all(user.op == "output" or user.meta.get(TAG) == tag for user in new.users)
-        and _times_returned(new) == 1
-        and not any(_packs(user, state) for user in readers)
-    )
+def _why_outside(state: fx.Node, new: fx.Node) -> Outside | None:
+    """Why no delegate keeps `state`, of which `new` is the next value; None where the one of `new` does."""
+    if state.meta["val"].dtype not in _KINDS:
+        return Outside.NO_FLOATS
+    tag = new.meta.get(TAG)
+    readers = [*state.users, *(user for user in new.users if user.op != "output")]
+    alone = tag is not None and all(user.meta.get(TAG) == tag for user in readers)
+    if not alone or not state.users or _times_returned(new) != 1:
+        return Outside.SEVERAL_PARTS
+    return Outside.READ_AS_WEIGHT if any(_packs(user, state) for user in state.users) else None
 
 
 def _times_returned(node: fx.Node) -> int:

@@ -24,6 +24,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
 from vkfuse.lower.operands import Target, constants_of, numbers_read, operator_name, why_not
 from vkfuse.lower.owned import require_owned, tag_owned_state
+from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import handle_of
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.runtime.codes import Code, Objection
@@ -72,8 +73,8 @@ class Node:
 class GuardedPartitioner(Partitioner):  # type: ignore[misc]
     """Partition a method for the Vulkan backend for `target`.
 
-    `reasons` tells for each operator left out why, `delegated` are the nodes that were not. Buffers of the program that
-    are in `several` methods stay outside of delegates.
+    `reasons` tells for each operator left out why, `delegated` are the nodes that were not, `state` says where each written
+    buffer is. Buffers of the program that are in `several` methods stay outside of delegates.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         self._method = method
         self._several = several
         self.delegated: list[Node] = []
+        self.state: tuple[StatePlace, ...] = tuple[StatePlace, ...]()
         self.delegation_spec = DelegationSpec("VulkanBackend", parse_compile_options(dict(options)))
         self._options = options
         self._target = target
@@ -123,7 +125,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             self.reasons.setdefault(name, reason)
         tag_constant_data(exported_program)
         _leave_what_cannot_be_copied(module)
-        tag_owned_state(exported_program, self._several)
+        self.state = tuple(tag_owned_state(exported_program, self._several))
         require_owned(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 

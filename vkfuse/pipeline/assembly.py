@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from vkfuse.lower.places import place_notes
 from vkfuse.lower.state import state_notes
 from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before
@@ -49,6 +50,7 @@ def report_of_file(
         notes=(
             *of_bytes.notes,
             *state_notes(as_given(methods), to_lower(methods)),
+            *place_notes({m.name: m.state for m in methods}),
             *deviations(methods),
             *precision(methods),
         ),

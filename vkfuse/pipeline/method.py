@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch.export import ExportedProgram
 
+from vkfuse.lower.places import StatePlace
 from vkfuse.lower.state import buffers_of_several
 from vkfuse.options import Options
 from vkfuse.pipeline.proofs import Proved, prove_method
@@ -23,6 +24,7 @@ class Method:
     """A method: its program as given, as the survey saw it with a plan for each table, and as it is to be lowered.
 
     `prepared` is `surveyed` until the plans are applied; `proved` and `verification` are None until a file shows something.
+    `state` is where the buffers are that it writes, once it is lowered.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Method:
     prepared: Repaired
     proved: Proved | None = None
     verification: Verification | None = None
+    state: tuple[StatePlace, ...] = ()
 
     @property
     def input(self) -> InputFile | None:

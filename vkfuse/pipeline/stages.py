@@ -153,16 +153,15 @@ def _write_loadable(
     Caches are written in place where that can be. Raises LoweringError that names what is left.
     """
     try:
-        ready = prepared(methods, options)
-        return ready, _lowered(ready, temporary, target, options, progress)
+        return _lowered(prepared(methods, options), temporary, target, options, progress)
     except StateOutsideError:
-        ready = prepared(methods, options, in_place=False)
-        return ready, _lowered(ready, temporary, target, options, progress)
+        outside = prepared(methods, options, in_place=False)
+        return _lowered(outside, temporary, target, options, progress)
 
 
 def _lowered(
     methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
-) -> Measured:
+) -> tuple[Methods, Measured]:
 
     def written(lowered: Lowered) -> PteFile:
         write(temporary, lowered.write, target)
@@ -171,4 +170,5 @@ def _lowered(
     names = stored_names(methods)
     named = {KEY: names_datum(names)} if names and options.names else {}
     lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
-    return measure(pte, options.runtime, reasons=lowered.reasons, names=names)
+    placed = tuple(replace(m, state=lowered.state.get(m.name, ())) for m in methods)
+    return placed, measure(pte, options.runtime, reasons=lowered.reasons, names=names)

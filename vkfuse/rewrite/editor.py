@@ -92,7 +92,9 @@ class GraphEditor:
         return self._by_content[key]
 
     def _add_placeholder(self, value: torch.Tensor, name: str) -> fx.Node:
-        target = self._free_name(name)
+        return self._placeholder_of(self._free_name(name), value)
+
+    def _placeholder_of(self, target: str, value: torch.Tensor) -> fx.Node:
         first = next(iter(self.graph.nodes))
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(self._free_node_name(target))
@@ -162,18 +164,12 @@ class GraphEditor:
     def restate(self, original: fx.Node, value: torch.Tensor) -> fx.Node:
         """A placeholder for the state of the buffer `original` in another form, with first values `value`.
 
-        What was written to the buffer is written there; nothing else may read `original`.
+        It has the buffer's name; nothing may read `original` any more.
         """
-        target = self._specs[self.node(original).name].target or ""
-        node = self._add_placeholder(value.detach().contiguous(), target)
-        new = self._specs[node.name].target
-        self._outputs = [
-            dataclasses.replace(spec, target=new)
-            if spec.kind is OutputKind.BUFFER_MUTATION and spec.target == target
-            else spec
-            for spec in self._outputs
-        ]
-        return node
+        old = self.node(original).name
+        spec = self._specs[old]
+        self._specs[old] = dataclasses.replace(spec, target=None)
+        return self._placeholder_of(str(spec.target), value.detach().contiguous())
 
     def returns(self, result: fx.Node, new: fx.Node) -> None:
         """Let what `result` writes to a buffer be written by `new`; the user still gets `result`."""
@@ -217,7 +213,7 @@ class GraphEditor:
             range_constraints=old.range_constraints,
             module_call_graph=old.module_call_graph,
             example_inputs=old.example_inputs,
-            constants={k: v for k, v in old.constants.items() if k in targets},
+            constants={k: v for k, v in old.constants.items() if k in targets - self._added.keys()},
             verifiers=old.verifiers,
         )
 
