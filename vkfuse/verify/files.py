@@ -1,8 +1,6 @@
 """Run a file and the file that it was made from side by side, and judge."""
 
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -19,12 +17,11 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import VulkanGraph
 from vkfuse.verify.compare import compare
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
-from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
 from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.tensors import scalar_dtype
-from vkfuse.verify.verdict import Run, Verification
+from vkfuse.verify.verdict import Run, Verification, judged
 from vkfuse.verify.verify import VerifyOptions
 
 
@@ -33,18 +30,7 @@ def verify_against_file(new: PteFile, old: PteFile, options: VerifyOptions) -> V
 
     What is wrong with the new file is in the verdict; InputError and FormatError are about what was given.
     """
-    start = time.perf_counter()
-    try:
-        verdict = _judged(new, old, options)
-    except NotLoadableError as error:
-        verdict = Verification(
-            status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
-        )
-    except CannotVerifyError as error:
-        verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
-    except CheckFailedError as error:
-        verdict = Verification(status="fails", message=error.message, hint=error.hint)
-    return replace(verdict, seconds=time.perf_counter() - start)
+    return judged(lambda: _judged(new, old, options))
 
 
 def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:

@@ -1,11 +1,15 @@
 """What a verification found. Plain data, without torch."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from vkfuse.errors import CheckFailedError
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.audit import TableCheck
 from vkfuse.report.model import Verify
+from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
 
 Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]
 
@@ -130,3 +134,19 @@ def _badness(output: OutputError) -> float:
     if output.limit == 0:
         return 0.0 if output.max_abs == 0 else float("inf")
     return output.max_abs / output.limit
+
+
+def judged(judge: Callable[[], Verification]) -> Verification:
+    """The verdict of `judge` and its time in seconds; where it ends short, the verdict that says how."""
+    start = time.perf_counter()
+    try:
+        verdict = judge()
+    except NotLoadableError as error:
+        verdict = Verification(
+            status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
+        )
+    except CannotVerifyError as error:
+        verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
+    except CheckFailedError as error:
+        verdict = Verification(status="fails", message=error.message, hint=error.hint)
+    return replace(verdict, seconds=time.perf_counter() - start)

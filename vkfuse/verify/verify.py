@@ -1,6 +1,5 @@
 """Run a file and the program that it came from side by side, and judge."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.errors import InputError
 from vkfuse.measure.audit import TableCheck, audit
 from vkfuse.measure.stored import stored_tables
 from vkfuse.measure.tables import table_reads
@@ -22,13 +21,13 @@ from vkfuse.verify.compare import Tolerance, compare_outputs
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import Domain, check_bounds, domain_of
-from vkfuse.verify.errors import CannotVerifyError, NoInputsError, NotLoadableError
+from vkfuse.verify.errors import NoInputsError
 from vkfuse.verify.inputs import Sample, samples, synthetic
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, flat_inputs, noisy_runtime
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.tensors import scalar_dtype
-from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, Verification
+from vkfuse.verify.verdict import Applied, Departure, DeviceCheck, OutputError, Run, Verification, judged
 from vkfuse.verify.wanted import wanted_tables
 from vkfuse.verify.whole import NO_BACKEND, run_whole
 
@@ -61,20 +60,10 @@ def verify_file(
 
     What is wrong with the file is in the verdict; InputError and FormatError are about what was given.
     """
-    chosen, start = options or VerifyOptions(), time.perf_counter()
+    chosen = options or VerifyOptions()
     register_operators()
     source = pte if isinstance(pte, PteFile) else read_pte(pte, external=chosen.external)
-    try:
-        verdict = _judged(source, exported, chosen)
-    except NotLoadableError as error:
-        verdict = Verification(
-            status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
-        )
-    except CannotVerifyError as error:
-        verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
-    except CheckFailedError as error:
-        verdict = Verification(status="fails", message=error.message, hint=error.hint)
-    return replace(verdict, seconds=time.perf_counter() - start)
+    return judged(lambda: _judged(source, exported, chosen))
 
 
 def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
