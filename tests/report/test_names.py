@@ -74,7 +74,9 @@ def test_any_datum_gives_names_or_none(tied, data):
 
 
 def test_names_are_bounded(tied):
-    """A name longer than a line, deep nesting and no names at all."""
+    """A name longer than a line, more names than 4 MiB, deep nesting and no names at all."""
+    many = names_datum({f"{row:012x}": "x" * 1000 for row in range(4200)})
+    assert table_names(parse_pte(_with_datum(tied, many))) == {}
     for data in (b"[" * 100_000, names_datum({"a": "x" * 1025}), b"{}", b"", b"\xff{"):
         assert table_names(parse_pte(_with_datum(tied, data))) == {}
     assert table_names(tied) == {}

@@ -15,7 +15,7 @@ from vkfuse.pte.once import once_a_file
 KEY: Final = "vkfuse.names"
 DIGITS: Final = 12  # of the SHA-256 of a table's bytes
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
-_MOST: Final = 16 << 20  # bytes of names that are read
+_MOST: Final = 4 << 20  # bytes of names that are read; what is no list of names takes 25 times as much memory
 _LONGEST: Final = 1 << 10  # characters of a name
 
 
