@@ -65,7 +65,12 @@ def test_code_when_it_is_asked_for():
         module.recompile()
         assert list(inspect.signature(module.forward).parameters) == ["x"]
         assert module(torch.zeros(1)).item() == 1
-        assert NodeSource(node, "pass").from_node == []
+        first = NodeSource(node, "pass")
+        assert (first.from_node, first.name, first.graph_id) == ([], node.name, id(node.graph))
+        for _ in range(3):  # a copy of a copy knows what it was first, and nothing between
+            node.meta["from_node"] = [NodeSource(node, "pass")]
+        (last,) = node.meta["from_node"]
+        assert [(s.name, s.from_node) for s in last.from_node] == [(node.name, [])]
         left = fx.symbolic_trace(_relu)
     assert (fx.GraphModule.recompile, NodeSource.__init__) == before
     assert not hasattr(fx.GraphModule, "_code")

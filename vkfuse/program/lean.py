@@ -13,7 +13,7 @@ from torch.fx.traceback import NodeSource
 
 @contextmanager
 def lean_graphs() -> Iterator[None]:
-    """Within, a graph's code is generated when it is first called, and a node does not carry the history of its sources.
+    """Within, a graph's code is generated when it is first called, and of its history a node keeps what it was first.
 
     Graphs change a hundred times between two calls, and each change generates the code anew; each copy of a node copies the
     history of all that it was copied from. What is written is the same, byte for byte. One thread at a time (`quiet`).
@@ -21,7 +21,7 @@ def lean_graphs() -> Iterator[None]:
     with (
         mock.patch.object(fx.GraphModule, "recompile", _recompile_later),
         mock.patch.object(fx.GraphModule, "_code", _Code(), create=True),
-        mock.patch.object(NodeSource, "__init__", _without_history),
+        mock.patch.object(NodeSource, "__init__", _with_its_first),
     ):
         yield
 
@@ -75,5 +75,15 @@ class _Forward:
 _FORWARD = _Forward()
 
 
-def _without_history(source: NodeSource, _node: fx.Node | None, *args: Any, **kwargs: Any) -> None:
+def _with_its_first(source: NodeSource, node: fx.Node | None, *args: Any, **kwargs: Any) -> None:
+    """Keep of a node's history what it was first: ExecuTorch tells nodes apart by that (exir/debug_handle_utils.py)."""
     _from_node(source, None, *args, **kwargs)
+    if node is None:
+        return
+    source.node_info = NodeSource.NodeInfo(name=node.name, target="", graph_id=id(node.graph))
+    history = node.meta.get("from_node")
+    if history:
+        first = history[-1]
+        while first.from_node:
+            first = first.from_node[-1]
+        source.from_node = [first]
