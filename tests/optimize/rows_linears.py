@@ -84,7 +84,7 @@ LINEARS = (
     Row(
         name="96 inputs in groups of 6",
         build=linear(2, 5, 96, group=6),
-        tables=_folded("group-not-multiple-of-4"),
+        tables=_folded("scales-by-group"),
         bound=SUMS,
     ),
     Row(name="62 inputs", build=linear(2, 5, 62, group=31), tables=_folded(NO_4), bound=SUMS),
@@ -113,13 +113,13 @@ LINEARS = (
     Row(
         name="x @ W, square",
         build=dequantized(lambda m, x: x @ m.floats(), lambda: torch.randn(5, 64)),
-        tables=_folded("not-exact"),
+        tables=_folded("scales-by-group"),
         bound=SUMS,
     ),
     Row(
         name="x @ W, wider than high",
         build=dequantized(lambda m, x: x @ m.floats()[:40], lambda: torch.randn(5, 40)),
-        tables=_folded("not-exact"),
+        tables=_folded("scales-by-group"),
         bound=SUMS,
     ),
     Row(
