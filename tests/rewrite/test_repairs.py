@@ -743,23 +743,24 @@ def _halved(_exported):
     return _program(Halved(), torch.randn(2, 4)), (Repair(code="halved", nodes=(), detail=""),)
 
 
-def _renamed(_exported):
-    class Renamed(nn.Module):
-        def forward(self, y):
-            return torch.rms_norm(y, (4,)) + 1
+def _one_more(_exported):
+    class OneMore(nn.Module):
+        def forward(self, x, y):
+            return torch.rms_norm(x, (4,)) + y
 
-    return _program(Renamed(), torch.randn(2, 4)), (Repair(code="renamed", nodes=(), detail=""),)
+    given = (torch.randn(2, 4), torch.ones(1))
+    return _program(OneMore(), *given), (Repair(code="one-more", nodes=(), detail=""),)
 
 
 @pytest.mark.parametrize(
     ("rule", "what"),
     [
         (_halved, r"_halved makes result 0 torch.float16\[2, 4\], which was torch.float32\[2, 4\]"),
-        (_renamed, "_renamed changes the program's inputs"),
+        (_one_more, "_one_more changes the program's inputs"),
     ],
 )
 def test_what_repairs_ensure(rule, what):
-    """A repair after which callers get another type, or give another input, is named."""
+    """A repair after which callers get another type, or give another number of inputs, is named."""
     with pytest.raises(LoweringError, match=what):
         repair(_program(_Rms(), torch.randn(2, 4)), [rule])
 

@@ -18,7 +18,7 @@ RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ..
 class Contract:
     """A repair runs `after` those whose results it looks at, where they run; of the operators it `removes` none is left.
 
-    Every repair keeps the program's inputs by name, and its results by type, rank and known sizes.
+    Every repair keeps the program's inputs, and its results, by type, rank and known sizes.
     """
 
     after: tuple[RepairRule, ...] = ()
@@ -35,7 +35,8 @@ class Contract:
         left = next((n for n in after.graph.nodes if n.target in self.removes), None)
         if left is not None:
             raise _fault(rule, f"leaves {left.target} at {left.name}")
-        if [*_inputs(before)] != [*_inputs(after)]:
+        given, taken = [*_inputs(before)], [*_inputs(after)]
+        if len(given) != len(taken) or not all(map(_alike, given, taken)):
             raise _fault(rule, "changes the program's inputs")
         for at, (old, new) in enumerate(zip(_results(before), _results(after), strict=False)):
             if not _alike(old, new):
@@ -52,11 +53,12 @@ def _name(rule: RepairRule) -> str:
     return getattr(rule, "__name__", str(rule))
 
 
-def _inputs(exported: ExportedProgram) -> Iterator[str]:
-    """Yield the names of what callers give."""
+def _inputs(exported: ExportedProgram) -> Iterator[Any]:
+    """Yield what callers give, in order; decompositions may name it otherwise."""
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
     for spec in exported.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
-            yield spec.arg.name
+            yield values.get(spec.arg.name)
 
 
 def _results(exported: ExportedProgram) -> Iterator[Any]:
