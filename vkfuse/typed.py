@@ -42,7 +42,7 @@ def _of_kind(value: object, kind: Any, name: str, parse: Parse | None) -> object
         return value
     if isinstance(value, str):
         return _of_text(value, kinds, name, parse)
-    raise _refused(value, kinds, name)
+    raise _refused(value, kinds, name, "or text as on the command line" if parse else "")
 
 
 def _of_text(text: str, kinds: tuple[Any, ...], name: str, parse: Parse | None) -> object:
@@ -59,9 +59,8 @@ def _of_text(text: str, kinds: tuple[Any, ...], name: str, parse: Parse | None) 
     return found or Path(text)
 
 
-def _refused(value: object, kinds: tuple[Any, ...], name: str) -> VkfuseError:
+def _refused(value: object, kinds: tuple[Any, ...], name: str, remedy: str = "") -> VkfuseError:
     words = [str(word) for each in kinds if issubclass(each, StrEnum) for word in each]
     names = " or ".join("None" if each is types.NoneType else each.__name__ for each in kinds)
-    return VkfuseError(
-        f"the option {name} is {value!r}", hint=f"one of {', '.join(words)}" if words else f"give {names}"
-    )
+    given = f"one of {', '.join(words)}" if words else f"give {names}"
+    return VkfuseError(f"the option {name} is {value!r}", hint=f"{given}, {remedy}" if remedy else given)

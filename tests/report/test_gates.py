@@ -195,6 +195,14 @@ def test_settings_are_checked(tmp_path, text, words):
     assert words in failed.value.message
 
 
+def test_a_limit_that_is_no_text_says_how_to_write_it(tmp_path):
+    """Who writes a number where a growth stands is told of the text, not only of the type."""
+    (tmp_path / "vkfuse.toml").write_text("max-growth = 0")
+    with pytest.raises(InputError) as failed:
+        find_settings(tmp_path, "report")
+    assert "or text as on the command line" in failed.value.hint
+
+
 @pytest.mark.parametrize("text", ["tool = 3", "[tool]\nvkfuse = 3", "[tool]\nvkfuse = []"])
 def test_a_shared_file_has_tables(tmp_path, text):
     """What stands in the place of a table of pyproject.toml is an error that names the file."""
