@@ -37,11 +37,20 @@ KEYS = {
         "proof",
     },
     "verify": {"ran", "ok", "max_abs_error", "max_rel_error", "skipped"},
-    "cost": {"seconds", "peak_rss_bytes"},
+    "cost": {"seconds", "peak_rss_bytes", "stages"},
     "checks": None,
     "ledger": {"label", "kind", "bytes"},
 }
-STAGES = ["loading", "planning", "lowering", "reading back", "verifying", "lowering the folded baseline"]
+STAGES = [
+    "loading",
+    "planning",
+    "lowering",
+    "reading back",
+    "proving",
+    "verifying",
+    "lowering the folded baseline",
+    "reporting",
+]
 
 
 def _check_report(report):
@@ -108,6 +117,8 @@ def test_json_report(optimized, program):
     assert report["input"] == {"path": str(program), "bytes": program.stat().st_size}
     assert report["verify"]["ok"] is True
     assert report["verify"]["max_abs_error"] == 0
+    assert [stage["name"] for stage in report["cost"]["stages"]] == STAGES
+    assert sum(stage["seconds"] for stage in report["cost"]["stages"]) <= report["cost"]["seconds"] + 0.01
     assert sum(entry["bytes"] for entry in report["ledger"]) == report["output"]["bytes"]
 
 

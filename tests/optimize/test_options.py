@@ -161,7 +161,7 @@ def test_public_entry_takes_a_path(program, tmp_path):
     assert result.output == tmp_path / "model.pte"
     assert isinstance(result.report, Report)
     assert result.report.input.bytes == program.stat().st_size
-    assert stages == ["loading", "planning", "lowering", "reading back", "verifying"]
+    assert stages == ["loading", "planning", "lowering", "reading back", "proving", "verifying", "reporting"]
 
 
 def test_unknown_names_are_refused(tmp_path):

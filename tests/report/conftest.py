@@ -69,7 +69,14 @@ def full():
         verify=model.Verify(
             ran=True, ok=True, max_abs_error=2.5e-7, max_rel_error=1e-6, skipped=("method decode: no inputs",)
         ),
-        cost=model.Cost(seconds=61.25, peak_rss_bytes=2_500 * MIB),
+        cost=model.Cost(
+            seconds=61.25,
+            peak_rss_bytes=2_500 * MIB,
+            stages=(
+                model.StageCost(name="loading", seconds=2.5, cpu_seconds=2.25, peak_rss_bytes=800 * MIB),
+                model.StageCost(name="lowering", seconds=38.0, cpu_seconds=40.5, peak_rss_bytes=2_500 * MIB),
+            ),
+        ),
         checks=(
             model.Check(name="max-size", passed=False, value=365_027_904, limit=340 * MIB, unit="bytes"),
             model.Check(name="require loadable", passed=True, value=None, limit=None),

@@ -117,7 +117,7 @@ def test_promised_keys_exist():
         "delegation": {"subgraphs", "vulkan", "cpu", "crossings"},
         "loadable": {"ok", "missing"},
         "verify": {"ran", "ok", "max_abs_error", "max_rel_error", "skipped"},
-        "cost": {"seconds", "peak_rss_bytes"},
+        "cost": {"seconds", "peak_rss_bytes", "stages"},
     }
     for key, members in promised.items():
         assert key in written

@@ -139,15 +139,32 @@ def pipeline() -> "ModuleType":
 
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Stages on stderr: a spinner on a terminal, a line each elsewhere, nothing when quiet."""
+    """Stages on stderr: a bar each with its time on a terminal, a line each elsewhere, nothing when quiet."""
     from rich.console import Console  # noqa: PLC0415 - not for --help
 
     told = Console(file=sys.stderr, quiet=quiet)
     if not told.is_terminal:
         yield lambda stage: told.print(f"vkfuse: {stage}", highlight=False, soft_wrap=True)
         return
-    with told.status("starting") as status:
-        yield status.update
+    with _bars(told) as begin:
+        yield begin
+
+
+@contextlib.contextmanager
+def _bars(console: "Console") -> Iterator[Progress]:
+    """A bar for each stage with the time that it took, full once the next one begins; gone at the end."""
+    from rich import markup, progress  # noqa: PLC0415 - not for --help
+
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(20), progress.TimeElapsedColumn()
+    with progress.Progress(*columns, console=console, transient=True) as shown:
+        running: list[progress.TaskID] = []
+
+        def begin(stage: str) -> None:
+            for bar in running:
+                shown.update(bar, total=1, completed=1)
+            running[:] = [shown.add_task(markup.escape(stage), total=None)]
+
+        yield begin
 
 
 def print_report(report: "Report | Reports", printing: Printing, stream: TextIO) -> None:

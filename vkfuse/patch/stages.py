@@ -50,6 +50,7 @@ def optimize_file(
     not load the result, and GatesFailedError; then `output` is what it was before.
     """
     meter, runtime = Meter(), find_runtime(options.runtime)
+    progress = meter.watching(progress)
     _check(options)
     with _published(into, output, file, options) as temporary:
         progress("planning")
@@ -82,6 +83,7 @@ def optimize_file(
 def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda _stage: None) -> Result:
     """The plan for a file: each table, its verdict and what it would take."""
     meter, runtime = Meter(), find_runtime(options.runtime)
+    progress = meter.watching(progress)
     progress("planning")
     sound = mended(file, runtime)
     plans = plan(sound.file, runtime, options.vulkan, progress)

@@ -59,6 +59,7 @@ def optimize(
     """
     chosen, meter, target = (options or Options()).changed(changes), Meter(), Path(output)
     chosen.check_gates()
+    progress = meter.watching(progress)
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
     with _published(into, target, source, chosen) as places:
@@ -69,9 +70,11 @@ def optimize(
                 progress("planning")
                 methods = planned(programs, runtime, chosen)
                 methods, after = _write_loadable(methods, places.model, target, chosen, progress)
+                progress("proving")
                 methods = proved(methods, after.pte)
             methods = verified(methods, after.pte, chosen, progress)
             before = given or baseline_made(methods, chosen, progress, places.baseline)
+        progress("reporting")
         report = report_of_file(methods, after, before, target, chosen, meter)
         report = replace(report, provenance=provenance(chosen, command), losses=losses)
         require_passed(report)
@@ -114,7 +117,7 @@ def inspect(
     With `what_if` also what tables of floats would take, and lose, if they were quantized.
     """
     chosen, meter = (options or Options()).changed(changes), Meter()
-    runtime = find_runtime(chosen.runtime)
+    runtime, progress = find_runtime(chosen.runtime), meter.watching(progress)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose), lean_graphs():
         settings = table_settings(programs) if what_if else ()

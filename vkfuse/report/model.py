@@ -189,11 +189,22 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """Wall and CPU time of a stage, and the process' peak resident memory up to its end."""
+
+    name: str
+    seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Wall time and peak resident memory of the run."""
+    """Wall time and peak resident memory of the run, and of its stages in the order in which they began."""
 
     seconds: float
     peak_rss_bytes: int
+    stages: tuple[StageCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

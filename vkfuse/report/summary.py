@@ -194,10 +194,10 @@ _SPELLED: Final[Mapping[str, Callable[[float | str | None], str]]] = {"bytes": _
 def _cost(report: Report) -> Iterator[tuple[str, str]]:
     """Yield time and memory."""
     if report.cost is not None:
-        yield (
-            "Took",
-            f"{report.cost.seconds:.1f} s, at most {mebibytes(report.cost.peak_rss_bytes)} of memory",
-        )
+        longest = max(report.cost.stages, key=lambda stage: stage.seconds, default=None)
+        most = "" if longest is None else f", {longest.seconds:.1f} s of it {longest.name}"
+        memory = mebibytes(report.cost.peak_rss_bytes)
+        yield "Took", f"{report.cost.seconds:.1f} s{most}, at most {memory} of memory"
 
 
 _SUMMARY: Final[tuple[Callable[[Report], Iterator[tuple[str, str]]], ...]] = (
