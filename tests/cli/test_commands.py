@@ -1,5 +1,6 @@
 """The commands on real files: results on stdout, progress on stderr, reports that scripts can read."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -114,7 +115,8 @@ def test_json_report(optimized, program):
     assert report["baseline"]["kind"] == "folded"
     assert report["baseline"]["bytes"] > report["output"]["bytes"] + 15_000
     assert report["delegation"]["vulkan"]["et_vk.embedding_q4gsw.default"] == 1
-    assert report["input"] == {"path": str(program), "bytes": program.stat().st_size}
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    assert report["input"] == {"path": str(program), "bytes": program.stat().st_size, "sha256": digest}
     assert report["verify"]["ok"] is True
     assert report["verify"]["max_abs_error"] == 0
     assert [stage["name"] for stage in report["cost"]["stages"]] == STAGES
@@ -211,7 +213,8 @@ def test_pipes(program, start):
     report = json.loads(text[text.index("{") :])
     _check_report(report)
     assert report["output"]["bytes"] == len(out)
-    assert report["input"] == {"path": "stdin", "bytes": program.stat().st_size}
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    assert report["input"] == {"path": "stdin", "bytes": program.stat().st_size, "sha256": digest}
     assert report["baseline"] == {**report["baseline"], "kind": "none", "bytes": None}
 
 
