@@ -147,6 +147,17 @@ def _keywords(module, x):
     return F.embedding(x, table)
 
 
+def _bucketed(module, x):
+    edges = torch.linspace(-2, 2, 31)
+    first, second = torch.bucketize(x, edges), torch.searchsorted(edges, x, side="right")
+    return F.embedding(first + second, module.floats())
+
+
+def _some_floats():
+    """Values on boundaries, between and beyond them, and none."""
+    return torch.tensor([[-2.0, 2.0, 0.0, 0.3], [-5.0, torch.inf, -torch.inf, torch.nan]])
+
+
 def _rows_16_to_48(module, x):
     part = torch.ops.torchao.dequantize_affine(
         module.values[16:48], [1, 32], module.scales[16:48], module.points[16:48], torch.int8, -8, 7
@@ -239,6 +250,43 @@ OPERATORS = (
     Row(
         name="index_select",
         build=dequantized(lambda m, x: torch.index_select(m.floats(), 0, x), lambda: indices(7, rows=64)),
+    ),
+    Row(
+        name="index_select along -2",
+        build=dequantized(lambda m, x: torch.index_select(m.floats(), -2, x), lambda: indices(7, rows=64)),
+    ),
+    Row(
+        name="gather of whole rows",
+        build=dequantized(
+            lambda m, x: torch.gather(m.floats(), 0, x[:, None].expand(-1, 64)), lambda: indices(7, rows=64)
+        ),
+    ),
+    Row(
+        name="buckets of floats",
+        build=dequantized(_bucketed, _some_floats),
+        tables=(Table(how=FLAT),),
+        repairs=("buckets-as-counts",),
+    ),
+    Row(
+        name="remainders of negative numbers",
+        build=dequantized(
+            lambda m, x: (
+                F.embedding((x - 40) % 64, m.floats())
+                + F.embedding(-((x - 40) % -x.new_tensor([7])), m.floats())
+            )
+        ),
+        tables=(Table(how=FLAT),),
+        repairs=("remainders-with-sign",),
+    ),
+    Row(
+        name="known rows, negative too, and a slice of rows beside a lookup",
+        build=dequantized(
+            lambda m, x: F.embedding(x, m.floats()) + m.floats()[[1, -1, 3, 5, -64, 7, 9]] + m.floats()[5:12]
+        ),
+        tables=(
+            Table(how=FLAT),
+            Table(rung="folded", reason="constant-indices"),
+        ),
     ),
     Row(
         name="gather",

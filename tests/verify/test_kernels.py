@@ -26,3 +26,11 @@ def test_what_would_end_the_process(name):
     """An error, whatever library registered the operator."""
     with pytest.raises(CannotVerifyError):
         find_kernel(name, Place("forward"))
+
+
+def test_remainders_have_the_sign_of_c():
+    """Of integers, as ExecuTorch's kernel on the 1.5.0 runtime gave them; of floats, torch's."""
+    kernel = find_kernel("aten::remainder.Scalar_out", Place("forward"))
+    (whole,) = kernel.run([torch.tensor([-65, -1, 0, 65]), 64, torch.empty(0)])
+    (real,) = kernel.run([torch.tensor([-1.5]), 64, torch.empty(0)])
+    assert (whole.tolist(), real.tolist()) == ([-1, -1, 0, 1], [62.5])

@@ -21,6 +21,7 @@ from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.payload import tensors, unpickled
 from vkfuse.program.targets import check_targets
+from vkfuse.program.tensors import owned
 from vkfuse.program.widened import in_float32
 
 _OPERATOR = re.compile(rb'"target": ?"torch\.ops\.(\w+)\.(\w+)\.(\w+)"')
@@ -178,15 +179,13 @@ def _without_gradient(value: torch.Tensor) -> torch.Tensor:
 def _own(tensor: torch.Tensor, seen: dict[tuple[object, ...], torch.Tensor]) -> torch.Tensor:
     """`tensor` as a contiguous tensor over a storage of just its size; the same view gives the same tensor."""
     key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-    whole = (
-        tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    )
-    if not whole:
-        copy = seen.setdefault(key, tensor.detach().contiguous().clone())
-        return (
-            torch.nn.Parameter(copy, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else copy
-        )
-    return tensor
+    own = owned(tensor)
+    if own is tensor:
+        return tensor
+    copy = seen.setdefault(key, own)
+    if not isinstance(tensor, torch.nn.Parameter):
+        return copy
+    return torch.nn.Parameter(copy, requires_grad=False)
 
 
 def constants_of(exported: ExportedProgram) -> Mapping[str, torch.Tensor]:

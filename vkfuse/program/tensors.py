@@ -73,3 +73,11 @@ def tensor(value: Array) -> torch.Tensor:
 def scalar_type(dtype: torch.dtype) -> ScalarType:
     """The type as the format of files numbers it."""
     return _SCALARS[dtype]
+
+
+def owned(value: torch.Tensor) -> torch.Tensor:
+    """`value`, contiguous over a storage of just its size: ExecuTorch writes a view's storage from its start."""
+    size = value.numel() * value.element_size()
+    if value.is_contiguous() and value.untyped_storage().nbytes() == size:
+        return value
+    return value.detach().clone(memory_format=torch.contiguous_format)

@@ -20,6 +20,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
+from vkfuse.program.tensors import owned
 from vkfuse.rewrite.content import content
 
 aten = torch.ops.aten
@@ -85,7 +86,7 @@ class GraphEditor:
 
     def constant(self, value: torch.Tensor, name: str) -> fx.Node:
         """A placeholder that holds `value`, a new one only where no equal constant was added before."""
-        value = value.detach().contiguous()
+        value = owned(value.detach())
         key = content(value)
         if key not in self._by_content:
             self._by_content[key] = self._add_placeholder(value, name)
@@ -169,7 +170,7 @@ class GraphEditor:
         old = self.node(original).name
         spec = self._specs[old]
         self._specs[old] = dataclasses.replace(spec, target=None)
-        return self._placeholder_of(str(spec.target), value.detach().contiguous())
+        return self._placeholder_of(str(spec.target), owned(value.detach()))
 
     def returns(self, result: fx.Node, new: fx.Node) -> None:
         """Let what `result` writes to a buffer be written by `new`; the user still gets `result`."""

@@ -159,10 +159,36 @@ def _known_use(node: fx.Node) -> _Use | None:
     if node.target == aten.index.Tensor:
         indices = argument(node, 1, "indices")
         return _gather(node.args[0], indices[0]) if len(indices) == 1 else None
-    if node.target not in _GATHERS or (node.target == aten.index_select.default and node.args[1] != 0):
+    if node.target == aten.gather.default:
+        return _row_gather(node)
+    if node.target not in _GATHERS or (node.target == aten.index_select.default and not _along_rows(node)):
         return None
     table, position = _GATHERS[node.target]
     return _gather(node.args[table], node.args[position])
+
+
+def _along_rows(node: fx.Node) -> bool:
+    """Whether dimension 0 is the one that `node` takes elements along."""
+    return argument(node, 1, "dim") in {0, -argument(node, 0, "self").meta["val"].ndim}
+
+
+def _row_gather(node: fx.Node) -> _Use | None:
+    """A gather along dimension 0 of whole rows: its index is one number a row, repeated over all columns."""
+    table, spread = argument(node, 0, "self"), argument(node, 2, "index")
+    if not _along_rows(node) or table.meta["val"].ndim != _MATRIX or spread.target not in _SPREADS:
+        return None
+    stood = spread.args[0]
+    widths = [n.meta["val"].shape[1:] for n in (stood, spread, table)]
+    if stood.target not in _STOOD or widths[0] != (1,) or widths[1] != widths[2]:
+        return None
+    indices = argument(stood, 0, "self")
+    same = indices.meta["val"].shape == spread.meta["val"].shape[:1]
+    return _gather(table, indices) if same else None
+
+
+_MATRIX = 2  # dimensions
+_SPREADS = (aten.expand.default, aten.repeat.default)
+_STOOD = (aten.unsqueeze.default, aten.view.default, aten.reshape.default)
 
 
 def _gather(operand: object, indices: object) -> _Use | None:

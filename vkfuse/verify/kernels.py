@@ -152,6 +152,12 @@ def _product_and_sum(values: list[Any]) -> tuple[torch.Tensor]:
     return (bias * beta + _product([first, second])[0] * alpha,)
 
 
+def _remainder(values: list[Any]) -> tuple[torch.Tensor]:
+    """The sign of what is divided, of integers: kernels/portable/cpu/util/math_util.h, remainder_override."""
+    result = torch.remainder(*values[:2])
+    return (result if result.dtype.is_floating_point else torch.fmod(*values[:2]),)
+
+
 def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
@@ -207,6 +213,8 @@ _FUNCTIONAL: Final = dict(
         _functional("aten::mm.out", 3, (2,), _product),
         _functional("aten::bmm.out", 3, (2,), _product),
         _functional("aten::addmm.out", 6, (5,), _product_and_sum),
+        _functional("aten::remainder.Scalar_out", 3, (2,), _remainder),
+        _functional("aten::remainder.Tensor_out", 3, (2,), _remainder),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),
     )
 )

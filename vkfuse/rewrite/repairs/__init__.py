@@ -23,6 +23,7 @@ from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write
 from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
+from vkfuse.rewrite.repairs.buckets import buckets_as_counts
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.conditions import conditions_in_full_rank
 from vkfuse.rewrite.repairs.contract import Contract, RepairRule
@@ -43,6 +44,7 @@ from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutation
 from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
+from vkfuse.rewrite.repairs.remainders import remainders_with_sign
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.softmaxes import softmaxes_in_rows
@@ -67,6 +69,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     positions_as_tensors,
     unread_numbers_dropped,
     fold_constants,
+    buckets_as_counts,
+    remainders_with_sign,
     aliases_as_themselves,
     copies_as_sources,
     unread_state_dropped,
