@@ -3,6 +3,8 @@
 Of sorted boundaries, those below a value are as many as the index of its bucket. A value that is no number is above all.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 from torch.export import ExportedProgram
@@ -15,7 +17,10 @@ from vkfuse.rewrite.repairs.notes import Repair
 
 aten = torch.ops.aten
 
-_PLACES = {aten.bucketize.Tensor: (0, 1), aten.searchsorted.Tensor: (1, 0)}  # of values and of boundaries
+_PLACES: Mapping[object, tuple[int, int]] = {  # of values and of boundaries
+    aten.bucketize.Tensor: (0, 1),
+    aten.searchsorted.Tensor: (1, 0),
+}
 
 
 def buckets_as_counts(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
