@@ -1,10 +1,15 @@
 """Lookups in quantized tables: what the installed ExecuTorch makes wrong, unloadable or not at all."""
 
+from typing import Any
+
 import torch
-from programs import ASYMMETRIC, BOTH, Lookup, dequantized, export, indices, lookup, quantize
+from programs import ASYMMETRIC, BOTH, Build, Lookup, dequantized, export, indices, lookup, quantize
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from upstream_row import Row, Table
+
+from vkfuse.program.operators import register_operators
 
 FLAT = ("indices-flattened",)
 HALF = Table(how=("half-scales", *FLAT))
@@ -126,18 +131,34 @@ class _Lifted(Lookup):
 
 
 class _Packed(nn.Module):
-    """The older flow: nibbles, and an operator that dequantizes what it looks up."""
+    """The older flow: integers of `bits` in bytes, and an operator that dequantizes what it looks up."""
 
-    def __init__(self, scales: torch.Tensor) -> None:
+    def __init__(
+        self, scales: torch.Tensor, *, bits: int = 4, point: float | None = 0.0, dtype: Any = torch.float32
+    ) -> None:
         super().__init__()
-        self.register_buffer("values", torch.randint(0, 256, (64, 32), dtype=torch.uint8))
+        self.bits, self.dtype = bits, dtype
+        self.lookup = getattr(torch.ops.quantized_decomposed, _PACKETS[bits])
+        stored = torch.randint(0, 256, (64, 8 * bits), dtype=torch.uint8)
+        self.register_buffer("values", stored.view(torch.int8) if bits == 8 else stored)
         self.register_buffer("scales", scales)
-        self.register_buffer("points", torch.zeros_like(scales))
+        self.register_buffer("points", None if point is None else torch.full_like(scales, point))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return torch.ops.quantized_decomposed.embedding_4bit.dtype(
-            self.values, self.scales, self.points, -8, 7, tokens, dtype=torch.float32
-        )
+        half = 1 << (self.bits - 1)
+        given = (self.values, self.scales, self.points, -half, half - 1, tokens)
+        return self.lookup(*given) if self.dtype is None else self.lookup(*given, dtype=self.dtype)
+
+
+_PACKETS = {2: "embedding_2bit", 4: "embedding_4bit", 8: "embedding_byte"}
+
+
+def _packed(scales: torch.Tensor, **options: Any) -> Build:
+    def build() -> ExportedProgram:
+        register_operators()
+        return export(_Packed(scales, **options), indices(2, 7, rows=64))
+
+    return build
 
 
 def _keywords(module, x):
@@ -215,15 +236,29 @@ EXPRESSIONS = (
         tables=(),
         repairs=("affine-decomposed",),
     ),
-    Row(
-        name="embedding_4bit in groups",
-        build=lambda: export(_Packed(torch.rand(64, 2)), indices(2, 7, rows=64)),
-        tables=(Table(how=FLAT),),
-    ),
-    Row(
-        name="embedding_4bit per channel, scales of one dimension",
-        build=lambda: export(_Packed(torch.rand(64)), indices(2, 7, rows=64)),
-        tables=(Table(how=FLAT),),
+    *(
+        Row(name=name, build=_packed(torch.rand(shape) + 0.1, **options), tables=(table,))
+        for name, shape, options, table in (
+            ("embedding_4bit in groups", (64, 2), {}, Table(how=FLAT)),
+            ("embedding_4bit per channel, scales of one dimension", (64,), {}, Table(how=FLAT)),
+            ("embedding_4bit, a zero point out of reach", (64, 2), {"point": 3.0}, OFFSET),
+            ("embedding_2bit", (64, 2), {"bits": 2, "dtype": None, "point": None}, Table(how=FLAT)),
+            (
+                "embedding_2bit per channel, zero points",
+                (64,),
+                {"bits": 2, "point": -1.0},
+                Table(how=("zero-points-folded", *FLAT)),
+            ),
+            ("embedding_byte", (64, 2), {"bits": 8, "dtype": None, "point": None}, WIDE),
+            ("embedding_byte, zero points", (64,), {"bits": 8, "point": 7.0}, WIDE),
+            (
+                "embedding_byte, zero points that are no integers",
+                (64, 2),
+                {"bits": 8, "point": 0.5},
+                Table(rung="gathered", how=FLAT, reason="zero-point-not-integer"),
+            ),
+            ("embedding_byte to half", (64, 2), {"bits": 8, "dtype": torch.float16}, WIDE),
+        )
     ),
     Row(
         name="a float table renormalized by max_norm",

@@ -7,17 +7,15 @@ Source: kernels/quantized/cpu/embeddingxb.cpp and op_embedding.cpp of ExecuTorch
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from vkfuse.measure.stored import values_of
 from vkfuse.measure.tables import TableRead
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.grid import Grid
 
-_BYTE: Final = 8
 _BYTES: Final = frozenset({ScalarType.BYTE, ScalarType.CHAR})
 
 
@@ -39,7 +37,7 @@ class KernelTable:
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
         rows, width = self.weight.shape
-        return rows, width * _BYTE // self.bits
+        return rows, width * BYTE // self.bits
 
     def rows(self, low: int, high: int) -> Array:
         """Rows [low, high) as the kernel computes them."""
@@ -57,9 +55,9 @@ class KernelTable:
 
     def _grid(self, low: int, high: int) -> Grid:
         groups = self.scales.shape[1]
-        least = -(1 << (self.bits - 1)) if self.weight.kind is ScalarType.CHAR or self.bits < _BYTE else 0
+        least = -(1 << (self.bits - 1)) if self.weight.kind is ScalarType.CHAR or self.bits < BYTE else 0
         return Grid(
-            values=_unpacked(self.weight.rows(low, high), self.bits),
+            values=unpacked(self.weight.rows(low, high), self.bits),
             scales=self.scales.rows(low, high),
             zero_points=None if self.points is None else self.points.rows(low, high),
             group_size=self.shape[1] // groups,
@@ -77,7 +75,7 @@ def kernel_table(read: TableRead) -> KernelTable | None:
     if weight is None or len(weight.shape) != 2 or scales is None or None in points:
         return None
     table = KernelTable(
-        weight=weight, bits=read.reader.bits or _BYTE, scales=scales, points=points[0] if points else None
+        weight=weight, bits=read.reader.bits or BYTE, scales=scales, points=points[0] if points else None
     )
     return table if _fits(table) else None
 
@@ -93,7 +91,7 @@ def _fits(table: KernelTable) -> bool:
     """Whether the kernel takes the parts (check_embedding_xbit_args)."""
     rows, columns = table.shape
     groups = table.scales.shape[1]
-    kinds = _BYTES if table.bits == _BYTE else {ScalarType.BYTE}
+    kinds = _BYTES if table.bits == BYTE else {ScalarType.BYTE}
     return (
         table.weight.kind in kinds
         and table.scales.is_float
@@ -103,12 +101,3 @@ def _fits(table: KernelTable) -> bool:
         and columns % groups == 0
         and (table.points is None or table.points.shape == table.scales.shape)
     )
-
-
-def _unpacked(packed: Array, bits: int) -> Array:
-    """The integers of packed bytes: of two bits the first column is the lowest, of four the first is the high nibble."""
-    if bits == _BYTE:
-        return packed
-    shifts = range(0, _BYTE, bits) if bits == 2 else (4, 0)
-    values = np.stack([(packed >> np.uint8(shift)) & np.uint8((1 << bits) - 1) for shift in shifts], axis=-1)
-    return values.astype(np.int8).reshape(len(packed), -1) - np.int8(1 << (bits - 1))

@@ -11,6 +11,7 @@ from vkfuse.program.tensors import array, scalar_type
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.tables import nibbles
+from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid, by_group
 
@@ -90,27 +91,31 @@ def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
     )
 
 
-def _read_embedding_4bit(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.embedding_4bit(weight, scales, zero_points, quant_min, quant_max, indices)``.
+def _read_lookup(bits: int) -> GridReader:
+    """``quantized_decomposed.embedding_*(weight, scales, zero_points, quant_min, quant_max, indices)``.
 
-    `weight` is uint8 [rows, columns / 2], the even column in the high nibble, each value plus 8.
+    `weight` is [rows, bytes], a byte holding one value or several; scales and zero points are [rows] or [rows, groups].
     """
-    packed = _array(node.args[0], constants)
-    scales = _array(node.args[1], constants)
-    if packed is None or scales is None or packed.ndim != 2:
-        return None
-    values = nibbles.unpack(packed, low_first=False)
-    points = _array(node.args[2], constants)
-    grouped = scales.reshape(values.shape[0], -1)
-    return Grid(
-        values=values,
-        scales=grouped,
-        zero_points=None if points is None else points.reshape(values.shape[0], -1),
-        group_size=values.shape[1] // grouped.shape[1],
-        quant_min=int(node.args[3]),  # type: ignore[arg-type]
-        quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=scalar_type(node.meta["val"].dtype),
-    )
+
+    def read(node: fx.Node, constants: Constants) -> Grid | None:
+        packed = _array(node.args[0], constants)
+        scales = _array(node.args[1], constants)
+        points = _array(node.args[2], constants)
+        if packed is None or scales is None or (points is None and node.args[2] is not None):
+            return None
+        values = unpacked(packed, bits)
+        grouped = scales.reshape(len(values), -1)
+        return Grid(
+            values=values,
+            scales=grouped,
+            zero_points=None if points is None else points.reshape(len(values), -1),
+            group_size=values.shape[1] // grouped.shape[1],
+            quant_min=int(node.args[3]),  # type: ignore[arg-type]
+            quant_max=int(node.args[4]),  # type: ignore[arg-type]
+            dtype=scalar_type(node.meta["val"].dtype),
+        )
+
+    return read
 
 
 def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
@@ -174,7 +179,9 @@ def weight_readers() -> dict[object, GridReader]:
 def lookup_readers() -> dict[object, GridReader]:
     """Lookups that dequantize by themselves, and how to read each."""
     decomposed = torch.ops.quantized_decomposed
+    packets = {decomposed.embedding_byte: BYTE, decomposed.embedding_4bit: 4, decomposed.embedding_2bit: 2}
     return {
-        decomposed.embedding_4bit.default: _read_embedding_4bit,
-        decomposed.embedding_4bit.dtype: _read_embedding_4bit,
+        overload: _read_lookup(bits)
+        for packet, bits in packets.items()
+        for overload in (packet.default, packet.dtype)
     }
