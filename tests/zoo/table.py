@@ -46,8 +46,8 @@ Small random configurations of what [transformers](https://github.com/huggingfac
   the program is taken in the runtime's arithmetic; see [verify.md](verify.md).
 - **s**: seconds of `vkfuse optimize` with its baseline, on two busy cores.
 - *dynamic*: 2 to 32 tokens; *cache*: one token a call, with a static cache of 32 positions, which stays on the GPU: 6 or 8
-  tensors cross where 15 or 17 did while the caches went there and back with every token, and 7 to 16 operators are on the CPU
-  where 26 to 41 were.
+  tensors cross where 15 or 17 did while the caches went there and back with every token, and 7 to 16 operators are on the
+  CPU where 26 to 41 were.
 
 | model | weights | length | attention | batch | before | after | parts | crossings | CPU | loadable | error | s |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
