@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from vkfuse.errors import FormatError
-from vkfuse.measure.tables import ConstantTensor, TableRead
+from vkfuse.measure.tables import ConstantTensor, FloatMatmul, TableRead
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.tables.floats import Array, Numbers, coarseness, is_float, numbers, rounded
 from vkfuse.tables.proof import Rows, Within, apart, equal
@@ -77,6 +77,15 @@ def _stored(read: TableRead) -> Stored | None:
     if not read.reader.scales:
         return as_stored(read, weight) if read.reader.consumer == "gather" else None
     return _packed(read, weight) if read.reader.bits else _by_row(read, weight)
+
+
+def factor_of(read: FloatMatmul) -> Numbers | None:
+    """The matrix of floats of a product, [outputs, inputs]; None for a batch of several, and for other numbers."""
+    weight = values_of(read.weight)
+    if weight is None or not weight.is_float or len(weight.shape) < 2 or math.prod(weight.shape[:-2]) != 1:
+        return None
+    matrix = weight.shaped(*weight.shape[-2:])
+    return matrix.turned() if read.turned else matrix
 
 
 def as_stored(read: TableRead, weight: Numbers) -> Stored:

@@ -11,7 +11,7 @@ from typing import Final, TypeGuard
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 
-_VIEW: Final = "aten.view_copy.default"
+VIEW: Final = "aten.view_copy.default"
 _MOST_VALUES: Final = 1 << 31  # a shader counts them in 32 bits
 
 
@@ -25,11 +25,11 @@ def as_rows(
     back = sizes_back(out.dims, dynamic=dynamic)
     if back is None:
         return None
-    rows, product = matrix(edit, source), matrix(edit, out)
+    rows, product = _matrix(edit, source), _matrix(edit, out)
     return [
-        viewed(edit, call.args[0], (-1, source.dims[-1]), rows),
+        _viewed(edit, call.args[0], (-1, source.dims[-1]), rows),
         edit.call(call.name, rows, *call.args[1:-1], product),
-        viewed(edit, product, back, call.args[-1]),
+        _viewed(edit, product, back, call.args[-1]),
     ]
 
 
@@ -43,7 +43,7 @@ def sizes_back(dims: Sequence[int], *, dynamic: bool) -> tuple[int, ...] | None:
     return tuple(-1 if at in open_ else size for at, size in enumerate(dims))
 
 
-def matrix(edit: GraphEdit, like: VkTensor) -> int:
+def _matrix(edit: GraphEdit, like: VkTensor) -> int:
     """A tensor of the same numbers as rows."""
     return edit.tensor(like, dims=(prod(like.dims[:-1]), like.dims[-1]))
 
@@ -53,9 +53,9 @@ def is_batch(value: VkValue) -> TypeGuard[VkTensor]:
     return isinstance(value, VkTensor) and bool(value.dims) and prod(value.dims) <= _MOST_VALUES
 
 
-def viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> OperatorCall:
+def _viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> OperatorCall:
     """A view of other sizes."""
-    return edit.call(_VIEW, source, edit.value(IntList(sizes)), out)
+    return edit.call(VIEW, source, edit.value(IntList(sizes)), out)
 
 
 def quantized_as_rows(
@@ -74,14 +74,14 @@ def quantized_as_rows(
     readers = [at for at, call in enumerate(graph.chain) if {*made.ids} & {*call.args} and at != position]
     if any(not isinstance(value, VkTensor) for value in parameters):
         return None
-    rows = matrix(edit, source)
+    rows = _matrix(edit, source)
     count = prod(source.dims[:-1])
     ids = tuple(edit.tensor(value, dims=(count,)) for value in parameters if isinstance(value, VkTensor))
     changed = {choice.args[0]: rows, **dict(zip(made.ids, ids, strict=True))}
     args = (rows, choice.args[1], edit.value(IntList((1, block.items[-1]))), *choice.args[3:-1])
     calls = {
         position: [
-            viewed(edit, choice.args[0], (-1, source.dims[-1]), rows),
+            _viewed(edit, choice.args[0], (-1, source.dims[-1]), rows),
             edit.call(choice.name, *args, edit.value(ValueList(ids))),
         ]
     }
@@ -91,10 +91,10 @@ def quantized_as_rows(
         back = sizes_back(out.dims, dynamic=dynamic) if is_batch(out) else None
         if call.args[0] != choice.args[0] or not is_batch(out) or back is None:
             return None
-        product = matrix(edit, out)
+        product = _matrix(edit, out)
         inner = (changed.get(index, index) for index in call.args[:-1])
         calls[at] = [
             edit.call(call.name, *inner, product),
-            viewed(edit, product, back, call.args[-1]),
+            _viewed(edit, product, back, call.args[-1]),
         ]
     return calls

@@ -1,9 +1,11 @@
 """Calls of the fused 4-bit matmul in a Vulkan graph, in place of a product with a matrix of floats.
 
-Batches are multiplied as rows; outputs that were padded to eights are sliced. Source: Q4gswLinear.cpp of backends/vulkan in
-ExecuTorch 1.5.
+Batches are multiplied as rows; inputs that were padded to eights, or to a tied lookup's 32, get zeros behind them, outputs
+are sliced. Source: Q4gswLinear.cpp, Pad.cpp and Slice.cpp of backends/vulkan in ExecuTorch 1.5.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Final
 
@@ -11,12 +13,12 @@ import numpy as np
 
 from vkfuse.measure.stored import KINDS
 from vkfuse.measure.tables import FloatMatmul
-from vkfuse.patch.flat import is_batch, matrix, sizes_back, viewed
-from vkfuse.patch.graphs import GraphEdit
+from vkfuse.patch.flat import VIEW, is_batch, sizes_back
+from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.patch.lookups import FLOATS
-from vkfuse.pte.enums import ScalarType
+from vkfuse.pte.enums import ScalarType, VkMemoryLayout
 from vkfuse.pte.values import Int
-from vkfuse.pte.vulkan import OperatorCall, VkTensor, VulkanGraph
+from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor, VulkanGraph
 from vkfuse.runtime.codes import Code
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import numbers
@@ -24,6 +26,8 @@ from vkfuse.tables.q4 import Q4Pack, linear_scales
 
 FUSED: Final = "et_vk.linear_q4gsw.default"
 _SLICE: Final = "aten.slice_copy.Tensor"
+_PAD: Final = "aten.constant_pad_nd.default"
+_WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
 _KINDS: Final = {dtype: kind for kind, dtype in FLOATS.items()}
 
 
@@ -40,8 +44,8 @@ def matmul_misfit(graph: VulkanGraph, read: FloatMatmul, pack: Q4Pack, *, dynami
     source, out = graph.values[read.source], graph.values[read.output]
     if not is_batch(source) or not is_batch(out) or out.dims != (*source.dims[:-1], pack.rows):
         return Refusal(code="call-not-understood", detail="a product of other sizes than its operands")
-    if pack.padded_columns != pack.columns:
-        return Refusal(code=Code.COLUMNS_NOT_MULTIPLE_OF_8, detail=f"{pack.columns} input features")
+    if source.storage is not out.storage or {source.layout, out.layout} - _WIDE:
+        return Refusal(code="call-not-understood", detail="input and result are stored in different ways")
     if _batched(source) and sizes_back(out.dims, dynamic=dynamic) is None:
         return Refusal(code=Code.LINEAR_INPUT_BATCHED, detail=f"a dynamic batch {list(source.dims)}")
     bias = None if read.bias is None else graph.values[read.bias]
@@ -53,34 +57,58 @@ def matmul_misfit(graph: VulkanGraph, read: FloatMatmul, pack: Q4Pack, *, dynami
 
 
 def _batched(source: VkTensor) -> bool:
-    return prod(source.dims[:-2]) != 1 or len(source.dims) < 2
+    """Whether the runtime reads only a part of an input, or gives its result other sizes (resize_q4gsw_linear_node)."""
+    return len(source.dims) not in {2, 3} or prod(source.dims[:-2]) != 1
 
 
 def matmul_calls(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul, *, dynamic: bool) -> list[OperatorCall]:
     """The calls that multiply by a pack. TypeError for a product that does not fit it, which the survey let pass."""
-    source, out = edit.at(read.source), edit.at(read.output)
-    kind = _KINDS[out.dtype] if isinstance(out, VkTensor) else None
-    if not isinstance(source, VkTensor) or not isinstance(out, VkTensor) or kind is None:
+    out, steps = edit.at(read.output), _Steps(edit, read.source)
+    back = sizes_back(out.dims, dynamic=dynamic) if isinstance(out, VkTensor) else None
+    if not isinstance(out, VkTensor) or out.dtype not in _KINDS:
         raise TypeError(f"{read.where} multiplies no tensors")
-    calls: list[OperatorCall] = []
-    rows, made = read.source, read.output
-    back = sizes_back(out.dims, dynamic=dynamic) if _batched(source) else None
-    if back is not None:
-        rows, made = matrix(edit, source), matrix(edit, out)
-        calls.append(viewed(edit, read.source, (-1, source.dims[-1]), rows))
-    padded = made
-    if pack.padded_rows != pack.rows:
-        like = edit.at(made)
-        if isinstance(like, VkTensor):
-            padded = edit.tensor(like, dims=(*like.dims[:-1], pack.padded_rows))
-    weight, scales = edit.constant(pack.packed), edit.constant(linear_scales(pack, kind))
+    if _batched(steps.last):
+        view = edit.value(IntList((-1, pack.columns)))
+        steps.then(VIEW, (view,), (prod(steps.last.dims[:-1]), pack.columns))
+    if pack.padded_columns != pack.columns:
+        behind = edit.value(IntList((0, pack.padded_columns - pack.columns)))
+        steps.then(_PAD, (behind, edit.value(Int(0))), (*steps.last.dims[:-1], pack.padded_columns))
+    weight, scales = edit.constant(pack.packed), edit.constant(linear_scales(pack, _KINDS[out.dtype]))
     group, bias = edit.value(Int(pack.group_size)), _bias(edit, pack, read)
-    calls.append(edit.call(FUSED, rows, weight, scales, group, bias, padded))
-    if padded != made:
-        calls.append(_sliced(edit, padded, pack.rows, made))
-    if back is not None:
-        calls.append(viewed(edit, made, back, read.output))
-    return calls
+    steps.then(FUSED, (weight, scales, group, bias), (*steps.last.dims[:-1], pack.padded_rows))
+    if pack.padded_rows != pack.rows:
+        bounds = [edit.value(Int(number)) for number in (len(steps.last.dims) - 1, 0, pack.rows, 1)]
+        steps.then(_SLICE, bounds, (*steps.last.dims[:-1], pack.rows))
+    if back is not None and steps.last.dims != out.dims:
+        steps.then(VIEW, (edit.value(IntList(back)),), out.dims)
+    return steps.ending_in(read.output)
+
+
+class _Steps:
+    """Calls each of which reads what the one before it wrote."""
+
+    def __init__(self, edit: GraphEdit, source: int) -> None:
+        self._edit, self._at = edit, source
+        self._calls: list[OperatorCall] = []
+
+    @property
+    def last(self) -> VkTensor:
+        """The tensor that was written last. TypeError for another value."""
+        value = self._edit.at(self._at)
+        if not isinstance(value, VkTensor):
+            raise TypeError(f"value {self._at} is no tensor")
+        return value
+
+    def then(self, name: str, arguments: Sequence[int], dims: tuple[int, ...]) -> None:
+        """Add a call, whose result is like its input but for the sizes."""
+        out = self._edit.tensor(self.last, dims=dims)
+        self._calls.append(self._edit.call(name, self._at, *arguments, out))
+        self._at = out
+
+    def ending_in(self, output: int) -> list[OperatorCall]:
+        """The calls, the last of which writes `output`."""
+        *first, last = self._calls
+        return [*first, replace(last, args=(*last.args[:-1], output))]
 
 
 def _bias(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul) -> int:
@@ -92,11 +120,3 @@ def _bias(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul) -> int:
     if pack.padded_rows == pack.rows or stored is None:
         return read.bias
     return edit.constant(np.pad(stored.stored, (0, pack.padded_rows - pack.rows)))
-
-
-def _sliced(edit: GraphEdit, source: int, columns: int, out: int) -> OperatorCall:
-    """The first columns of a matrix."""
-    value = edit.at(source)
-    last = len(value.dims) - 1 if isinstance(value, VkTensor) else 0
-    bounds = (edit.value(Int(number)) for number in (last, 0, columns, 1))
-    return edit.call(_SLICE, source, *bounds, out)

@@ -104,8 +104,10 @@ def plan(
     Weights of matmuls that are on no grid are no tables.
     """
     planner = _Planner(file, runtime, choices)
-    plans = (planner.plan(table, progress) for table in file_tables(file))
-    return tuple(plan for plan in plans if plan.grid is not None or Consumer.GATHER in plan.table.consumers)
+    offered = [planner.offered(table, progress) for table in file_tables(file)]
+    tables = [offers for offers in offered if offers.grid or Consumer.GATHER in offers.table.consumers]
+    sound = planner.sound(tables)
+    return tuple(planner.plan(offers, sound=sound) for offers in tables)
 
 
 def packs_of(plans: Iterable[PatchPlan]) -> Packs:
@@ -130,28 +132,37 @@ class _Planner:
         self._file, self._runtime, self._choices = file, runtime, choices
         self._known = _placed(lint(file, runtime.version))
 
-    def plan(self, table: Table, progress: Progress) -> PatchPlan:
-        """Find the grid of a table, and decide for its sites."""
-        rows, columns = table.shape
-        progress(f"reading {table.name} [{rows}, {columns}]")
-        found = table.grid()
-        grid = found if isinstance(found, Grid) else None
-        offers = _Offers(self, found, table)
+    def offered(self, table: Table, progress: Progress) -> "_Offers":
+        """Find the grid of a table."""
+        progress(f"reading {table.name} [{table.shape[0]}, {table.shape[1]}]")
+        return _Offers(self, table.grid(), table)
+
+    def sound(self, tables: Iterable["_Offers"]) -> bool:
+        """Whether all that fits brings no fault together; then no offer need be tried by itself."""
+        packs = {
+            site.read.where: offer.pack
+            for offers in tables
+            for site in offers.table.sites
+            if isinstance(offer := offers.of(site), FusedLookup)
+            and self._against(site, sound=True)(offer) is None
+        }
+        return new_fault(self._file, packs, self._runtime, self._known) is None
+
+    def plan(self, offers: "_Offers", *, sound: bool) -> PatchPlan:
+        """Decide for the sites of a table."""
+        table = offers.table
         proofs: dict[int, Proof] = {}
 
         def prove(offer: FusedLookup) -> Proof:
             if id(offer) not in proofs:
-                proofs[id(offer)] = difference(table.numbers.rows, offer.rebuild, rows, columns).proof
+                proofs[id(offer)] = difference(table.numbers.rows, offer.rebuild, *table.shape).proof
             return proofs[id(offer)]
 
-        return PatchPlan(
-            table=table,
-            grid=grid,
-            decisions=tuple(
-                PatchDecision(site=site, choice=choose([offers.of(site)], self._against(site), prove))
-                for site in table.sites
-            ),
-        )
+        def decided(site: Site) -> PatchDecision:
+            against = self._against(site, sound=sound)
+            return PatchDecision(site=site, choice=choose([offers.of(site)], against, prove))
+
+        return PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
 
     def lookup(self, grid: Grid, table: Table) -> FusedLookup | Refusal:
         """The fused lookup of a table, in the pack of a matmul that is tied to it where there is one."""
@@ -180,16 +191,21 @@ class _Planner:
         choices = self._choices
         return Readers(consumers=consumers, layout=choices.lookup_layout, scales=choices.scales)
 
-    def _against(self, site: Site) -> "_Against":
-        return _Against(self._file, self._runtime, site.read, self._known)
+    def _against(self, site: Site, *, sound: bool) -> "_Against":
+        return _Against(self._file, self._runtime, site.read, self._known, sound)
 
 
 class _Offers:
     """What a table offers to its sites: made once for all lookups, and for all matmuls."""
 
     def __init__(self, planner: _Planner, found: Grid | NoGrid, table: Table) -> None:
-        self._planner, self._found, self._table = planner, found, table
+        self._planner, self._found, self.table = planner, found, table
         self._made: dict[Consumer, FusedLookup | Refusal] = {}
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the table."""
+        return self._found if isinstance(self._found, Grid) else None
 
     def of(self, site: Site) -> FusedLookup | Refusal:
         """The offer to one site."""
@@ -197,9 +213,9 @@ class _Offers:
             return self._found.refusal()
         if site.consumer not in self._made:
             self._made[site.consumer] = (
-                self._planner.matmul(self._found, self._table, site)
+                self._planner.matmul(self._found, self.table, site)
                 if site.consumer is Consumer.MATMUL
-                else self._planner.lookup(self._found, self._table)
+                else self._planner.lookup(self._found, self.table)
             )
         return self._made[site.consumer]
 
@@ -212,22 +228,23 @@ class _Against:
     runtime: Runtime
     read: TableRead | FloatMatmul
     known: Mapping[str, int]
+    sound: bool  # whether it is known to bring none
 
     def __call__(self, offer: FusedLookup) -> Refusal | None:
-        return (
-            not_in_runtime(offer, self.runtime)
-            or misfit(self.file, self.read, offer.pack)
-            or self._new_fault(offer)
-        )
+        refused = not_in_runtime(offer, self.runtime) or misfit(self.file, self.read, offer.pack)
+        if refused is not None or self.sound:
+            return refused
+        return new_fault(self.file, {self.read.where: offer.pack}, self.runtime, self.known)
 
-    def _new_fault(self, offer: FusedLookup) -> Refusal | None:
-        """Return the first fault that the edited file would have and the file has not."""
-        findings = lint(edited(self.file, {self.read.where: offer.pack}), self.runtime.version)
-        after = _placed(findings)
-        for finding in faults(findings):
-            if after[_said(finding)] > self.known.get(_said(finding), 0):
-                return Refusal(code=finding.code, detail=f"{finding.name}: {finding.hint}", hint=finding.hint)
-        return None
+
+def new_fault(file: PteFile, packs: Packs, runtime: Runtime, known: Mapping[str, int]) -> Refusal | None:
+    """Return the first fault that the edited file would have beyond those that are known of the file."""
+    findings = lint(edited(file, packs), runtime.version) if packs else ()
+    after = _placed(findings)
+    for finding in faults(findings):
+        if after[_said(finding)] > known.get(_said(finding), 0):
+            return Refusal(code=finding.code, detail=f"{finding.name}: {finding.hint}", hint=finding.hint)
+    return None
 
 
 def _placed(findings: Iterable[Finding]) -> Mapping[str, int]:

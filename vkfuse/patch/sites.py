@@ -9,7 +9,7 @@ from math import prod
 from typing import Final
 
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
-from vkfuse.measure.stored import values_of
+from vkfuse.measure.stored import factor_of, values_of
 from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
@@ -108,12 +108,12 @@ def _looked_up(file: PteFile) -> Iterator[tuple[TableRead, Numbers | KernelTable
 def _multiplied(file: PteFile) -> Iterator[tuple[FloatMatmul, Numbers]]:
     """Yield the products with matrices of floats in delegates."""
     for read in float_matmuls(file):
-        numbers = _floats(read)
+        numbers = factor_of(read)
         if numbers is not None and prod(numbers.shape) >= LEAST_VALUES:
-            yield read, numbers.turned() if read.turned else numbers
+            yield read, numbers
 
 
-def _floats(read: TableRead | FloatMatmul) -> Numbers | None:
+def _floats(read: TableRead) -> Numbers | None:
     """A matrix of floats."""
     numbers = values_of(read.weight)
     return numbers if numbers is not None and numbers.is_float and len(numbers.shape) == _MATRIX else None

@@ -8,13 +8,14 @@ import torch
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
-from vkfuse.measure.stored import Stored, stored_tables
-from vkfuse.measure.tables import TableRead, table_reads
+from vkfuse.measure.stored import Stored, factor_of, stored_tables
+from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.enums import ShapeDynamism
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import VulkanGraph
+from vkfuse.tables.floats import Numbers
 from vkfuse.verify.compare import compare
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, samples, synthetic
@@ -161,9 +162,27 @@ def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
     kernels = ((read, kernel_table(read)) for read in theirs if read.where.delegate is None)
     wanted = [
         *map(_wanted, stored_tables(theirs)),
+        *(
+            _of_product(read, numbers)
+            for read in float_matmuls(old)
+            if read.where.method == method and (numbers := factor_of(read)) is not None
+        ),
         *(_of_kernel(read, table) for read, table in kernels if table is not None),
     ]
     yield from audit(stored_tables(ours), wanted)
+
+
+def _of_product(read: FloatMatmul, matrix: Numbers) -> Wanted:
+    """A matrix of floats that a delegate multiplies by."""
+    rows, columns = matrix.shape
+    return Wanted(
+        name=read.weight.shown,
+        consumer="matmul",
+        rows=rows,
+        columns=columns,
+        open=lambda: matrix.rows,
+        kind=matrix.kind,
+    )
 
 
 def _of_kernel(read: TableRead, table: KernelTable) -> Wanted:

@@ -14,6 +14,7 @@ FLOAT_WEIGHTS: Final = {
     "aten.linear.default": ("weight", False),
     "aten.mm.default": ("mat2", True),
     "aten.addmm.default": ("mat2", True),
+    "aten.bmm.default": ("mat2", True),
 }
 _FEWEST_THREADS: Final = 4096  # kMinOccupancyThreads
 
