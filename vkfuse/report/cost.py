@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from vkfuse.report.model import Cost, StageCost
@@ -55,8 +56,7 @@ class Meter:
     def _stages(self, now: _Reading) -> tuple[StageCost, ...]:
         """A row for each stage by its name, what it took several times added up."""
         rows: dict[str, StageCost] = {}
-        ends = [*(reading for _, reading in self._begun[1:]), now]
-        for (name, start), end in zip(self._begun, ends, strict=True):
+        for (name, start), (_, end) in pairwise((*self._begun, ("", now))):
             known = rows.get(name, StageCost(name=name, seconds=0.0, cpu_seconds=0.0, peak_rss_bytes=0))
             rows[name] = replace(
                 known,
