@@ -1,5 +1,6 @@
 """`vkfuse optimize prefill=A.pt2 decode=B.pt2`: one file with both methods, each table stored once."""
 
+import hashlib
 import json
 import re
 
@@ -64,7 +65,9 @@ def test_both_methods_and_what_is_said_of_them(folder):
         "planning",
         "lowering",
         "reading back",
+        "proving",
         "verifying",
+        "reporting",
     ]
     assert re.search("^Methods\n.*\n  prefill ", out, re.MULTILINE)
     assert {method.name for method in read_pte(path / "model.pte").methods} == {"prefill", "decode"}
@@ -72,7 +75,11 @@ def test_both_methods_and_what_is_said_of_them(folder):
     assert [row["name"] for row in report["methods"]] == ["prefill", "decode"]
     for row in report["methods"]:
         source = path / f"{row['name']}.pt2"
-        assert row["input"] == {"path": str(source), "bytes": source.stat().st_size}
+        assert row["input"] == {
+            "path": str(source),
+            "bytes": source.stat().st_size,
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        }
         assert row["delegation"]["subgraphs"] == 1
         assert (row["verify"]["ran"], row["verify"]["ok"]) == (True, True)
     assert report["verify"]["ok"] is True

@@ -22,10 +22,10 @@ LOOKUP = "et_vk.embedding_q4gsw.default"
 FLAT = VulkanOptions(lookup_layout=LookupLayout.FLAT)
 NONE = BaselineChoice.NONE
 
-TABLES = {  # name: (a module, its input, codes beside the layout's)
-    "one row of indices": (Lookup, lambda: indices(7), ()),
-    "1003 rows, 48 columns": (lambda: Lookup(1003, 48), lambda: indices(2, 7), ("columns-padded",)),
-    "half precision": (lambda: Lookup().half(), lambda: indices(2, 3, 4), ()),
+TABLES = {  # name: (a module, its input, codes before the layout's, codes after it)
+    "one row of indices": (Lookup, lambda: indices(7), (), ()),
+    "1003 rows, 48 columns": (lambda: Lookup(1003, 48), lambda: indices(2, 7), ("columns-padded",), ()),
+    "half precision": (lambda: Lookup().half(), lambda: indices(2, 3, 4), (), ("half-scales",)),
 }
 
 
@@ -56,7 +56,7 @@ def _decoded(packed, scales, group, linear):
 @pytest.mark.parametrize("name", TABLES)
 def test_the_whole_table_stands_in_the_file(name, layout, tmp_path):
     """Through the command line: all rows from the written bytes, bit for bit, the layout in both reports, equal bytes."""
-    build, example, more = TABLES[name]
+    build, example, before, after = TABLES[name]
     module = build()
     exported = _exported(module, example())
     program, path, report = (tmp_path / part for part in ("model.pt2", "model.pte", "report.json"))
@@ -75,7 +75,7 @@ def test_the_whole_table_stands_in_the_file(name, layout, tmp_path):
     (row,) = json.loads(report.read_text())["tables"]
     flat = () if linear else ("flat-layout",)
     steps = ("indices-flattened",) if exported.example_inputs[0][0].ndim > 1 else ()
-    assert tuple(row["how"]) == (*more, *flat, *steps)
+    assert tuple(row["how"]) == (*before, *flat, *after, *steps)
     assert row["bytes_after"] == packed.nbytes + scales.nbytes
     read = CliRunner().invoke(app, ["report", str(path), "--format", "json"])
     (again,) = json.loads(read.stdout)["tables"]

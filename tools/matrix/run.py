@@ -19,7 +19,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweep"))
 
-import programs
+import matrix_programs as programs
 import runner
 import torch
 
@@ -138,8 +138,8 @@ Written by `python tools/matrix/run.py --golden`; `tests/optimize/test_matrix.py
 
 {count} programs, drawn over bits, granularity, mapping, types of scales and of the model, columns, rows, shapes and types
 of indices, a head that is tied, beside or none, unwrapped or not, strict or not, dynamic or not, decomposed or not
-(`tools/matrix/programs.py`). {loads} of the files load. Counted are tables; a head beside has one of its own, and a table
-of several readers stands at the rung of its worst ([optimize.md](optimize.md) has what rungs and codes mean).
+(`tools/matrix/matrix_programs.py`). {loads} of the files load. Counted are tables; a head beside has one of its own, and a
+table of several readers stands at the rung of its worst ([optimize.md](optimize.md) has what rungs and codes mean).
 
 | bits | groups of columns | mapping | rungs |
 |---|---|---|---|
