@@ -5,6 +5,7 @@ Vulkan backend's for delegates whose compile options carry a mark.
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,9 +38,9 @@ class GuestPartitioner(Partitioner):  # type: ignore[misc]
         self._mark = CompileSpec(_MARK, json.dumps([sorted(fusions(target)), options.embed_shader]).encode())
         _mend_marked_delegates()
 
+    @abstractmethod
     def prepare(self, exported: ExportedProgram) -> ExportedProgram:
         """The program that is to be lowered, by its first hook."""
-        raise NotImplementedError
 
     def partitioned(
         self, exported: ExportedProgram, reasons: Mapping[str, Objection], tags: Collection[str]

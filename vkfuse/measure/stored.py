@@ -115,19 +115,7 @@ def _packed(read: TableRead, weight: Numbers) -> Stored | None:
         values = _nibbles(weight.rows(low, high), low_first=low_first)
         return _scaled(values, by_row.rows(low, min(high, rows)), group)
 
-    return Stored(
-        operator=read.operator,
-        where=str(read.where),
-        consumer=read.reader.consumer,
-        rows=rows,
-        columns=columns,
-        read=rebuilt,
-        raw=False,
-        kind=ScalarType.FLOAT,
-        within=by_scales(scales.kind, _MOST_PACKED),
-        weight=read.weight,
-        scales=read.scales,
-    )
+    return _dequantized(read, rows, columns, rebuilt, by_scales(scales.kind, _MOST_PACKED))
 
 
 def _by_row(read: TableRead, weight: Numbers) -> Stored | None:
@@ -147,6 +135,13 @@ def _by_row(read: TableRead, weight: Numbers) -> Stored | None:
         scaled: Array = weight.rows(low, high).astype(np.float32) * by_row
         return scaled
 
+    return _dequantized(read, rows, columns, rebuilt, by_scales(scales.kind, _MOST_BYTE))
+
+
+def _dequantized(
+    read: TableRead, rows: int, columns: int, rebuilt: Rows, within: Callable[[ScalarType], Within]
+) -> Stored:
+    """Return a table whose operator makes floats [rows, columns] of it by its scales."""
     return Stored(
         operator=read.operator,
         where=str(read.where),
@@ -156,7 +151,7 @@ def _by_row(read: TableRead, weight: Numbers) -> Stored | None:
         read=rebuilt,
         raw=False,
         kind=ScalarType.FLOAT,
-        within=by_scales(scales.kind, _MOST_BYTE),
+        within=within,
         weight=read.weight,
         scales=read.scales,
     )
