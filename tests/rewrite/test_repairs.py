@@ -16,7 +16,6 @@ from vkfuse.rewrite.repairs.arithmetic import group_norms_in_four_dimensions, sc
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
-from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
@@ -27,6 +26,7 @@ from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_rows
+from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 

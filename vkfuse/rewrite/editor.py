@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -21,45 +22,52 @@ from torch.export.graph_signature import (
 )
 
 from vkfuse.program.tensors import owned
+from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
 
 aten = torch.ops.aten
 
 
 class GraphEditor:
-    """A copy of an exported program being rewritten. Nodes of the original are named by themselves.
+    """A copy of an exported program being rewritten, made once something is. Nodes of the original are named by themselves.
 
     Constants are only added; the unused die in `finish`. Equal constants are one.
     """
 
     def __init__(self, exported: ExportedProgram) -> None:
-        self._exported = exported
-        self._module = copy.deepcopy(exported.graph_module)
-        self.graph: fx.Graph = self._module.graph
-        copies = zip(exported.graph.nodes, self.graph.nodes, strict=True)  # a copy may get another name
-        self._nodes = {original.name: node for original, node in copies}
-        self._specs = {
-            self._nodes[spec.arg.name].name: _renamed(spec, self._nodes[spec.arg.name].name)
-            for spec in exported.graph_signature.input_specs
-        }
+        self.program = exported
+        self._place: fx.Node | None = None
         self._added: dict[str, torch.Tensor] = {}
         self._by_content: dict[tuple[object, ...], fx.Node] = {}
         self._sizes: dict[tuple[str, int], fx.Node] = {}
         self._cache: dict[object, Any] = {}
         self._replaced: dict[fx.Node, fx.Node] = {}
         self._outputs = list(exported.graph_signature.output_specs)
-        self._fake_mode = _fake_mode(self.graph)
+
+    @cached_property
+    def constants(self) -> Constants:
+        """What the original computes from its constants alone."""
+        return Constants(self.program)
+
+    @cached_property
+    def _copy(self) -> "_Copy":
+        return _Copy.of(self.program)
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph of the copy."""
+        return self._copy.module.graph
 
     def node(self, original: fx.Node) -> fx.Node:
         """The node that stands for `original` in the copy, after what has been replaced so far."""
-        found: fx.Node = self._nodes[original.name]
+        found: fx.Node = self._copy.nodes[original.name]
         while found in self._replaced:
             found = self._replaced[found]
         return found
 
     def submodule(self, original: fx.Node) -> fx.GraphModule:
         """The copy of the subgraph that a ``get_attr`` node names, to be changed in place: it is the editor's own."""
-        module = self._module.get_submodule(str(original.target))
+        module = self._copy.module.get_submodule(str(original.target))
         if not isinstance(module, fx.GraphModule):
             raise TypeError(f"{original.target} is no subgraph")
         return module
@@ -67,14 +75,40 @@ class GraphEditor:
     @contextmanager
     def before(self, original: fx.Node) -> Iterator[None]:
         """Insert new nodes before `original`'s copy."""
-        with self.graph.inserting_before(self._nodes[original.name]):
+        outer, self._place = self._place, original
+        try:
             yield
+        finally:
+            self._place = outer
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """A new call at the point of insertion, with its value's shape and dtype worked out."""
+        """A new call at the point of insertion, with its value's shape and dtype worked out.
+
+        Nodes of the original among the arguments stand for their copies.
+        """
+        if self._place is None:
+            raise ValueError(f"no place for {target}")
+        with self.graph.inserting_before(self._copy.nodes[self._place.name]):
+            return self._call(target, *args, **kwargs)
+
+    def cast(self, source: fx.Node, dtype: torch.dtype) -> fx.Node:
+        """`source` as numbers of a type, itself where it has that."""
+        if source.meta["val"].dtype is dtype:
+            return self._copied(source)
+        return self.call(aten._to_copy.default, source, dtype=dtype)  # noqa: SLF001 - the operator's name
+
+    def _copied(self, node: fx.Node) -> fx.Node:
+        """A node of the copy: itself, or what stands for it."""
+        return self.node(node) if node.graph is self.program.graph else node
+
+    def _call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        args, kwargs = fx.node.map_arg((args, kwargs), self._copied)
         node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-        with enable_python_dispatcher(), self._fake_mode:  # some of torch's own kernels make sizes numbers
+        with (
+            enable_python_dispatcher(),
+            self._copy.fake_mode,
+        ):  # some of torch's own kernels make sizes numbers
             node.meta["val"] = target(*fake_args, **fake_kwargs)
         return node
 
@@ -99,16 +133,16 @@ class GraphEditor:
         first = next(iter(self.graph.nodes))
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(self._free_node_name(target))
-        node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
+        node.meta["val"] = self._copy.fake_mode.from_tensor(value, static_shapes=True)
         self._added[target] = value
-        self._specs[node.name] = InputSpec(
+        self._copy.specs[node.name] = InputSpec(
             kind=InputKind.BUFFER, arg=TensorArgument(name=node.name), target=target, persistent=True
         )
         return node
 
     def _free_name(self, name: str) -> str:
         """A name without dots, which would need a module; of no tensor and no module of the program."""
-        stored = (*self._exported.state_dict, *self._exported.constants, *self._added)
+        stored = (*self.program.state_dict, *self.program.constants, *self._added)
         taken = {prefix for target in stored for prefix in accumulate(target.split("."), "{}.{}".format)}
         base = name.replace(".", "_")
         return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
@@ -132,7 +166,7 @@ class GraphEditor:
 
     def _size(self, original: fx.Node, dim: int, symbol: torch.SymInt) -> fx.Node:
         """A symbolic size, read off an input where one has it: then it can be used anywhere in the graph."""
-        source, source_dim = self._input_with(symbol) or (self._nodes[original.name], dim)
+        source, source_dim = self._input_with(symbol) or (self._copy.nodes[original.name], dim)
         return self._read_size(source, source_dim)
 
     def _read_size(self, source: fx.Node, source_dim: int) -> fx.Node:
@@ -140,7 +174,7 @@ class GraphEditor:
         if key not in self._sizes:
             after = self._last_placeholder() if source.op == "placeholder" else source
             with self.graph.inserting_after(after):
-                self._sizes[key] = self.call(aten.sym_size.int, source, source_dim)
+                self._sizes[key] = self._call(aten.sym_size.int, source, source_dim)
         return self._sizes[key]
 
     def _input_with(self, symbol: torch.SymInt) -> tuple[fx.Node, int] | None:
@@ -158,7 +192,7 @@ class GraphEditor:
 
     def replace(self, original: fx.Node, new: fx.Node) -> None:
         """Let every reader of `original` read `new`."""
-        old = self._nodes[original.name]
+        old, new = self._copy.nodes[original.name], self._copied(new)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self._replaced[old] = new
 
@@ -168,8 +202,8 @@ class GraphEditor:
         It has the buffer's name; nothing may read `original` any more.
         """
         old = self.node(original).name
-        spec = self._specs[old]
-        self._specs[old] = dataclasses.replace(spec, target=None)
+        spec = self._copy.specs[old]
+        self._copy.specs[old] = dataclasses.replace(spec, target=None)
         return self._placeholder_of(str(spec.target), owned(value.detach()))
 
     def returns(self, result: fx.Node, new: fx.Node) -> None:
@@ -195,7 +229,7 @@ class GraphEditor:
 
     def erase(self, original: fx.Node) -> None:
         """Take out a node that nothing reads any more, though torch would keep it."""
-        self.graph.erase_node(self._nodes[original.name])
+        self.graph.erase_node(self._copy.nodes[original.name])
 
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
@@ -203,11 +237,11 @@ class GraphEditor:
         self.graph.eliminate_dead_code()
         specs = self._live_specs()
         self.graph.lint()
-        self._module.recompile()
-        old = self._exported
+        self._copy.module.recompile()
+        old = self.program
         targets = {spec.target for spec in specs}
         return ExportedProgram(
-            root=self._module,
+            root=self._copy.module,
             graph=self.graph,
             graph_signature=ExportGraphSignature(input_specs=specs, output_specs=self._output_specs()),
             state_dict={k: v for k, v in {**old.state_dict, **self._added}.items() if k in targets},
@@ -229,7 +263,7 @@ class GraphEditor:
         inputs = {InputKind.USER_INPUT, InputKind.TOKEN}
         live = []
         for node in self.graph.find_nodes(op="placeholder"):
-            spec = self._specs[node.name]
+            spec = self._copy.specs[node.name]
             if node.users or spec.kind in inputs or spec.target in mutated:
                 live.append(spec)
             else:
@@ -253,6 +287,28 @@ class GraphEditor:
         for spec, result in zip(self._outputs, results, strict=True):
             renamed.append(_renamed(spec, result.name) if isinstance(result, fx.Node) else spec)
         return renamed
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """A copied graph: its nodes by the originals' names, and what its placeholders are, by their own."""
+
+    module: fx.GraphModule
+    nodes: dict[str, fx.Node]
+    specs: dict[str, InputSpec]
+    fake_mode: FakeTensorMode
+
+    @classmethod
+    def of(cls, exported: ExportedProgram) -> "_Copy":
+        """Copy a program's graph."""
+        module = copy.deepcopy(exported.graph_module)
+        copies = zip(exported.graph.nodes, module.graph.nodes, strict=True)  # a copy may get another name
+        nodes = {original.name: node for original, node in copies}
+        specs = {
+            nodes[spec.arg.name].name: _renamed(spec, nodes[spec.arg.name].name)
+            for spec in exported.graph_signature.input_specs
+        }
+        return cls(module=module, nodes=nodes, specs=specs, fake_mode=_fake_mode(module.graph))
 
 
 def _renamed(spec: Any, name: str) -> Any:

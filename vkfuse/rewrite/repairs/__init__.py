@@ -23,33 +23,33 @@ from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write
 from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
-from vkfuse.rewrite.repairs.buckets import buckets_as_counts
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
-from vkfuse.rewrite.repairs.conditions import conditions_in_full_rank
-from vkfuse.rewrite.repairs.contract import Contract, RepairRule
+from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
-from vkfuse.rewrite.repairs.expansions import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
+from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_sign
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
 from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
-from vkfuse.rewrite.repairs.pools import pools_as_images
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
-from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
-from vkfuse.rewrite.repairs.remainders import remainders_with_sign
+from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions, softmaxes_in_rows
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
-from vkfuse.rewrite.repairs.softmaxes import softmaxes_in_rows
-from vkfuse.rewrite.repairs.splits import splits_as_slices
-from vkfuse.rewrite.repairs.squeezes import squeezes_as_views
+from vkfuse.rewrite.repairs.resized import (
+    conditions_in_full_rank,
+    expansions_as_broadcasts,
+    pools_as_images,
+    splits_as_slices,
+    squeezes_as_views,
+)
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 

@@ -8,32 +8,23 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.notes import Repair, Repairs
 
 
-def decompose_affine(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def decompose_affine(exported: ExportedProgram) -> Repairs:
     """Decompose torchao's quantization operators unless a fused linear reads them."""
-    operators = _affine_operators()
+    torchao = torch.ops.torchao
+    operators = (
+        *(torchao.quantize_affine.default, torchao.dequantize_affine.default),
+        torchao.choose_qparams_affine.default,
+    )
     left = [n for n in exported.graph.nodes if n.target in operators and not _feeds_fused_linear(n)]
     if not left:
         return exported, ()
     table = default_decompositions()
-    targets = {n.target for n in left}
-    result = exported.run_decompositions({op: table[op] for op in targets})
-    names = tuple(n.name for n in left)
-    detail = f"{len(names)} torchao operators written as arithmetic"
-    return result, (Repair(code="affine-decomposed", nodes=names, detail=detail),)
-
-
-def _affine_operators() -> frozenset[object]:
-    torchao = torch.ops.torchao
-    return frozenset(
-        {
-            torchao.quantize_affine.default,
-            torchao.dequantize_affine.default,
-            torchao.choose_qparams_affine.default,
-        }
-    )
+    result = exported.run_decompositions({op: table[op] for op in {n.target for n in left}})
+    detail = f"{len(left)} torchao operators written as arithmetic"
+    return result, (Repair(code="affine-decomposed", nodes=tuple(n.name for n in left), detail=detail),)
 
 
 def _feeds_fused_linear(node: fx.Node) -> bool:

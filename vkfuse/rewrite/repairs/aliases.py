@@ -6,11 +6,10 @@ of it become one, while its caller still passes two (backends/transforms/remove_
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -18,25 +17,13 @@ _ALIASES = (aten.alias.default, aten.detach.default)
 _COPIES = (aten.expand.default, aten.clone.default, aten.contiguous.default)
 
 
-def aliases_as_themselves(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(*_ALIASES, *_COPIES, code="aliases-as-themselves", detail="a delegate's results are told apart")
+def aliases_as_themselves(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Let readers of another name, or an equal copy, of a computed tensor read the tensor."""
-    found = [n for n in exported.graph.nodes if _is_another_name(n)]
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        editor.replace(node, editor.node(argument(node, 0, "self")))
-    names = tuple(n.name for n in found)
-    return editor.finish(), (
-        Repair(code="aliases-as-themselves", nodes=names, detail="a delegate's results are told apart"),
-    )
-
-
-def _is_another_name(node: fx.Node) -> bool:
-    if node.target not in (*_ALIASES, *_COPIES):
-        return False
-    source = argument(node, 0, "self")
-    return source.op == "call_function" and (node.target in _ALIASES or _layout(node) == _layout(source))
+    del editor
+    source: fx.Node = argument(node, 0, "self")
+    same = source.op == "call_function" and (node.target in _ALIASES or _layout(node) == _layout(source))
+    return source if same else None
 
 
 def _layout(node: fx.Node) -> tuple[object, ...]:

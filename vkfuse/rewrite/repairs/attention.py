@@ -18,8 +18,8 @@ from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done, replaces
+from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
@@ -45,53 +45,40 @@ class _Attention:
         return bool(self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1])
 
 
-def attention_in_four_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(_ATTENTION, code="attention-in-four-dimensions", detail="dimensions of one in front")
+def attention_in_four_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Give attention without a dimension for heads, or for the batch, dimensions of one."""
-    found = [n for n in exported.graph.nodes if n.target == _ATTENTION and _missing_dimensions(n)]
-    detail = "dimensions of one in front"
-    return replace_each(exported, found, _with_dimensions, code="attention-in-four-dimensions", detail=detail)
-
-
-def _missing_dimensions(node: fx.Node) -> int:
-    """How many dimensions query, key and value all lack to four, 0 where they differ."""
-    ranks = {argument(node, i, name).meta["val"].ndim for i, name in enumerate(_OPERANDS)}
-    return max(0, 4 - ranks.pop()) if len(ranks) == 1 else 0
-
-
-def _with_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    missing = _missing_dimensions(node)
-    operands = [editor.node(argument(node, i, name)) for i, name in enumerate(_OPERANDS)]
+    operands = [argument(node, i, name) for i, name in enumerate(_OPERANDS)]
+    ranks = {operand.meta["val"].ndim for operand in operands}
+    missing = 4 - ranks.pop()
+    if ranks or missing <= 0:
+        return None
     for _ in range(missing):
         operands = [editor.call(aten.unsqueeze.default, operand, 0) for operand in operands]
-    rest, named = fx.node.map_arg((node.args[3:], node.kwargs), editor.node)
-    out = editor.call(_ATTENTION, *operands, *rest, **named)
+    out = editor.call(_ATTENTION, *operands, *node.args[3:], **node.kwargs)
     for _ in range(missing):
         out = editor.call(aten.squeeze.dim, out, 0)
     return out
 
 
-def write_out_attention(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def write_out_attention(exported: ExportedProgram) -> Repairs:
     """Replace each attention operator that has four dimensions and no dropout."""
     found = [a for n in exported.graph.nodes if (a := _attention(n)) is not None]
-    if not found:
-        return exported, ()
-    editor, constants = GraphEditor(exported), Constants(exported)
+    editor = GraphEditor(exported)
     for attention in found:
         with editor.before(attention.node):
-            editor.replace(attention.node, _write_out(editor, attention, constants))
-    _relax_views(editor, exported)
-    names = tuple(a.node.name for a in found)
-    return editor.finish(), (
-        Repair(code="attention-written-out", nodes=names, detail="matmuls and a plain softmax"),
-    )
+            editor.replace(attention.node, _write_out(editor, attention))
+    if found:
+        _relax_views(editor)
+    names = (a.node.name for a in found)
+    return done(editor, names, code="attention-written-out", detail="matmuls and a plain softmax")
 
 
-def _relax_views(editor: GraphEditor, exported: ExportedProgram) -> None:
+def _relax_views(editor: GraphEditor) -> None:
     """Let every view copy where it must: the fused operator's result has other strides than the matmul's."""
-    for node in exported.graph.find_nodes(op="call_function", target=aten.view.default):
+    for node in editor.program.graph.find_nodes(op="call_function", target=aten.view.default):
         with editor.before(node):
-            args = fx.node.map_arg(node.args, editor.node)
-            editor.replace(node, editor.call(aten.reshape.default, *args))
+            editor.replace(node, editor.call(aten.reshape.default, *node.args))
 
 
 def _attention(node: fx.Node) -> _Attention | None:
@@ -114,10 +101,10 @@ def _attention(node: fx.Node) -> _Attention | None:
     )
 
 
-def _write_out(editor: GraphEditor, attention: _Attention, constants: Constants) -> fx.Node:
-    query, key, value = (editor.node(n) for n in (attention.query, attention.key, attention.value))
+def _write_out(editor: GraphEditor, attention: _Attention) -> fx.Node:
+    key, value = attention.key, attention.value
     heads = editor.sizes(attention.query)
-    query = editor.call(aten.mul.Tensor, query, attention.scale)
+    query = editor.call(aten.mul.Tensor, attention.query, attention.scale)
     if attention.grouped:
         query = editor.call(aten.reshape.default, query, [heads[0], key.meta["val"].shape[1], -1, heads[3]])
     scores = editor.call(aten.matmul.default, query, editor.call(aten.transpose.int, key, -2, -1))
@@ -125,7 +112,7 @@ def _write_out(editor: GraphEditor, attention: _Attention, constants: Constants)
         scores = editor.call(
             aten.reshape.default, scores, [heads[0], heads[1], heads[2], editor.sizes(attention.key)[2]]
         )
-    mask = _additive_mask(editor, attention, constants)
+    mask = _additive_mask(editor, attention)
     if mask is not None:
         scores = editor.call(aten.add.Tensor, scores, mask.additive)
     weights = editor.call(aten.softmax.int, scores, -1)
@@ -148,17 +135,16 @@ class _Mask:
     live: fx.Node | None
 
 
-def _additive_mask(editor: GraphEditor, attention: _Attention, constants: Constants) -> _Mask | None:
+def _additive_mask(editor: GraphEditor, attention: _Attention) -> _Mask | None:
     dtype = attention.query.meta["val"].dtype
     if attention.causal:
         return _Mask(additive=_causal_mask(editor, attention, dtype), live=None)
     if attention.mask is None:
         return None
-    mask = attention.mask
+    mask, constants = attention.mask, editor.constants
     if mask in constants:
         return _constant_mask(editor, constants.value(mask), dtype)
-    node = editor.node(mask)
-    return editor.once(("mask", node, dtype), lambda: _computed_mask(editor, constants, node, mask, dtype))  # type: ignore[no-any-return]
+    return editor.once(("mask", editor.node(mask), dtype), lambda: _computed_mask(editor, mask, dtype))  # type: ignore[no-any-return]
 
 
 def _constant_mask(editor: GraphEditor, mask: torch.Tensor, dtype: torch.dtype) -> _Mask:
@@ -170,22 +156,18 @@ def _constant_mask(editor: GraphEditor, mask: torch.Tensor, dtype: torch.dtype) 
     return _Mask(additive=editor.constant(additive.to(dtype), "attention.mask"), live=live)
 
 
-def _computed_mask(
-    editor: GraphEditor, constants: Constants, node: fx.Node, mask: fx.Node, dtype: torch.dtype
-) -> _Mask:
-    lowest = torch.finfo(dtype).min
+def _computed_mask(editor: GraphEditor, mask: fx.Node, dtype: torch.dtype) -> _Mask:
     if mask.meta["val"].dtype == torch.bool:
-        allowed: Any = node
-        added = additive(editor, node, dtype)
-        if _rows_of_live_table(mask, constants):
+        allowed, added = mask, additive(editor, mask, dtype)
+        if _rows_of_live_table(mask, editor.constants):
             return _Mask(additive=added, live=None)
     else:
-        if lower_bound(mask, constants) > -math.inf:
-            return _Mask(additive=node, live=None)
-        allowed = editor.call(aten.ne.Scalar, node, -math.inf)
-        added = editor.call(aten.clamp.default, node, lowest)
+        if lower_bound(mask, editor.constants) > -math.inf:
+            return _Mask(additive=mask, live=None)
+        allowed = editor.call(aten.ne.Scalar, mask, -math.inf)
+        added = editor.call(aten.clamp.default, mask, torch.finfo(dtype).min)
     rows = editor.call(aten.any.dim, allowed, -1, True)
-    return _Mask(additive=added, live=editor.call(aten._to_copy.default, rows, dtype=dtype))  # noqa: SLF001 - the operator's name
+    return _Mask(additive=added, live=editor.cast(rows, dtype))
 
 
 def _rows_of_live_table(mask: fx.Node, constants: Constants) -> bool:
@@ -209,8 +191,8 @@ def additive(editor: GraphEditor, allowed: fx.Node, dtype: torch.dtype) -> fx.No
 
     As arithmetic on floats, ``(allowed - 1) * highest``, it needs no shader on bools.
     """
-    ones = editor.call(aten._to_copy.default, allowed, dtype=dtype)  # noqa: SLF001 - the operator's name
-    return editor.call(aten.mul.Tensor, editor.call(aten.sub.Tensor, ones, 1.0), torch.finfo(dtype).max)
+    below = editor.call(aten.sub.Tensor, editor.cast(allowed, dtype), 1.0)
+    return editor.call(aten.mul.Tensor, below, torch.finfo(dtype).max)
 
 
 def _causal_mask(editor: GraphEditor, attention: _Attention, dtype: torch.dtype) -> Any:

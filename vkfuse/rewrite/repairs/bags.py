@@ -17,7 +17,8 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 _SUM, _MEAN, _MAX = 0, 1, 2
@@ -57,29 +58,24 @@ class _Bag:
         return lengths.pop() if len(lengths) == 1 and whole and 0 not in lengths else None
 
 
-def bags_as_lookups(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def bags_as_lookups(exported: ExportedProgram) -> Repairs:
     """Replace each bag by a lookup and a reduction, where only its result is read."""
-    constants = Constants(exported)
-    found = [(bag, result) for bag in _bags(exported, constants) for result in bag.node.users]
-    if not found:
-        return exported, ()
     editor = GraphEditor(exported)
+    found = [(bag, result) for bag in _bags(editor) for result in bag.node.users]
     for bag, result in found:
         with editor.before(result):
             editor.replace(result, _reduced(editor, bag))
-    names = tuple(bag.node.name for bag, _ in found)
-    return editor.finish(), (
-        Repair(code="bag-as-lookup", nodes=names, detail="lookups, and sums, means or maxima of their rows"),
-    )
+    names, detail = (bag.node.name for bag, _ in found), "lookups, and sums, means or maxima of their rows"
+    return done(editor, names, code="bag-as-lookup", detail=detail)
 
 
-def _bags(exported: ExportedProgram, constants: Constants) -> Iterator[_Bag]:
-    for node in exported.graph.nodes:
+def _bags(editor: GraphEditor) -> Iterator[_Bag]:
+    for node in editor.program.graph.nodes:
         if node.target not in _BAGS or any(
             user.target != operator.getitem or user.args[1] != 0 for user in node.users
         ):
             continue
-        bag = _bag(node, constants)
+        bag = _bag(node, editor.constants)
         dense = bag.length is not None
         if bag.indices.meta["val"].ndim == 1 and (dense or (bag.mode != _MAX and not bag.last)):
             yield bag
@@ -128,14 +124,10 @@ def _reduced(editor: GraphEditor, bag: _Bag) -> fx.Node:
 def _of_one_length(editor: GraphEditor, bag: _Bag) -> fx.Node:
     """Rows [bags, length, columns], reduced over the bag."""
     shape = [-1, bag.length]
-    indices = editor.call(aten.reshape.default, editor.node(bag.indices), shape)
-    rows = editor.call(aten.embedding.default, editor.node(bag.table), indices)
-    weights = (
-        None
-        if bag.weights is None
-        else editor.call(aten.reshape.default, editor.node(bag.weights), [*shape, 1])
-    )
-    if weights is not None:
+    indices = editor.call(aten.reshape.default, bag.indices, shape)
+    rows = editor.call(aten.embedding.default, bag.table, indices)
+    if bag.weights is not None:
+        weights = editor.call(aten.reshape.default, bag.weights, [*shape, 1])
         rows = editor.call(aten.mul.Tensor, rows, weights)
     if bag.padding is None:
         reduce: Any = {_SUM: aten.sum.dim_IntList, _MEAN: aten.mean.dim, _MAX: aten.amax.default}[bag.mode]
@@ -151,8 +143,7 @@ def _of_one_length(editor: GraphEditor, bag: _Bag) -> fx.Node:
 
 def _real(editor: GraphEditor, bag: _Bag, indices: fx.Node, like: fx.Node) -> fx.Node:
     """Ones for indices, zeros for padding, in the type of `like`."""
-    real = editor.call(aten.ne.Scalar, indices, bag.padding)
-    return editor.call(aten._to_copy.default, real, dtype=like.meta["val"].dtype)  # noqa: SLF001 - the operator's name
+    return editor.cast(editor.call(aten.ne.Scalar, indices, bag.padding), like.meta["val"].dtype)
 
 
 def _largest(editor: GraphEditor, rows: fx.Node, real: fx.Node) -> fx.Node:
@@ -169,14 +160,11 @@ def _divided(editor: GraphEditor, total: fx.Node, count: fx.Node) -> fx.Node:
 
 def _by_matrix(editor: GraphEditor, bag: _Bag) -> fx.Node:
     """Rows [n, columns] of all bags, summed by a matrix [bags, n] that has a one where a row is the bag's."""
-    indices = editor.node(bag.indices)
-    rows = editor.call(aten.embedding.default, editor.node(bag.table), indices)
+    rows = editor.call(aten.embedding.default, bag.table, bag.indices)
     members = _members(editor, bag, rows)
     if bag.padding is not None:
-        members = editor.call(aten.mul.Tensor, members, _real(editor, bag, indices, rows))
-    weighted = (
-        members if bag.weights is None else editor.call(aten.mul.Tensor, members, editor.node(bag.weights))
-    )
+        members = editor.call(aten.mul.Tensor, members, _real(editor, bag, bag.indices, rows))
+    weighted = members if bag.weights is None else editor.call(aten.mul.Tensor, members, bag.weights)
     total = editor.call(aten.mm.default, weighted, rows)
     if bag.mode == _SUM:
         return total
@@ -193,11 +181,8 @@ def _members(editor: GraphEditor, bag: _Bag, rows: fx.Node) -> fx.Node:
         return editor.constant(inside.to(dtype), f"{bag.node.name}.members")
     (size,) = editor.sizes(bag.indices)
     places = editor.call(aten.arange.default, size)
-    started = editor.call(
-        aten.ge.Tensor, places, editor.call(aten.unsqueeze.default, editor.node(bag.offsets), 1)
-    )
-    begun = editor.call(aten._to_copy.default, started, dtype=dtype)  # noqa: SLF001 - the operator's name
-    later = editor.call(
-        aten.constant_pad_nd.default, editor.call(aten.slice.Tensor, begun, 0, 1, sys.maxsize), [0, 0, 0, 1]
-    )
+    first = editor.call(aten.unsqueeze.default, bag.offsets, 1)
+    begun = editor.cast(editor.call(aten.ge.Tensor, places, first), dtype)
+    next_begun = editor.call(aten.slice.Tensor, begun, 0, 1, sys.maxsize)
+    later = editor.call(aten.constant_pad_nd.default, next_begun, [0, 0, 0, 1])
     return editor.call(aten.sub.Tensor, begun, later)

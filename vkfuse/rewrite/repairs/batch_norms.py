@@ -9,13 +9,11 @@ import operator
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -23,31 +21,30 @@ _NAMES = ("weight", "bias", "running_mean", "running_var")
 _EPS = 6
 
 
-def batch_norms_as_arithmetic(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(
+    operator.getitem,
+    code="batch-norm-written-out",
+    detail="a scale and a shift a channel, equal up to rounding",
+)
+def batch_norms_as_arithmetic(editor: GraphEditor, result: fx.Node) -> fx.Node | None:
     """Write out each batch norm whose parameters are constants."""
-    constants = Constants(exported)
-    found = [n for n in exported.graph.nodes if _is_result(n) and _is_fixed(n.args[0], constants)]
-
-    def written_out(editor: GraphEditor, result: fx.Node) -> fx.Node:
-        node = argument(result, 0, "self")
-        scale, shift = (
-            editor.constant(value, f"{name}.{node.name}")
-            for name, value in zip(("scale", "shift"), _affine(node, constants), strict=True)
-        )
-        x = editor.node(argument(node, 0, "input"))
-        return editor.call(aten.add.Tensor, editor.call(aten.mul.Tensor, x, scale), shift)
-
-    detail = "a scale and a shift a channel, equal up to rounding"
-    return replace_each(exported, found, written_out, code="batch-norm-written-out", detail=detail)
+    constants = editor.constants
+    if not _is_result(result) or not _is_fixed(argument(result, 0, "self"), constants):
+        return None
+    node = argument(result, 0, "self")
+    scale, shift = (
+        editor.constant(value, f"{name}.{node.name}")
+        for name, value in zip(("scale", "shift"), _affine(node, constants), strict=True)
+    )
+    scaled = editor.call(aten.mul.Tensor, argument(node, 0, "input"), scale)
+    return editor.call(aten.add.Tensor, scaled, shift)
 
 
 def _is_result(node: fx.Node) -> bool:
     """Whether `node` takes the normalized tensor of a batch norm, whose other results nothing takes."""
-    if node.target is not operator.getitem or node.args[1] != 0:
-        return False
     norm = argument(node, 0, "self")
     is_norm = norm.target == aten._native_batch_norm_legit_no_training.default  # noqa: SLF001 - the operator's name
-    return is_norm and len(norm.users) == 1
+    return bool(is_norm and node.args[1] == 0 and len(norm.users) == 1)
 
 
 def _is_fixed(node: fx.Node, constants: Constants) -> bool:

@@ -14,10 +14,11 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.grids import weight_readers
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 
-def hoist_branch_tables(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def hoist_branch_tables(exported: ExportedProgram) -> Repairs:
     """Move each dequantization of constants out of the branches of ``torch.cond``."""
     constants = Constants(exported)
     found = [n for n in exported.graph.nodes if n.target is torch.ops.higher_order.cond]
@@ -27,10 +28,7 @@ def hoist_branch_tables(exported: ExportedProgram) -> tuple[ExportedProgram, tup
         if hoisted:
             names.append(node.name)
             _hoist(editor, node, hoisted)
-    if not names:
-        return exported, ()
-    detail = "tables dequantized before the condition"
-    return editor.finish(), (Repair(code="branch-tables-hoisted", nodes=tuple(names), detail=detail),)
+    return done(editor, names, code="branch-tables-hoisted", detail="tables dequantized before the condition")
 
 
 def _branches(node: fx.Node, editor: GraphEditor) -> list[fx.GraphModule]:

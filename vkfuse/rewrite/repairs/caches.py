@@ -8,34 +8,21 @@ own.
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
-from vkfuse.rewrite.repairs.writes import Write, write_of
+from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.writes import write_of
 
 aten = torch.ops.aten
 
 
-def cache_writes_as_choices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(code="cache-writes-as-choices", detail="the runtime writes to no computed position")
+def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each write of one row at a computed position into a float tensor of static shape."""
-    found = {n: w for n in exported.graph.nodes if (w := write_of(n)) is not None and w.one}
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: _choice(editor, found[node]),
-        code="cache-writes-as-choices",
-        detail="the runtime writes to no computed position",
-    )
-
-
-def _choice(editor: GraphEditor, write: Write) -> fx.Node:
-    shape, cache, position = (
-        list(write.cache.meta["val"].shape),
-        editor.node(write.cache),
-        editor.node(write.positions),
-    )
+    write = write_of(node)
+    if write is None or not write.one:
+        return None
+    shape, position = list(write.cache.meta["val"].shape), editor.node(write.positions)
 
     def chosen() -> fx.Node:
         rows = editor.constant(torch.arange(shape[write.dimension]), "cache.rows")
@@ -44,6 +31,5 @@ def _choice(editor: GraphEditor, write: Write) -> fx.Node:
         return editor.call(aten.expand.default, here, shape)
 
     where = editor.once(("cache", position, tuple(shape), write.dimension), chosen)
-    return editor.call(
-        aten.where.self, where, editor.call(aten.expand.default, editor.node(write.rows), shape), cache
-    )
+    written = editor.call(aten.expand.default, write.rows, shape)
+    return editor.call(aten.where.self, where, written, write.cache)

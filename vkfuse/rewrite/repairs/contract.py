@@ -1,6 +1,6 @@
 """What a repair requires and ensures: checked around each, so that one that breaks it is named."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from vkfuse.errors import LoweringError
-from vkfuse.rewrite.repairs.notes import Repair
-
-RepairRule = Callable[[ExportedProgram], tuple[ExportedProgram, tuple[Repair, ...]]]
+from vkfuse.rewrite.repairs.notes import RepairRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

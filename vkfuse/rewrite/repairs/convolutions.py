@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -78,52 +76,35 @@ class _Change:
     groups: bool = False
 
 
-def convolutions_as_shaders_take_them(
-    exported: ExportedProgram,
-) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+_CODE = "convolution-written-out"
+
+
+@replaces(*_PLAIN, code=_CODE, detail="padding, strides or groups that its shader does not take")
+def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Write out the padding, strides and groups of each convolution that its shader does not take."""
-    constants = Constants(exported)
-    found = {
-        node: (convolution, change)
-        for node in exported.graph.nodes
-        if (convolution := _convolution(node)) and (change := _change(convolution, constants)) != _Change()
-    }
-    detail = "padding, strides or groups that its shader does not take"
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: _written_out(editor, *found[node], constants),
-        code="convolution-written-out",
-        detail=detail,
-    )
+    convolution = _convolution(node)
+    change = _Change() if convolution is None else _change(convolution, editor.constants)
+    return _written_out(editor, convolution, change) if convolution and change != _Change() else None
 
 
-def transposed_groups_as_zeros(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(
+    aten.conv_transpose2d.input, code=_CODE, detail="the runtime's transposed convolution has one group"
+)
+def transposed_groups_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Give transposed convolutions of images one group."""
-    constants = Constants(exported)
-    found = [
-        n
-        for n in exported.graph.nodes
-        if n.target == aten.conv_transpose2d.input
-        and argument(n, _TRANSPOSED_GROUPS, "groups", 1) > 1
-        and _may_be_dense(n, argument(n, _TRANSPOSED_GROUPS, "groups", 1), constants)
-    ]
-
-    def dense(editor: GraphEditor, node: fx.Node) -> fx.Node:
-        args: list[Any] = [fx.node.map_arg(a, editor.node) for a in node.args]
-        weight, groups = constants.value(argument(node, _WEIGHT, "weight")), args[_TRANSPOSED_GROUPS]
-        args[_WEIGHT] = editor.constant(with_zeros(weight, groups), f"dense.{node.name}")
-        args[_TRANSPOSED_GROUPS] = 1
-        return editor.call(node.target, *args)
-
-    detail = "the runtime's transposed convolution has one group"
-    return replace_each(exported, found, dense, code="convolution-written-out", detail=detail)
+    groups = argument(node, _TRANSPOSED_GROUPS, "groups", 1)
+    if groups <= 1 or not _may_be_dense(node, groups, editor.constants):
+        return None
+    args: list[Any] = list(node.args)
+    args[_WEIGHT] = _dense(editor, node, groups)
+    args[_TRANSPOSED_GROUPS] = 1
+    return editor.call(node.target, *args)
 
 
 def _convolution(node: fx.Node) -> _Convolution | None:
-    """The convolution that `node` is, of a batch; None for anything else."""
-    rank = _PLAIN.get(node.target)
-    if rank is None or node.meta["val"].ndim != rank + 2:
+    """The convolution that `node` is, None for one without a batch."""
+    rank = _PLAIN[node.target]
+    if node.meta["val"].ndim != rank + 2:
         return None
     dilation = _each(argument(node, _DILATION, "dilation", 1), rank)
     given = argument(node, _PADDING, "padding", 0)
@@ -174,11 +155,8 @@ def _may_be_dense(node: fx.Node, groups: int, constants: Constants) -> bool:
     return weight in constants and weight.meta["val"].numel() * groups <= MOST_DENSE
 
 
-def _written_out(editor: GraphEditor, one: _Convolution, change: _Change, constants: Constants) -> fx.Node:
-    x, weight, bias = (
-        fx.node.map_arg(argument(one.node, i, name), editor.node)
-        for i, name in enumerate(("input", "weight", "bias"))
-    )
+def _written_out(editor: GraphEditor, one: _Convolution, change: _Change) -> fx.Node:
+    x, weight, bias = (argument(one.node, i, name) for i, name in enumerate(("input", "weight", "bias")))
     padding = [before for before, _ in one.padding]
     if change.padding or any(before != after for before, after in one.padding):
         around = [n for pair in reversed(one.padding) for n in pair]
@@ -188,10 +166,15 @@ def _written_out(editor: GraphEditor, one: _Convolution, change: _Change, consta
         x, stride = editor.call(aten.slice.Tensor, x, -1, 0, _END, one.stride[0]), [1]
     groups = one.groups
     if change.groups:
-        value = constants.value(argument(one.node, _WEIGHT, "weight"))
-        weight, groups = editor.constant(with_zeros(value, groups), f"dense.{one.node.name}"), 1
+        weight, groups = _dense(editor, one.node, groups), 1
     target = _TARGETS[one.rank]
     return editor.call(target, x, weight, bias, stride, padding, one.dilation, groups)
+
+
+def _dense(editor: GraphEditor, node: fx.Node, groups: int) -> fx.Node:
+    """The weight of a convolution for one group."""
+    value = editor.constants.value(argument(node, _WEIGHT, "weight"))
+    return editor.constant(with_zeros(value, groups), f"dense.{node.name}")
 
 
 _END = (1 << 63) - 1

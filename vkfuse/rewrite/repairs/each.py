@@ -1,26 +1,47 @@
-"""The shape that most repairs have: nodes are found, and each is replaced where it stands."""
+"""The shape that most repairs have: a node is replaced where it stands, by what a function makes of it."""
 
-from collections.abc import Callable, Collection
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, TypeAlias
 
 from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.notes import Repair, RepairRule, Repairs
 
-Build: TypeAlias = Callable[[GraphEditor, fx.Node], fx.Node]
+Make: TypeAlias = Callable[[GraphEditor, fx.Node], fx.Node | None]
 
 
-def replace_each(
-    exported: ExportedProgram, found: Collection[fx.Node], build: Build, *, code: str, detail: str
-) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Let every reader of a found node read what `build(editor, node)` makes in front of it; the note names the nodes."""
-    if not found:
-        return exported, ()
-    editor = GraphEditor(exported)
-    for node in found:
-        with editor.before(node):
-            editor.replace(node, build(editor, node))
-    names = tuple(node.name for node in found)
+def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRule]:
+    """Make a repair of what replaces one node: a function that gets each call of `targets`, without any each node.
+
+    What it makes stands in front of the node, and every reader of the node reads it; None leaves a node as it is. The
+    function is to make nothing before it knows.
+    """
+
+    def repair_of(make: Make) -> RepairRule:
+        @wraps(make)
+        def repair(exported: ExportedProgram) -> Repairs:
+            editor, found = GraphEditor(exported), []
+            for node in exported.graph.nodes:
+                if targets and node.target not in targets:
+                    continue
+                with editor.before(node):
+                    new = make(editor, node)
+                if new is not None:
+                    editor.replace(node, new)
+                    found.append(node.name)
+            return done(editor, found, code=code, detail=detail)
+
+        return repair
+
+    return repair_of
+
+
+def done(editor: GraphEditor, nodes: Iterable[str], *, code: str, detail: str) -> Repairs:
+    """What a repair returns that did something to `nodes`; the program as it was where there are none."""
+    names = tuple(nodes)
+    if not names:
+        return editor.program, ()
     return editor.finish(), (Repair(code=code, nodes=names, detail=detail),)

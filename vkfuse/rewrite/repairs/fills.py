@@ -11,9 +11,9 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
@@ -48,42 +48,26 @@ _CARRIERS = (
 )
 
 
-def raise_mask_fills(
-    exported: ExportedProgram, floor: float = FLOOR
-) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def raise_mask_fills(exported: ExportedProgram, floor: float = FLOOR) -> Repairs:
     """Raise the lowest float32 to the softmax's floor wherever nothing but a softmax sees the difference."""
-    constants = Constants(exported)
-    literal = [n for n in exported.graph.nodes if _has_literal(n) and _ends_in_softmax(n)]
-    stored = [
-        n
-        for n in exported.graph.find_nodes(op="placeholder")
-        if n in constants and _ends_in_softmax(n) and bool((constants.value(n) == LOWEST).any())
-    ]
-    if not (literal or stored):
-        return exported, ()
     editor = GraphEditor(exported)
+    literal = [n for n in exported.graph.nodes if _has_literal(n) and _ends_in_softmax(n)]
+    masks = (n for n in exported.graph.find_nodes(op="placeholder") if n in editor.constants)
+    stored = [n for n in masks if _ends_in_softmax(n) and bool((editor.constants.value(n) == LOWEST).any())]
     for node in stored:
-        value = constants.value(node)
-        editor.replace(
-            node, editor.constant(torch.where(value == LOWEST, floor, value), f"raised.{node.name}")
-        )
+        value = editor.constants.value(node)
+        raised = editor.constant(torch.where(value == LOWEST, floor, value), f"raised.{node.name}")
+        editor.replace(node, raised)
     for node in literal:
+        args = (floor if a == LOWEST else a for a in node.args)
         with editor.before(node):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), editor.node)
-            editor.replace(
-                node, editor.call(node.target, *(floor if a == LOWEST else a for a in args), **kwargs)
-            )
-    names = tuple(n.name for n in (*stored, *literal))
-    return editor.finish(), (
-        Repair(
-            code="mask-fills-raised",
-            nodes=names,
-            detail=f"{LOWEST:.9g} becomes {floor:.9g}, the least that the runtime's softmax sees",
-        ),
-    )
+            editor.replace(node, editor.call(node.target, *args, **node.kwargs))
+    names = (n.name for n in (*stored, *literal))
+    detail = f"{LOWEST:.9g} becomes {floor:.9g}, the least that the runtime's softmax sees"
+    return done(editor, names, code="mask-fills-raised", detail=detail)
 
 
-def raise_mask_fills_in_half(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def raise_mask_fills_in_half(exported: ExportedProgram) -> Repairs:
     """Raise the lowest float32 to the lowest half, for a file that computes in half precision."""
     return raise_mask_fills(exported, HALF_FLOOR)
 

@@ -4,13 +4,15 @@ ExecuTorch 1.5 cannot lower a delegate without inputs (FuseBatchNormPass mixes f
 prepack a weight that is an expression (prepack_standard wants a constant).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
@@ -18,22 +20,16 @@ _TRANSPOSES = (aten.t.default, aten.permute.default, aten.transpose.int)
 _MATMULS = (aten.mm.default, aten.addmm.default, aten.matmul.default)
 
 
-def fold_constants(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def fold_constants(exported: ExportedProgram) -> Repairs:
     """Replace each constant expression that something else reads by its value."""
-    constants = Constants(exported)
-    folded = [n for n in constants.frontier(exported.graph) if not _read_by_lowering(n)]
-    if not folded:
-        return exported, ()
     editor = GraphEditor(exported)
-    before = _constant_bytes(exported)
+    folded = [n for n in editor.constants.frontier(exported.graph) if not _read_by_lowering(n)]
     for node in folded:
-        value = constants.value(node)
-        editor.replace(node, editor.constant(value, f"folded.{node.name}"))
-    result = editor.finish()
-    names = tuple(n.name for n in folded)
-    added = _constant_bytes(result) - before
-    detail = f"{len(names)} constant expressions evaluated, {added:+,} bytes of constants"
-    return result, (Repair(code="constants-folded", nodes=names, detail=detail),)
+        editor.replace(node, editor.constant(editor.constants.value(node), f"folded.{node.name}"))
+    result, repairs = done(editor, (n.name for n in folded), code="constants-folded", detail="")
+    added = _constant_bytes(result) - _constant_bytes(exported)
+    detail = f"{len(folded)} constant expressions evaluated, {added:+,} bytes of constants"
+    return result, tuple(replace(repair, detail=detail) for repair in repairs)
 
 
 def _read_by_lowering(node: fx.Node) -> bool:

@@ -20,14 +20,15 @@ from vkfuse.program.tensors import described
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.writes import Write, write_of
 from vkfuse.runtime.operators.attention import rows_reached
 
 aten = torch.ops.aten
 
 _MOST_PARTS: Final = (
-    8  # the most invocations of a work group along one of three axes that are longer than one
+    8  # invocations of a work group along one of three axes that are longer than one, at most
 )
 _ALWAYS: Final = 128  # rows of so many columns, or several times as many, in eight parts fill work groups
 
@@ -41,35 +42,30 @@ class _InPlace:
     form: "_Form"
 
 
-def cache_writes_in_place(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def cache_writes_in_place(exported: ExportedProgram) -> Repairs:
     """Replace each write of rows that follow each other into a float buffer that nothing else reads as it was."""
-    constants = Constants(exported)
+    editor = GraphEditor(exported)
     written = exported.graph_signature.buffers_to_mutate
     buffers = exported.graph_signature.inputs_to_buffers
     found = {
         node: each
         for node in exported.graph.nodes
-        if (each := _in_place(node, constants)) is not None
+        if (each := _in_place(node, editor.constants)) is not None
         and written.get(node.name) == buffers.get(each.write.cache.name, "")
     }
-    if not found:
-        return exported, ()
-    editor, tensors = GraphEditor(exported), constants_of(exported)
+    tensors = constants_of(exported)
     for node, each in found.items():
         with editor.before(node):
             state, cache = _written(editor, each, tensors[each.write.cache.name])
         editor.replace(node, cache)
         editor.returns(cache, state)
-    names = tuple(node.name for node in found)
-    return editor.finish(), (
-        Repair(code="cache-writes-in-place", nodes=names, detail="rows of state on the GPU"),
-    )
+    names = (node.name for node in found)
+    return done(editor, names, code="cache-writes-in-place", detail="rows of state on the GPU")
 
 
 def _written(editor: GraphEditor, each: _InPlace, first: torch.Tensor) -> tuple[fx.Node, fx.Node]:
     """The state after the write, and the cache as the program has it."""
-    write = each.write
-    form = each.form
+    write, form = each.write, each.form
     cache = editor.restate(write.cache, form.stored(first))
     value = form.rows(editor, write.in_full(editor))
     start = editor.node(each.start)
@@ -81,7 +77,7 @@ def _written(editor: GraphEditor, each: _InPlace, first: torch.Tensor) -> tuple[
 def _number(editor: GraphEditor, each: _InPlace) -> fx.Node:
     """The part that a write begins at, apart from what else reads the position: it is no tensor in a delegate."""
     apart = [1] * (each.start.meta["val"].ndim + 1)
-    number = editor.call(aten.reshape.default, editor.node(each.start), apart)
+    number = editor.call(aten.reshape.default, each.start, apart)
     return number if each.form.parts == 1 else editor.call(aten.mul.Tensor, number, each.form.parts)
 
 

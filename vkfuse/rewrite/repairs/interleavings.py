@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
@@ -20,32 +21,24 @@ _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, at
 _MOST = 4
 
 
-def interleavings_in_four_dimensions(
-    exported: ExportedProgram,
-) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def interleavings_in_four_dimensions(exported: ExportedProgram) -> Repairs:
     """Replace each view of more than four dimensions that tensors were stacked in along the last."""
     found = {n: parts for n in exported.graph.nodes if (parts := _stacked(n)) and _only_viewed(n)}
-    if not found:
-        return exported, ()
     editor = GraphEditor(exported)
     for node, parts in found.items():
         with editor.before(node):
             joined = _joined(editor, parts)
         for view in _views(node):
             with editor.before(view):
-                sizes = editor.sizes(view)
-                editor.replace(view, editor.call(aten.reshape.default, joined, sizes))
-    names = tuple(node.name for node in found)
-    note = Repair(
-        code="interleavings-in-four-dimensions", nodes=names, detail="four dimensions in place of five"
-    )
-    return editor.finish(), (note,)
+                editor.replace(view, editor.call(aten.reshape.default, joined, editor.sizes(view)))
+    names, detail = (node.name for node in found), "four dimensions in place of five"
+    return done(editor, names, code="interleavings-in-four-dimensions", detail=detail)
 
 
 def _joined(editor: GraphEditor, parts: Sequence[fx.Node]) -> fx.Node:
     """The parts [.., columns] as [rows, columns, parts]."""
     columns = parts[0].meta["val"].shape[-1]
-    single = [editor.call(aten.reshape.default, editor.node(part), [-1, columns, 1]) for part in parts]
+    single = [editor.call(aten.reshape.default, part, [-1, columns, 1]) for part in parts]
     return editor.call(aten.cat.default, single, -1)
 
 

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.attention import additive
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.numbers import is_known, positions
 
 aten = torch.ops.aten
@@ -26,21 +27,17 @@ _INDEXED_UPDATE: Final = "llama.update_cache_with_indices.default"
 _OPERANDS: Final = ("query", "key_cache", "value_cache")
 
 
-def llm_operators_written_out(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def llm_operators_written_out(exported: ExportedProgram) -> Repairs:
     """Write each cache update as a copy to positions, each attention over a cache as torch's."""
     updates = [u for n in exported.graph.nodes if (u := _update(n)) is not None]
     attentions = [a for n in exported.graph.nodes if (a := _attention(n)) is not None]
-    if not updates and not attentions:
-        return exported, ()
     editor = GraphEditor(exported)
     found: tuple[_Update | _Attention, ...] = (*updates, *attentions)
     for made in found:
         with editor.before(made.node):
             editor.replace(made.node, made.written(editor))
-    names = tuple(made.node.name for made in found)
-    return editor.finish(), (
-        Repair(code="llm-operators-written-out", nodes=names, detail="ExecuTorch's own operators as torch's"),
-    )
+    names, detail = (made.node.name for made in found), "ExecuTorch's own operators as torch's"
+    return done(editor, names, code="llm-operators-written-out", detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +55,8 @@ class _Update:
         if self.indices is None:
             to = positions(editor, self.start, editor.sizes(self.value)[1])
         else:
-            to = editor.call(aten.reshape.default, editor.node(self.indices), [-1])
-        return editor.call(aten.index_copy.default, editor.node(self.cache), 1, to, editor.node(self.value))
+            to = editor.call(aten.reshape.default, self.indices, [-1])
+        return editor.call(aten.index_copy.default, self.cache, 1, to, self.value)
 
 
 def _update(node: fx.Node) -> _Update | None:
@@ -100,9 +97,9 @@ class _Attention:
 
     def written(self, editor: GraphEditor) -> fx.Node:
         """Torch's attention over [batch, heads, rows, size]."""
-        operands = [editor.node(argument(self.node, at, name)) for at, name in enumerate(_OPERANDS)]
+        operands = [argument(self.node, at, name) for at, name in enumerate(_OPERANDS)]
         moved = [editor.call(aten.transpose.int, operand, 1, 2) for operand in operands]
-        mask = self._seen(editor) if self.mask is None else editor.node(self.mask)
+        mask = self._seen(editor) if self.mask is None else self.mask
         grouped = bool(moved[0].meta["val"].shape[1] != moved[1].meta["val"].shape[1])
         operator = aten.scaled_dot_product_attention.default
         out = editor.call(operator, *moved, mask, scale=self.scale, enable_gqa=grouped)

@@ -11,58 +11,43 @@ large; there verify says how far off the file is.
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.arguments import argument
-from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
 
-def widen_integer_matmuls(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Replace each int8 matmul by an int32 one."""
-    found = [n for n in exported.graph.nodes if n.target == aten._int_mm.default]  # noqa: SLF001 - the operator's name
-    detail = "int8 matmuls on the CPU, the weight one byte a value"
-    return replace_each(exported, found, _widened, code="int-mm-widened", detail=detail)
-
-
-def widen_long_half_matmuls(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
-    """Multiply half-precision activations over more than 512 columns in float32."""
-    constants = Constants(exported)
-    found = [n for n in exported.graph.nodes if n.target in _PRODUCTS and _is_long_half(n, constants)]
-    detail = "half-precision sums of more than 512 products"
-    return replace_each(exported, found, _in_float, code="half-matmul-widened", detail=detail)
-
-
-def _is_long_half(node: fx.Node, constants: Constants) -> bool:
-    first, second = _factors(node)
-    return (
-        node.meta["val"].dtype is torch.float16
-        and described(first.meta["val"]).dims[-1] > _LONG
-        and not (first in constants or second in constants)
-    )
-
-
-def _in_float(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    out = editor.call(node.target, *_cast(editor, node, torch.float32))
-    return editor.call(aten._to_copy.default, out, dtype=torch.float16)  # noqa: SLF001 - the operator's name
-
-
-_PRODUCTS = (aten.mm.default, aten.bmm.default, aten.matmul.default)
 _LONG = 512
 
 
-def _widened(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    return editor.call(aten.mm.default, *_cast(editor, node, torch.int32))
+@replaces(
+    aten._int_mm.default,  # noqa: SLF001 - the operator's name
+    code="int-mm-widened",
+    detail="int8 matmuls on the CPU, the weight one byte a value",
+)
+def widen_integer_matmuls(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    """Replace each int8 matmul by an int32 one."""
+    return editor.call(aten.mm.default, *(editor.cast(of, torch.int32) for of in _factors(node)))
 
 
-def _cast(editor: GraphEditor, node: fx.Node, dtype: torch.dtype) -> list[fx.Node]:
-    factors = map(editor.node, _factors(node))
-    return [editor.call(aten._to_copy.default, factor, dtype=dtype) for factor in factors]  # noqa: SLF001 - the operator's name
+@replaces(
+    *(aten.mm.default, aten.bmm.default, aten.matmul.default),
+    code="half-matmul-widened",
+    detail="half-precision sums of more than 512 products",
+)
+def widen_long_half_matmuls(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Multiply half-precision activations over more than 512 columns in float32."""
+    factors = _factors(node)
+    long = described(factors[0].meta["val"]).dims[-1] > _LONG
+    if node.meta["val"].dtype is not torch.float16 or not long:
+        return None
+    if any(factor in editor.constants for factor in factors):
+        return None
+    out = editor.call(node.target, *(editor.cast(of, torch.float32) for of in factors))
+    return editor.cast(out, torch.float16)
 
 
 def _factors(node: fx.Node) -> tuple[fx.Node, fx.Node]:

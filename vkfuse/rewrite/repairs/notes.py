@@ -1,6 +1,10 @@
-"""What a repair did, as data."""
+"""What a repair is, and what it did, as data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch.export import ExportedProgram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,3 +14,7 @@ class Repair:
     code: str
     nodes: tuple[str, ...]
     detail: str
+
+
+Repairs: TypeAlias = tuple[ExportedProgram, tuple[Repair, ...]]
+RepairRule: TypeAlias = Callable[[ExportedProgram], Repairs]

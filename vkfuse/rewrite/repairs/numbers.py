@@ -33,18 +33,16 @@ def as_tensor(editor: GraphEditor, number: Any) -> fx.Node:
     if not isinstance(number, fx.Node):
         return editor.constant(torch.tensor(number), "position")
     if number.target in ITEMS:
-        return _held(editor, editor.node(argument(number, 0, "self")))
+        return _held(editor, argument(number, 0, "self"))
     if number.target in _TERMS:
         return editor.call(_TERMS[number.target], *(as_tensor(editor, term) for term in number.args))
-    return editor.call(aten.scalar_tensor.default, editor.node(number), dtype=torch.int64)
+    return editor.call(aten.scalar_tensor.default, number, dtype=torch.int64)
 
 
 def _held(editor: GraphEditor, tensor: fx.Node) -> fx.Node:
     """A tensor of one integer as one without dimensions, of 64 bits."""
     whole = editor.call(aten.reshape.default, tensor, []) if tensor.meta["val"].ndim else tensor
-    if whole.meta["val"].dtype == torch.int64:
-        return whole
-    return editor.call(aten._to_copy.default, whole, dtype=torch.int64)  # noqa: SLF001 - the operator's name
+    return editor.cast(whole, torch.int64)
 
 
 def is_read(number: Any) -> bool:

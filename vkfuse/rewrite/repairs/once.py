@@ -14,26 +14,23 @@ from torch.export import ExportedProgram
 from vkfuse.program.load import constants_of
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.notes import Repairs
 
 _SMALL: Final = 1 << 20  # bytes of a float constant that is compared; masks and positions of any size are
 
 
-def computed_once(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def computed_once(exported: ExportedProgram) -> Repairs:
     """Let readers of an equal computation read the first."""
     first: dict[Hashable, fx.Node] = {}
     keys = numbered(exported, {})
     again = {n: found for n, key in keys.items() if (found := first.setdefault(key, n)) is not n}
     replaced = {n: found for n, found in again.items() if n.op == "call_function"}
-    if not replaced:
-        return exported, ()
     editor = GraphEditor(exported)
     for node, found in replaced.items():
-        editor.replace(node, editor.node(found))
-    names = tuple(node.name for node in replaced)
-    return editor.finish(), (
-        Repair(code="computed-once", nodes=names, detail="equal computations of a program"),
-    )
+        editor.replace(node, found)
+    names = (node.name for node in replaced)
+    return done(editor, names, code="computed-once", detail="equal computations of a program")
 
 
 def numbered(exported: ExportedProgram, same: Mapping[str, Hashable]) -> dict[fx.Node, Hashable]:

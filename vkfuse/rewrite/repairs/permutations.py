@@ -6,12 +6,10 @@ of five dimensions on the way, which Vulkan tensors have not. It is a permutatio
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -19,50 +17,29 @@ _MOST = 4
 _PERMUTATIONS = (aten.transpose.int, aten.permute.default)
 
 
-def permutations_without_ones(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(aten.squeeze.dim, code="permuted-in-four-dimensions", detail="four dimensions in place of five")
+def permutations_without_ones(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each squeezed transposition of an unsqueezed tensor of four dimensions."""
-    found = {n: p for n in exported.graph.nodes if (p := _permutation(n)) is not None}
-
-    def permuted(editor: GraphEditor, node: fx.Node) -> fx.Node:
-        source, order = found[node]
-        return editor.call(aten.permute.default, editor.node(source), order)
-
-    detail = "four dimensions in place of five"
-    return replace_each(exported, found, permuted, code="permuted-in-four-dimensions", detail=detail)
+    found = _permutation(node)
+    return None if found is None else editor.call(aten.permute.default, *found)
 
 
-def permutations_in_one(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(*_PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")
+def permutations_in_one(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
-    found = {n: o for n in exported.graph.nodes if (o := _second(n)) is not None}
-
-    def once(editor: GraphEditor, node: fx.Node) -> fx.Node:
-        first = argument(node, 0, "self")
-        source = editor.node(argument(first, 0, "self"))
-        order = found[node]
-        return source if order == sorted(order) else editor.call(aten.permute.default, source, order)
-
-    detail = "one copy in place of two"
-    return replace_each(exported, found, once, code="permutations-in-one", detail=detail)
-
-
-def _second(node: fx.Node) -> list[int] | None:
-    """The order in which `node` has the dimensions that the permutation before it was given."""
-    if node.target not in _PERMUTATIONS:
-        return None
-    first = argument(node, 0, "self")
+    first: fx.Node = argument(node, 0, "self")
     if first.op != "call_function" or first.target not in _PERMUTATIONS:
         return None
-    rank = node.meta["val"].ndim
+    rank, source = node.meta["val"].ndim, argument(first, 0, "self")
     before = _order(first, rank)
-    return [before[d] for d in _order(node, rank)]
+    order = [before[d] for d in _order(node, rank)]
+    return source if order == sorted(order) else editor.call(aten.permute.default, source, order)
 
 
 def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:
     """The tensor and the order of its dimensions, where `node` is such a squeeze and removes the added dimension."""
-    if node.target != aten.squeeze.dim:
-        return None
     moved = argument(node, 0, "self")
-    if moved.target not in {aten.transpose.int, aten.permute.default} or moved.meta["val"].ndim <= _MOST:
+    if moved.target not in _PERMUTATIONS or moved.meta["val"].ndim <= _MOST:
         return None
     added = argument(moved, 0, "self")
     if added.target != aten.unsqueeze.default:
@@ -78,10 +55,7 @@ def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:
 def _order(moved: fx.Node, rank: int) -> list[int]:
     if moved.target == aten.permute.default:
         return [d % rank for d in argument(moved, 1, "dims")]
-    order, one, other = (
-        list(range(rank)),
-        argument(moved, 1, "dim0") % rank,
-        argument(moved, 2, "dim1") % rank,
-    )
+    order = list(range(rank))
+    one, other = argument(moved, 1, "dim0") % rank, argument(moved, 2, "dim1") % rank
     order[one], order[other] = order[other], order[one]
     return order

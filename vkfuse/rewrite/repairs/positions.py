@@ -13,13 +13,14 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.numbers import ITEMS, as_tensor, is_read, only_asserted, positions
 
 aten = torch.ops.aten
 
 
-def unread_numbers_dropped(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def unread_numbers_dropped(exported: ExportedProgram) -> Repairs:
     """Drop numbers off tensors of which nothing comes but assertions; ExecuTorch drops assertions too."""
     items = [n for n in exported.graph.nodes if n.target in ITEMS]
     found = {node: None for item in items for node in only_asserted(item)}
@@ -31,36 +32,22 @@ def unread_numbers_dropped(exported: ExportedProgram) -> tuple[ExportedProgram, 
     return editor.finish(), ()
 
 
-def positions_as_tensors(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def positions_as_tensors(exported: ExportedProgram) -> Repairs:
     """Let tensors of positions say what is read, where a number off a tensor does; sizes must not depend on values."""
-    if not any(node.target in ITEMS for node in exported.graph.nodes):
-        return exported, ()
-    editor = GraphEditor(exported)
-    changed = [node.name for node in exported.graph.nodes if _rewrites(editor, node)]
-    if not changed:
-        return exported, ()
-    note = Repair(
-        code="positions-as-tensors", nodes=tuple(changed), detail="no number is read off a tensor for them"
-    )
-    return editor.finish(), (note,)
+    reads = any(node.target in ITEMS for node in exported.graph.nodes)
+    return _without_numbers(exported) if reads else (exported, ())
 
 
-def _rewrites(editor: GraphEditor, node: fx.Node) -> bool:
-    """Replace `node` where a number off a tensor tells what it reads."""
+@replaces(code="positions-as-tensors", detail="no number is read off a tensor for them")
+def _without_numbers(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     make = _MAKERS.get(node.target)
-    if make is None:
-        return False
-    with editor.before(node):
-        new = make(editor, node)
-    if new is not None:
-        editor.replace(node, new)
-    return new is not None
+    return None if make is None else make(editor, node)
 
 
 def _sliced(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """``slice``, from a position on."""
     dim, step = argument(node, 1, "dim", 0), argument(node, 4, "step", 1)
-    size = editor.input_size(node.meta["val"].shape[dim])
+    size = node.meta["val"].shape[dim]
     return _rows(editor, node, dim, argument(node, 2, "start"), size) if step == 1 else None
 
 
@@ -72,19 +59,21 @@ def _selected(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
 
 
 def _rows(editor: GraphEditor, node: fx.Node, dim: int, start: Any, size: Any) -> fx.Node | None:
-    if not is_read(start) or size is None:
-        return None
-    source = editor.node(argument(node, 0, "self"))
-    return editor.call(aten.index_select.default, source, dim, positions(editor, start, size))
+    at = _at(editor, start, size)
+    return at and editor.call(aten.index_select.default, argument(node, 0, "self"), dim, at)
 
 
 def _counted(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """``arange``, from a position on."""
-    start, step = argument(node, 0, "start"), argument(node, 2, "step", 1)
-    size = editor.input_size(node.meta["val"].shape[0])
-    if not is_read(start) or step != 1 or size is None or node.meta["val"].dtype != torch.int64:
-        return None
-    return positions(editor, start, size)
+    value, step = node.meta["val"], argument(node, 2, "step", 1)
+    whole = step == 1 and value.dtype == torch.int64
+    return _at(editor, argument(node, 0, "start"), value.shape[0]) if whole else None
+
+
+def _at(editor: GraphEditor, start: Any, size: Any) -> fx.Node | None:
+    """Positions from a number off a tensor on."""
+    known = editor.input_size(size) if is_read(start) else None
+    return None if known is None else positions(editor, start, known)
 
 
 def _computed(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
@@ -92,7 +81,7 @@ def _computed(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     first, term = argument(node, 0, "self"), argument(node, 1, "other")
     if not is_read(term) or node.kwargs or not first.meta["val"].ndim:
         return None
-    return editor.call(_ARITHMETIC[node.target], editor.node(first), as_tensor(editor, term))
+    return editor.call(_ARITHMETIC[node.target], first, as_tensor(editor, term))
 
 
 _ARITHMETIC: Final[Mapping[Any, Any]] = {

@@ -1,44 +1,65 @@
-"""Reductions along inner dimensions, as the runtime has them: keeping the dimension, which is squeezed afterwards.
+"""Reductions and softmaxes along dimensions that the runtime's have not.
 
 ExecuTorch delegates a reduction without ``keepdim`` along the last dimension only (backends/vulkan/op_registry.py,
-is_reduce_node_supported). The mean over a sentence's tokens would leave the delegate.
+is_reduce_node_supported): the mean over a sentence's tokens would leave the delegate. The runtime counts the dimensions of
+a texture, of which batches are none, and builds no softmax over channels that are stored behind one another batch by batch
+(runtime/graph/ops/impl/Softmax.cpp).
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_REDUCTIONS = (aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default)
 _MOST = 2  # dimensions that the runtime reduces at once
+_BATCHED = 4  # dimensions, the outermost a batch
 
 
-def reductions_keep_dimensions(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(
+    *(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default),
+    code="reductions-keep-dimensions",
+    detail="the runtime's inner reductions keep them",
+)
+def reductions_keep_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Let each reduction of floats along one or two dimensions, the last not by itself, keep them, and squeeze them."""
-    found = {n: dims for n in exported.graph.nodes if (dims := _removed(n)) is not None}
-
-    def kept(editor: GraphEditor, node: fx.Node) -> fx.Node:
-        source = editor.node(argument(node, 0, "self"))
-        return editor.call(
-            aten.squeeze.dims, editor.call(node.target, source, found[node], True), found[node]
-        )
-
-    detail = "the runtime's inner reductions keep them"
-    return replace_each(exported, found, kept, code="reductions-keep-dimensions", detail=detail)
-
-
-def _removed(node: fx.Node) -> list[int] | None:
-    """The dimensions that such a reduction removes."""
-    if node.target not in _REDUCTIONS or argument(node, 2, "keepdim", default=False) or node.kwargs:
+    if argument(node, 2, "keepdim", default=False) or node.kwargs:
         return None
-    source, given = argument(node, 0, "self").meta["val"], argument(node, 1, "dim")
-    if not source.dtype.is_floating_point or source.ndim <= 1 or not given:
+    source, given = argument(node, 0, "self"), argument(node, 1, "dim")
+    value = source.meta["val"]
+    if not value.dtype.is_floating_point or value.ndim <= 1 or not given:
         return None
-    dims = sorted(d % source.ndim for d in given)
-    return None if len(dims) > _MOST or dims == [source.ndim - 1] else dims
+    dims = sorted(d % value.ndim for d in given)
+    if len(dims) > _MOST or dims == [value.ndim - 1]:
+        return None
+    return editor.call(aten.squeeze.dims, editor.call(node.target, source, dims, True), dims)
+
+
+@replaces(
+    *(aten.softmax.int, aten.log_softmax.int),
+    *(aten._softmax.default, aten._log_softmax.default),  # noqa: SLF001 - the operators' names
+    code="softmax-in-rows",
+    detail="the runtime's softmax is not over batches",
+)
+def softmaxes_in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Turn what each softmax over the batch, or over channels of several batches, reads and writes, into rows."""
+    source, dim, *rest = node.args  # both are positional in exported programs
+    if not _is_across(argument(node, 0, "self").meta["val"].shape, argument(node, 1, "dim")):
+        return None
+    order = list(range(_BATCHED))
+    order[dim], order[-1] = order[-1], order[dim]  # type: ignore[index]
+    rows = editor.call(aten.permute.default, source, order)
+    return editor.call(aten.permute.default, editor.call(node.target, rows, -1, *rest, **node.kwargs), order)
+
+
+def _is_across(shape: Sequence[Any], dim: int) -> bool:
+    if len(shape) != _BATCHED:
+        return False
+    several = isinstance(shape[0], torch.SymInt) or shape[0] > 1
+    return dim % _BATCHED == 0 or (dim % _BATCHED == 1 and several)

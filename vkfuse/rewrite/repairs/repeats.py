@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -31,46 +29,39 @@ class _Repeat:
     count: int
 
 
-def repeats_as_concatenation(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(
+    *(*_VIEWS, aten.repeat_interleave.self_int),
+    code="repeats-concatenated",
+    detail="four dimensions in place of five",
+)
+def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each repetition of heads through a fifth dimension."""
-    found = {n: r for n in exported.graph.nodes if (r := _repeat(n)) is not None}
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: _concatenated(editor, found[node]),
-        code="repeats-concatenated",
-        detail="four dimensions in place of five",
-    )
+    repeat = _repeat(node)
+    if repeat is None:
+        return None
+    batch, heads, rows, size = editor.sizes(repeat.source)
+    flat = editor.call(aten.reshape.default, repeat.source, [-1, 1, rows, size])
+    copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
+    return editor.call(aten.reshape.default, copies, [batch, heads * repeat.count, rows, size])
 
 
-def repeats_as_rows(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(aten.matmul.default, code="repeats-as-rows", detail="a head's queries are rows of one product")
+def repeats_as_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each product with repeated heads, [batch, heads * n, rows, k] by [batch, heads * n, k, columns]."""
-    found = {n: r for n in exported.graph.nodes if (r := _repeated_factor(n)) is not None}
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: _of_more_rows(editor, node, found[node]),
-        code="repeats-as-rows",
-        detail="a head's queries are rows of one product",
-    )
-
-
-def _of_more_rows(editor: GraphEditor, node: fx.Node, repeat: _Repeat) -> fx.Node:
-    rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
+    repeat = _repeated_factor(node)
+    if repeat is None:
+        return None
+    rows, factor, source = argument(node, 0, "self"), argument(node, 1, "other"), repeat.source
     batch, heads, _, size = editor.sizes(rows)
-    grouped = editor.call(aten.reshape.default, editor.node(rows), [batch, heads // repeat.count, -1, size])
-    source = editor.node(repeat.source)
+    grouped = editor.call(aten.reshape.default, rows, [batch, heads // repeat.count, -1, size])
     if factor.target == aten.transpose.int:
         source = editor.call(aten.transpose.int, source, -2, -1)
-    return editor.call(
-        aten.reshape.default, editor.call(aten.matmul.default, grouped, source), editor.sizes(node)
-    )
+    product = editor.call(aten.matmul.default, grouped, source)
+    return editor.call(aten.reshape.default, product, editor.sizes(node))
 
 
 def _repeated_factor(node: fx.Node) -> _Repeat | None:
     """The repetition that the second factor of a product is, or is the transposition of."""
-    if node.target != aten.matmul.default:
-        return None
     rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
     if rows.meta["val"].ndim != factor.meta["val"].ndim:
         return None
@@ -79,13 +70,6 @@ def _repeated_factor(node: fx.Node) -> _Repeat | None:
     repeat = _repeat(factor)
     same = repeat and str(rows.meta["val"].shape[:2]) == str(factor.meta["val"].shape[:2])
     return repeat if same else None
-
-
-def _concatenated(editor: GraphEditor, repeat: _Repeat) -> fx.Node:
-    batch, heads, rows, size = editor.sizes(repeat.source)
-    flat = editor.call(aten.reshape.default, editor.node(repeat.source), [-1, 1, rows, size])
-    copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
-    return editor.call(aten.reshape.default, copies, [batch, heads * repeat.count, rows, size])
 
 
 def _repeat(node: fx.Node) -> _Repeat | None:

@@ -8,17 +8,14 @@ part i of them is every second column.
 
 import operator
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
@@ -27,25 +24,24 @@ _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  #
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """`node` is part `index` of `view`'s dimension `stacked`; `order` is the permutation of the view before that."""
+    """Part `index` of `view`'s dimension `stacked`; `order` is the permutation of the view before that."""
 
-    node: fx.Node
     view: fx.Node
     stacked: int
     index: int
     order: tuple[int, ...]
 
 
-def stacks_as_slices(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+@replaces(
+    aten.select.int,
+    operator.getitem,
+    code="stacks-as-slices",
+    detail="four dimensions in place of five",
+)
+def stacks_as_slices(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each part that is taken out of a view of five dimensions or more."""
-    found = {part.node: part for n in exported.graph.nodes for part in _parts(n)}
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: _slice(editor, found[node]),
-        code="stacks-as-slices",
-        detail="four dimensions in place of five",
-    )
+    part = _part(node)
+    return None if part is None else _slice(editor, part)
 
 
 def _slice(editor: GraphEditor, part: _Part) -> fx.Node:
@@ -53,7 +49,7 @@ def _slice(editor: GraphEditor, part: _Part) -> fx.Node:
     last = source.meta["val"].ndim - 1
     rest = [int(size) for d, size in enumerate(shape) if d >= last and d != part.stacked]
     where = _first(rest, part) if part.stacked == last else (part.index, sys.maxsize, int(shape[-1]))
-    columns = editor.call(aten.slice.Tensor, editor.node(source), last, *where)
+    columns = editor.call(aten.slice.Tensor, source, last, *where)
     sizes = [*editor.sizes(source)[:last], *rest]
     whole = columns if len(rest) == 1 else editor.call(aten.reshape.default, columns, sizes)
     kept = [d for d in part.order if d != part.stacked]
@@ -67,31 +63,27 @@ def _first(rest: list[int], part: _Part) -> tuple[int, int]:
     return part.index * width, (part.index + 1) * width
 
 
-def _parts(node: fx.Node) -> Iterator[_Part]:
-    """The parts that an unbinding or a selection takes out of a view that split the last dimension in two or more."""
-    if node.target not in {aten.unbind.int, aten.select.int}:
-        return
-    source, along = argument(node, 0, "self"), argument(node, 1, "dim", 0)
-    order, view = _permutation(source)
+def _part(node: fx.Node) -> _Part | None:
+    """The part of a view, which split the last dimension in two or more, that an unbinding or a selection takes out."""
+    taking, index = _taking(node)
+    if taking is None:
+        return None
+    order, view = _permutation(argument(taking, 0, "self"))
     if view.target not in _VIEWS or view.meta["val"].ndim <= 4 or not _splits_last(view):
-        return
-    stacked = order[along]
+        return None
+    stacked = order[argument(taking, 1, "dim", 0)]
     if stacked not in {argument(view, 0, "self").meta["val"].ndim - 1, view.meta["val"].ndim - 1}:
-        return
-    for taken, index in _taken(node):
-        yield _Part(node=taken, view=view, stacked=stacked, index=index, order=order)
+        return None
+    return _Part(view=view, stacked=stacked, index=index, order=order)
 
 
-def _taken(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
-    if node.target == aten.select.int:
-        index = argument(node, 2, "index")
-        count = argument(node, 0, "self").meta["val"].shape[argument(node, 1, "dim")]
-        if isinstance(index, int):
-            yield node, index % count
-        return
-    for user in node.users:
-        if user.target is operator.getitem:
-            yield user, int(argument(user, 1, "index"))
+def _taking(node: fx.Node) -> tuple[fx.Node | None, int]:
+    """The selection that `node` is, or the unbinding that it is a result of, and which part it takes."""
+    source, index = argument(node, 0, "self"), argument(node, 1, "index")
+    if node.target is operator.getitem:
+        return (source, index) if source.target == aten.unbind.int else (None, 0)
+    index, count = argument(node, 2, "index"), source.meta["val"].shape[argument(node, 1, "dim")]
+    return (node, index % count) if isinstance(index, int) else (None, 0)
 
 
 def _permutation(node: fx.Node) -> tuple[tuple[int, ...], fx.Node]:

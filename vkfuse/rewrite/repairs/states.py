@@ -14,36 +14,27 @@ from vkfuse.program.load import constants_of
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import replace_each
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.each import done, replaces
+from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.once import numbered
 
 aten = torch.ops.aten
 
-Result = tuple[ExportedProgram, tuple[Repair, ...]]
 
+@replaces(aten.copy.default, code="copies-as-sources", detail="the value before is not read")
+def copies_as_sources(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Replace each copy over a tensor of the same type and shape by what is copied: nothing of the old value is left.
 
-def copies_as_sources(exported: ExportedProgram) -> Result:
-    """Replace each copy over a tensor of the same type and shape by what is copied: nothing of the old value is left."""
-    found = [n for n in exported.graph.nodes if n.target == aten.copy.default and _replaces(n)]
-    return replace_each(
-        exported,
-        found,
-        lambda editor, node: editor.node(argument(node, 1, "src")),
-        code="copies-as-sources",
-        detail="the value before is not read",
-    )
-
-
-def _replaces(node: fx.Node) -> bool:
-    """Whether the source is all that the result is; a fresh tensor, not an input or a constant, which may not be kept."""
+    What is copied has to be a fresh tensor, not an input or a constant, which may not be kept.
+    """
+    del editor
     source, value = argument(node, 1, "src"), node.meta["val"]
     of = source.meta["val"]
     alike = of.dtype == value.dtype and str(tuple(of.shape)) == str(tuple(value.shape))
-    return alike and source.op == "call_function"
+    return source if alike and source.op == "call_function" else None
 
 
-def unread_state_dropped(exported: ExportedProgram) -> Result:
+def unread_state_dropped(exported: ExportedProgram) -> Repairs:
     """Forget buffers that are written and never read: no call finds what an earlier one left."""
     placeholders = {name: node for node, name in exported.graph_signature.inputs_to_buffers.items()}
     nodes = {node.name: node for node in exported.graph.nodes}
@@ -52,20 +43,20 @@ def unread_state_dropped(exported: ExportedProgram) -> Result:
     return _forgotten(exported, unread, code="unread-state-dropped", detail="written and never read")
 
 
-def equal_state_kept_once(exported: ExportedProgram) -> Result:
+def equal_state_kept_once(exported: ExportedProgram) -> Repairs:
     """Keep one of each class of buffers that begin equal and are always written equally."""
     classes = _classes(exported)
     placeholders = {name: node for node, name in exported.graph_signature.inputs_to_buffers.items()}
     nodes = {node.name: node for node in exported.graph.nodes}
     first: dict[Hashable, str] = {}
     again = {b: kept for b, key in classes.items() if (kept := first.setdefault(key, b)) is not b}
-    if not again:
-        return exported, ()
     editor = GraphEditor(exported)
     for buffer, kept in again.items():
-        editor.replace(nodes[placeholders[buffer]], editor.node(nodes[placeholders[kept]]))
+        editor.replace(nodes[placeholders[buffer]], nodes[placeholders[kept]])
     detail = "equal at first, and written alike"
-    return _forgotten(editor.finish(), again, code="equal-state-kept-once", detail=detail)
+    return _forgotten(
+        editor.finish() if again else exported, again, code="equal-state-kept-once", detail=detail
+    )
 
 
 def _classes(exported: ExportedProgram) -> dict[str, Hashable]:
@@ -88,9 +79,7 @@ def _renumbered(classes: Mapping[str, Hashable]) -> dict[str, Hashable]:
     return {buffer: numbers.setdefault(key, len(numbers)) for buffer, key in classes.items()}
 
 
-def _forgotten(exported: ExportedProgram, buffers: Collection[str], *, code: str, detail: str) -> Result:
-    if not buffers:
-        return exported, ()
+def _forgotten(exported: ExportedProgram, buffers: Collection[str], *, code: str, detail: str) -> Repairs:
     editor = GraphEditor(exported)
     editor.forget(buffers)
-    return editor.finish(), (Repair(code=code, nodes=tuple(buffers), detail=detail),)
+    return done(editor, buffers, code=code, detail=detail)

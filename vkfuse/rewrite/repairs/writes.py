@@ -32,12 +32,12 @@ class Write:
     def in_full(self, editor: GraphEditor) -> fx.Node:
         """The rows in all dimensions of the cache."""
         have, wanted = self.rows.meta["val"].shape, _expected(self.cache, self.dimension, self.positions)
-        rows, added = editor.node(self.rows), len(wanted) - len(have)
+        added = len(wanted) - len(have)
         (count,) = editor.sizes(self.positions)
         sizes = [count if d == self.dimension else size for d, size in enumerate(wanted)]
         if list(map(str, have)) != list(map(str, wanted[added:])):
-            return editor.call(aten.expand.default, rows, sizes)
-        return editor.call(aten.reshape.default, rows, sizes) if added else rows
+            return editor.call(aten.expand.default, self.rows, sizes)
+        return editor.call(aten.reshape.default, self.rows, sizes) if added else self.rows
 
 
 def write_of(node: fx.Node) -> Write | None:
