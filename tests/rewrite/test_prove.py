@@ -92,10 +92,10 @@ def test_a_wrong_integer_row_is_found():
     """The same holds for rows of one byte a weight."""
     _, constants, decision = _planned(GATHERED)
     assert decision.rung is Rung.GATHERED
-    rows = decision.proposal.table
+    rows = decision.proposal.pack
     values = rows.values.copy()
     values[99, 63] ^= 1
-    spoiled = dataclasses.replace(decision.proposal, table=dataclasses.replace(rows, values=values))
+    spoiled = dataclasses.replace(decision.proposal, pack=dataclasses.replace(rows, values=values))
     assert proving.prove(decision.site, spoiled, constants).kind == "rounded"
 
 

@@ -112,7 +112,7 @@ class _Search:
         """Return what the file has for one site."""
         if decision.proposal is None:
             return [*self._folded(other)]
-        weight, *rest = decision.proposal.constants
+        weight, *rest = decision.constants
         found = [table for table in self._like(weight) if table.consumer == other.consumer]
         if decision.rung is Rung.GATHERED:
             return [*self._gathered(found, rest)]

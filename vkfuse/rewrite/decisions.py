@@ -1,28 +1,60 @@
 """What a rule for graphs says of a site: a proposal that can be proved and applied."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables import decisions
+from vkfuse.tables.decisions import Rung
+from vkfuse.tables.floats import Array
 
 if TYPE_CHECKING:
     from torch import fx
 
     from vkfuse.rewrite.editor import GraphEditor
 
+Held: TypeAlias = "Callable[[str], fx.Node | None]"  # what is stored under a name
+Made: TypeAlias = "Callable[[GraphEditor, Site, Held], fx.Node]"
 
-class Proposal(decisions.Offer, Protocol):
-    """A rewrite of one site of a graph."""
 
-    @property
-    def constants(self) -> tuple[torch.Tensor, ...]:
-        """The tensors that it stores: the weight, its scales where it has any, then the rest."""
+class Pack(Protocol):
+    """A table in another form."""
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) of the float table, in the type of the original."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Proposal:
+    """A rewrite of one site of a graph, by a `pack` of its table.
+
+    `stored` are the tensors that it needs, the weight first, then its scales where it has any; they are named after the
+    table. `made` inserts the new nodes and returns the one that replaces the site's.
+    """
+
+    name: str
+    pack: Pack
+    stored: Mapping[str, torch.Tensor]
+    made: Made
+    rung: Rung
+    operators: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) of the float table from what is stored, in the type of the original."""
+        return self.pack.rebuild(low, high)
 
     def rewrite(self, editor: "GraphEditor", site: Site) -> "fx.Node":
         """Insert the new nodes and return the one that replaces the site's node."""
+
+        def held(what: str) -> "fx.Node | None":
+            value = self.stored.get(what)
+            return None if value is None else editor.constant(value, f"{self.name}.{what}")
+
+        return self.made(editor, site, held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +64,7 @@ class Decision(decisions.Decision[Site, Proposal]):
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:
         """The tensors that the rewrite stores."""
-        return self.proposal.constants if self.proposal is not None else ()
+        return tuple(self.proposal.stored.values()) if self.proposal is not None else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

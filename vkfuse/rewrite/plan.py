@@ -12,7 +12,7 @@ from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
 from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
-from vkfuse.rewrite.rules.folded_lookup import fold_lookup
+from vkfuse.rewrite.rules.lookups import fold_lookup
 from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.survey import survey

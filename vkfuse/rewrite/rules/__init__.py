@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Proposal
-from vkfuse.rewrite.rules.dq8ca_linear import propose_dq8ca_linear
-from vkfuse.rewrite.rules.gathered_rows import propose_gathered_rows
-from vkfuse.rewrite.rules.q4_linear import propose_q4_linear
-from vkfuse.rewrite.rules.q4_lookup import propose_q4_lookup
-from vkfuse.rewrite.rules.q8_linear import propose_q8_linear
+from vkfuse.rewrite.rules.dynamic_matmuls import propose_dq8ca_linear
+from vkfuse.rewrite.rules.lookups import propose_gathered_rows, propose_q4_lookup
+from vkfuse.rewrite.rules.matmuls import propose_q4_linear, propose_q8_linear
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.readers import Consumer

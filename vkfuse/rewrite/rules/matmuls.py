@@ -1,16 +1,22 @@
-"""What every rewritten matmul shares: a 2-D input of whole texels, a bias of the padded width, the site's shape back."""
+"""Matmuls with quantized weights as fused ones: a 2-D input of whole texels, a bias of the padded width, the shape back."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import fx
 
-from vkfuse.program.tensors import TORCH_TYPES, scalar_type
+from vkfuse.program.tensors import TORCH_TYPES, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.decisions import Held, Pack, Proposal
 from vkfuse.rewrite.sites import Site, Table
-from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.q4 import Q4Pack, linear_pack
+from vkfuse.tables.decisions import Refusal, Rung
+from vkfuse.tables.floats import Array
+from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales
+from vkfuse.tables.q8 import Q8Pack, q8_pack
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -18,8 +24,12 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-class Padded(Protocol):
-    """The sizes of a weight, [rows, columns], as it is and as it is stored."""
+class Padded(Pack, Protocol):
+    """A pack of a weight, [rows, columns], as it is and as it is stored; `how` it was made."""
+
+    @property
+    def how(self) -> tuple[str, ...]:
+        """Codes of what had to be done."""
 
     @property
     def rows(self) -> int:
@@ -36,6 +46,97 @@ class Padded(Protocol):
     @property
     def padded_columns(self) -> int:
         """Columns that are stored."""
+
+
+_Padded = TypeVar("_Padded", bound=Padded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fused:
+    """What calls a fused matmul: the operator, on `x`, rows of which are followed by `parameters`, and the arguments.
+
+    `stored` is the weight, then its scales, then the rest; the call takes them in the order of `arguments`, then `group`.
+    """
+
+    operator: Any
+    x: fx.Node
+    pack: Padded
+    stored: Mapping[str, Array]
+    arguments: tuple[str, ...]
+    group: tuple[int, ...] = ()
+    parameters: Callable[["GraphEditor", fx.Node], tuple[Any, ...]] = lambda _editor, _rows: ()
+
+
+def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """``et_vk.linear_q4gsw``, weight-only, in the pack of a tied lookup; or why the operator cannot express this one."""
+
+    def fused(pack: Q4Pack) -> Fused:
+        scales = linear_scales(pack, activations(site))
+        return Fused(
+            operator=torch.ops.et_vk.linear_q4gsw.default,
+            x=input_of(site),
+            pack=pack.by_scales(scales),
+            stored={"q4": pack.packed, "scales_t": scales},
+            arguments=("q4", "scales_t"),
+            group=(pack.group_size,),
+        )
+
+    return proposed(site, table, constants, pack_of(site, table), fused)
+
+
+def propose_q8_linear(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """``et_vk.linear_q8csw``, one byte a weight and one scale an output; or why the operator cannot express this one."""
+
+    def fused(pack: Q8Pack) -> Fused:
+        return Fused(
+            operator=torch.ops.et_vk.linear_q8csw.default,
+            x=input_of(site),
+            pack=pack,
+            stored={"q8": pack.values, "scales": pack.scales},
+            arguments=("q8", "scales"),
+        )
+
+    pack = _no_rows(site) or q8_pack(site.numbers(), activations(site))
+    return proposed(site, table, constants, pack, fused, rung=Rung.Q8)
+
+
+def proposed(
+    site: Site,
+    table: Table,
+    constants: Constants,
+    pack: _Padded | Refusal,
+    fused: Callable[[_Padded], Fused],
+    *,
+    rung: Rung = Rung.Q4,
+    operators: tuple[str, ...] = (),
+) -> Proposal | Refusal:
+    """A fused matmul by a pack that was made; `operators` are further ones that it needs."""
+    if isinstance(pack, Refusal):
+        return pack
+    bias = _bias_of(site, constants, pack)
+    if isinstance(bias, Refusal):
+        return bias
+    made = fused(pack)
+    stored = {what: tensor(value) for what, value in made.stored.items()}
+    flattened = () if made.x.meta["val"].ndim == 2 else ("input-flattened",)
+    return Proposal(
+        name=table.name,
+        pack=made.pack,
+        stored=stored if bias is None else {**stored, "bias": bias},
+        made=partial(_multiplied, made),
+        rung=rung,
+        operators=(f"{made.operator}", *operators),
+        how=(*pack.how, *flattened),
+    )
+
+
+def _multiplied(fused: Fused, editor: "GraphEditor", _site: Site, held: Held) -> fx.Node:
+    """The product, in the shape of the site."""
+    rows = _rows_of(editor, fused.x, fused.pack)
+    parameters = fused.parameters(editor, rows)
+    constants = [held(what) for what in fused.arguments]
+    out = editor.call(fused.operator, rows, *parameters, *constants, *fused.group, held("bias"))
+    return _restored(editor, fused.x, out, fused.pack)
 
 
 def input_of(site: Site) -> fx.Node:
@@ -58,22 +159,17 @@ def computed_in(dtype: torch.dtype) -> ScalarType:
 
 def pack_of(site: Site, table: Table) -> Q4Pack | Refusal:
     """The 4-bit pack for a matmul site, or why the operators cannot express it."""
-    return no_rows(site) or linear_pack(site.numbers(), table.readers, activations(site))
+    return _no_rows(site) or linear_pack(site.numbers(), table.readers, activations(site))
 
 
-def no_rows(site: Site) -> Refusal | None:
+def _no_rows(site: Site) -> Refusal | None:
     """The refusal of an input that is empty by its shape."""
     if all(size != 0 for size in input_of(site).meta["val"].shape if isinstance(size, int)):
         return None
     return Refusal(code="no-rows", detail="the input is empty by its shape")
 
 
-def flattened(site: Site) -> tuple[str, ...]:
-    """The code of an input that becomes a matrix first."""
-    return ("input-flattened",) if input_of(site).meta["val"].ndim != 2 else ()
-
-
-def bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Refusal | None:
+def _bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Refusal | None:
     """The constant bias [padded rows] of a linear or addmm site, None where it has none."""
     args = site.node.args
     if site.node.target == aten.addmm.default:
@@ -93,35 +189,25 @@ def bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Re
     return torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))
 
 
-def rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
+def _rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
     """`x` as [rows, padded columns]: the runtime's quantized matmuls are wrong on more than two dimensions."""
-    node: Any = editor.node(x)
-    columns = pack.padded_columns
+    value, columns = x.meta["val"], pack.padded_columns
 
-    def make() -> Any:
-        flat = (
-            node if x.meta["val"].ndim == 2 else editor.call(aten.reshape.default, node, [-1, pack.columns])
-        )
-        flat = _cast(editor, flat, TORCH_TYPES[computed_in(x.meta["val"].dtype)])
+    def make() -> fx.Node:
+        flat = x if value.ndim == 2 else editor.call(aten.reshape.default, x, [-1, pack.columns])
+        flat = editor.cast(flat, TORCH_TYPES[computed_in(value.dtype)])
         if columns == pack.columns:
             return flat
         return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
 
-    return editor.once(("rows", node, columns), make)  # type: ignore[no-any-return]
+    return editor.once(("rows", editor.node(x), columns), make)  # type: ignore[no-any-return]
 
 
-def restore_rows(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:
+def _restored(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
         out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
-    out = _cast(editor, out, x.meta["val"].dtype)
+    out = editor.cast(out, x.meta["val"].dtype)
     if x.meta["val"].ndim == 2:
         return out
     return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])
-
-
-def _cast(editor: "GraphEditor", node: fx.Node, dtype: torch.dtype) -> fx.Node:
-    """`node` as numbers of a type, itself where it has that."""
-    if node.meta["val"].dtype is dtype:
-        return node
-    return editor.call(aten._to_copy.default, node, dtype=dtype)  # noqa: SLF001 - the operator's name
