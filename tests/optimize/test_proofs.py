@@ -14,10 +14,10 @@ from vkfuse.pipeline import inspect
 from vkfuse.pipeline.proofs import proofs_of, prove_method
 from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte, reader, vulkan
-from vkfuse.report.model import Proof
 from vkfuse.rewrite import plan as planning
 from vkfuse.runtime.versions import find_runtime
 from vkfuse.tables import nibbles, proof
+from vkfuse.tables.proof import Proof
 
 NONE = BaselineChoice.NONE
 FLAT = LookupLayout.FLAT

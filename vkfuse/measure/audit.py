@@ -66,6 +66,11 @@ class TableCheck:
         """Whether the table is a table of the program, value for value but for rounding, or unlike all of them."""
         return self.differing == 0 or not self.matches
 
+    @property
+    def difference(self) -> str:
+        """How much is not the program's, in words."""
+        return f"{self.differing} of {self.values} values of {self.matches} differ in the file"
+
 
 def audit(stored: Iterable[Stored], wanted: Iterable[Wanted]) -> Iterator[TableCheck]:
     """Yield a check of each table of the file against the program's that is read there.

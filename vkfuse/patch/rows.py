@@ -10,12 +10,11 @@ from vkfuse.patch.faulty import Mend
 from vkfuse.patch.plan import PatchDecision, PatchPlan
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
-from vkfuse.report.model import Proof, RepairRow, TableRow
-from vkfuse.tables import proof as proofs
+from vkfuse.report.model import RepairRow, TableRow
 from vkfuse.tables.floats import Array
-from vkfuse.tables.proof import difference
+from vkfuse.tables.proof import UNPROVED, Proof, Rows, difference
 
-Proofs = Mapping[str, proofs.Proof | None]
+Proofs = Mapping[str, Proof | None]
 _Content = tuple[bytes, bytes]
 
 
@@ -28,7 +27,7 @@ def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
     return {plan.table.name: _proof(plan, stored) for plan in plans if any(d.pack for d in plan.decisions)}
 
 
-def _proof(plan: PatchPlan, stored: Mapping[_Content, list[Stored]]) -> proofs.Proof | None:
+def _proof(plan: PatchPlan, stored: Mapping[_Content, list[Stored]]) -> Proof | None:
     """The weakest proof of what a table got."""
     found = [stored.get(content) for content in _contents(plan)]
     if not all(found):
@@ -39,7 +38,7 @@ def _proof(plan: PatchPlan, stored: Mapping[_Content, list[Stored]]) -> proofs.P
         for tables in found
         for table in tables or ()
     ]
-    return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error))
+    return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0))
 
 
 def _contents(plan: PatchPlan) -> set[_Content]:
@@ -47,7 +46,7 @@ def _contents(plan: PatchPlan) -> set[_Content]:
     return {_content(*decision.stored) for decision in plan.decisions if decision.stored}
 
 
-def _without_padding(table: Stored, columns: int) -> proofs.Rows:
+def _without_padding(table: Stored, columns: int) -> Rows:
     return lambda low, high: table.read(low, high)[:, :columns]
 
 
@@ -87,7 +86,7 @@ def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
         reason=_reason(worst),
         bytes_before=table.nbytes,
         bytes_after=kept + _stored_bytes(plan),
-        proof=_shown(shown.get(table.name)) if shown is not None and packs else None,
+        proof=(shown.get(table.name) or UNPROVED) if shown is not None and packs else None,
         methods=tuple(dict.fromkeys(d.site.read.where.method for d in decisions)),
     )
 
@@ -102,15 +101,7 @@ def _reason(decision: PatchDecision) -> str:
     """Why a site stays as it is."""
     if decision.pack is not None or not decision.choice.refusals:
         return ""
-    refusal = decision.choice.refusals[-1]
-    text = f"{refusal.code}: {refusal.detail}"
-    return f"{text}; {refusal.hint}" if refusal.hint else text
-
-
-def _shown(proof: proofs.Proof | None) -> Proof:
-    if proof is None:
-        return Proof(kind="none", max_abs_error=None)
-    return Proof(kind="exact" if proof.kind == "exact" else "rounded", max_abs_error=proof.max_abs_error)
+    return decision.choice.refusals[-1].text
 
 
 def repair_rows(mends: Iterable[Mend]) -> tuple[RepairRow, ...]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
-from vkfuse.report.model import Proof, Rung, TableRow
+from vkfuse.report.model import Rung, TableRow
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables import decisions
-from vkfuse.tables import proof as proofs
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.proof import UNPROVED
 
 _RUNGS: Mapping[decisions.Rung, Rung] = {
     decisions.Rung.Q4: "q4",
@@ -40,7 +40,7 @@ def table_rows(methods: Methods, before: Methods) -> tuple[TableRow, ...]:
     rows = [
         replace(
             _row(names[identity], made, sizes.get(identity)),
-            proof=_proof(proofs.get(identity)) if shown else None,
+            proof=(proofs.get(identity) or UNPROVED) if shown else None,
         )
         for identity, made in _by_table(methods).items()
     ]
@@ -122,16 +122,7 @@ def _reason(decision: Decision) -> str:
     """Why no better rung: the last refusal is that of the rule which came closest."""
     if not decision.refusals or decision.rung is decisions.Rung.Q4:
         return ""
-    refusal = decision.refusals[-1]
-    text = f"{refusal.code}: {refusal.detail}"
-    return f"{text}; {refusal.hint}" if refusal.hint else text
-
-
-def _proof(proof: proofs.Proof | None) -> Proof:
-    """What the file showed of a table, none where it has no bytes to compare."""
-    if proof is None:
-        return Proof(kind="none", max_abs_error=None)
-    return Proof(kind="exact" if proof.kind == "exact" else "rounded", max_abs_error=proof.max_abs_error)
+    return decision.refusals[-1].text
 
 
 def _bytes(made: Sequence[_Made]) -> int:

@@ -1,7 +1,7 @@
 """A table of a flatbuffer to be written, as data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -14,3 +14,8 @@ class Node:
 
     table: str
     fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: Any) -> "Node":
+        """Return the table that a dataclass is, by its name and those of its fields."""
+        return cls(type(record).__name__, {of.name: getattr(record, of.name) for of in fields(record)})

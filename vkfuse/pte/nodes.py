@@ -10,14 +10,8 @@ from vkfuse.pte.model import (
     Allocation,
     BoxedIntList,
     Delegate,
-    DelegateCall,
     Frame,
-    FreeCall,
-    Instruction,
-    JumpFalseCall,
-    KernelCall,
     Method,
-    MoveCall,
     OptionalTensorList,
     Tensor,
     TensorList,
@@ -36,7 +30,6 @@ def method_node(method: Method, numbered: Numbered, placed: Placed) -> Node:
         "ContainerMetadata",
         {"encoded_inp_str": method.encoded_inputs, "encoded_out_str": method.encoded_outputs},
     )
-    operators = [Node("Operator", {"name": of.name, "overload": of.overload}) for of in method.operators]
     return Node(
         "ExecutionPlan",
         {
@@ -46,7 +39,7 @@ def method_node(method: Method, numbered: Numbered, placed: Placed) -> Node:
             "inputs": method.inputs,
             "outputs": method.outputs,
             "chains": [_chain(method)],
-            "operators": operators,
+            "operators": [Node.of(operator) for operator in method.operators],
             "delegates": [_delegate(delegate, placed) for delegate in method.delegates],
             "non_const_buffer_sizes": method.non_const_buffer_sizes,
             "non_const_buffer_device": _buffer_devices(method),
@@ -124,52 +117,18 @@ def _chain(method: Method) -> Node:
             "inputs": method.chain_inputs,
             "outputs": method.chain_outputs,
             "instructions": [
-                Node("Instruction", {"instr_args": _instruction(entry)}) for entry in method.instructions
+                Node("Instruction", {"instr_args": Node.of(entry)}) for entry in method.instructions
             ],
             "stacktrace": _frames(method.frames),
         },
     )
 
 
-def _instruction(entry: Instruction) -> Node:
-    """Return the union member of an instruction."""
-    match entry:
-        case KernelCall():
-            return Node("KernelCall", {"op_index": entry.op_index, "args": entry.args})
-        case DelegateCall():
-            return Node("DelegateCall", {"delegate_index": entry.delegate_index, "args": entry.args})
-        case MoveCall():
-            return Node("MoveCall", {"move_from": entry.move_from, "move_to": entry.move_to})
-        case JumpFalseCall():
-            return Node(
-                "JumpFalseCall",
-                {
-                    "cond_value_index": entry.cond_value_index,
-                    "destination_instruction": entry.destination_instruction,
-                },
-            )
-        case FreeCall():
-            return Node("FreeCall", {"value_index": entry.value_index})
-
-
 def _frames(frames: tuple[tuple[Frame, ...], ...] | None) -> list[Node] | None:
     """Return where each instruction comes from."""
     if frames is None:
         return None
-    return [Node("FrameList", {"items": [_frame(frame) for frame in entry]}) for entry in frames]
-
-
-def _frame(frame: Frame) -> Node:
-    """Return a line of a program."""
-    return Node(
-        "Frame",
-        {
-            "filename": frame.filename,
-            "lineno": frame.lineno,
-            "name": frame.name,
-            "context": frame.context,
-        },
-    )
+    return [Node("FrameList", {"items": [Node.of(frame) for frame in entry]}) for entry in frames]
 
 
 def _delegate(delegate: Delegate, placed: Placed) -> Node:
@@ -180,9 +139,7 @@ def _delegate(delegate: Delegate, placed: Placed) -> Node:
         {
             "id": delegate.id,
             "processed": Node("BackendDelegateDataReference", {"location": location, "index": index}),
-            "compile_specs": [
-                Node("CompileSpec", {"key": spec.key, "value": spec.value}) for spec in delegate.compile_specs
-            ],
+            "compile_specs": [Node.of(spec) for spec in delegate.compile_specs],
         },
     )
 

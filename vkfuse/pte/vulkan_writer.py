@@ -16,7 +16,6 @@ from vkfuse.pte.vulkan import (
     NAMED,
     Constant,
     IntList,
-    OperatorCall,
     SymInt,
     ValueList,
     VkTensor,
@@ -71,7 +70,7 @@ def _graph(graph: VulkanGraph, inline: _Inline) -> Node:
         "VkGraph",
         {
             "version": graph.version,
-            "chain": [_call(call) for call in graph.chain],
+            "chain": [Node.of(call) for call in graph.chain],
             "values": [Node("VkValue", {"value": _value(value)}) for value in graph.values],
             "input_ids": graph.input_ids,
             "output_ids": graph.output_ids,
@@ -81,11 +80,6 @@ def _graph(graph: VulkanGraph, inline: _Inline) -> Node:
             "memory_layout_override": graph.layout_override,
         },
     )
-
-
-def _call(call: OperatorCall) -> Node:
-    """Return one operator call."""
-    return Node("OperatorCall", {"node_id": call.node_id, "name": call.name, "args": call.args})
 
 
 def _value(value: VkValue) -> Node:

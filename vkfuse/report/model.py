@@ -13,13 +13,13 @@ from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.measure.memory import MethodMemory
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
+from vkfuse.tables.proof import Proof
 
 SCHEMA: Final = "vkfuse.report/2"
 SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "q8", "gathered", "folded", "untouched"]
-ProofKind = Literal["exact", "rounded", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,18 +85,6 @@ class Baseline:
     note: str = ""
     missing: tuple[str, ...] = ()
     delegation: Delegation | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """The table, rebuilt from the written bytes as the runtime reads them, against the one that the program computes.
-
-    "exact": every bit is the same; "rounded": the largest error was measured; "none": the file has no bytes that could be
-    compared, the error is None.
-    """
-
-    kind: ProofKind
-    max_abs_error: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,12 @@ class Refusal:
     detail: str
     hint: str = ""
 
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        text = f"{self.code}: {self.detail}"
+        return f"{text}; {self.hint}" if self.hint else text
+
 
 class Offer(Protocol):
     """A rewrite of one site that has not been applied, whatever it is a site of."""

@@ -1,4 +1,4 @@
-"""What a file may ask for: a result is sized on torch's meta device before it is computed."""
+"""How torch's operators are called for a file: what it may ask for is sized on the meta device before it is computed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,18 @@ _GROWING: Final = frozenset(
     }
 )  # fmt: skip
 _FACTORY: Final = "device"  # the argument of operators that make tensors out of nothing
+
+
+def bind(operator: OpOverload, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Split values in the order of a schema into positional and keyword arguments; of these None is left out."""
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for argument, value in zip(operator._schema.arguments, values, strict=False):  # noqa: SLF001 - the only way to a schema
+        if not argument.kwarg_only:
+            positional.append(value)
+        elif value is not None:
+            keywords[argument.name] = value
+    return positional, keywords
 
 
 class TooLargeError(ValueError):

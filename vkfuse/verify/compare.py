@@ -88,19 +88,8 @@ def limits(expected: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
 def _nothing(index: int, got: Any, expected: Any) -> OutputError:
     """Return the verdict on outputs of which one is None at least."""
     same = got is None and expected is None
-    return OutputError(
-        index=index,
-        dtype="none" if same else f"{type(got).__name__}, not {type(expected).__name__}",
-        shape=(),
-        max_abs=0.0 if same else math.inf,
-        max_rel=0.0 if same else math.inf,
-        max_ulp=0.0 if same else math.inf,
-        cosine=1.0 if same else 0.0,
-        sqnr_db=math.inf if same else -math.inf,
-        top1=None,
-        limit=0.0,
-        passed=same,
-    )
+    kinds = "none" if same else f"{type(got).__name__}, not {type(expected).__name__}"
+    return _without_numbers(index, kinds, (), same=same)
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
@@ -109,18 +98,25 @@ def _as_tensor(value: Any) -> torch.Tensor:
 
 def _unlike(index: int, got: torch.Tensor, expected: torch.Tensor) -> OutputError:
     """Return the verdict on outputs of different shape or kind."""
+    kinds = f"{got.dtype}, not {expected.dtype}".replace("torch.", "")
+    return _without_numbers(index, kinds, tuple(got.shape), same=False)
+
+
+def _without_numbers(index: int, dtype: str, shape: tuple[int, ...], *, same: bool) -> OutputError:
+    """Return the verdict on outputs whose numbers are not compared."""
+    error = 0.0 if same else math.inf
     return OutputError(
         index=index,
-        dtype=f"{got.dtype}, not {expected.dtype}".replace("torch.", ""),
-        shape=tuple(got.shape),
-        max_abs=math.inf,
-        max_rel=math.inf,
-        max_ulp=math.inf,
-        cosine=0.0,
-        sqnr_db=-math.inf,
+        dtype=dtype,
+        shape=shape,
+        max_abs=error,
+        max_rel=error,
+        max_ulp=error,
+        cosine=1.0 if same else 0.0,
+        sqnr_db=math.inf if same else -math.inf,
         top1=None,
         limit=0.0,
-        passed=False,
+        passed=same,
     )
 
 

@@ -1,21 +1,21 @@
 """Run a file and the file that it was made from side by side, and judge."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import sympy  # type: ignore[import-untyped]
 import torch
 
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
-from vkfuse.measure.kernel_tables import KernelTable, kernel_table
-from vkfuse.measure.stored import Stored, factor_of, stored_tables
-from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
+from vkfuse.measure.kernel_tables import kernel_table
+from vkfuse.measure.stored import factor_of, stored_tables
+from vkfuse.measure.tables import ConstantTensor, float_matmuls, table_reads
 from vkfuse.pte.delegates import vulkan_delegates
-from vkfuse.pte.enums import ShapeDynamism
+from vkfuse.pte.enums import ScalarType, ShapeDynamism
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import VulkanGraph
-from vkfuse.tables.floats import Numbers
+from vkfuse.tables.proof import Rows
 from vkfuse.verify.compare import compare
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, samples, synthetic
@@ -45,7 +45,7 @@ def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
     wrong = next((table for table in tables if not table.passed), None)
     return Verification(
         status="differs" if failed or wrong else "same" if runs else "cannot-verify",
-        message=_message(failed, wrong),
+        message=failed.difference if failed else wrong.difference if wrong else "",
         runs=runs,
         tables=tables,
         skipped=tuple(skipped),
@@ -159,63 +159,31 @@ def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
     ours, theirs = (
         [read for read in table_reads(file) if read.where.method == method] for file in (new, old)
     )
-    kernels = ((read, kernel_table(read)) for read in theirs if read.where.delegate is None)
+    of_kernels = ((read, kernel_table(read)) for read in theirs if read.where.delegate is None)
+    products = ((read, factor_of(read)) for read in float_matmuls(old) if read.where.method == method)
     wanted = [
-        *map(_wanted, stored_tables(theirs)),
         *(
-            _of_product(read, numbers)
-            for read in float_matmuls(old)
-            if read.where.method == method and (numbers := factor_of(read)) is not None
+            _wanted(table.weight, table.consumer, (table.rows, table.columns), table.read, table.kind)
+            for table in stored_tables(theirs)
         ),
-        *(_of_kernel(read, table) for read, table in kernels if table is not None),
+        *(
+            _wanted(read.weight, "matmul", of.shape, of.rows, of.kind)
+            for read, of in products
+            if of is not None
+        ),
+        *(
+            _wanted(read.weight, read.reader.consumer, of.shape, of.rows, of.kind)
+            for read, of in of_kernels
+            if of is not None
+        ),
     ]
     yield from audit(stored_tables(ours), wanted)
 
 
-def _of_product(read: FloatMatmul, matrix: Numbers) -> Wanted:
-    """A matrix of floats that a delegate multiplies by."""
-    rows, columns = matrix.shape
+def _wanted(
+    weight: ConstantTensor, consumer: str, shape: Sequence[int], read: Rows, kind: ScalarType
+) -> Wanted:
+    rows, columns = shape
     return Wanted(
-        name=read.weight.shown,
-        consumer="matmul",
-        rows=rows,
-        columns=columns,
-        open=lambda: matrix.rows,
-        kind=matrix.kind,
+        name=weight.shown, consumer=consumer, rows=rows, columns=columns, open=lambda: read, kind=kind
     )
-
-
-def _of_kernel(read: TableRead, table: KernelTable) -> Wanted:
-    """A table that a CPU kernel dequantizes."""
-    rows, columns = table.shape
-    return Wanted(
-        name=read.weight.shown,
-        consumer=read.reader.consumer,
-        rows=rows,
-        columns=columns,
-        open=lambda: table.rows,
-        kind=table.kind,
-    )
-
-
-def _wanted(table: Stored) -> Wanted:
-    return Wanted(
-        name=table.weight.shown,
-        consumer=table.consumer,
-        rows=table.rows,
-        columns=table.columns,
-        open=lambda: table.read,
-        kind=table.kind,
-    )
-
-
-def _message(failed: Run | None, table: TableCheck | None) -> str:
-    if failed is not None:
-        output = next(output for output in failed.outputs if not output.passed)
-        return (
-            f"output {output.index} differs on {failed.label}: {output.max_abs:.3g} absolute, "
-            f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
-        )
-    if table is not None:
-        return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
-    return ""

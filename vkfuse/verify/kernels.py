@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from vkfuse.program.names import is_imported
 from vkfuse.pte.place import Place
 from vkfuse.runtime.versions import cpu_kernels
-from vkfuse.verify.bounds import check_result
+from vkfuse.verify.bounds import bind, check_result
 from vkfuse.verify.errors import CannotVerifyError
 from vkfuse.verify.halves import is_summed_in_half, product_in_half
 from vkfuse.verify.tensors import scalar_dtype
@@ -45,7 +45,9 @@ def find_kernel(name: str, where: Place) -> CpuKernel:
     outputs = tuple(at for at, argument in enumerate(arguments) if argument.is_out)
 
     def run(values: list[Any]) -> tuple[Any, ...]:
-        positional, keywords = _bound(arguments, values, where)
+        kinds = (str(argument.real_type) for argument in arguments)
+        converted = [_converted(kind, value, where) for kind, value in zip(kinds, values, strict=False)]
+        positional, keywords = bind(operator, converted)
         check_result(operator, positional, keywords)
         result = operator(*positional, **keywords)
         if result is None:
@@ -69,19 +71,6 @@ def _operator(name: str) -> OpOverload | None:
     except (AttributeError, RuntimeError):
         return None
     return found if isinstance(found, OpOverload) else None
-
-
-def _bound(arguments: list[Any], values: list[Any], where: Place) -> tuple[list[Any], dict[str, Any]]:
-    """Split values into positional and keyword arguments, torch's types for their numbers."""
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for argument, stored in zip(arguments, values, strict=False):
-        value = _converted(str(argument.real_type), stored, where)
-        if not argument.kwarg_only:
-            positional.append(value)
-        elif value is not None:
-            keywords[argument.name] = value
-    return positional, keywords
 
 
 def _converted(kind: str, value: Any, where: Place) -> Any:

@@ -55,6 +55,15 @@ class Run:
         """Whether every output is within its limit."""
         return all(output.passed for output in self.outputs)
 
+    @property
+    def difference(self) -> str:
+        """The first output that is not, in words."""
+        output = next(output for output in self.outputs if not output.passed)
+        return (
+            f"output {output.index} differs on {self.label}: {output.max_abs:.3g} absolute, "
+            f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:

@@ -143,7 +143,7 @@ def _on_device(
 def _of_whole(wrong: Run | None, failure: str) -> str:
     """Say what the device did that the program does not."""
     if wrong is not None:
-        return f"on the device {_differs(wrong)}"
+        return f"on the device {wrong.difference}"
     return f"the device does not run the file: {failure}" if failure else ""
 
 
@@ -337,21 +337,13 @@ def _reason(arithmetic: Arithmetic) -> str:
     return "; ".join(parts)
 
 
-def _differs(run: Run) -> str:
-    output = next(output for output in run.outputs if not output.passed)
-    return (
-        f"output {output.index} differs on {run.label}: {output.max_abs:.3g} absolute, "
-        f"{output.max_rel:.3g} of the largest value; {output.limit:.3g} passes"
-    )
-
-
 def _message(
     runs: tuple[Run, ...], failed: int | None, table: TableCheck | None, device: DeviceCheck | None
 ) -> str:
     if failed is not None:
-        return _differs(runs[failed])
+        return runs[failed].difference
     if table is not None:
-        return f"{table.differing} of {table.values} values of {table.matches} differ in the file"
+        return table.difference
     if device is not None:
         return f"{device.differing} of {device.values} values of {device.where} differ on {device.driver}"
     return ""

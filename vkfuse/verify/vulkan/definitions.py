@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
-from vkfuse.verify.bounds import check_result
+from vkfuse.verify.bounds import bind, check_result
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 _INDEX_ARGUMENTS: Final = {"aten.gather.default": (2,)}  # which torch takes as int64 only
@@ -21,6 +21,7 @@ def kernel_of(name: str) -> Kernel | None:
     wide = _INDEX_ARGUMENTS.get(name, ())
 
     def run(call: Call) -> Result:
+        # A type, layout, device or memory format is not stored in a Vulkan graph: the output's own says it.
         values = [value.long() if at in wide else value for at, value in enumerate(call.args)]
         positional, keywords = bind(operator, values)
         check_result(operator, positional, keywords)
@@ -28,18 +29,3 @@ def kernel_of(name: str) -> Kernel | None:
         return tuple(result) if isinstance(result, list) else result
 
     return run
-
-
-def bind(operator: OpOverload, values: list[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Split values in schema order into positional and keyword arguments.
-
-    A type, layout, device or memory format is not stored in a Vulkan graph: the output's own says it.
-    """
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for argument, value in zip(operator._schema.arguments, values, strict=False):  # noqa: SLF001 - the only way to a schema
-        if not argument.kwarg_only:
-            positional.append(value)
-        elif value is not None:
-            keywords[argument.name] = value
-    return positional, keywords
