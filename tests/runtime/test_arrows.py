@@ -36,7 +36,7 @@ ARROWS = {
     "lint": {"pte", "runtime"},
     "tables": {"options", "pte", "runtime"},
     "measure": {"pte", "runtime", "glsl", "lint", "tables"},
-    "report": {"gates", "pte", "runtime", "lint", "measure", "__version__"},
+    "report": {"gates", "pte", "runtime", "lint", "tables", "measure", "__version__"},
     "provenance": {"options", "report", "runtime", "__version__"},
     "patch": {
         *("options", "output", "pte", "runtime", "lint", "measure", "report", "tables"),
@@ -80,6 +80,7 @@ NARROW = {  # of a package, the only modules that another may import
     ("rewrite", "pte"): {"vkfuse.pte.enums"},
     ("runtime", "glsl"): {"vkfuse.glsl.variants", "vkfuse.glsl.geometry"},
     ("measure", "lint"): {"vkfuse.lint.operands"},
+    ("report", "tables"): {"vkfuse.tables.proof"},
 }
 WITHOUT_TORCH = {
     *GROUND,
