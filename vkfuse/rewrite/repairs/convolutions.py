@@ -76,10 +76,11 @@ class _Change:
     groups: bool = False
 
 
-_CODE = "convolution-written-out"
-
-
-@replaces(*_PLAIN, code=_CODE, detail="padding, strides or groups that its shader does not take")
+@replaces(
+    *_PLAIN,
+    code="convolution-written-out",
+    detail="padding, strides or groups that its shader does not take",
+)
 def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Write out the padding, strides and groups of each convolution that its shader does not take."""
     convolution = _convolution(node)
@@ -88,7 +89,9 @@ def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.
 
 
 @replaces(
-    aten.conv_transpose2d.input, code=_CODE, detail="the runtime's transposed convolution has one group"
+    aten.conv_transpose2d.input,
+    code="convolution-written-out",
+    detail="the runtime's transposed convolution has one group",
 )
 def transposed_groups_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Give transposed convolutions of images one group."""
