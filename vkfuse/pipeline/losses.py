@@ -1,8 +1,8 @@
-"""What a run was asked to lose, done to the programs before anything else, and what that cost."""
+"""What a run was asked to lose, done to the programs before they are planned, and what that cost."""
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import VkfuseError
 from vkfuse.lossy import parse_setting
 from vkfuse.options import Options, Scales
-from vkfuse.program.load import Program
+from vkfuse.pipeline.method import Method, Methods
 from vkfuse.report.model import LossRow, WhatIfRow
 from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales, what_if
 from vkfuse.tables.quantize import Loss
@@ -19,33 +19,38 @@ from vkfuse.tables.quantize import Loss
 _SETTINGS: Final = tuple(map(parse_setting, ("int4:32", "int4:64", "int4:128", "int8")))
 
 
-def lossy(
-    programs: Mapping[str, Program], options: Options
-) -> tuple[dict[str, Program], tuple[LossRow, ...]]:
-    """The programs as `options` change them, and a row for each table and each output; raises VkfuseError for no table."""
+def lossy(methods: Methods, options: Options) -> tuple[Methods, tuple[LossRow, ...]]:
+    """The methods as `options` change them, and a row for each table and each output; raises VkfuseError for no table."""
     if not options.loses:
-        return dict(programs), ()
-    made = {name: _changed(program.exported, options) for name, program in programs.items()}
-    if options.lossy.anything and not any(tables for _, tables in made.values()):
+        return methods, ()
+    made = [(method, *_changed(method.surveyed.exported, options)) for method in methods]
+    if options.lossy.anything and not any(tables for _, _, tables in made):
         raise VkfuseError(
             "no table of floats is meant by --quantize-embedding or --quantize",
             hint="vkfuse inspect names the tables; a group must divide the columns of one",
         )
     rows = [
         row
-        for name, (exported, tables) in made.items()
-        for row in _rows(name, programs[name].exported, exported, tables)
+        for method, exported, tables in made
+        for row in _rows(method.name, method.program.exported, exported, tables)
     ]
-    changed = {name: replace(programs[name], exported=exported) for name, (exported, _) in made.items()}
-    return changed, tuple(rows)
+    return tuple(_with(method, exported) for method, exported, _ in made), tuple(rows)
 
 
-def table_settings(programs: Mapping[str, Program]) -> tuple[WhatIfRow, ...]:
-    """A row for each float table of the programs at each of some settings, with the option that would do it."""
+def _with(method: Method, exported: ExportedProgram) -> Method:
+    """`method` as if `exported` had been given."""
+    repaired = replace(method.surveyed, exported=exported)
+    return replace(
+        method, program=replace(method.program, exported=exported), surveyed=repaired, prepared=repaired
+    )
+
+
+def table_settings(methods: Methods) -> tuple[WhatIfRow, ...]:
+    """A row for each float table of the methods at each of some settings, with the option that would do it."""
     found = {
         (row.name, str(row.setting)): row
-        for program in programs.values()
-        for row in what_if(program.exported, _SETTINGS)
+        for method in methods
+        for row in what_if(method.surveyed.exported, _SETTINGS)
     }
     return tuple(
         WhatIfRow(

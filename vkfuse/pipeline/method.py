@@ -21,7 +21,7 @@ from vkfuse.verify.verdict import Verification
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A method: its program as given, as the survey saw it with a plan for each table, and as it is to be lowered.
+    """A method: its program as given, as the survey sees it, with a plan for each table, and as it is to be lowered.
 
     `prepared` is `surveyed` until the plans are applied; `proved` and `verification` are None until a file shows something.
     `state` is where the buffers are that it writes, once it is lowered.
@@ -30,8 +30,8 @@ class Method:
     name: str
     program: Program
     surveyed: Repaired
-    plans: Plans
     prepared: Repaired
+    plans: Plans = ()
     proved: Proved | None = None
     verification: Verification | None = None
     state: tuple[StatePlace, ...] = ()
@@ -46,15 +46,20 @@ class Method:
 Methods = tuple[Method, ...]
 
 
-def planned(programs: Mapping[str, Program], runtime: Runtime, options: Options) -> Methods:
-    """Each program as the survey sees it, and the plan for its tables."""
-    surveyed = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
-    exported = {name: repaired.exported for name, repaired in surveyed.items()}
-    plans = plan(exported, runtime, options.vulkan.lookup_layout, options.vulkan.scales)
+def surveyed(programs: Mapping[str, Program]) -> Methods:
+    """Each program as the survey sees it."""
+    repaired = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
     return tuple(
-        Method(name=name, program=program, surveyed=of, plans=plans[name], prepared=of)
-        for (name, program), of in zip(programs.items(), surveyed.values(), strict=True)
+        Method(name=name, program=program, surveyed=repaired[name], prepared=repaired[name])
+        for name, program in programs.items()
     )
+
+
+def planned(methods: Methods, runtime: Runtime, options: Options) -> Methods:
+    """Each method with a plan for its tables."""
+    exported = {m.name: m.surveyed.exported for m in methods}
+    plans = plan(exported, runtime, options.vulkan.lookup_layout, options.vulkan.scales)
+    return tuple(replace(m, plans=plans[m.name]) for m in methods)
 
 
 def folded(methods: Methods) -> Methods:

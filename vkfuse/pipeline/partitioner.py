@@ -18,7 +18,7 @@ from vkfuse.lower.state import buffers_of_several
 from vkfuse.options import BaselineChoice, Compute, Options
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_plan
-from vkfuse.pipeline.method import Methods, as_given, planned, prepared
+from vkfuse.pipeline.method import Methods, as_given, planned, prepared, surveyed
 from vkfuse.program.load import from_exported, widened
 from vkfuse.program.methods import METHOD
 from vkfuse.report.cost import Meter
@@ -69,10 +69,8 @@ class Partitioner(GuestPartitioner):
         name = METHOD if not self._methods else f"program {len(self._methods) + 1}"
         given = from_exported(exported, name)
         program = given if self._options.compute is Compute.GIVEN else widened(given)
-        planned_one = planned({name: program}, self._runtime, self._options)
-        (method,) = prepared(
-            planned_one, self._options, in_place=self._in_place, own_state=not self._shared_state
-        )
+        one = planned(surveyed({name: program}), self._runtime, self._options)
+        (method,) = prepared(one, self._options, in_place=self._in_place, own_state=not self._shared_state)
         self._methods = (*self._methods, method)
         self._check_state()
         return method.prepared.exported

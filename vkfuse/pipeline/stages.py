@@ -18,7 +18,7 @@ from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
 from vkfuse.pipeline.losses import lossy, table_settings
-from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, to_lower
+from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, surveyed, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
@@ -65,10 +65,10 @@ def optimize(
     with _published(into, target, source, chosen) as places:
         programs = _programs(source, chosen, progress)
         with quiet(verbose=chosen.verbose), lean_graphs():
-            programs, losses = lossy(programs, chosen)
             with one_thread():
                 progress("planning")
-                methods = planned(programs, runtime, chosen)
+                methods, losses = lossy(surveyed(programs), chosen)
+                methods = planned(methods, runtime, chosen)
                 methods, after = _write_loadable(methods, places.model, target, chosen, progress)
                 progress("proving")
                 methods = proved(methods, after.pte)
@@ -120,10 +120,11 @@ def inspect(
     runtime, progress = find_runtime(chosen.runtime), meter.watching(progress)
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose), lean_graphs():
-        settings = table_settings(programs) if what_if else ()
-        programs, losses = lossy(programs, chosen)
         progress("planning")
-        methods = planned(programs, runtime, chosen)
+        methods = surveyed(programs)
+        settings = table_settings(methods) if what_if else ()
+        methods, losses = lossy(methods, chosen)
+        methods = planned(methods, runtime, chosen)
         before = folded(methods)
     report = replace(report_of_plan(methods, before, runtime, meter), losses=losses, what_if=settings)
     return Result(report=report, output=None)

@@ -26,6 +26,7 @@ from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
+from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
@@ -58,6 +59,7 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (
     hoist_branch_tables,
     renormalize_whole_tables,
     bags_as_lookups,
+    experts_as_wide_linears,
 )
 
 # After the tables. CONTRACTS has what has to stand in front of what.

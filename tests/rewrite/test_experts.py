@@ -1,0 +1,154 @@
+"""Mixtures of experts as wide linears: transformers' and ExecuTorch's own blocks, and what is left as it is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from executorch.examples.models.llama.llama_transformer import MOEFeedForward
+from executorch.examples.models.llama.model_args import ModelArgs
+from torch import nn
+from torch.export import Dim
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
+
+from vkfuse.program.load import from_exported
+from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
+
+COLUMNS, EXPERTS = 64, 6
+SHAPE = {"hidden_size": COLUMNS, "intermediate_size": 32, "num_experts_per_tok": 2}
+NEEDED = {"topk", "sort", "histc", "gather", "index", "index_put", "grouped_mm_fallback", "einsum"}
+
+
+class _Block(nn.Module):
+    """Tokens [1, T, columns] through a block, and on."""
+
+    def __init__(self, block, *, flat=False):
+        super().__init__()
+        self.block, self._flat = block, flat
+
+    def forward(self, x):
+        made = self.block(x[0] if self._flat else x)
+        return x + (made[0] if isinstance(made, tuple) else made)
+
+
+def _mixtral(how):
+    config = transformers.MixtralConfig(num_local_experts=EXPERTS, experts_implementation=how, **SHAPE)
+    return _Block(MixtralSparseMoeBlock(config))
+
+
+def _qwen(how):
+    config = transformers.Qwen3MoeConfig(
+        num_experts=EXPERTS,
+        moe_intermediate_size=32,
+        norm_topk_prob=True,
+        experts_implementation=how,
+        **SHAPE,
+    )
+    return _Block(Qwen3MoeSparseMoeBlock(config))
+
+
+def _gpt_oss():
+    config = transformers.GptOssConfig(
+        num_local_experts=EXPERTS, experts_implementation="grouped_mm", **SHAPE
+    )
+    return _Block(GptOssMLP(config))
+
+
+def _example():
+    given = {
+        "dim": COLUMNS,
+        "hidden_dim": 32,
+        "moe": True,
+        "num_experts": EXPERTS,
+        "num_activated_experts": 2,
+    }
+    return _Block(MOEFeedForward(ModelArgs(**given)), flat=True)
+
+
+BLOCKS = {
+    "mixtral, grouped": lambda: _mixtral("grouped_mm"),
+    "mixtral, batched": lambda: _mixtral("batched_mm"),
+    "qwen3, grouped": lambda: _qwen("grouped_mm"),
+    "gpt-oss": _gpt_oss,
+    "the example": _example,
+}
+
+
+def _exported(block):
+    torch.manual_seed(0)
+    made = block().eval()
+    for weight in made.parameters():
+        weight.data.normal_(0, 0.3)
+    with torch.no_grad():
+        shapes = ({1: Dim("tokens", min=2, max=64)},)
+        return torch.export.export(made, (torch.randn(1, 5, COLUMNS),), dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks(name):
+    """Two or three linears in place of what reads by index; the same result, where scores are equal too."""
+    exported = from_exported(_exported(BLOCKS[name])).exported
+    repaired, (note,) = experts_as_wide_linears(exported)
+    assert note.code == "experts-as-wide-linears"
+    left = {str(n.target).split(".")[1] for n in repaired.graph.nodes if "." in str(n.target)}
+    assert not left & NEEDED
+    tables = [
+        n.args[1].meta["val"].shape for n in repaired.graph.nodes if n.target == torch.ops.aten.linear.default
+    ]
+    assert tables[-1] == (COLUMNS, EXPERTS * 32)
+    before, after = exported.module(), repaired.module()
+    for tokens, scale in ((2, 1.0), (64, 30.0), (7, 0.0), (33, 1e-3)):
+        x = torch.randn(1, tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens)) * scale
+        with torch.no_grad():
+            wanted, got = before(x), after(x)
+        assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp(min=1.0)
+
+
+def test_other_choices_are_left():
+    """The numbers of the chosen are a result; nothing is multiplied; a product is read before it is summed."""
+
+    class Numbers(nn.Module):
+        def forward(self, x):
+            return torch.topk(x, 2)[1]
+
+    class Values(nn.Module):
+        def forward(self, x):
+            return torch.topk(x, 2)[0].sum(-1)
+
+    class Unsummed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 8, 4))
+
+        def forward(self, x):
+            rows = self.weight[torch.topk(x, 2)[1].reshape(-1)]
+            return rows @ x.repeat_interleave(2, 0).unsqueeze(-1)
+
+    for model in (Numbers(), Values(), Unsummed()):
+        exported = from_exported(torch.export.export(model, (torch.randn(3, 4),))).exported
+        assert experts_as_wide_linears(exported) == (exported, ())
+
+
+def test_experts_in_four_bits(tmp_path):
+    """`--import` and `--quantize`: a file of one delegate whose experts are tables of 4 bits."""
+    torch.export.save(_exported(BLOCKS["mixtral, grouped"]), tmp_path / "model.pt2")
+    options = ["--import", "transformers.integrations.moe", "--quantize", ".*experts.*=int4:32"]
+    run = [sys.executable, "-m", "vkfuse", "optimize", "model.pt2", "-o", "model.pte", "--format", "json"]
+    got = subprocess.run(
+        [*run, *options, "--baseline", "none"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert got.returncode == 0, got.stderr
+    report = json.loads(got.stdout)
+    assert report["verify"]["ok"]
+    assert report["delegation"]["subgraphs"] == 1
+    assert not report["delegation"]["cpu"]
+    assert {t["name"]: t["rung"] for t in report["tables"]} == {
+        "block_experts_gate_up_proj": "q4",
+        "block_experts_down_proj": "q4",
+    }
+    assert "experts-as-wide-linears" in {r["code"] for r in report["repairs"]}
+    assert report["losses"]
