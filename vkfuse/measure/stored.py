@@ -1,7 +1,7 @@
 """The tables of a file, rebuilt from its bytes as their operators read them; nothing of what wrote it is used."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ _HALF_STEP: Final = 2.0**-11 * (
 _LEAST_HALF: Final = 2.0**-25  # half the smallest half: how far off a tiny scale may be
 _MOST_PACKED: Final = 8.0
 _MOST_BYTE: Final = 256.0  # less its zero point
+_GATHERED: Final = frozenset({ScalarType.CHAR, ScalarType.BYTE})
 _SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
 KINDS: Final = {
     VkDataType.BOOL: ScalarType.BOOL,
@@ -67,6 +68,30 @@ def stored_tables(reads: Iterable[TableRead]) -> Iterator[Stored]:
         seen.add(key)
         if table is not None:
             yield table
+
+
+def whole_tables(reads: Sequence[TableRead]) -> Iterator[Stored]:
+    """Yield the tables of `reads`, those whose parts are gathered by the same indices as what these make together.
+
+    Parts are read one after the other: bytes, scales and, where not all zero, zero points.
+    """
+    left = [*reads]
+    while left:
+        values = _stored(left[0])
+        parts = [table for read in left[1:3] if (table := _beside(left[0], read)) is not None]
+        whole = gathered(values, parts[0], parts[1] if parts[1:] else None) if values and parts else None
+        taken = 1 if whole is None else 1 + len(parts)
+        yield from stored_tables(left[:1]) if whole is None else (whole,)
+        left = left[taken:]
+
+
+def _beside(values: TableRead, read: TableRead) -> Stored | None:
+    """Scales or zero points that are gathered with bytes, None for another table."""
+    if (values.where.around, values.indices) != (read.where.around, read.indices) or values.indices is None:
+        return None
+    if values.weight.dtype not in _GATHERED or read.weight.dtype is not ScalarType.FLOAT:
+        return None
+    return _stored(read)
 
 
 def _stored(read: TableRead) -> Stored | None:

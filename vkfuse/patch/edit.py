@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import count
 
 from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
+from vkfuse.patch.gathers import gather_calls, rows_like
 from vkfuse.patch.lookups import FLOATS, input_indices, lookup_calls, lookup_graph
 from vkfuse.patch.matmuls import matmul_calls
 from vkfuse.patch.methods import MethodEdit
@@ -26,19 +27,21 @@ from vkfuse.pte.model import (
     MoveCall,
     NamedData,
     PteFile,
-    Tensor,
 )
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import BACKEND_ID, VkTensor, VulkanGraph, vulkan_graphs
+from vkfuse.tables.byte_rows import ByteRows
 from vkfuse.tables.q4 import Q4Pack
+from vkfuse.tables.q8 import Q8Pack
 
-Packs = Mapping[Place, Q4Pack]
+Pack = Q4Pack | Q8Pack | ByteRows
+Packs = Mapping[Place, Pack]
 _VIEW = "executorch_prim::et_view"
 
 
 def edited(file: PteFile, packs: Packs) -> PteFile:
-    """Return the file with the lookup at each place reading its pack."""
+    """Return the file with the lookup or product at each place reading its pack."""
     graphs = vulkan_graphs(file)
     reads: dict[Place, TableRead | FloatMatmul] = {read.where: read for read in table_reads(file)}
     reads |= {read.where: read for read in float_matmuls(file)}
@@ -78,15 +81,48 @@ class TableEdit(MethodEdit):
     def __init__(self, method: Method, graphs: Mapping[Place, VulkanGraph], beyond: Iterator[int]) -> None:
         super().__init__(method, graphs, beyond)
         self._moved: set[int] = set()
+        self._gathered: set[int] = set()  # delegates whose lookups are done in front of them
 
-    def rewrite(self, read: TableRead | FloatMatmul, pack: Q4Pack) -> None:
-        """Let a lookup or a product read a pack."""
-        if isinstance(read, FloatMatmul):
-            self._multiply(read, pack)
-        else:
-            self._look_up(read, pack)
+    def rewrite(self, read: TableRead | FloatMatmul, pack: Pack) -> None:
+        """Let a lookup or a product read a pack. TypeError for one that it cannot read, which the plan does not choose."""
+        match read, pack:
+            case FloatMatmul(), Q4Pack() | Q8Pack():
+                self._multiply(read, pack)
+            case TableRead(), Q4Pack():
+                self._look_up(read, pack)
+            case TableRead(), ByteRows():
+                self._gather(read, pack)
+            case _:
+                raise TypeError(f"{read.where} cannot read a {type(pack).__name__}")
 
-    def _multiply(self, read: FloatMatmul, pack: Q4Pack) -> None:
+    def _gather(self, read: TableRead, table: ByteRows) -> None:
+        """Gather on the CPU, where the lookup was, or in front of the delegate that looked up."""
+        place = read.where
+        if place.call is None or read.indices is None:
+            raise TypeError(f"{place} is no lookup")
+        if place.delegate is None:
+            self.instructions[place.call] = gather_calls(self, table, read.indices, read.output)
+            return
+        edit = self.edit(place.delegate)
+        position, count = edit.inputs.index(read.indices), len(edit.inputs)
+        self._gathered.add(place.delegate)
+        edit.given(read.output)
+        edit.instead(place.call, ())
+        for at, call in self.calls(place.delegate):
+            rows = rows_like(self, call.args[position], table)
+            gathered = gather_calls(self, table, call.args[position], rows)
+            self.in_front(at, gathered)
+            self.rewire(at, (*call.args[:count], rows, *call.args[count:]))
+
+    def finished(self) -> Method:
+        """Return the method, whose delegates are given only what they read."""
+        for index in self._gathered:
+            gone = self.edit(index).drop_inputs()
+            for at, call in self.calls(index):
+                self.rewire(at, tuple(arg for n, arg in enumerate(call.args) if n not in gone))
+        return super().finished()
+
+    def _multiply(self, read: FloatMatmul, pack: Q4Pack | Q8Pack) -> None:
         delegate, call = read.where.delegate, read.where.call
         if delegate is None or call is None:
             raise TypeError(f"{read.where} is no call of a delegate")
@@ -113,7 +149,7 @@ class TableEdit(MethodEdit):
 
     def _by_itself(self, number: int, indices: int, out: int, pack: Q4Pack) -> None:
         """Let a delegate of its own write the rows where the kernel did."""
-        ids, rows = self._tensor(indices), self._tensor(out)
+        ids, rows = self.tensor(indices), self.tensor(out)
         edit = lookup_graph(pack, ids.sizes, FLOATS[rows.scalar_type])
         none = Delegate(
             id=BACKEND_ID,
@@ -123,26 +159,25 @@ class TableEdit(MethodEdit):
             processed_at=Extent(0, 0),
         )
         self.delegates.append(self.made(edit, none))
-        self.instructions[number] = DelegateCall(delegate_index=len(self.delegates) - 1, args=(indices, out))
+        call = DelegateCall(delegate_index=len(self.delegates) - 1, args=(indices, out))
+        self.instructions[number] = (call,)
 
     def _joined(self, number: int, reader: int, indices: int, out: int, pack: Q4Pack) -> None:
         """Let the delegate that reads the rows look them up, and give it the indices in their place."""
-        call = self.instructions[reader]
-        if not isinstance(call, DelegateCall):
-            raise TypeError(f"instruction {reader} of {self.method.name} calls no delegate")
+        call = self.delegate_call(reader)
         position = call.args.index(out)
         edit = self.edit(call.delegate_index)
         rows = edit.inputs[position]
         target = edit.at(rows)
         if not isinstance(target, VkTensor):
             raise TypeError(f"input {position} of a delegate is no tensor")
-        edit.inputs[position] = input_indices(edit, self._tensor(indices).sizes, target, pack)
+        edit.inputs[position] = input_indices(edit, self.tensor(indices).sizes, target, pack)
         edit.in_front(lookup_calls(edit, pack, edit.inputs[position], rows))
         args = (*call.args[:position], indices, *call.args[position + 1 :])
-        self.instructions[reader] = replace(call, args=args)
-        self.instructions[number] = None
+        self.rewire(reader, args)
+        self.instructions[number] = ()
         if self._must_move(number, reader, indices):
-            self.values[indices] = self.plan.apart(self._tensor(indices))
+            self.values[indices] = self.plan.apart(self.tensor(indices))
             self._moved.add(indices)
 
     def _reader(self, number: int, indices: int, out: int, pack: Q4Pack) -> int | None:
@@ -150,7 +185,7 @@ class TableEdit(MethodEdit):
         readers = [at for at, entry in self.entries() if out in values_of(entry) and at != number]
         if len(readers) != 1 or readers[0] < number or self._named_elsewhere(out):
             return None
-        call = self.instructions[readers[0]]
+        call = self.instructions[readers[0]][-1]
         if not isinstance(call, DelegateCall) or call.args.count(out) != 1:
             return None
         place = Place(self.method.name, call.delegate_index)
@@ -165,21 +200,15 @@ class TableEdit(MethodEdit):
         edit, position = self.edit(call.delegate_index), call.args.index(out)
         if position >= len(edit.inputs) or edit.inputs.count(edit.inputs[position]) != 1:
             return False
-        calls = [at for at, e in self.entries() if isinstance(e, DelegateCall)]
-        same = [at for at in calls if self._delegate_of(at) == call.delegate_index]
         target = edit.at(edit.inputs[position])
         rounds = pack.dtype is ScalarType.HALF  # the CPU's rows are rounded to half, the delegate's must be
         return (
-            len(same) == 1
+            len(self.calls(call.delegate_index)) == 1
             and isinstance(target, VkTensor)
             and not target.constant
-            and target.dims == self._tensor(out).sizes
+            and target.dims == self.tensor(out).sizes
             and target.dtype in ({VkDataType.FLOAT16} if rounds else {*FLOATS.values()})
         )
-
-    def _delegate_of(self, number: int) -> int | None:
-        entry = self.instructions[number]
-        return entry.delegate_index if isinstance(entry, DelegateCall) else None
 
     def _straight(self, first: int, last: int) -> bool:
         """Whether every run that executes the one instruction executes the other."""
@@ -215,7 +244,7 @@ class TableEdit(MethodEdit):
         others = {at for _, entry in self._between(first, last) for at in values_of(entry)}
         reading = self.method.instructions[last]
         others |= {*values_of(reading)} - {indices}
-        return clash(self._tensor(indices), others, self.values)
+        return clash(self.tensor(indices), others, self.values)
 
     def _viewed(self, index: int) -> bool:
         """Whether another value is to lie where this one does, which must not move then."""
@@ -236,10 +265,3 @@ class TableEdit(MethodEdit):
 
     def _between(self, first: int, last: int) -> Iterator[tuple[int, Instruction]]:
         yield from ((at, entry) for at, entry in self.entries() if first < at < last)
-
-    def _tensor(self, index: int) -> Tensor:
-        """Return a tensor of the method. TypeError for another value, which the survey let pass."""
-        value = self.values[index]
-        if not isinstance(value, Tensor):
-            raise TypeError(f"value {index} of {self.method.name} is no tensor")
-        return value

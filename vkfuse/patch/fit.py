@@ -1,59 +1,109 @@
-"""Whether the call that reads a table can become a fused lookup as it stands in the file."""
+"""Whether the call that reads a table can read it otherwise, as the call stands in the file."""
 
+from collections.abc import Iterable
 from itertools import count
 
 from vkfuse.measure.tables import FloatMatmul, TableRead
+from vkfuse.patch.edit import Pack
 from vkfuse.patch.lookups import FLOATS
 from vkfuse.patch.matmuls import matmul_misfit
 from vkfuse.patch.methods import MethodEdit
-from vkfuse.pte.enums import ShapeDynamism, VkDataType, VkStorageType
-from vkfuse.pte.model import PteFile, Tensor, Value
-from vkfuse.pte.vulkan import VkTensor, VkValue, vulkan_graphs
+from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageType
+from vkfuse.pte.model import Method, PteFile, Tensor, Value
+from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.codes import Code
+from vkfuse.tables.byte_rows import ByteRows
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.q4 import Q4Pack
+from vkfuse.tables.q8 import Q8Pack
 
 _MOST_DIMENSIONS = 4  # of rows: EmbeddingQ4gsw.cpp hands sizes over as an ivec4
 
 
-def misfit(file: PteFile, read: TableRead | FloatMatmul, pack: Q4Pack) -> Refusal | None:
-    """Return why a lookup or a product cannot read a pack, None where it can."""
-    if isinstance(read, FloatMatmul):
-        return _of_matmul(file, read, pack)
-    if read.indices is None:
-        return _odd("the lookup has too few arguments")
-    if read.where.delegate is None:
-        method = next(method for method in file.methods if method.name == read.where.method)
-        return _on_cpu(method.values[read.indices], method.values[read.output], pack)
-    graph = vulkan_graphs(file)[read.where.around]
-    return _in_delegate(graph.values[read.indices], graph.values[read.output], pack)
-
-
-def _of_matmul(file: PteFile, read: FloatMatmul, pack: Q4Pack) -> Refusal | None:
-    graphs = vulkan_graphs(file)
+def misfit(file: PteFile, read: TableRead | FloatMatmul, pack: Pack) -> Refusal | None:
+    """Return why a lookup or a product cannot read a pack, None where it can. TypeError for a pack of the other's."""
     method = next(method for method in file.methods if method.name == read.where.method)
+    match read, pack:
+        case FloatMatmul(), Q4Pack() | Q8Pack():
+            return _of_matmul(file, method, read, pack)
+        case TableRead(indices=None), _:
+            return _odd("the lookup has too few arguments")
+        case TableRead(indices=int(indices)), ByteRows() | Q4Pack():
+            return _of_lookup(file, method, read, indices, pack)
+    raise TypeError(f"{read.where} reads no {type(pack).__name__}")
+
+
+def _of_matmul(file: PteFile, method: Method, read: FloatMatmul, pack: Q4Pack | Q8Pack) -> Refusal | None:
+    graphs = vulkan_graphs(file)
     dynamic = MethodEdit(method, graphs, count()).dynamic(read.where.delegate or 0)
     return matmul_misfit(graphs[read.where.around], read, pack, dynamic=dynamic)
 
 
-def _on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:
+def _of_lookup(
+    file: PteFile, method: Method, read: TableRead, indices: int, pack: Q4Pack | ByteRows
+) -> Refusal | None:
+    if read.where.delegate is None:
+        ids, out = method.values[indices], method.values[read.output]
+        return _fused_on_cpu(ids, out, pack) if isinstance(pack, Q4Pack) else _gathered(ids, out, pack)
+    graph = vulkan_graphs(file)[read.where.around]
+    if isinstance(pack, Q4Pack):
+        return _in_delegate(graph.values[indices], graph.values[read.output], pack)
+    return _in_front(graph, indices, read.output, pack)
+
+
+def _fused_on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:
     if not isinstance(indices, Tensor) or not isinstance(out, Tensor):
-        return _odd("indices or rows are no tensor")
-    if ShapeDynamism.DYNAMIC_UNBOUND in {indices.dynamism, out.dynamism}:
+        return _no_tensors()
+    refused = _unbound((indices, out))
+    if refused is None and out.scalar_type not in FLOATS:
+        return _type(out.scalar_type.label)
+    return refused or _shape(indices.sizes, out.sizes, pack)
+
+
+def _gathered(indices: Value, out: Value, table: ByteRows) -> Refusal | None:
+    """Why rows of the CPU cannot be made of bytes."""
+    if not isinstance(indices, Tensor) or not isinstance(out, Tensor):
+        return _no_tensors()
+    if table.zero_points is not None and table.dtype is ScalarType.BFLOAT16:
+        return _type("bfloat16, which integers less zero points are not")
+    if out.scalar_type is not table.dtype:
+        return _type(out.scalar_type.label)
+    if out.allocation is None:
+        return _odd("the caller says where the rows are")
+    return _unbound((indices, out)) or _rows(indices.sizes, out.sizes, table.values.shape[1])
+
+
+def _in_front(graph: VulkanGraph, indices: int, out: int, table: ByteRows) -> Refusal | None:
+    """Why a lookup of a delegate cannot be done in front of it."""
+    ids, rows = graph.values[indices], graph.values[out]
+    if not isinstance(ids, VkTensor) or not isinstance(rows, VkTensor):
+        return _no_tensors()
+    if indices not in graph.input_ids or out in graph.output_ids:
         return Refusal(
-            code="no-bound", detail="the sizes have no upper bound", hint="export with bounds for each size"
+            code="lookup-inside-delegate",
+            detail="the delegate computes the indices, or hands the rows out as they are",
         )
-    for tensor in (indices, out):
+    if rows.dtype is not FLOATS.get(table.dtype):
+        return _type(rows.dtype.label)
+    return _rows(ids.dims, rows.dims, table.values.shape[1])
+
+
+def _unbound(tensors: Iterable[Tensor]) -> Refusal | None:
+    for tensor in tensors:
+        if tensor.dynamism is ShapeDynamism.DYNAMIC_UNBOUND:
+            return Refusal(
+                code="no-bound",
+                detail="the sizes have no upper bound",
+                hint="export with bounds for each size",
+            )
         if tensor.dim_order != tuple(sorted(tensor.dim_order)):
             return _odd("indices or rows are in another order of dimensions")
-    if out.scalar_type not in FLOATS:
-        return _type(out.scalar_type.label)
-    return _shape(indices.sizes, out.sizes, pack)
+    return None
 
 
 def _in_delegate(indices: VkValue, out: VkValue, pack: Q4Pack) -> Refusal | None:
     if not isinstance(indices, VkTensor) or not isinstance(out, VkTensor):
-        return _odd("indices or rows are no tensor")
+        return _no_tensors()
     if out.dtype not in FLOATS.values() or indices.dtype is not VkDataType.INT32:
         return _type(f"{out.dtype.label} by {indices.dtype.label} indices")
     if {indices.storage, out.storage} - {VkStorageType.BUFFER, VkStorageType.TEXTURE_3D}:
@@ -62,21 +112,29 @@ def _in_delegate(indices: VkValue, out: VkValue, pack: Q4Pack) -> Refusal | None
 
 
 def _shape(indices: tuple[int, ...], out: tuple[int, ...], pack: Q4Pack) -> Refusal | None:
-    if out != (*indices, pack.columns):
-        return _odd(f"rows {list(out)} of indices {list(indices)}")
     if not indices or 0 in indices:
         return Refusal(code="no-indices", detail=f"indices {list(indices)}")
     if len(out) > _MOST_DIMENSIONS:
         return Refusal(code=Code.MORE_THAN_4_DIMS, detail=f"rows {list(out)}")
+    return _rows(indices, out, pack.columns)
+
+
+def _rows(indices: tuple[int, ...], out: tuple[int, ...], columns: int) -> Refusal | None:
+    if out != (*indices, columns):
+        return _odd(f"rows {list(out)} of indices {list(indices)}")
     return None
 
 
 def _type(label: str) -> Refusal:
     return Refusal(
         code="activation-dtype",
-        detail=f"rows are {label}, which the fused lookup does not write",
+        detail=f"rows are {label}, which the lookup does not write",
         hint="export in float32 or float16",
     )
+
+
+def _no_tensors() -> Refusal:
+    return _odd("indices or rows are no tensor")
 
 
 def _odd(detail: str) -> Refusal:

@@ -70,6 +70,14 @@ class GraphEdit:
         made = replace(like, constant_id=-1, mem_obj_id=-1, data=None, **changes)
         return self.value(replace(made, staging_dtype=made.dtype))
 
+    def given(self, index: int) -> None:
+        """Let the caller fill a tensor of the graph, in a memory of its own."""
+        value = self._values[index]
+        if not isinstance(value, VkTensor):
+            raise TypeError(f"value {index} is no tensor")
+        self._values[index] = replace(value, mem_obj_id=-1, staging_dtype=value.dtype)
+        self.inputs.append(index)
+
     def constant(self, array: Array) -> int:
         """Add a constant, stored under the SHA-256 of its bytes as ExecuTorch does; an equal one is the same value."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -118,20 +126,28 @@ class GraphEdit:
         """Let calls run in place of one of the graph's own."""
         self._instead[position] = tuple(calls)
 
+    def drop_inputs(self) -> frozenset[int]:
+        """Take in no more what only calls read that are gone; the positions that these inputs had."""
+        gone = _read(self._graph) - _read(self._whole())
+        positions = frozenset(at for at, index in enumerate(self.inputs) if index in gone)
+        self.inputs = [index for index in self.inputs if index not in gone]
+        return positions
+
     def graph(self) -> VulkanGraph:
         """Return the edited graph without values and constants that nothing reads."""
+        return pruned(self._whole())
+
+    def _whole(self) -> VulkanGraph:
         chain = [*self._front]
         for position, call in enumerate(self._graph.chain):
             chain.extend(self._instead.get(position, (call,)))
-        return pruned(
-            replace(
-                self._graph,
-                chain=tuple(chain),
-                values=tuple(self._values),
-                input_ids=tuple(self.inputs),
-                output_ids=tuple(self.outputs),
-                constants=tuple(self._constants),
-            )
+        return replace(
+            self._graph,
+            chain=tuple(chain),
+            values=tuple(self._values),
+            input_ids=tuple(self.inputs),
+            output_ids=tuple(self.outputs),
+            constants=tuple(self._constants),
         )
 
 
@@ -168,9 +184,14 @@ def pruned(graph: VulkanGraph) -> VulkanGraph:
 
 def _read_copies(graph: VulkanGraph) -> tuple[OperatorCall, ...]:
     """Return the calls without copies of constants that nothing reads."""
-    read = {*graph.output_ids, *(index for call in graph.chain for index in call.args[:-1])}
-    read |= {index for value in graph.values if isinstance(value, ValueList) for index in value.ids}
+    read = _read(graph)
     return tuple(call for call in graph.chain if call.name != PREPACK or call.args[-1] in read)
+
+
+def _read(graph: VulkanGraph) -> set[int]:
+    """The values that calls and lists read, or that are handed out."""
+    read = {*graph.output_ids, *(index for call in graph.chain for index in call.args[:-1])}
+    return read | {index for value in graph.values if isinstance(value, ValueList) for index in value.ids}
 
 
 def _mapped(ids: Sequence[int], numbers: dict[int, int]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""Calls of the fused 4-bit matmul in a Vulkan graph, in place of a product with a matrix of floats.
+"""Calls of a fused matmul in a Vulkan graph, by 4 bits a weight or by whole bytes, in place of a product with floats.
 
-Batches are multiplied as rows; inputs that were padded to eights, or to a tied lookup's 32, get zeros behind them, outputs
-are sliced. Source: Q4gswLinear.cpp, Pad.cpp and Slice.cpp of backends/vulkan in ExecuTorch 1.5.
+Batches are multiplied as rows; inputs that were padded to fours or eights, or to a tied lookup's 32, get zeros behind them,
+outputs are sliced. Source: Q4gswLinear.cpp, QuantizedLinear.cpp, Pad.cpp, Slice.cpp of backends/vulkan in ExecuTorch 1.5.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,10 @@ from vkfuse.runtime.codes import Code
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import numbers
 from vkfuse.tables.q4 import Q4Pack, linear_scales
+from vkfuse.tables.q8 import Q8Pack
 
 FUSED: Final = "et_vk.linear_q4gsw.default"
+FUSED_BYTES: Final = "et_vk.linear_q8csw.default"
 _SLICE: Final = "aten.slice_copy.Tensor"
 _PAD: Final = "aten.constant_pad_nd.default"
 _WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
@@ -39,7 +41,9 @@ def activations(graph: VulkanGraph, read: FloatMatmul) -> ScalarType | None:
     return _KINDS.get(source.dtype)
 
 
-def matmul_misfit(graph: VulkanGraph, read: FloatMatmul, pack: Q4Pack, *, dynamic: bool) -> Refusal | None:
+def matmul_misfit(
+    graph: VulkanGraph, read: FloatMatmul, pack: Q4Pack | Q8Pack, *, dynamic: bool
+) -> Refusal | None:
     """Return why a product cannot read a pack, None where it can."""
     source, out = graph.values[read.source], graph.values[read.output]
     if not is_batch(source) or not is_batch(out) or out.dims != (*source.dims[:-1], pack.rows):
@@ -61,7 +65,9 @@ def _batched(source: VkTensor) -> bool:
     return len(source.dims) not in {2, 3} or prod(source.dims[:-2]) != 1
 
 
-def matmul_calls(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul, *, dynamic: bool) -> list[OperatorCall]:
+def matmul_calls(
+    edit: GraphEdit, pack: Q4Pack | Q8Pack, read: FloatMatmul, *, dynamic: bool
+) -> list[OperatorCall]:
     """The calls that multiply by a pack. TypeError for a product that does not fit it, which the survey let pass."""
     out, steps = edit.at(read.output), _Steps(edit, read.source)
     back = sizes_back(out.dims, dynamic=dynamic) if isinstance(out, VkTensor) else None
@@ -73,15 +79,23 @@ def matmul_calls(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul, *, dynamic: b
     if pack.padded_columns != pack.columns:
         behind = edit.value(IntList((0, pack.padded_columns - pack.columns)))
         steps.then(_PAD, (behind, edit.value(Int(0))), (*steps.last.dims[:-1], pack.padded_columns))
-    weight, scales = edit.constant(pack.packed), edit.constant(linear_scales(pack, _KINDS[out.dtype]))
-    group, bias = edit.value(Int(pack.group_size)), _bias(edit, pack, read)
-    steps.then(FUSED, (weight, scales, group, bias), (*steps.last.dims[:-1], pack.padded_rows))
+    name, constants = _fused(edit, pack, _KINDS[out.dtype])
+    bias = _bias(edit, pack, read)
+    steps.then(name, (*constants, bias), (*steps.last.dims[:-1], pack.padded_rows))
     if pack.padded_rows != pack.rows:
         bounds = [edit.value(Int(number)) for number in (len(steps.last.dims) - 1, 0, pack.rows, 1)]
         steps.then(_SLICE, bounds, (*steps.last.dims[:-1], pack.rows))
     if back is not None and steps.last.dims != out.dims:
         steps.then(VIEW, (edit.value(IntList(back)),), out.dims)
     return steps.ending_in(read.output)
+
+
+def _fused(edit: GraphEdit, pack: Q4Pack | Q8Pack, kind: ScalarType) -> tuple[str, tuple[int, ...]]:
+    """The operator that multiplies by a pack, and its arguments between input and bias."""
+    if isinstance(pack, Q8Pack):
+        return FUSED_BYTES, (edit.constant(pack.values), edit.constant(pack.scales))
+    scales = edit.constant(linear_scales(pack, kind))
+    return FUSED, (edit.constant(pack.packed), scales, edit.value(Int(pack.group_size)))
 
 
 class _Steps:
@@ -111,7 +125,7 @@ class _Steps:
         return [*first, replace(last, args=(*last.args[:-1], output))]
 
 
-def _bias(edit: GraphEdit, pack: Q4Pack, read: FloatMatmul) -> int:
+def _bias(edit: GraphEdit, pack: Q4Pack | Q8Pack, read: FloatMatmul) -> int:
     """The bias of a product, as long as the rows that are stored."""
     bias = None if read.bias is None else edit.at(read.bias)
     if not isinstance(bias, VkTensor) or bias.data is None or read.bias is None:

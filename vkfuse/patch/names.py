@@ -15,10 +15,10 @@ def renamed(file: PteFile, before: PteFile, plans: Iterable[PatchPlan]) -> PteFi
     known = table_names(before)
     named = {name: plan for plan in plans if (name := plan.table.name) in known.values()}
     packs = {
-        digest(decision.pack.packed.data.cast("B")).hex()[:DIGITS]: name
+        digest(weight.data.cast("B")).hex()[:DIGITS]: name
         for name, plan in named.items()
         for decision in plan.decisions
-        if decision.pack is not None
+        for weight in decision.stored[:1]
     }
     if not packs:
         return file

@@ -28,9 +28,11 @@ class Plan:
 
     def apart(self, tensor: Tensor) -> Tensor:
         """Return a planned tensor at a place that no other has."""
-        if tensor.allocation is None:
-            return tensor
-        memory = tensor.allocation.memory_id
+        return tensor if tensor.allocation is None else self.placed(tensor, tensor.allocation.memory_id)
+
+    def placed(self, tensor: Tensor, memory: int = 1) -> Tensor:
+        """Return a tensor at a place of its own in a memory; the first is there where something is planned."""
+        self.sizes += [0] * (memory + 1 - len(self.sizes))
         offset = -(-self.sizes[memory] // _ALIGNMENT) * _ALIGNMENT
         self.sizes[memory] = offset + -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
         return replace(tensor, allocation=Allocation(memory_id=memory, offset=offset))

@@ -1,6 +1,6 @@
 """Decide what becomes of each table of a file, from the file as it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vkfuse.lint import faults, lint
@@ -9,7 +9,7 @@ from vkfuse.measure.tables import FloatMatmul, TableRead
 from vkfuse.options import Progress, VulkanOptions
 from vkfuse.pages import digest
 from vkfuse.patch import matmuls
-from vkfuse.patch.edit import Packs, edited
+from vkfuse.patch.edit import Pack, Packs, edited
 from vkfuse.patch.fit import misfit
 from vkfuse.patch.sites import Site, Table, file_tables
 from vkfuse.pte.enums import ScalarType
@@ -17,53 +17,80 @@ from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
+from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proof import Proof, difference
-from vkfuse.tables.q4 import Q4Pack, any_lookup_pack, linear_pack, linear_scales
+from vkfuse.tables.proof import Proof, Rows, difference
+from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales, lookup_pack
+from vkfuse.tables.q8 import Q8Pack, q8_pack
 from vkfuse.tables.readers import Consumer, Readers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedLookup:
-    """The fused lookup of a table."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PatchOffer:
+    """Another way to read a table: the `pack` that calls read, the arrays `stored` for it, the `rows` that these give."""
 
-    pack: Q4Pack
-    rung: Rung = Rung.Q4
-    operators: tuple[str, ...] = (FUSED,)
-
-    @property
-    def how(self) -> tuple[str, ...]:
-        """Codes of what it needed."""
-        return self.pack.how
+    rung: Rung
+    operators: tuple[str, ...]
+    pack: Pack
+    stored: tuple[Array, ...]
+    rows: Rows
+    how: tuple[str, ...]
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table, [high - low, columns]."""
-        return self.pack.rebuild(low, high)
-
-    @property
-    def stored(self) -> tuple[Array, Array]:
-        """The weight and the scales that are stored."""
-        return self.pack.packed, self.pack.scales
+        return self.rows(low, high)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedMatmul(FusedLookup):
-    """The fused matmul by a table, of activations of a type, in which its scales are stored."""
+def _lookup(pack: Q4Pack) -> PatchOffer:
+    """The fused lookup."""
+    return PatchOffer(
+        rung=Rung.Q4,
+        operators=(FUSED,),
+        pack=pack,
+        stored=(pack.packed, pack.scales),
+        rows=pack.rebuild,
+        how=pack.how,
+    )
 
-    activations: ScalarType
-    operators: tuple[str, ...] = (matmuls.FUSED,)
 
-    def rebuild(self, low: int, high: int) -> Array:
-        """Rows [low, high) of the table by the scales as they are stored."""
-        return self.pack.by_scales(self.stored[1]).rebuild(low, high)
+def _matmul(pack: Q4Pack, activations: ScalarType) -> PatchOffer:
+    """The fused matmul of activations of a type, in which its scales [groups, rows] are stored."""
+    scales = linear_scales(pack, activations)
+    return PatchOffer(
+        rung=Rung.Q4,
+        operators=(matmuls.FUSED,),
+        pack=pack,
+        stored=(pack.packed, scales),
+        rows=pack.by_scales(scales).rebuild,
+        how=pack.how,
+    )
 
-    @property
-    def stored(self) -> tuple[Array, Array]:
-        """The weight, and the scales [groups, rows]."""
-        return self.pack.packed, linear_scales(self.pack, self.activations)
+
+def _byte_matmul(pack: Q8Pack) -> PatchOffer:
+    """The fused matmul with one byte a weight."""
+    return PatchOffer(
+        rung=Rung.Q8,
+        operators=(matmuls.FUSED_BYTES,),
+        pack=pack,
+        stored=(pack.values, pack.scales),
+        rows=pack.rebuild,
+        how=pack.how,
+    )
+
+
+def _gather(table: ByteRows, *, found: bool) -> PatchOffer:
+    """Rows of bytes, gathered on the CPU."""
+    return PatchOffer(
+        rung=Rung.GATHERED,
+        operators=(),
+        pack=table,
+        stored=table.arrays,
+        rows=table.rebuild,
+        how=("grid-found",) if found else (),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +98,12 @@ class PatchDecision:
     """What is done with a site."""
 
     site: Site
-    choice: Choice[FusedLookup]
+    choice: Choice[PatchOffer]
 
     @property
     def stored(self) -> tuple[Array, ...]:
         """What is stored for it."""
         return () if self.choice.proposal is None else self.choice.proposal.stored
-
-    @property
-    def pack(self) -> Q4Pack | None:
-        """The pack that it will read, None where it stays as it is."""
-        return None if self.choice.proposal is None else self.choice.proposal.pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +135,10 @@ def plan(
 def packs_of(plans: Iterable[PatchPlan]) -> Packs:
     """Return what each site reads that does not stay as it is."""
     return {
-        decision.site.read.where: decision.pack
+        decision.site.read.where: offer.pack
         for plan in plans
         for decision in plan.decisions
-        if decision.pack is not None
+        if (offer := decision.choice.proposal) is not None
     }
 
 
@@ -143,49 +165,50 @@ class _Planner:
             site.read.where: offer.pack
             for offers in tables
             for site in offers.table.sites
-            if isinstance(offer := offers.of(site), FusedLookup)
-            and self._against(site, sound=True)(offer) is None
+            if (offer := self._fitting(offers, site)) is not None
         }
         return new_fault(self._file, packs, self._runtime, self._known) is None
+
+    def _fitting(self, offers: "_Offers", site: Site) -> PatchOffer | None:
+        """The first offer to a site that fits it."""
+        against = self._against(site, sound=True)
+        made = (offer for offer in offers.of(site) if isinstance(offer, PatchOffer))
+        return next((offer for offer in made if against(offer) is None), None)
 
     def plan(self, offers: "_Offers", *, sound: bool) -> PatchPlan:
         """Decide for the sites of a table."""
         table = offers.table
         proofs: dict[int, Proof] = {}
 
-        def prove(offer: FusedLookup) -> Proof:
+        def prove(offer: PatchOffer) -> Proof:
             if id(offer) not in proofs:
                 proofs[id(offer)] = difference(table.numbers.rows, offer.rebuild, *table.shape).proof
             return proofs[id(offer)]
 
         def decided(site: Site) -> PatchDecision:
             against = self._against(site, sound=sound)
-            return PatchDecision(site=site, choice=choose([offers.of(site)], against, prove))
+            return PatchDecision(site=site, choice=choose(offers.of(site), against, prove))
 
         return PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
 
-    def lookup(self, grid: Grid, table: Table) -> FusedLookup | Refusal:
+    def lookup(self, grid: Grid, table: Table) -> PatchOffer | Refusal:
         """The fused lookup of a table, in the pack of a matmul that is tied to it where there is one."""
-        pack = self._pack(grid, table.consumers | {Consumer.MATMUL})
-        if (
-            isinstance(pack, Refusal) or _key(pack) not in self._file.named_data
-        ):  # no matmul's table that is tied to it
-            pack = self._pack(grid, table.consumers)
-        return pack if isinstance(pack, Refusal) else FusedLookup(pack=pack)
+        tied = lookup_pack(grid, self._readers(table.consumers | {Consumer.MATMUL}))
+        if isinstance(tied, Q4Pack) and _key(tied) in self._file.named_data:
+            return _lookup(tied)
+        pack = lookup_pack(grid, self._readers(table.consumers))
+        return pack if isinstance(pack, Refusal) else _lookup(pack)
 
-    def matmul(self, grid: Grid, table: Table, site: Site) -> FusedMatmul | Refusal:
+    def matmul(self, grid: Grid, table: Table, kind: ScalarType) -> PatchOffer | Refusal:
         """The fused matmul by a table, in the pack of a lookup that is tied to it where there is one."""
-        graph = vulkan_graphs(self._file)[site.read.where.around]
-        kind = matmuls.activations(graph, site.read) if isinstance(site.read, FloatMatmul) else None
-        if kind is None:
-            return Refusal(
-                code="activation-dtype", detail="activations are of a type that no fused matmul takes"
-            )
         pack = linear_pack(grid, self._readers(table.consumers), kind)
-        return pack if isinstance(pack, Refusal) else FusedMatmul(pack=pack, activations=kind)
+        return pack if isinstance(pack, Refusal) else _matmul(pack, kind)
 
-    def _pack(self, grid: Grid, consumers: frozenset[Consumer]) -> Q4Pack | Refusal:
-        return any_lookup_pack(grid, self._readers(consumers))
+    def activations(self, site: Site) -> ScalarType | None:
+        """The type of what a table is multiplied with, None for one that no fused matmul takes, or for a lookup."""
+        if not isinstance(site.read, FloatMatmul):
+            return None
+        return matmuls.activations(vulkan_graphs(self._file)[site.read.where.around], site.read)
 
     def _readers(self, consumers: frozenset[Consumer]) -> Readers:
         choices = self._choices
@@ -195,34 +218,63 @@ class _Planner:
         return _Against(self._file, self._runtime, site.read, self._known, sound)
 
 
+_Made = PatchOffer | Refusal
+
+
 class _Offers:
-    """What a table offers to its sites: made once for all lookups, and for all matmuls."""
+    """What a table offers to its sites, best first: each made once for all that are alike."""
 
     def __init__(self, planner: _Planner, found: Grid | NoGrid, table: Table) -> None:
         self._planner, self._found, self.table = planner, found, table
-        self._made: dict[Consumer, FusedLookup | Refusal] = {}
+        self._known: dict[tuple[str, ScalarType | None], _Made] = {}
 
     @property
     def grid(self) -> Grid | None:
         """The grid of the table."""
         return self._found if isinstance(self._found, Grid) else None
 
-    def of(self, site: Site) -> FusedLookup | Refusal:
-        """The offer to one site."""
+    def of(self, site: Site) -> Iterator[_Made]:
+        """Yield the offers to one site."""
         if isinstance(self._found, NoGrid):
-            return self._found.refusal()
-        if site.consumer not in self._made:
-            self._made[site.consumer] = (
-                self._planner.matmul(self._found, self.table, site)
-                if site.consumer is Consumer.MATMUL
-                else self._planner.lookup(self._found, self.table)
+            yield self._found.refusal()
+        elif site.consumer is Consumer.MATMUL:
+            yield from self._to_matmul(self._found, self._planner.activations(site))
+        else:
+            yield from self._to_lookup(self._found)
+
+    def _to_lookup(self, grid: Grid) -> Iterator[_Made]:
+        yield self._once("lookup", None, lambda: self._planner.lookup(grid, self.table))
+        if isinstance(self.table.numbers, Numbers):  # a kernel's own table is as small as its bytes
+            yield self._once("gather", None, lambda: _gathered(grid))
+
+    def _to_matmul(self, grid: Grid, kind: ScalarType | None) -> Iterator[_Made]:
+        if kind is None:
+            yield Refusal(
+                code="activation-dtype", detail="activations are of a type that no fused matmul takes"
             )
-        return self._made[site.consumer]
+            return
+        yield self._once("matmul", kind, lambda: self._planner.matmul(grid, self.table, kind))
+        yield self._once("bytes", kind, lambda: _multiplied(grid, kind))
+
+    def _once(self, name: str, kind: ScalarType | None, make: Callable[[], _Made]) -> _Made:
+        if (name, kind) not in self._known:
+            self._known[name, kind] = make()
+        return self._known[name, kind]
+
+
+def _gathered(grid: Grid) -> _Made:
+    rows = byte_rows(grid)
+    return rows if isinstance(rows, Refusal) else _gather(rows, found=grid.found)
+
+
+def _multiplied(grid: Grid, kind: ScalarType) -> _Made:
+    pack = q8_pack(grid, kind)
+    return pack if isinstance(pack, Refusal) else _byte_matmul(pack)
 
 
 @dataclass(frozen=True, slots=True)
 class _Against:
-    """What speaks against a fused lookup at one place: the runtime, the call as it is, or faults that it would bring."""
+    """What speaks against an offer at one place: the runtime, the call as it is, or faults that it would bring."""
 
     file: PteFile
     runtime: Runtime
@@ -230,7 +282,7 @@ class _Against:
     known: Mapping[str, int]
     sound: bool  # whether it is known to bring none
 
-    def __call__(self, offer: FusedLookup) -> Refusal | None:
+    def __call__(self, offer: PatchOffer) -> Refusal | None:
         refused = not_in_runtime(offer, self.runtime) or misfit(self.file, self.read, offer.pack)
         if refused is not None or self.sound:
             return refused

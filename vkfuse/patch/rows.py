@@ -3,55 +3,77 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from vkfuse.measure.stored import Stored, stored_tables
+from vkfuse.measure.kernel_tables import KernelTable
+from vkfuse.measure.stored import Stored, gathered, stored_tables
 from vkfuse.measure.tables import table_reads
 from vkfuse.pages import digest
 from vkfuse.patch.faulty import Mend
-from vkfuse.patch.plan import PatchDecision, PatchPlan
+from vkfuse.patch.plan import PatchDecision, PatchOffer, PatchPlan
+from vkfuse.patch.sites import Table
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
-from vkfuse.report.model import RepairRow, TableRow
-from vkfuse.tables.floats import Array
+from vkfuse.report.model import RUNGS, RepairRow, Rung, TableRow
+from vkfuse.tables import decisions
+from vkfuse.tables.decisions import reason
+from vkfuse.tables.floats import rounded
 from vkfuse.tables.proof import UNPROVED, Proof, Rows, difference
 
 Proofs = Mapping[str, Proof | None]
-_Content = tuple[bytes, bytes]
 
 
 def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
     """Compare what a written file has of each table with the input's, by name; None where it has nothing."""
-    stored: dict[_Content, list[Stored]] = {}
+    stored: dict[bytes, list[Stored]] = {}
     for table in stored_tables(table_reads(written)):
-        if table.scales is not None and table.weight.data is not None and table.scales.data is not None:
-            stored.setdefault((digest(table.weight.data), digest(table.scales.data)), []).append(table)
-    return {plan.table.name: _proof(plan, stored) for plan in plans if any(d.pack for d in plan.decisions)}
+        if table.weight.data is not None:
+            stored.setdefault(digest(table.weight.data), []).append(table)
+    return {plan.table.name: _proof(plan, stored) for plan in plans if _offers(plan)}
 
 
-def _proof(plan: PatchPlan, stored: Mapping[_Content, list[Stored]]) -> Proof | None:
+def _offers(plan: PatchPlan) -> tuple[PatchOffer, ...]:
+    """What sites of a table read now, each once."""
+    made = (decision.choice.proposal for decision in plan.decisions)
+    return tuple({id(offer): offer for offer in made if offer is not None}.values())
+
+
+def _proof(plan: PatchPlan, stored: Mapping[bytes, list[Stored]]) -> Proof | None:
     """The weakest proof of what a table got."""
-    found = [stored.get(content) for content in _contents(plan)]
+    found = [[*_found(offer, stored)] for offer in _offers(plan)]
     if not all(found):
         return None
     rows, columns = plan.table.shape
     results = [
-        difference(plan.table.numbers.rows, _without_padding(table, columns), rows, columns).proof
+        difference(plan.table.numbers.rows, _read(plan.table, table), rows, columns).proof
         for tables in found
-        for table in tables or ()
+        for table in tables
     ]
     return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0))
 
 
-def _contents(plan: PatchPlan) -> set[_Content]:
-    """Weights and scales that are stored for a table, by their bytes."""
-    return {_content(*decision.stored) for decision in plan.decisions if decision.stored}
+def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]]) -> Iterator[Stored]:
+    """Yield what a file has of an offer, by its bytes."""
+    weight, *rest = (digest(part.data.cast("B")) for part in offer.stored)
+    alike = stored.get(weight, [])
+    if offer.rung is not decisions.Rung.GATHERED:
+        yield from (table for table in alike if _scales(table) == rest[0])
+        return
+    parts = [stored.get(part, []) for part in rest]
+    for table in alike if all(parts) else ():
+        scales, *points = (found[0] for found in parts)
+        rebuilt = gathered(table, scales, points[0] if points else None)
+        if rebuilt is not None:
+            yield rebuilt
 
 
-def _without_padding(table: Stored, columns: int) -> Rows:
-    return lambda low, high: table.read(low, high)[:, :columns]
+def _scales(table: Stored) -> bytes | None:
+    """The digest of a table's scales, None where it has none in the file."""
+    return None if table.scales is None or table.scales.data is None else digest(table.scales.data)
 
 
-def _content(weight: Array, scales: Array) -> _Content:
-    return digest(weight.data.cast("B")), digest(scales.data.cast("B"))
+def _read(table: Table, stored: Stored) -> Rows:
+    """Rows of a stored table in the type of the input's, without padding."""
+    columns, kind = table.shape[1], table.numbers.kind
+    return lambda low, high: rounded(stored.read(low, high)[:, :columns], kind)
 
 
 def table_rows(
@@ -71,9 +93,9 @@ def _others(file: PteFile, planned: set[str]) -> Iterator[TableRow]:
 
 def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
     table, decisions = plan.table, plan.decisions
-    packs = {id(d.pack): d.pack for d in decisions if d.pack is not None}
-    left = [decision for decision in decisions if decision.pack is None]
-    worst = left[0] if left else decisions[0]
+    offers = _offers(plan)
+    worst = max(decisions, key=_steps_down)
+    left = worst.choice.proposal is None
     kept = table.nbytes if left else 0
     return TableRow(
         name=table.name,
@@ -81,27 +103,31 @@ def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
         bits=table.bits if plan.grid is None else plan.grid.bits,
         group_size=None if plan.grid is None else plan.grid.group_size,
         consumers=tuple(dict.fromkeys(d.site.consumer.value for d in decisions)),
-        rung="untouched" if left else "q4",
-        how=tuple(dict.fromkeys(code for pack in packs.values() for code in pack.how)),
-        reason=_reason(worst),
+        rung=_kept_rung(table) if left else RUNGS[_steps_down(worst)],
+        how=tuple(dict.fromkeys(code for offer in offers for code in offer.how)),
+        reason=reason(worst.choice.refusals),
         bytes_before=table.nbytes,
         bytes_after=kept + _stored_bytes(plan),
-        proof=(shown.get(table.name) or UNPROVED) if shown is not None and packs else None,
+        proof=(shown.get(table.name) or UNPROVED) if shown is not None and offers else None,
         methods=tuple(dict.fromkeys(d.site.read.where.method for d in decisions)),
     )
+
+
+def _steps_down(decision: PatchDecision) -> int:
+    """How far a site is from the best rung."""
+    offer = decision.choice.proposal
+    return len(RUNGS) if offer is None else offer.rung
+
+
+def _kept_rung(table: Table) -> Rung:
+    """What a table that stays amounts to: a kernel gathers its bytes, and dequantizes what it gathered."""
+    return "gathered" if isinstance(table.numbers, KernelTable) else "untouched"
 
 
 def _stored_bytes(plan: PatchPlan) -> int:
     """Bytes that are stored for a table; what its sites share counts once."""
     parts = (part for decision in plan.decisions for part in decision.stored)
     return sum({digest(part.data.cast("B")): part.nbytes for part in parts}.values())
-
-
-def _reason(decision: PatchDecision) -> str:
-    """Why a site stays as it is."""
-    if decision.pack is not None or not decision.choice.refusals:
-        return ""
-    return decision.choice.refusals[-1].text
 
 
 def repair_rows(mends: Iterable[Mend]) -> tuple[RepairRow, ...]:

@@ -1,26 +1,20 @@
 """Plans as the report's rows: what each table was, what became of it in each method, what it costs."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
-from vkfuse.report.model import Rung, TableRow
+from vkfuse.report.model import RUNGS, TableRow
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables import decisions
+from vkfuse.tables.decisions import reason
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import UNPROVED
-
-_RUNGS: Mapping[decisions.Rung, Rung] = {
-    decisions.Rung.Q4: "q4",
-    decisions.Rung.Q8: "q8",
-    decisions.Rung.GATHERED: "gathered",
-    decisions.Rung.FOLDED: "folded",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +84,7 @@ def _row(name: str, made: Sequence[_Made], before: int | None) -> TableRow:
         bits=0 if grid is None else grid.bits,
         group_size=None if grid is None else grid.group_size,
         consumers=tuple(dict.fromkeys(d.site.consumer.value for d in taken)),
-        rung=_RUNGS[worst.rung],
+        rung=RUNGS[worst.rung],
         how=tuple(dict.fromkeys(code for d in taken for code in d.how)),
         reason=_reason(worst) + _where(worst, made),
         bytes_before=before,
@@ -119,10 +113,8 @@ def _shape(grid: Grid | None, decision: Decision) -> tuple[int, ...]:
 
 
 def _reason(decision: Decision) -> str:
-    """Why no better rung: the last refusal is that of the rule which came closest."""
-    if not decision.refusals or decision.rung is decisions.Rung.Q4:
-        return ""
-    return decision.refusals[-1].text
+    """Why no better rung."""
+    return "" if decision.rung is decisions.Rung.Q4 else reason(decision.refusals)
 
 
 def _bytes(made: Sequence[_Made]) -> int:

@@ -7,15 +7,14 @@ named data, or after the place where it stands. Tables of one name are one.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, get_args
+from typing import Final
 
 from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.measure.weights import shape_of
 from vkfuse.pte.model import PteFile
-from vkfuse.report.model import Rung, TableRow
+from vkfuse.report.model import RUNGS, Rung, TableRow
 from vkfuse.report.sizes import bits_per_weight
 
-_RUNGS: Final = get_args(Rung)  # best first
 _FUSED: Final = 4  # bits of a pack that Vulkan reads as it is
 _INTEGERS: Final = ("int8", "uint8")
 
@@ -48,7 +47,7 @@ def _together(known: _Read | None, read: _Read) -> _Read:
     """Return a table that two operators read."""
     if known is None:
         return read
-    worse = max(known.row, read.row, key=lambda row: _RUNGS.index(row.rung))
+    worse = max(known.row, read.row, key=lambda row: RUNGS.index(row.rung))
     row = replace(
         worse,
         consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),

@@ -6,7 +6,7 @@ the keys. Keys may be added within a schema version, none renamed. None means: n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from vkfuse.lint.findings import Finding, FindingEffect
 from vkfuse.measure.ledger import LedgerEntry
@@ -20,6 +20,7 @@ SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those
 
 BaselineKind = Literal["folded", "stock", "file", "none"]
 Rung = Literal["q4", "q8", "gathered", "folded", "untouched"]
+RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)  # best first, as vkfuse.tables.decisions.Rung counts them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What is said of a site: a proposal that can be proved and applied, or a refusal; and the choice between them."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
@@ -25,17 +25,26 @@ class Rung(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a rule does not apply. `code` is stable; `detail` gives the numbers, `hint` what the user can do."""
+    """Why a rule does not apply. `code` is stable; `detail` gives the numbers, `hint` what the user can do.
+
+    `beside`: the rule is for sites of another kind, which says nothing of the table.
+    """
 
     code: str
     detail: str
     hint: str = ""
+    beside: bool = False
 
     @property
     def text(self) -> str:
         """All of it in a line."""
         text = f"{self.code}: {self.detail}"
         return f"{text}; {self.hint}" if self.hint else text
+
+
+def reason(refusals: Sequence[Refusal]) -> str:
+    """Why a site is not at its best rung: what the first rule that is for it has against it; empty where none has."""
+    return next((refusal.text for refusal in refusals if not refusal.beside), "")
 
 
 class Offer(Protocol):

@@ -1,7 +1,7 @@
 """The grid of a table of floats, had back from its numbers: exactly, or how close it came."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,10 @@ CHUNK: Final = 1 << 17  # values that are looked at together: they stay in a cor
 _BITS: Final = {
     4: SMALLEST_GROUP,
     8: 16,
+    9: 16,  # bytes less zero points
 }  # and the fewest columns of a group, below which 16-bit floats are as small
+_BYTE: Final = 8
+_BYTES: Final = np.iinfo(np.int8)
 _SAMPLES: Final = (
     4,
     64,
@@ -63,7 +66,7 @@ def find_grid(
     """The grid of a table of floats [rows, columns] of the type `kind`, with the largest groups that give its every bit.
 
     `read` returns rows, bfloat16 widened; groups are whole rows or divide them, down to four columns. Four bits are tried
-    first, then eight.
+    first, then eight, then eight with zero points.
     """
     search = _Search(read, rows, columns, kind, progress)
     if kind in _FLOATS and rows and columns:
@@ -130,7 +133,7 @@ class _Search:
     def _whole(self, size: int, bits: int) -> tuple[Grid | None, Array]:
         """The grid of all rows with groups of one size, or some rows that have none."""
         order = Order(bits)
-        values = np.empty((self._rows, self._columns), np.int8)
+        values = np.empty((self._rows, self._columns), order.dtype)
         scales = np.empty((self._rows, self._columns // size), np.float32)
         step = max(1, CHUNK // self._columns)
         exact, off, failed = 0, 0.0, []
@@ -148,7 +151,9 @@ class _Search:
         if failed:
             self._note(bits, size, exact, scales.size, off)
             return None, np.concatenate(failed)[:_SUSPECTS]
-        return self._made(values, scales, size), values[:0]
+        return self._made(values, scales, size) if bits <= _BYTE else self._shifted(
+            values, scales, size
+        ), values[:0]
 
     def _steps(self, rows: Array, size: int, order: Order) -> Steps:
         groups = np.ascontiguousarray(rows.reshape(-1, size).T.astype(np.float32, copy=False))
@@ -160,6 +165,16 @@ class _Search:
         if whole > self._all_rows or (whole == self._all_rows and off * 2 < self.nearest.off):
             self._all_rows = whole
             self.nearest = NoGrid(bits=bits, group_size=size, groups=groups, exact=exact, off=off)
+
+    def _shifted(self, values: Array, scales: Array, size: int) -> Grid | None:
+        """The grid of integers wider than a byte as bytes with zero points, None where a group spans too many."""
+        groups = values.reshape(*scales.shape, size)
+        low, high = groups.min(axis=2), groups.max(axis=2)
+        if (high - low > _BYTES.max - _BYTES.min).any():
+            return None
+        points = np.where((low < _BYTES.min) | (high > _BYTES.max), _BYTES.min - low, 0).astype(np.int16)
+        stored = (groups + points[:, :, None]).astype(np.int8).reshape(values.shape)
+        return replace(self._made(stored, scales, size), zero_points=points)
 
     def _made(self, values: Array, scales: Array, size: int) -> Grid:
         low, high = int(values.min()), int(values.max())

@@ -61,10 +61,18 @@ class Q4Pack:
 
 
 def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
-    """The pack for a lookup, or why it has none, or none that is smaller than one byte a weight."""
-    pack = any_lookup_pack(grid, readers)
+    """The pack for a lookup, or why it has none, or none that is smaller than one byte a weight.
+
+    Its scales are in half precision where that is exact, else float32.
+    """
+    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
+    half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
+    if half is None:
+        pack = replace(pack, scales=pack.scales.astype(np.float32, copy=False))
+    else:
+        pack = replace(pack, scales=half, how=(*pack.how, "half-scales"))
     packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.itemsize
     int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
     if packed_row > int8_row:
@@ -74,17 +82,6 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
             hint=f"quantize with a group size that divides {pack.padded_columns}",
         )
     return pack
-
-
-def any_lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
-    """The pack for a lookup at any size, its scales in half precision where that is exact, else float32."""
-    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
-    if isinstance(pack, Refusal):
-        return pack
-    half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
-    if half is None:
-        return replace(pack, scales=pack.scales.astype(np.float32, copy=False))
-    return replace(pack, scales=half, how=(*pack.how, "half-scales"))
 
 
 def linear_pack(grid: Grid, readers: Readers, activations: ScalarType) -> Q4Pack | Refusal:

@@ -21,6 +21,7 @@ _NEIGHBOURS: Final = (
     -2,
 )  # dividing undoes the rounding of a product but for so many units in the last place
 _FINE: Final = 2.0**-23
+_BYTE: Final = 8
 _NEAR: Final = 4  # units in the last place of the largest value, within which a neighbour may do better
 
 
@@ -42,6 +43,7 @@ class Order:
 
     def __init__(self, bits: int) -> None:
         self.low, self.high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        self.dtype = np.int8 if bits <= _BYTE else np.int16
         sizes = range(-self.low, 0, -1)
         self._served = {Divisor(size, turned): 0 for turned in (False, True) for size in sizes}
 
@@ -58,8 +60,8 @@ class Order:
 class Steps:
     """What was found of n groups of g values.
 
-    `integers` int8 [g, n], `scales` float32 [n]; `found` [n] says which are exact. `off` [n] is how far the values of the
-    others are from the nearest grid that was tried, in its steps.
+    `integers` int8 or int16 [g, n], `scales` float32 [n]; `found` [n] says which are exact. `off` [n] is how far the values
+    of the others are from the nearest grid that was tried, in its steps.
     """
 
     integers: Array
@@ -71,7 +73,7 @@ class Steps:
 def find_steps(values: Array, kind: ScalarType, order: Order) -> Steps:
     """The steps of groups: `values` float32 [g, n] in memory order, a group a column, numbers of the type `kind`."""
     ends = _ends(values)
-    steps = _empty(values, ends)
+    steps = _empty(values, ends, order)
     for divisor in order:
         (left,) = np.nonzero(_open(steps, ends, divisor, order))
         if len(left):
@@ -103,7 +105,7 @@ def _ends(values: Array) -> Array:
     return ends
 
 
-def _empty(values: Array, ends: Array) -> Steps:
+def _empty(values: Array, ends: Array, order: Order) -> Steps:
     """Nothing found but the groups of zeros, whose scale has their sign."""
     zeros = ends == 0
     negative = np.signbit(values[:, zeros])
@@ -112,7 +114,7 @@ def _empty(values: Array, ends: Array) -> Steps:
     scales = np.ones(len(ends), np.float32)
     scales[zeros] = np.where(negative.all(axis=0), np.float32(-1), np.float32(1))
     return Steps(
-        integers=np.zeros(values.shape, np.int8),
+        integers=np.zeros(values.shape, order.dtype),
         scales=scales,
         found=found,
         off=np.where(zeros, np.float32(0), np.float32(np.inf)),

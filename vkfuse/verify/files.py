@@ -8,7 +8,7 @@ import torch
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
 from vkfuse.measure.kernel_tables import kernel_table
-from vkfuse.measure.stored import factor_of, stored_tables
+from vkfuse.measure.stored import factor_of, whole_tables
 from vkfuse.measure.tables import ConstantTensor, float_matmuls, table_reads
 from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.enums import ScalarType, ShapeDynamism
@@ -164,7 +164,7 @@ def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
     wanted = [
         *(
             _wanted(table.weight, table.consumer, (table.rows, table.columns), table.read, table.kind)
-            for table in stored_tables(theirs)
+            for table in whole_tables(theirs)
         ),
         *(
             _wanted(read.weight, "matmul", of.shape, of.rows, of.kind)
@@ -177,7 +177,7 @@ def _tables(new: PteFile, old: PteFile, method: str) -> Iterator[TableCheck]:
             if of is not None
         ),
     ]
-    yield from audit(stored_tables(ours), wanted)
+    yield from audit(whole_tables(ours), wanted)
 
 
 def _wanted(

@@ -29,7 +29,9 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
     x = _quantized_activation(input_of(site))
     if x is None:
         return Refusal(
-            code="activations-not-dynamic", detail="activations are not quantized to int8 a row at a time"
+            code="activations-not-dynamic",
+            detail="activations are not quantized to int8 a row at a time",
+            beside=True,
         )
     pack = pack_of(site, table)
     if isinstance(pack, Q4Pack) and pack.padded_columns != pack.columns:
