@@ -160,7 +160,7 @@ def save_kept_lookups(directory: Path) -> None:
     """Write files whose lookups stay on the CPU, in front of a Vulkan delegate, as before there was a fused one."""
     batch, length = torch.export.Dim("batch", max=3), torch.export.Dim("length", min=2, max=7)
     indices = torch.arange(10).reshape(2, 5)
-    padded = nn.Sequential(on_grid(2 * ROWS, 40, 8), nn.Linear(40, 8), nn.ReLU())
+    padded = nn.Sequential(on_grid(2 * ROWS, 40, 40), nn.Linear(40, 8), nn.ReLU())
     models = {
         "joined": (nn.Sequential(on_grid(ROWS, COLUMNS), nn.Linear(COLUMNS, 8)), INDICES, None),
         "padded": (padded, indices, ({0: batch, 1: length},)),

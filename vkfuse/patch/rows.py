@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from vkfuse.measure.kernel_tables import KernelTable
 from vkfuse.measure.stored import Stored, gathered, stored_tables
@@ -10,6 +11,7 @@ from vkfuse.pages import digest
 from vkfuse.patch.faulty import Mend
 from vkfuse.patch.plan import PatchDecision, PatchOffer, PatchPlan
 from vkfuse.patch.sites import Table
+from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
 from vkfuse.report.model import RUNGS, RepairRow, Rung, TableRow
@@ -38,19 +40,19 @@ def _offers(plan: PatchPlan) -> tuple[PatchOffer, ...]:
 
 def _proof(plan: PatchPlan, stored: Mapping[bytes, list[Stored]]) -> Proof | None:
     """The weakest proof of what a table got."""
-    found = [[*_found(offer, stored)] for offer in _offers(plan)]
+    found = [[*_found(offer, stored, plan.table.numbers.kind)] for offer in _offers(plan)]
     if not all(found):
         return None
     rows, columns = plan.table.shape
     results = [
-        difference(plan.table.numbers.rows, _read(plan.table, table), rows, columns).proof
+        difference(plan.table.numbers.rows, _without_padding(table, columns), rows, columns).proof
         for tables in found
         for table in tables
     ]
     return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0))
 
 
-def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]]) -> Iterator[Stored]:
+def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]], kind: ScalarType) -> Iterator[Stored]:
     """Yield what a file has of an offer, by its bytes."""
     weight, *rest = (digest(part.data.cast("B")) for part in offer.stored)
     alike = stored.get(weight, [])
@@ -62,7 +64,7 @@ def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]]) -> Iterator[
         scales, *points = (found[0] for found in parts)
         rebuilt = gathered(table, scales, points[0] if points else None)
         if rebuilt is not None:
-            yield rebuilt
+            yield _rounded(rebuilt, kind)
 
 
 def _scales(table: Stored) -> bytes | None:
@@ -70,10 +72,13 @@ def _scales(table: Stored) -> bytes | None:
     return None if table.scales is None or table.scales.data is None else digest(table.scales.data)
 
 
-def _read(table: Table, stored: Stored) -> Rows:
-    """Rows of a stored table in the type of the input's, without padding."""
-    columns, kind = table.shape[1], table.numbers.kind
-    return lambda low, high: rounded(stored.read(low, high)[:, :columns], kind)
+def _rounded(table: Stored, kind: ScalarType) -> Stored:
+    """A table whose reader rounds its rows to a type."""
+    return replace(table, read=lambda low, high: rounded(table.read(low, high), kind))
+
+
+def _without_padding(table: Stored, columns: int) -> Rows:
+    return lambda low, high: table.read(low, high)[:, :columns]
 
 
 def table_rows(
