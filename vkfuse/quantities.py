@@ -1,7 +1,7 @@
-"""Sizes and times as people write them."""
+"""Sizes and times as people write them, and names as they are told."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -31,3 +31,10 @@ def parse_seconds(text: str) -> float:
     if seconds <= 0:
         raise ValueError(f"{text!r} is no time: write 90 or 90s, 5m, 1.5h")
     return seconds
+
+
+def some(names: Iterable[object], most: int = 3) -> str:
+    """`a, b, c and 2 more`."""
+    every = [*map(str, names)]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

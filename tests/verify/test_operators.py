@@ -11,18 +11,19 @@ from build_graphs import site
 from executorch.backends.vulkan.op_registry import vulkan_supported_ops
 
 from vkfuse.lint.operands import operands_of
+from vkfuse.measure.stored import KINDS
 from vkfuse.program.operators import register_operators
+from vkfuse.program.tensors import TORCH_TYPES
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.values import Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.judge import judge
 from vkfuse.runtime.versions import DEFAULT, find_runtime
-from vkfuse.verify.tensors import VULKAN_DTYPES
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.table import kernels
 
 inf, nan = math.inf, math.nan
-_KINDS = {dtype: kind for kind, dtype in VULKAN_DTYPES.items()}
+_KINDS = {TORCH_TYPES[kind]: stored for stored, kind in KINDS.items()}
 
 
 def run(name, *args, storage=VkStorageType.TEXTURE_3D, constants=(), out=(torch.float32,)):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vkfuse.commands.arguments import Bounds, Printing
 from vkfuse.commands.formats import Format
+from vkfuse.commands.running import outputs_of, progress
 from vkfuse.errors import ExitCode, VkfuseError
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VARIANTS, Variant
-from vkfuse.output import Publication, reported
+from vkfuse.report.format import Format as ReportFormat
 
 if TYPE_CHECKING:
     from vkfuse.glsl.bench import BenchOptions
@@ -111,8 +113,8 @@ def check(
 
     chosen = variants_matching(variant)
     with results(fmt, report) as show:
-        with open_device(device, validate=validate) as opened:
-            result = check_variants(opened, chosen, progress=progress(quiet=quiet))
+        with open_device(device, validate=validate) as opened, progress(quiet=quiet) as stage:
+            result = check_variants(opened, chosen, progress=stage)
         show(check_text(result), result.as_dict())
     if not result.ok:
         raise typer.Exit(ExitCode.CHECK_FAILED)
@@ -153,9 +155,9 @@ def bench(
 
     chosen = variants_matching(variant, FLOAT_SCALES)
     with results(fmt, report) as show:
-        with open_device(device) as opened:
+        with open_device(device) as opened, progress(quiet=quiet) as stage:
             options = bench_options(opened.info, tokens, embed_dim, neighbours)
-            result = bench_variants(opened, options, chosen, progress=progress(quiet=quiet))
+            result = bench_variants(opened, options, chosen, progress=stage)
         show(bench_text(result), result.as_dict())
 
 
@@ -201,22 +203,12 @@ def results(fmt: Format, paths: list[Path] | None) -> Iterator[Show]:
 
     The paths are checked before any work. OutputError.
     """
-    with Publication() as publication:
-        publication.prints()
-        temporaries = [(path, publication.file(path, "--report")) for path in paths or ()]
+    with outputs_of([], Printing(report=paths), Bounds()) as outputs:
+        outputs.prints()
 
         def show(text: str, data: dict[str, object]) -> None:
-            both = {Format.TEXT: text, Format.JSON: json.dumps(data, indent=2) + "\n"}
-            for path, temporary in temporaries:
-                with reported(path):
-                    temporary.write_text(
-                        both[Format.JSON if path.suffix == ".json" else Format.TEXT], "utf-8"
-                    )
-            typer.echo(both[fmt], nl=False)
+            as_json = json.dumps(data, indent=2) + "\n"
+            outputs.fill(lambda of: as_json if of is ReportFormat.JSON else text)
+            typer.echo(as_json if fmt is Format.JSON else text, nl=False)
 
         yield show
-
-
-def progress(*, quiet: bool) -> Callable[[str], None]:
-    """A function that writes stages as lines on stderr, or nowhere."""
-    return (lambda _: None) if quiet else (lambda stage: typer.echo(f"vkfuse: {stage}", err=True))

@@ -14,7 +14,7 @@ from vkfuse.glsl.vulkan.loader import vulkan
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
 from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
 from vkfuse.glsl.vulkan.timing import barrier, open_timer
-from vkfuse.glsl.workload import DeviceTable, Shape, Traffic, Workload, fits, random_tables, workload
+from vkfuse.glsl.workload import DeviceTable, Shape, Workload, fits, random_tables, workload
 
 COPY_LOCAL = 256
 COPY_BYTES_PER_GROUP = COPY_LOCAL * 4 * 16  # four vectors of 16 bytes an invocation, see copy.glsl
@@ -241,7 +241,17 @@ class Bench:
             self.warm_up()
             rounds = [[timer.seconds() / dispatches for timer in timers] for _ in range(self.options.rounds)]
         stream, alone, stream_stock, alone_stock = (min(times) for times in zip(*rounds, strict=True))
-        return _row(variant, shape, work.traffic, (stream, stream_stock, alone, alone_stock))
+        return Row(
+            variant=variant.name,
+            tokens=shape.tokens,
+            embed_dim=shape.embed_dim,
+            bytes_read=work.traffic.read,
+            bytes_written=work.traffic.written,
+            stream=stream,
+            stream_stock=stream_stock,
+            alone=alone,
+            alone_stock=alone_stock,
+        )
 
     def _timers(
         self, stack: ExitStack, variant: Variant, shape: Shape, work: Workload, spirv: bytes
@@ -263,17 +273,3 @@ class Bench:
 
         for record in (stream, alone):
             yield open_timer(self.device, record, before=self.copy_by_shader)
-
-
-def _row(variant: Variant, shape: Shape, traffic: Traffic, times: tuple[float, float, float, float]) -> Row:
-    return Row(
-        variant=variant.name,
-        tokens=shape.tokens,
-        embed_dim=shape.embed_dim,
-        bytes_read=traffic.read,
-        bytes_written=traffic.written,
-        stream=times[0],
-        stream_stock=times[1],
-        alone=times[2],
-        alone_stock=times[3],
-    )

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
-_NAMED: Final = 3  # buffers that a note spells out
+from vkfuse.quantities import some
 
 
 class Outside(StrEnum):
@@ -35,7 +34,7 @@ def place_notes(places: Mapping[str, Sequence[StatePlace]]) -> Iterator[str]:
         for reason in (None, *(r for r in Outside if r is not Outside.SEVERAL_METHODS)):
             found = [state for state in states if state.outside is reason]
             if found:
-                yield f"{method} {_kept(found, reason)}: {_names(found)}"
+                yield f"{method} {_kept(found, reason)}: {some(state.buffer for state in found)}"
 
 
 def _kept(states: Sequence[StatePlace], reason: Outside | None) -> str:
@@ -43,8 +42,3 @@ def _kept(states: Sequence[StatePlace], reason: Outside | None) -> str:
     return (
         f"keeps {size} on the GPU" if reason is None else f"keeps {size} outside of delegates, {reason.value}"
     )
-
-
-def _names(states: Sequence[StatePlace]) -> str:
-    more = f" and {len(states) - _NAMED} more" if len(states) > _NAMED else ""
-    return ", ".join(state.buffer for state in states[:_NAMED]) + more

@@ -11,8 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.load import constants_of
-
-_NAMED = 3  # buffers that a note spells out
+from vkfuse.quantities import some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +62,7 @@ def state_notes(
         for text in _about(state, shared=state.name in shared):
             said.setdefault(text, []).append(state.name)
     for text, names in said.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        yield f"{text}: {', '.join(names[:_NAMED])}{more}"
+        yield f"{text}: {some(names)}"
 
 
 def _about(state: State, *, shared: bool) -> Iterator[str]:

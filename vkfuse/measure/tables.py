@@ -1,17 +1,18 @@
 """The tables that a file stores: constants that a lookup or a quantized linear reads, each with what it is read with."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 from vkfuse.measure.names import DIGITS, table_names
 from vkfuse.pages import digest
 from vkfuse.pte.enums import ScalarType, VkDataType
-from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor
+from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor, Value
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Double, Int
-from vkfuse.pte.vulkan import OperatorCall, VkTensor, VkValue, VulkanGraph, vulkan_graphs
+from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.kernels import KERNELS
 from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
@@ -97,46 +98,120 @@ def float_matmuls(pte: PteFile) -> tuple[FloatMatmul, ...]:
 
 def _matmuls(graph: VulkanGraph, place: Place) -> Iterator[FloatMatmul]:
     """Yield the products in one delegate."""
-    copies = _copies(graph)
-    for number, call in enumerate(graph.chain):
-        record = record_of(call.name)
-        argument, turned = FLOAT_WEIGHTS.get(call.name, ("", False))
-        weight = _argument(graph, call, record.position(argument), copies, place)
-        source = _at(call.args, record.position("mat1" if turned else "input"))
-        bias = _at(call.args, record.position("bias"))
-        if weight is None or source is None or not _plain(graph, call):
+    for call in _calls_of(graph, place):
+        argument, turned = FLOAT_WEIGHTS.get(call.operator, ("", False))
+        weight, source = call.constant(argument), call.at("mat1" if turned else "input")
+        factors = (call.argument(name) for name in ("beta", "alpha"))
+        plain = all(factor is None or factor in (Int(1), Double(1.0)) for factor in factors)
+        if weight is None or source is None or not plain:
             continue
-        added = None if bias is None or graph.values[bias] is None else copies.get(bias, bias)
-        value = None if added is None else graph.values[added]
-        if added is None or (isinstance(value, VkTensor) and value.constant):
+        bias = None if call.argument("bias") is None else call.original("bias")
+        value = None if bias is None else graph.values[bias]
+        if bias is None or (isinstance(value, VkTensor) and value.constant):
             yield FloatMatmul(
-                where=place.at(number),
-                operator=call.name,
+                where=call.where,
+                operator=call.operator,
                 weight=weight,
                 turned=turned,
                 source=source,
-                bias=added,
+                bias=bias,
                 output=call.args[-1],
             )
 
 
-def _plain(graph: VulkanGraph, call: OperatorCall) -> bool:
-    """Whether neither bias nor product is multiplied by another factor than one."""
-    record = record_of(call.name)
-    factors = (_value(graph, call, record.position(name)) for name in ("beta", "alpha"))
-    return all(factor is None or factor in (Int(1), Double(1.0)) for factor in factors)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A call of a delegate or of a CPU kernel, its arguments by name; `copies`: of which constants values are copies."""
+
+    where: Place
+    operator: str
+    record: Operator
+    args: tuple[int, ...]
+    values: Sequence[VkValue | Value]
+    copies: Mapping[int, int]
+    named: Callable[[Any], ConstantTensor]
+
+    def at(self, name: str) -> int | None:
+        """The value of an argument but the last, which is the output; None where there is none."""
+        position = self.record.position(name)
+        return self.args[position] if position is not None and position < len(self.args) - 1 else None
+
+    def original(self, name: str) -> int | None:
+        """The constant that an argument is the copy of, or the argument itself."""
+        index = self.at(name)
+        return None if index is None else self.copies.get(index, index)
+
+    def argument(self, name: str) -> VkValue | Value:
+        """An argument, None where there are fewer."""
+        index = self.at(name)
+        return None if index is None else self.values[index]
+
+    def constant(self, name: str) -> ConstantTensor | None:
+        """An argument that is a constant, or the copy of one."""
+        index = self.original(name)
+        value = None if index is None else self.values[index]
+        return self.named(value) if isinstance(value, VkTensor | Tensor) and value.constant else None
+
+    def table(self) -> TableRead | None:
+        """The read of a table that it is, None for another call."""
+        reader = self.record.table
+        weight = None if reader is None else self.constant(reader.weight)
+        if reader is None or weight is None:
+            return None
+        group, low_first = self.argument(reader.group), self.argument(reader.layout)
+        return TableRead(
+            where=self.where,
+            operator=self.operator,
+            reader=reader,
+            weight=weight,
+            scales=self.constant(reader.scales),
+            also=tuple(constant for name in reader.also if (constant := self.constant(name))),
+            group=group.value if isinstance(group, Int) else None,
+            low_first=low_first.value if isinstance(low_first, Bool) else None,
+            indices=self.at("indices"),
+            output=self.args[-1],
+        )
 
 
-def _copies(graph: VulkanGraph) -> dict[int, int]:
-    """The constants that tensors are copies of."""
-    return {call.args[1]: call.args[0] for call in graph.chain if call.name == PREPACK and len(call.args) > 1}
+def _calls_of(graph: VulkanGraph, place: Place) -> Iterator[_Call]:
+    """Yield the calls of a delegate."""
+    copies = {
+        call.args[1]: call.args[0] for call in graph.chain if call.name == PREPACK and len(call.args) > 1
+    }
+    for number, call in enumerate(graph.chain):
+        yield _Call(
+            where=place.at(number),
+            operator=call.name,
+            record=record_of(call.name),
+            args=call.args,
+            values=graph.values,
+            copies=copies,
+            named=lambda tensor: _of_delegate(graph, tensor, place),
+        )
+
+
+def _kernel_calls(method: Method) -> Iterator[_Call]:
+    """Yield the calls of a method's CPU kernels."""
+    for number, call in enumerate(method.instructions):
+        if isinstance(call, KernelCall):
+            operator = method.operators[call.op_index]
+            yield _Call(
+                where=Place(method.name, call=number),
+                operator=operator.full_name,
+                record=KERNELS.get(operator.name, Operator(operator.name)),
+                args=call.args,
+                values=method.values,
+                copies={},
+                named=_of_program,
+            )
 
 
 @once_a_file
 def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     """Return every read of a table, those of delegates first, in the order of the file."""
-    vulkan = (_vulkan_reads(graph, place) for place, graph in vulkan_graphs(pte).items())
-    reads = chain.from_iterable((*vulkan, *map(_cpu_reads, pte.methods)))
+    vulkan = (_calls_of(graph, place) for place, graph in vulkan_graphs(pte).items())
+    calls = chain.from_iterable((*vulkan, *map(_kernel_calls, pte.methods)))
+    reads = (read for call in calls if (read := call.table()) is not None)
     names = table_names(pte)
     return tuple(_named(reads, names)) if names else tuple(reads)
 
@@ -162,99 +237,6 @@ def constants_of(pte: PteFile, method: str) -> Iterator[ConstantTensor]:
         for given in of.values if of.name == method else ():
             if isinstance(given, Tensor) and given.constant:
                 yield _of_program(given)
-
-
-def _vulkan_reads(graph: VulkanGraph, place: Place) -> Iterator[TableRead]:
-    """Yield the reads in one delegate."""
-    copies = _copies(graph)
-    for number, call in enumerate(graph.chain):
-        record = record_of(call.name)
-        table = record.table
-        weight = (
-            None if table is None else _argument(graph, call, record.position(table.weight), copies, place)
-        )
-        if table is None or weight is None:
-            continue
-        yield TableRead(
-            where=place.at(number),
-            operator=call.name,
-            reader=table,
-            weight=weight,
-            scales=_argument(graph, call, record.position(table.scales), copies, place),
-            also=tuple(
-                c
-                for name in table.also
-                if (c := _argument(graph, call, record.position(name), copies, place))
-            ),
-            group=_integer(graph, call, record.position(table.group)),
-            low_first=_flag(graph, call, record.position(table.layout)),
-            indices=_at(call.args, record.position("indices")),
-            output=call.args[-1],
-        )
-
-
-def _value(graph: VulkanGraph, call: OperatorCall, position: int | None) -> VkValue:
-    """Return an argument, None where there are fewer."""
-    return None if position is None or position >= len(call.args) else graph.values[call.args[position]]
-
-
-def _argument(
-    graph: VulkanGraph, call: OperatorCall, position: int | None, copies: Mapping[int, int], place: Place
-) -> ConstantTensor | None:
-    """Return an argument that is a constant, or the copy of one."""
-    if position is None or position >= len(call.args):
-        return None
-    index = call.args[position]
-    value = graph.values[copies.get(index, index)]
-    return _of_delegate(graph, value, place) if isinstance(value, VkTensor) and value.constant else None
-
-
-def _at(args: tuple[int, ...], position: int | None) -> int | None:
-    """Return the value of an argument but the last, which is the output; None where there is none."""
-    return args[position] if position is not None and position < len(args) - 1 else None
-
-
-def _integer(graph: VulkanGraph, call: OperatorCall, position: int | None) -> int | None:
-    """Return an argument that is an integer."""
-    value = _value(graph, call, position)
-    return value.value if isinstance(value, Int) else None
-
-
-def _flag(graph: VulkanGraph, call: OperatorCall, position: int | None) -> bool | None:
-    """Return an argument that is a boolean."""
-    value = _value(graph, call, position)
-    return value.value if isinstance(value, Bool) else None
-
-
-def _cpu_reads(method: Method) -> Iterator[TableRead]:
-    """Yield the reads of a method's CPU kernels."""
-    for number, call in enumerate(method.instructions):
-        if not isinstance(call, KernelCall):
-            continue
-        operator = method.operators[call.op_index]
-        record = KERNELS.get(operator.name, Operator(operator.name))
-        table = record.table
-        weight = None if table is None else _of_call(method, call, record.position(table.weight))
-        if table is None or weight is None:
-            continue
-        yield TableRead(
-            where=Place(method.name, call=number),
-            operator=operator.full_name,
-            reader=table,
-            weight=weight,
-            scales=_of_call(method, call, record.position(table.scales)),
-            also=tuple(c for name in table.also if (c := _of_call(method, call, record.position(name)))),
-            group=None,
-            low_first=None,
-            indices=_at(call.args, record.position("indices")),
-            output=call.args[-1],
-        )
-
-
-def _of_call(method: Method, call: KernelCall, position: int | None) -> ConstantTensor | None:
-    """Return an argument of a kernel that is a constant."""
-    value = None if position is None or position >= len(call.args) else method.values[call.args[position]]
-    return _of_program(value) if isinstance(value, Tensor) and value.constant else None
 
 
 def _of_delegate(graph: VulkanGraph, tensor: VkTensor, place: Place) -> ConstantTensor:

@@ -7,6 +7,7 @@ Source: schema/program.fbs of ExecuTorch 1.5.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 
 from vkfuse.pte.enums import DataLocation, DeviceType, ScalarType, ShapeDynamism
@@ -48,20 +49,12 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole tensor."""
-        return _product(self.sizes) * self.scalar_type.bytes
+        return prod(self.sizes) * self.scalar_type.bytes
 
     @property
     def constant(self) -> bool:
         """Whether the tensor's bytes never change."""
         return self.allocation is None and (self.data_buffer_idx > 0 or self.external)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    """Return the product of the sizes."""
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
 
 
 @dataclass(frozen=True, slots=True)

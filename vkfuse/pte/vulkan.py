@@ -7,6 +7,7 @@ backends/vulkan in ExecuTorch 1.5.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from struct import Struct
 from types import MappingProxyType
 from typing import Final
@@ -72,10 +73,7 @@ class VkTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole tensor."""
-        total = self.dtype.bytes
-        for size in self.dims:
-            total *= size
-        return total
+        return prod(self.dims) * self.dtype.bytes
 
 
 @dataclass(frozen=True, slots=True)

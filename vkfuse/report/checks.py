@@ -10,6 +10,7 @@ from typing import Final
 from vkfuse.errors import CheckFailedError
 from vkfuse.gates import Gates, Growth, Requirement
 from vkfuse.measure.ledger import parts
+from vkfuse.quantities import some
 from vkfuse.report.build import Measured
 from vkfuse.report.model import Check, Diff, Report, Reports
 from vkfuse.report.sizes import counted, mebibytes
@@ -145,16 +146,14 @@ def _fused(report: Report) -> Check:
     left = [row.name for row in tables if row.rung != "q4"]
     if not tables:
         return _require(Requirement.FUSED, None, "there is no quantized table")
-    return _require(Requirement.FUSED, len(left), f"not fused: {_some(left)}" if left else "")
+    return _require(Requirement.FUSED, len(left), f"not fused: {some(left)}" if left else "")
 
 
 def _delegated(report: Report) -> Check:
     """No operator runs on the CPU, the runtime's own primitives aside."""
     cpu = report.delegation.cpu if report.delegation is not None else {}
     left = {name: op.count for name, op in cpu.items() if op.reason != Code.RUNTIME_PRIMITIVE}
-    return _require(
-        Requirement.DELEGATED, sum(left.values()), f"on the CPU: {_some([*left])}" if left else ""
-    )
+    return _require(Requirement.DELEGATED, sum(left.values()), f"on the CPU: {some(left)}" if left else "")
 
 
 def _loadable(report: Report) -> Check:
@@ -162,7 +161,7 @@ def _loadable(report: Report) -> Check:
     if report.loadable is None:
         return _require(Requirement.LOADABLE, None)
     faults = [found for found in report.loadable.findings if found.effect != "note"]
-    detail = f"{report.runtime}: {_some(dict.fromkeys(found.name for found in faults))}" if faults else ""
+    detail = f"{report.runtime}: {some(dict.fromkeys(found.name for found in faults))}" if faults else ""
     return _require(Requirement.LOADABLE, len(faults), detail)
 
 
@@ -193,14 +192,14 @@ def _forbidden(pattern: str, report: Report) -> Check:
         passed=not calls,
         value=calls,
         limit=0,
-        detail=_some([*found]),
+        detail=some(found),
     )
 
 
 def _exact(report: Report) -> Check:
     """Every table of the file is the program's, bit for bit."""
     left = [row.name for row in report.tables if row.proof is None or row.proof.kind != "exact"]
-    detail = f"not proved exact: {_some(left)}" if left else ""
+    detail = f"not proved exact: {some(left)}" if left else ""
     return Check(name="exact", passed=not left, value=len(left), limit=0, detail=detail)
 
 
@@ -222,9 +221,3 @@ def _first(diff: Diff) -> str:
     contents = (f"{row.label}, {row.differing:,} of {row.bytes:,} bytes" for row in diff.contents)
     sizes = (f"{row.label}, {row.before or 0:,} -> {row.after or 0:,} bytes" for row in diff.ledger)
     return next(chain(tables, contents, sizes), "the order of what is in it")
-
-
-def _some(names: "list[str] | dict[str, None]") -> str:
-    """Name the first three, and how many more there are."""
-    every = [*names]
-    return ", ".join(every[:3]) + (f" and {len(every) - 3} more" if len(every) > 3 else "")

@@ -5,6 +5,7 @@ from typing import Final
 
 from vkfuse.lint.findings import EFFECTS, Finding
 from vkfuse.measure.memory import MEMORY
+from vkfuse.quantities import some
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import (
     Cell,
@@ -138,7 +139,7 @@ def _span(versions: tuple[str, ...]) -> str:
 def _shaders(report: Report) -> Section:
     """Show the shaders that the file carries."""
     rows = (
-        (row.name or f"unknown {row.sha256[:12]}".strip(), _some(row.where), row.bytes)
+        (row.name or f"unknown {row.sha256[:12]}".strip(), some(row.where), row.bytes)
         for row in report.shaders
     )
     return listing("Embedded shaders", (name("Shader"), name("In"), count("Bytes")), rows, "shader", "Bytes")
@@ -152,7 +153,7 @@ def _findings(report: Report) -> Section:
         key = (finding.effect, finding.name, finding.code, finding.hint)
         places.setdefault(key, []).append(finding.where)
     rows = (
-        (effect, what, f"{code}: {hint} ({_some(where)})")
+        (effect, what, f"{code}: {hint} ({some(where)})")
         for (effect, what, code, hint), where in places.items()
     )
     return listing("Findings", (Column("Effect"), name("Name"), name("Why and where")), rows, "finding")
@@ -161,13 +162,6 @@ def _findings(report: Report) -> Section:
 def _severity(finding: Finding) -> int:
     """Failures first, notes last."""
     return EFFECTS.index(finding.effect)
-
-
-def _some(places: Iterable[object]) -> str:
-    """Name the first places, and how many more there are."""
-    spelled = [*map(str, places)]
-    more = f" and {len(spelled) - 3} more" if len(spelled) > 3 else ""
-    return ", ".join(spelled[:3]) + more
 
 
 def _cpu(report: Report) -> Section:
@@ -196,7 +190,7 @@ def _repairs(report: Report) -> Section:
     for row in report.repairs:
         made.setdefault((row.code, row.detail), []).append(row)
     rows = (
-        (code, _in(report, [row.method for row in of]), _some(dict.fromkeys(row.node for row in of)), detail)
+        (code, _in(report, [row.method for row in of]), some(dict.fromkeys(row.node for row in of)), detail)
         for (code, detail), of in made.items()
     )
     return listing("Repairs", (Column("Repair"), name("In"), name("Where"), name("Why")), rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from vkfuse.quantities import some
 from vkfuse.report.model import Baseline, Check, Delegation, Loadable, Report, Verify
 from vkfuse.report.section import Section
 from vkfuse.report.sizes import counted, mebibytes, percent, signed
@@ -109,10 +110,7 @@ def _verdict(loadable: Loadable) -> str:
 
 def _not_loadable(missing: tuple[str, ...]) -> str:
     """`no: missing a, b and 3 more`."""
-    if not missing:
-        return "no"
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return f"no: missing {', '.join(missing[:3])}{more}"
+    return f"no: missing {some(missing)}" if missing else "no"
 
 
 def _delegation(report: Report) -> Iterator[tuple[str, str]]:

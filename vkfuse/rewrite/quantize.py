@@ -151,13 +151,9 @@ def _reading(editor: GraphEditor, change: _Change) -> fx.Node:
     site, node = change.site, change.site.node
     table = _dequantized(editor, change)
     if site.operand is None:
-        return editor.call(aten.embedding.default, table, editor.node(site.lookups()))
+        return editor.call(aten.embedding.default, table, site.lookups())
     table = editor.call(aten.t.default, table) if site.transposed else table
-
-    def found(argument: fx.Node) -> fx.Node:
-        return table if argument is site.operand else editor.node(argument)
-
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), found)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: table if n is site.operand else n)
     return editor.call(node.target, *args, **kwargs)
 
 

@@ -5,6 +5,7 @@ and is read from the memory that it shares with another. Arenas show that, and a
 """
 
 from collections.abc import Hashable
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -123,7 +124,7 @@ class Memory:
             )
         here = arena[place.offset : end]
         flat = here.view(dtype) if len(here) else torch.empty(0, dtype=dtype)  # no bytes, no view
-        return laid_out(flat[: _product(sizes)].view(sizes), spec.dim_order)
+        return laid_out(flat[: prod(sizes)].view(sizes), spec.dim_order)
 
     def _initial(self, index: int, value: Value) -> Any:
         match value:
@@ -160,10 +161,3 @@ def _arenas(method: Method) -> tuple[torch.Tensor, ...]:
         return tuple(torch.from_numpy(np.zeros(size, np.uint8)) for size in sizes)
     except MemoryError as error:
         raise FormatError(f"{sum(sizes)} bytes of planned memory: {error}", field=method.name) from error
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

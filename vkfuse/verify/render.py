@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vkfuse import __version__
 from vkfuse.measure.audit import TableCheck
+from vkfuse.quantities import some
 from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
 from vkfuse.report.text import laid_out, least_width, widen
@@ -144,8 +145,7 @@ def _tables(tables: tuple[TableCheck, ...]) -> Iterator[RenderableType]:
 
 def _applied(applied: tuple[Applied, ...]) -> Iterator[RenderableType]:
     for behaviour in applied:
-        places = behaviour.places
-        where = ", ".join(places[:_FEW]) + (f" and {len(places) - _FEW} more" if len(places) > _FEW else "")
+        where = some(behaviour.places, _FEW)
         yield Text(_line(f"{behaviour.code}: {behaviour.summary} ({where})"), style="dim")
 
 

@@ -164,15 +164,9 @@ class Session:
             raise CannotVerifyError(name, where, "torch has no kernel of it") from error
         except Exception as error:  # torch's operators raise anything
             raise ExecutionError(name, where, first_line(error)) from error
+        reads, writes = self._places(call.args), self._places(targets)
         observe(
-            Step(
-                name=name,
-                where=where,
-                inputs=tuple(values),
-                outputs=outputs,
-                reads=self._places(call.args),
-                writes=self._places(targets),
-            )
+            Step(name=name, where=where, inputs=tuple(values), outputs=outputs, reads=reads, writes=writes)
         )
 
     def _places(self, indices: Sequence[int]) -> tuple[Hashable, ...]:
@@ -272,15 +266,9 @@ class Session:
         values = tuple(self._memory.read(index) for index in inputs)
         outputs = self._foreign[call.delegate_index](values)
         self._write(targets, outputs)
+        reads, writes = self._places(inputs), self._places(targets)
         observe(
-            Step(
-                name=delegate.id,
-                where=where,
-                inputs=values,
-                outputs=outputs,
-                reads=self._places(inputs),
-                writes=self._places(targets),
-            )
+            Step(name=delegate.id, where=where, inputs=values, outputs=outputs, reads=reads, writes=writes)
         )
 
     def _sides(self, call: DelegateCall) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -3,25 +3,15 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Final
 
 import torch
 
 from vkfuse.errors import FormatError
+from vkfuse.measure.stored import KINDS
 from vkfuse.program.tensors import TORCH_TYPES
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.place import Place
 
-VULKAN_DTYPES: Final = {
-    VkDataType.BOOL: torch.bool,
-    VkDataType.UINT8: torch.uint8,
-    VkDataType.INT8: torch.int8,
-    VkDataType.INT32: torch.int32,
-    VkDataType.INT64: torch.int64,
-    VkDataType.FLOAT16: torch.float16,
-    VkDataType.FLOAT32: torch.float32,
-    VkDataType.FLOAT64: torch.float64,
-}
 Reading = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
@@ -36,7 +26,7 @@ def scalar_dtype(kind: ScalarType | int, where: Place | str) -> torch.dtype:
 def vulkan_dtype(kind: VkDataType, where: Place | str) -> torch.dtype:
     """Return torch's type; FormatError for UNSET."""
     try:
-        return VULKAN_DTYPES[kind]
+        return TORCH_TYPES[KINDS[kind]]
     except KeyError:
         raise FormatError(f"element type {kind.name} cannot be executed", field=str(where)) from None
 

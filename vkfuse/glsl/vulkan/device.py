@@ -80,12 +80,6 @@ class Device:
             self.run(commands)
 
 
-def list_devices() -> tuple[DeviceInfo, ...]:
-    """All devices of all installed drivers; NoVulkanError when there is none."""
-    with open_instance() as instance:
-        return tuple(_info(index, physical) for index, physical in enumerate(_physical_devices(instance)))
-
-
 @contextmanager
 def open_device(index: int | None = None, *, validate: bool = False) -> Iterator[Device]:
     """Open device `index`, or the first GPU, or else the first device; close it at the end."""

@@ -6,8 +6,7 @@ strides, padding or groups; groups of other convolutions are counted in texels o
 have none: strides become a slice, groups a weight with zeros between them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.runtime.operators.convolution import Kind
 
 aten = torch.ops.aten
 
@@ -28,52 +28,7 @@ _PLAIN: dict[Any, int] = {
 }
 _WEIGHT, _STRIDE, _PADDING, _DILATION, _GROUPS = 1, 3, 4, 5, 6
 _TRANSPOSED_GROUPS = 6
-_LANES = 4  # channels of a texel
-_TILED = ([3, 3], [5, 5])  # depthwise kernels with shaders of their own
 MOST_DENSE = 1 << 20  # elements of a weight with its zeros
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Convolution:
-    """A plain convolution along `rank` dimensions, its lists as long as that."""
-
-    node: fx.Node
-    rank: int
-    stride: list[int]
-    padding: list[tuple[int, int]]
-    dilation: list[int]
-    groups: int
-
-    @property
-    def weight(self) -> torch.Size:
-        """Sizes [out, in / groups, *kernel]."""
-        shape: torch.Size = argument(self.node, _WEIGHT, "weight").meta["val"].shape
-        return shape
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether the kernel is of one element."""
-        return all(size == 1 for size in self.weight[2:])
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether each channel is by itself."""
-        return self.groups == self.weight[0] and self.weight[1] == 1
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether a dimension that the kernel moves along is symbolic."""
-        sizes = argument(self.node, 0, "input").meta["val"].shape[-self.rank :]
-        return any(isinstance(size, torch.SymInt) for size in sizes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Change:
-    """What is written out of a convolution."""
-
-    padding: bool = False
-    stride: bool = False
-    groups: bool = False
 
 
 @replaces(
@@ -83,9 +38,25 @@ class _Change:
 )
 def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Write out the padding, strides and groups of each convolution that its shader does not take."""
-    convolution = _convolution(node)
-    change = _Change() if convolution is None else _change(convolution, editor.constants)
-    return _written_out(editor, convolution, change) if convolution and change != _Change() else None
+    if node.meta["val"].ndim != _PLAIN[node.target] + 2:  # without a batch
+        return None
+    kind, zeros = _kind(node)
+    padded = kind.loses_padding or (kind.ignores_arguments and any(kind.padding))
+    strided = kind.ignores_arguments and kind.stride != (1,)
+    grouped = kind.mixes_groups and _may_be_dense(node, kind.groups, editor.constants)
+    if not (padded or strided or grouped):
+        return None
+    x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))
+    padding, stride, groups = list(kind.padding), list(kind.stride), kind.groups
+    if padded or any(before != after for before, after in zeros):
+        around = [n for pair in reversed(zeros) for n in pair]
+        x, padding = editor.call(aten.constant_pad_nd.default, x, around, 0.0), [0] * kind.rank
+    if strided:
+        x, stride = editor.call(aten.slice.Tensor, x, -1, 0, _END, *stride), [1]
+    if grouped:
+        weight, groups = _dense(editor, node, groups), 1
+    target = _TARGETS[kind.rank]
+    return editor.call(target, x, weight, bias, stride, padding, list(kind.dilation), groups)
 
 
 @replaces(
@@ -104,25 +75,27 @@ def transposed_groups_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | 
     return editor.call(node.target, *args)
 
 
-def _convolution(node: fx.Node) -> _Convolution | None:
-    """The convolution that `node` is, None for one without a batch."""
+def _kind(node: fx.Node) -> tuple[Kind, list[tuple[int, int]]]:
+    """What the shader of a convolution is chosen by, and the zeros before and after along each dimension."""
     rank = _PLAIN[node.target]
-    if node.meta["val"].ndim != rank + 2:
-        return None
     dilation = _each(argument(node, _DILATION, "dilation", 1), rank)
-    given = argument(node, _PADDING, "padding", 0)
-    kernel = argument(node, _WEIGHT, "weight").meta["val"].shape[2:]
-    return _Convolution(
-        node=node,
+    weight = tuple(argument(node, _WEIGHT, "weight").meta["val"].shape)
+    padding = _padding(argument(node, _PADDING, "padding", 0), weight[2:], dilation)
+    sizes = argument(node, 0, "input").meta["val"].shape[-rank:]
+    kind = Kind(
         rank=rank,
-        stride=_each(argument(node, _STRIDE, "stride", 1), rank),
-        padding=_padding(given, kernel, dilation),
-        dilation=dilation,
+        weight=weight,
+        stride=tuple(_each(argument(node, _STRIDE, "stride", 1), rank)),
+        padding=tuple(max(pair) for pair in padding),
+        dilation=tuple(dilation),
         groups=argument(node, _GROUPS, "groups", 1),
+        transposed=False,
+        dynamic=any(isinstance(size, torch.SymInt) for size in sizes),
     )
+    return kind, padding
 
 
-def _padding(given: Any, kernel: torch.Size, dilation: list[int]) -> list[tuple[int, int]]:
+def _padding(given: Any, kernel: Sequence[int], dilation: list[int]) -> list[tuple[int, int]]:
     """Zeros before and after along each dimension; `given` may be "same" or "valid"."""
     if given == "same":
         spans = [d * (size - 1) for size, d in zip(kernel, dilation, strict=True)]
@@ -135,43 +108,9 @@ def _each(given: Any, rank: int) -> list[int]:
     return values * rank if len(values) == 1 else values
 
 
-def _change(one: _Convolution, constants: Constants) -> _Change:
-    padded = any(before or after for before, after in one.padding)
-    dense = one.groups > 1 and _may_be_dense(one.node, one.groups, constants)
-    if one.rank == 1:
-        if one.pointwise:
-            return _Change(padding=padded, stride=one.stride != [1], groups=dense)
-        return _Change(padding=padded and one.dynamic and not one.depthwise)
-    if one.depthwise:
-        at_end = one.dynamic and one.stride != one.dilation
-        return _Change(padding=padded and (at_end or list(one.weight[2:]) not in _TILED))
-    return _Change(groups=dense and not _in_texels(one))
-
-
-def _in_texels(one: _Convolution) -> bool:
-    """Whether each group is whole texels, read and written, which kernels of one do not look at."""
-    return not one.pointwise and one.weight[1] % _LANES == 0 and (one.weight[0] // one.groups) % _LANES == 0
-
-
 def _may_be_dense(node: fx.Node, groups: int, constants: Constants) -> bool:
     weight = argument(node, _WEIGHT, "weight")
     return weight in constants and weight.meta["val"].numel() * groups <= MOST_DENSE
-
-
-def _written_out(editor: GraphEditor, one: _Convolution, change: _Change) -> fx.Node:
-    x, weight, bias = (argument(one.node, i, name) for i, name in enumerate(("input", "weight", "bias")))
-    padding = [before for before, _ in one.padding]
-    if change.padding or any(before != after for before, after in one.padding):
-        around = [n for pair in reversed(one.padding) for n in pair]
-        x, padding = editor.call(aten.constant_pad_nd.default, x, around, 0.0), [0] * one.rank
-    stride = one.stride
-    if change.stride:
-        x, stride = editor.call(aten.slice.Tensor, x, -1, 0, _END, one.stride[0]), [1]
-    groups = one.groups
-    if change.groups:
-        weight, groups = _dense(editor, one.node, groups), 1
-    target = _TARGETS[one.rank]
-    return editor.call(target, x, weight, bias, stride, padding, one.dilation, groups)
 
 
 def _dense(editor: GraphEditor, node: fx.Node, groups: int) -> fx.Node:

@@ -29,41 +29,29 @@ def convolution(ops: Operands) -> Iterator[str]:
 
 
 def arguments_of_its_shader(ops: Operands) -> Iterator[Objection]:
-    """Conv1dPW.cpp ignores strides and padding (measured)."""
+    """Conv1dPW.cpp."""
     kind = _kind(ops)
-    if kind and kind.rank == 1 and kind.pointwise and (kind.stride, kind.padding) != ((1,), (0,)):
+    if kind and kind.ignores_arguments:
         detail = f"stride {list(kind.stride)} and padding {list(kind.padding)} of a kernel of one"
         yield Objection(Code.CONVOLUTION_ARGUMENTS, detail)
 
 
 def groups_of_its_shader(ops: Operands) -> Iterator[Objection]:
-    """Convolution.cpp, get_conv2d_method; glsl/conv2d.glsl counts groups in texels (measured)."""
+    """Convolution.cpp, get_conv2d_method; glsl/conv2d.glsl."""
     kind = _kind(ops)
-    if kind is None or kind.groups == 1 or (kind.rank == 1 and not kind.pointwise):
-        return
-    if kind.rank > 1 and kind.depthwise and not kind.transposed:
-        return
-    whole = not (kind.weight[1] % _LANES or kind.weight[0] // kind.groups % _LANES)
-    if kind.pointwise or kind.transposed or not whole:
+    if kind and kind.mixes_groups:
         yield Objection(Code.CONVOLUTION_GROUPS, f"{kind.groups} groups of {list(kind.weight)}")
 
 
 def padding_of_its_shader(ops: Operands) -> Iterator[Objection]:
-    """glsl/conv1d.glsl, conv2d_dw.glsl and conv2d_dw_sned_output_tile.glsl find no end, or lose their place (measured)."""
+    """glsl/conv1d.glsl, conv2d_dw.glsl and conv2d_dw_sned_output_tile.glsl."""
     kind = _kind(ops)
-    if kind is None or kind.transposed or not any(kind.padding):
-        return
-    tiled = any(kind.weight[2:] == (n, n) for n in _TILED)
-    if kind.rank == 1:
-        lost = kind.dynamic and not kind.pointwise and not kind.depthwise
-    else:
-        lost = kind.depthwise and (not tiled or (kind.dynamic and kind.stride != kind.dilation))
-    if lost:
+    if kind and kind.loses_padding:
         yield Objection(Code.PADDING_LOST, f"padding {list(kind.padding)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class Kind:
     """What a shader is chosen by; `dynamic` where a dimension that the kernel moves along is."""
 
     rank: int
@@ -85,15 +73,40 @@ class _Kind:
         """Whether each channel is by itself."""
         return self.weight[:2] == (self.groups, 1)
 
+    @property
+    def ignores_arguments(self) -> bool:
+        """Whether strides and padding that are given are ignored, by a kernel of one along a sequence (measured)."""
+        return self.rank == 1 and self.pointwise and (self.stride, self.padding) != ((1,), (0,))
 
-def _kind(ops: Operands) -> _Kind | None:
+    @property
+    def mixes_groups(self) -> bool:
+        """Whether groups are counted in texels of four channels, or not at all (measured)."""
+        if self.groups == 1 or (self.rank == 1 and not self.pointwise):
+            return False
+        if self.rank > 1 and self.depthwise and not self.transposed:
+            return False
+        whole = not (self.weight[1] % _LANES or self.weight[0] // self.groups % _LANES)
+        return self.pointwise or self.transposed or not whole
+
+    @property
+    def loses_padding(self) -> bool:
+        """Whether the shader finds no end of the input, or loses its place there (measured)."""
+        if self.transposed or not any(self.padding):
+            return False
+        if self.rank == 1:
+            return self.dynamic and not self.pointwise and not self.depthwise
+        tiled = any(self.weight[2:] == (n, n) for n in _TILED)
+        return self.depthwise and (not tiled or (self.dynamic and self.stride != self.dilation))
+
+
+def _kind(ops: Operands) -> Kind | None:
     """The kind of a convolution of a batch, None where an argument is not known."""
     source, weight, groups = ops.tensor("input"), ops.tensor("weight"), ops.integer("groups")
     stride, padding, dilation = (ops.integers(name) for name in ("stride", "padding", "dilation"))
     if not (source and weight) or groups is None or stride is None or padding is None or dilation is None:
         return None
     rank = len(source.dims) - 2
-    return _Kind(
+    return Kind(
         rank=rank,
         weight=weight.dims,
         stride=stride,
