@@ -84,20 +84,20 @@ LINEARS = (
     Row(
         name="96 inputs in groups of 6",
         build=linear(2, 5, 96, group=6),
-        tables=_folded("scales-by-group"),
+        tables=_folded("group-not-multiple-of-4"),
         bound=SUMS,
     ),
     Row(name="62 inputs", build=linear(2, 5, 62, group=31), tables=_folded(NO_4), bound=SUMS),
     Row(
         name="asymmetric linear",
         build=linear(2, 5, 128, mapping_type=ASYMMETRIC),
-        tables=_folded("scales-by-group"),
+        tables=_folded("asymmetric"),
         bound=SUMS,
     ),
     Row(
         name="8-bit linear in groups",
         build=linear(2, 5, 128, weight_dtype=torch.int8),
-        tables=_folded("scales-by-group"),
+        tables=_folded("more-than-4-bits"),
         bound=SUMS,
     ),
     Row(name="no rows", build=linear(0, 64), tables=_folded("no-rows")),
@@ -113,13 +113,13 @@ LINEARS = (
     Row(
         name="x @ W, square",
         build=dequantized(lambda m, x: x @ m.floats(), lambda: torch.randn(5, 64)),
-        tables=_folded("scales-by-group"),
+        tables=_folded("not-exact"),
         bound=SUMS,
     ),
     Row(
         name="x @ W, wider than high",
         build=dequantized(lambda m, x: x @ m.floats()[:40], lambda: torch.randn(5, 40)),
-        tables=_folded("scales-by-group"),
+        tables=_folded("not-exact"),
         bound=SUMS,
     ),
     Row(

@@ -167,23 +167,37 @@ def test_lookups_and_linears_in_a_delegate(files, tmp_path, name, dims, outputs,
     assert same(tmp_path / "out.pte", tmp_path / "in.pte")[1] == [0, 0]
 
 
-def test_lookups_whose_rows_leave_the_delegate_stay(files, tmp_path):
-    """A delegate that hands the rows out, or computes the indices, keeps its floats, with the reason."""
-    _write(tmp_path / "m.pte", files / "fused.pte", (1, 7), 96, on_grid(300, 60), on_grid(96, 60))
-    file = read_pte(tmp_path / "m.pte")
-    (method,) = file.methods
-    (place, graph), *_ = vulkan_graphs(file).items()
-    lookup = graph.chain[0]
-    odd = replace(graph, chain=graph.chain[:1], output_ids=(lookup.args[-1],))
-    blob = memoryview(write_vulkan(odd))
-    delegate = replace(method.delegates[place.delegate], processed=blob, processed_at=Extent(file.size, 1))
-    values = [
-        replace(value, sizes=(1, 7, 60)) if at == method.outputs[0] else value
-        for at, value in enumerate(method.values)
-    ]
-    with (tmp_path / "in.pte").open("wb") as stream:
+def _changed(source, target, **changes):
+    """Write a file with another graph in its delegate, whose output has the sizes of its last tensor."""
+    file = read_pte(source)
+    (method,), (graph,) = file.methods, vulkan_graphs(file).values()
+    graph = replace(graph, **changes)
+    blob = memoryview(write_vulkan(graph))
+    delegate = replace(method.delegates[0], processed=blob, processed_at=Extent(file.size, 1))
+    values = [*method.values]
+    at = method.outputs[0]
+    values[at] = replace(values[at], sizes=graph.values[graph.output_ids[0]].dims)
+    with target.open("wb") as stream:
         write_pte(
             replace(file, methods=(replace(method, delegates=(delegate,), values=tuple(values)),)), stream
         )
-    (row,) = optimize(tmp_path / "in.pte", tmp_path / "out.pte").report.tables
-    assert (row.rung, row.reason.partition(":")[0]) == ("untouched", "more-than-4-bits")
+    return target
+
+
+def test_lookups_whose_rows_leave_the_delegate(files, tmp_path):
+    """A delegate that only looks up is gone; one that computes its indices keeps its floats, with the reason."""
+    source = tmp_path / "m.pte"
+    _write(source, files / "fused.pte", (1, 7), 96, on_grid(300, 60), on_grid(96, 60))
+    (graph,) = vulkan_graphs(read_pte(source)).values()
+    lookup = graph.chain[0]
+    alone = _changed(source, tmp_path / "in.pte", chain=graph.chain[:1], output_ids=lookup.args[-1:])
+    (row,) = optimize(alone, tmp_path / "out.pte").report.tables
+    written = read_pte(tmp_path / "out.pte")
+    assert (row.rung, kernels(written), written.methods[0].delegates) == ("gathered", BY_ROW, ())
+    assert same(tmp_path / "out.pte", alone) == (0.0, [0])
+    made = (*graph.values, graph.values[graph.input_ids[0]])
+    computed = replace(graph.chain[0], name="aten.clone.default", args=(lookup.args[1], 0, len(made) - 1))
+    moved = replace(lookup, args=(lookup.args[0], len(made) - 1, *lookup.args[2:]))
+    odd = _changed(source, tmp_path / "in.pte", values=made, chain=(computed, moved, *graph.chain[1:]))
+    rows = optimize(odd, tmp_path / "out.pte").report.tables
+    assert [row.rung for row in rows] == ["untouched", "q8"]

@@ -103,23 +103,36 @@ class TableEdit(MethodEdit):
         if place.delegate is None:
             self.instructions[place.call] = gather_calls(self, table, read.indices, read.output)
             return
-        edit = self.edit(place.delegate)
-        position, count = edit.inputs.index(read.indices), len(edit.inputs)
         self._gathered.add(place.delegate)
-        edit.given(read.output)
-        edit.instead(place.call, ())
         for at, call in self.calls(place.delegate):
-            rows = rows_like(self, call.args[position], table)
-            gathered = gather_calls(self, table, call.args[position], rows)
-            self.in_front(at, gathered)
-            self.rewire(at, (*call.args[:count], rows, *call.args[count:]))
+            self._gather_in_front(at, call, read, table)
+        edit = self.edit(place.delegate)
+        edit.instead(place.call, ())
+        edit.given(read.output)
+
+    def _gather_in_front(self, at: int, call: DelegateCall, read: TableRead, table: ByteRows) -> None:
+        """Give a call of a delegate rows, which it hands out no more."""
+        edit = self.edit(call.delegate_index)
+        count, args = len(edit.inputs), call.args
+        indices = next(arg for index, arg in zip(edit.inputs, args, strict=False) if index == read.indices)
+        if read.output in edit.outputs:
+            rows = args[position := count + edit.outputs.index(read.output)]
+            args = (*args[:position], *args[position + 1 :])
+        else:
+            rows = rows_like(self, indices, table)
+        self.in_front(at, gather_calls(self, table, indices, rows))
+        self.rewire(at, (*args[:count], rows, *args[count:]))
 
     def finished(self) -> Method:
-        """Return the method, whose delegates are given only what they read."""
+        """Return the method, whose delegates are given only what they read, and are not called for nothing."""
         for index in self._gathered:
-            gone = self.edit(index).drop_inputs()
+            edit = self.edit(index)
+            gone = edit.drop_inputs()
             for at, call in self.calls(index):
-                self.rewire(at, tuple(arg for n, arg in enumerate(call.args) if n not in gone))
+                if edit.outputs:
+                    self.rewire(at, tuple(arg for n, arg in enumerate(call.args) if n not in gone))
+                else:
+                    self.instructions[at] = self.instructions[at][:-1]
         return super().finished()
 
     def _multiply(self, read: FloatMatmul, pack: Q4Pack | Q8Pack) -> None:

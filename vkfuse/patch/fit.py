@@ -9,7 +9,7 @@ from vkfuse.patch.lookups import FLOATS
 from vkfuse.patch.matmuls import matmul_misfit
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageType
-from vkfuse.pte.model import Method, PteFile, Tensor, Value
+from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor, Value
 from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.tables.byte_rows import ByteRows
@@ -48,7 +48,7 @@ def _of_lookup(
     graph = vulkan_graphs(file)[read.where.around]
     if isinstance(pack, Q4Pack):
         return _in_delegate(graph.values[indices], graph.values[read.output], pack)
-    return _in_front(graph, indices, read.output, pack)
+    return _in_front(graph, indices, read.output, pack) or _crossing(method, graph, read, indices, pack)
 
 
 def _fused_on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:
@@ -78,14 +78,28 @@ def _in_front(graph: VulkanGraph, indices: int, out: int, table: ByteRows) -> Re
     ids, rows = graph.values[indices], graph.values[out]
     if not isinstance(ids, VkTensor) or not isinstance(rows, VkTensor):
         return _no_tensors()
-    if indices not in graph.input_ids or out in graph.output_ids:
-        return Refusal(
-            code="lookup-inside-delegate",
-            detail="the delegate computes the indices, or hands the rows out as they are",
-        )
+    if indices not in graph.input_ids or graph.output_ids.count(out) > 1:
+        return Refusal(code="lookup-inside-delegate", detail="the delegate computes the indices")
     if rows.dtype is not FLOATS.get(table.dtype):
         return _type(rows.dtype.label)
     return _rows(ids.dims, rows.dims, table.values.shape[1])
+
+
+def _crossing(
+    method: Method, graph: VulkanGraph, read: TableRead, indices: int, table: ByteRows
+) -> Refusal | None:
+    """Why what a delegate is called with does not allow it."""
+    sides = (*graph.input_ids, *graph.output_ids)
+    for entry in method.instructions:
+        if isinstance(entry, DelegateCall) and entry.delegate_index == read.where.delegate:
+            given = dict(zip(sides, (method.values[arg] for arg in entry.args), strict=False))
+            ids, rows = given[indices], given.get(read.output)
+            if not isinstance(ids, Tensor):
+                return _no_tensors()
+            refused = _unbound((ids,)) if rows is None else _gathered(ids, rows, table)
+            if refused is not None:
+                return refused
+    return None
 
 
 def _unbound(tensors: Iterable[Tensor]) -> Refusal | None:

@@ -71,12 +71,13 @@ class GraphEdit:
         return self.value(replace(made, staging_dtype=made.dtype))
 
     def given(self, index: int) -> None:
-        """Let the caller fill a tensor of the graph, in a memory of its own."""
+        """Let the caller fill a tensor of the graph, in a memory of its own, which is not handed out."""
         value = self._values[index]
         if not isinstance(value, VkTensor):
             raise TypeError(f"value {index} is no tensor")
         self._values[index] = replace(value, mem_obj_id=-1, staging_dtype=value.dtype)
         self.inputs.append(index)
+        self.outputs = [out for out in self.outputs if out != index]
 
     def constant(self, array: Array) -> int:
         """Add a constant, stored under the SHA-256 of its bytes as ExecuTorch does; an equal one is the same value."""
