@@ -29,6 +29,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils._sympy.value_ranges import bound_sympy
 
+from vkfuse.lower.held import add_held_constant
 from vkfuse.lower.operands import numbers_read
 from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
@@ -244,6 +245,7 @@ _MENDS = (
     (vulkan_utils, "extents_are_valid", _within),
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
+    (VkGraphBuilder, "maybe_add_constant_tensor", add_held_constant),
     (VkGraphBuilder, "process_node", _process_by_handle),
     (VkGraphBuilder, "process_output_node", _keep_state),
     (VkGraphBuilder, "process_placeholder_node", _declare_input),

@@ -30,8 +30,8 @@ def lean_graphs() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Within, torch computes in one thread.
 
-    Tables are looked at in pieces of a millisecond; two threads meet after each operator, and where others want the cores
-    too, as on a machine of CI, the wait is fifty times the work.
+    Tables are looked at, and their products computed, in pieces of a millisecond; threads meet after each, and where others
+    want the cores too, as on a machine of CI, the wait is up to fifty times the work. Sums are the same on any machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -132,7 +132,8 @@ class GraphEditor:
     def _placeholder_of(self, target: str, value: torch.Tensor) -> fx.Node:
         first = next(iter(self.graph.nodes))
         with self.graph.inserting_before(first):
-            node = self.graph.placeholder(self._free_node_name(target))
+            node = self.graph.placeholder("b_" + "".join(c if c.isalnum() else "_" for c in target))
+        node.target = node.name  # which torch has made free; a placeholder's code says its target
         node.meta["val"] = self._copy.fake_mode.from_tensor(value, static_shapes=True)
         self._added[target] = value
         self._copy.specs[node.name] = InputSpec(
@@ -142,15 +143,13 @@ class GraphEditor:
 
     def _free_name(self, name: str) -> str:
         """A name without dots, which would need a module; of no tensor and no module of the program."""
-        stored = (*self.program.state_dict, *self.program.constants, *self._added)
-        taken = {prefix for target in stored for prefix in accumulate(target.split("."), "{}.{}".format)}
-        base = name.replace(".", "_")
-        return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
+        return _free(name.replace(".", "_"), {*self._taken, *self._added})
 
-    def _free_node_name(self, target: str) -> str:
-        base = "b_" + "".join(c if c.isalnum() else "_" for c in target)
-        taken = {n.name for n in self.graph.nodes}
-        return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """Names of the program's tensors, and of the modules that hold them."""
+        stored = (*self.program.state_dict, *self.program.constants)
+        return frozenset(part for name in stored for part in accumulate(name.split("."), "{}.{}".format))
 
     def sizes(self, original: fx.Node) -> list[Any]:
         """The dimensions of `original`, ints where static, else nodes that compute them."""
@@ -309,6 +308,11 @@ class _Copy:
             for spec in exported.graph_signature.input_specs
         }
         return cls(module=module, nodes=nodes, specs=specs, fake_mode=_fake_mode(module.graph))
+
+
+def _free(base: str, taken: Collection[str]) -> str:
+    """`base`, with a number where it is taken."""
+    return next(n for n in (base, *(f"{base}_{i}" for i in range(len(taken) + 1))) if n not in taken)
 
 
 def _renamed(spec: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ from vkfuse.measure.audit import TableCheck, Wanted, audit
 from vkfuse.measure.kernel_tables import kernel_table
 from vkfuse.measure.stored import factor_of, whole_tables
 from vkfuse.measure.tables import ConstantTensor, float_matmuls, table_reads
+from vkfuse.program.lean import one_thread
 from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.enums import ScalarType, ShapeDynamism
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
@@ -26,6 +27,7 @@ from vkfuse.verify.verdict import Run, Verification, judged
 from vkfuse.verify.verify import VerifyOptions
 
 
+@one_thread()
 def verify_against_file(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
     """Say whether a method of a file computes what that of another does, on inputs in range and at extreme lengths.
 

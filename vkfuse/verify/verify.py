@@ -12,6 +12,7 @@ from vkfuse.errors import InputError
 from vkfuse.measure.audit import TableCheck, audit
 from vkfuse.measure.stored import stored_tables
 from vkfuse.measure.tables import table_reads
+from vkfuse.program.lean import one_thread
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile, Tensor
 from vkfuse.pte.reader import read_pte
@@ -53,6 +54,7 @@ class VerifyOptions:
     tables: tuple[TableCheck, ...] | None = None
 
 
+@one_thread()
 def verify_file(
     pte: Path | str | PteFile, exported: ExportedProgram, options: VerifyOptions | None = None
 ) -> Verification:
