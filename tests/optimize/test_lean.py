@@ -7,8 +7,11 @@ import pytest
 import torch
 from programs import dynamic_linear, export, lookup
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.traceback import NodeSource
 
+from vkfuse.lower import upstream
+from vkfuse.lower.retraced import _alike
 from vkfuse.pipeline import optimize, stages
 from vkfuse.program.lean import lean_graphs, one_thread
 
@@ -41,11 +44,12 @@ def _two_inputs():
     ids=["two-inputs", "lookup", "dynamic-linear", "convolutions"],
 )
 def test_same_bytes(build, tmp_path, monkeypatch):
-    """The file is the same byte for byte with torch's own graphs."""
+    """The file is the same byte for byte with torch's own graphs, and without shortcuts through ExecuTorch."""
     torch.manual_seed(0)
     program = build()
     lean = optimize(program, tmp_path / "lean.pte", baseline="none", verify=False).output
     monkeypatch.setattr(stages, "lean_graphs", contextlib.nullcontext)
+    monkeypatch.setattr(upstream, "KNOWN", frozenset())
     own = optimize(program, tmp_path / "own.pte", baseline="none", verify=False).output
     assert lean.read_bytes() == own.read_bytes()
 
@@ -83,3 +87,17 @@ def test_threads_afterwards():
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_operands_told_apart():
+    """Tensors of equal sizes, strides and types are one to an operator; of another size, type or known numbers not."""
+    with FakeTensorMode() as mode:
+        x, same, longer = (torch.empty(2, size) for size in (3, 3, 4))
+        halves, turned = torch.empty(2, 3, dtype=torch.half), torch.empty(3, 2).t()
+        known = mode.from_tensor(torch.ones(2, 3))
+    known.constant = torch.ones(2, 3)
+    assert _alike((x, [1, None]), (same, [1, None]))
+    assert not any(_alike(x, other) for other in (longer, halves, turned, known, 1, None))
+    assert not any(
+        _alike(one, other) for one, other in [(1, True), (1, 1.0), ([x], [x, x]), ({"a": 1}, {"b": 1})]
+    )

@@ -19,7 +19,7 @@ class HeldData(FileBackedData):  # type: ignore[misc]
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self._bytes = memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()).toreadonly()
+        self._bytes = tensor.detach().reshape(-1).view(torch.uint8).numpy().data.toreadonly()
         self._digest = digest(self._bytes)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HeldData":

@@ -20,7 +20,7 @@ from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fusions
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
-from vkfuse.lower.upstream import adjusted_upstream
+from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
@@ -81,7 +81,8 @@ def lower(
         name: GuardedPartitioner(name, compile_options(options), target, several) for name in methods
     }
     try:
-        with adjusted_upstream(fusions(target), serialize_shaders if options.embed_shader else None):
+        shaders = serialize_shaders if options.embed_shader else None
+        with adjusted_upstream(fusions(target), shaders), functional_programs():
             memory = MemoryPlanningPass(share_mutable_buffers=bool(state))
             manager = _lower(methods, partitioners, memory, named)
     except StateOutsideError:

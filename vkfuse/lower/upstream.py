@@ -1,9 +1,11 @@
 """Every patch of ExecuTorch 1.5: what its Vulkan lowering gets wrong in itself, and what vkfuse needs otherwise."""
 
 import copy
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from importlib.metadata import version
+from typing import Any, Final
 from unittest import mock
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
@@ -12,6 +14,7 @@ import executorch.backends.vulkan.utils as vulkan_utils
 import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import ops_not_to_decompose
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
@@ -24,12 +27,12 @@ from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
 from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
+from executorch.exir.tracer import _default_decomposition_table
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils._sympy.value_ranges import bound_sympy
 
-from vkfuse.lower.held import add_held_constant
 from vkfuse.lower.operands import numbers_read
 from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
@@ -53,7 +56,7 @@ def adjusted_upstream(
     kept = {name: patterns[name] for name in patterns if name in fusions}
     shaders = serialize_shaders or serializer.serialize_custom_shaders
     with ExitStack() as stack:
-        for owner, name, mend in (*_MENDS, (serializer, "serialize_custom_shaders", shaders)):
+        for owner, name, mend in (*_MENDS, *_shortcuts(), (serializer, "serialize_custom_shaders", shaders)):
             stack.enter_context(mock.patch.object(owner, name, mend))
         stack.enter_context(mock.patch.dict(vulkan_registry.vulkan_supported_ops, _entries()))
         stack.enter_context(mock.patch.dict(patterns, kept, clear=True))
@@ -240,12 +243,57 @@ def _graph_copied(program: ExportedProgram, _specs: Any) -> ExportedProgram:
     )
 
 
+def _decomposed(program: ExportedProgram, table: Any = None, **chosen: Any) -> ExportedProgram:
+    """Decompose, unless that would only make a program functional and another decomposition is sure to follow.
+
+    Programs that are lowered here are functional since they were loaded.
+    """
+    if table is not None and not table:
+        follows = _default_decomposition_table().keys() - {*ops_not_to_decompose}
+        if any(node.target in follows for node in program.graph.nodes):
+            return _graph_copied(program, None)
+    decomposed: ExportedProgram = _run_decompositions(program, table, **chosen)
+    return decomposed
+
+
+_run_decompositions = ExportedProgram.run_decompositions
+
+
+@contextmanager
+def functional_programs() -> Iterator[None]:
+    """Within, ExecuTorch does not trace programs once more to make them functional."""
+    with mock.patch.object(ExportedProgram, "run_decompositions", _decomposed) if _known() else nullcontext():
+        yield
+
+
+KNOWN: Final = frozenset(
+    {"1.5.1"}
+)  # versions of ExecuTorch with which the shortcuts were seen to change no byte
+
+
+def _known() -> bool:
+    return version("executorch").partition("+")[0] in KNOWN
+
+
+def _shortcuts() -> tuple[tuple[Any, str, Any], ...]:
+    """What makes the same file in less time and memory, of a version in which that was tested; else none."""
+    if not _known():
+        warnings.warn(f"ExecuTorch {version('executorch')}: lowering takes no shortcuts", stacklevel=2)
+        return ()
+    from vkfuse.lower.held import add_held_constant  # noqa: PLC0415 - not every version has what they build on
+    from vkfuse.lower.retraced import ExportInterpreter, recalling  # noqa: PLC0415 - likewise
+
+    return (
+        (VkGraphBuilder, "maybe_add_constant_tensor", add_held_constant),
+        (ExportInterpreter, "run_node", recalling()),
+    )
+
+
 _MENDS = (
     (VulkanBackend, "copy_exported_program_for_preprocess", _graph_copied),
     (vulkan_utils, "extents_are_valid", _within),
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
-    (VkGraphBuilder, "maybe_add_constant_tensor", add_held_constant),
     (VkGraphBuilder, "process_node", _process_by_handle),
     (VkGraphBuilder, "process_output_node", _keep_state),
     (VkGraphBuilder, "process_placeholder_node", _declare_input),

@@ -1,12 +1,15 @@
 """What torch does for others and costs this program: history and code of graphs, threads for small pieces of tables."""
 
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import fx
+from torch._export.serde import schema
 from torch.fx.graph import _PyTreeCodeGen
 from torch.fx.traceback import NodeSource
 
@@ -16,12 +19,14 @@ def lean_graphs() -> Iterator[None]:
     """Within, a graph's code is generated when it is first called, and of its history a node keeps what it was first.
 
     Graphs change a hundred times between two calls, and each change generates the code anew; each copy of a node copies the
-    history of all that it was copied from. What is written is the same, byte for byte. One thread at a time (`quiet`).
+    history of all that it was copied from; the types of a serialized program are resolved once a class and not once a node.
+    What is written is the same, byte for byte. One thread at a time (`quiet`).
     """
     with (
         mock.patch.object(fx.GraphModule, "recompile", _recompile_later),
         mock.patch.object(fx.GraphModule, "_code", _Code(), create=True),
         mock.patch.object(NodeSource, "__init__", _with_its_first),
+        mock.patch.object(typing, "get_type_hints", _hints),
     ):
         yield
 
@@ -39,6 +44,20 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+_get_type_hints = typing.get_type_hints
+
+
+@cache
+def _serialized_hints(of: type) -> dict[str, Any]:
+    return _get_type_hints(of, globalns=vars(schema))
+
+
+def _hints(of: Any, globalns: dict[str, Any] | None = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    if globalns is vars(schema) and not args and not kwargs:
+        return _serialized_hints(of)
+    return _get_type_hints(of, globalns, *args, **kwargs)
 
 
 _recompile = fx.GraphModule.recompile
