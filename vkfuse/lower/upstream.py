@@ -75,6 +75,7 @@ def _entries() -> dict[Any, Any]:
         lookup: _lookup(registry[lookup]),
         **dict.fromkeys(like_it, _any_dtype(registry[matmul])),
         dynamic: _any_dtype(registry[dynamic]),
+        edge.et_vk.conv2d_q8csw.default: _images(),
         edge.vkfuse.update_cache.default: _in_place(),
     }
 
@@ -89,6 +90,18 @@ def _in_place() -> Any:
         inputs_dtypes=[floats, floats, vulkan_utils.INT_T],
         outputs_dtypes=[floats],
         supports_resize=True,
+    )
+
+
+def _images() -> Any:
+    """The entry of a convolution by its own weights: images in textures of four channels a texel."""
+    image = vulkan_utils.CHANNELS_PACKED_TEXTURE
+    return vulkan_registry.OpFeatures(
+        inputs_storage=[image, *(vulkan_utils.NO_STORAGE,) * 8],
+        outputs_storage=[image],
+        inputs_dtypes=vulkan_utils.ALL_T,
+        outputs_dtypes=vulkan_utils.FP_T,
+        supports_prepacking=True,
     )
 
 

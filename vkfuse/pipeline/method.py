@@ -58,7 +58,7 @@ def surveyed(programs: Mapping[str, Program]) -> Methods:
 def planned(methods: Methods, runtime: Runtime, options: Options) -> Methods:
     """Each method with a plan for its tables."""
     exported = {m.name: m.surveyed.exported for m in methods}
-    plans = plan(exported, runtime, options.vulkan.lookup_layout, options.vulkan.scales)
+    plans = plan(exported, runtime, options.vulkan)
     return tuple(replace(m, plans=plans[m.name]) for m in methods)
 
 

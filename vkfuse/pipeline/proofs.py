@@ -90,7 +90,8 @@ class _Search:
 
     def _site(self, name: str, decision: Decision) -> Proof | None:
         """Compare what the file has for one site, None where it has nothing."""
-        other = wanted_of(name, decision.site, self._constants)
+        fused = decision.proposal is not None
+        other = wanted_of(name, decision.site, self._constants, patches=fused)
         results = [
             (table, self._compared(table, other, decision)) for table in self._candidates(other, decision)
         ]

@@ -23,12 +23,11 @@ def register_operators() -> tuple[Any, ...]:
         import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401, PLC0415 - registers llama
 
     library: Any = torch.library.Library("et_vk", "FRAGMENT")  # type: ignore[no-untyped-call]
-    if not hasattr(
-        torch.ops.et_vk, "linear_q8csw"
-    ):  # runtimes have it, but executorch 1.5 defines it nowhere
-        library.define(_LINEAR_Q8CSW)
-        library.impl("linear_q8csw", _linear_q8csw_by_definition, "CompositeExplicitAutograd")
-    library.impl("linear_q8csw", _linear_q8csw, "Meta")
+    for name, (schema, by_definition, shapes) in _DEFINED_NOWHERE.items():
+        if not hasattr(torch.ops.et_vk, name):
+            library.define(name + schema)
+            library.impl(name, by_definition, "CompositeExplicitAutograd")
+        library.impl(name, shapes, "Meta")
     library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
@@ -57,11 +56,6 @@ def _like_the_cache(
     return torch.empty_like(cache)
 
 
-_LINEAR_Q8CSW: Final = (
-    "linear_q8csw(Tensor x, Tensor weights, Tensor weight_scales, Tensor? bias=None) -> Tensor"
-)
-
-
 def _linear_q8csw_by_definition(
     x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -76,6 +70,62 @@ def _linear_q8csw(
     """[..., inputs] -> [..., outputs], the dtype of `x`."""
     del scales, bias
     return x.new_empty((*x.shape[:-1], weights.shape[0]))
+
+
+def _conv2d_q8csw_by_definition(
+    image: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    bias: torch.Tensor | None,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> torch.Tensor:
+    """Convolution by int8 weights [outputs, padded inputs of a patch]: impl/QuantizedConvolution.cpp, ``conv2d_q8csw``.
+
+    A row has the patch's columns, pixel by pixel and channel by channel of its group, then zeros.
+    """
+    height, width = kernel_size
+    channels = image.shape[1] // groups
+    rows = weights[:, : height * width * channels].unflatten(1, (height, width, channels))
+    plain = (rows.permute(0, 3, 1, 2) * scales[:, None, None, None]).to(image.dtype)
+    return torch.nn.functional.conv2d(image, plain, bias, stride, padding, dilation, groups)
+
+
+def _conv2d_q8csw(
+    image: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    bias: torch.Tensor | None,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> torch.Tensor:
+    """[batch, inputs, height, width] -> [batch, outputs, ...], the dtype of `image`."""
+    del scales, bias, groups
+    sizes = zip(image.shape[2:], kernel_size, stride, padding, dilation, strict=True)
+    moved = [(size + 2 * pad - far * (reach - 1) - 1) // step + 1 for size, reach, step, pad, far in sizes]
+    return image.new_empty((image.shape[0], weights.shape[0], *moved))
+
+
+# Runtimes have them, but executorch 1.5 defines them nowhere: schema, definition, shapes.
+_DEFINED_NOWHERE: Final = {
+    "linear_q8csw": (
+        "(Tensor x, Tensor weights, Tensor weight_scales, Tensor? bias=None) -> Tensor",
+        _linear_q8csw_by_definition,
+        _linear_q8csw,
+    ),
+    "conv2d_q8csw": (
+        "(Tensor image, Tensor weights, Tensor weight_scales, Tensor? bias, SymInt[] kernel_size, SymInt[] stride,"
+        " SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor",
+        _conv2d_q8csw_by_definition,
+        _conv2d_q8csw,
+    ),
+}
 
 
 def _linear_q4gsw(

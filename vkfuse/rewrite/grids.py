@@ -15,6 +15,7 @@ from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid, by_group
 
+_MATRIX = 2  # dimensions
 GridReader = Callable[[fx.Node, Constants], Grid | None]
 
 
@@ -58,9 +59,9 @@ def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
     """``quantized_decomposed.dequantize_per_channel``: input, scales, zero_points, axis, quant_min, quant_max, dtype."""
     values = _array(node.args[0], constants)
     scales = _array(node.args[1], constants)
-    if values is None or scales is None or values.ndim != 2 or node.args[3] != 0:
+    if values is None or scales is None or values.ndim < _MATRIX or node.args[3] != 0:
         return None
-    points = _array(node.args[2], constants)
+    points, values = _array(node.args[2], constants), values.reshape(len(values), -1)
     return Grid(
         values=values,
         scales=scales.reshape(-1, 1),
@@ -68,6 +69,23 @@ def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
         group_size=values.shape[1],
         quant_min=int(node.args[4]),  # type: ignore[arg-type]
         quant_max=int(node.args[5]),  # type: ignore[arg-type]
+        dtype=scalar_type(node.kwargs.get("out_dtype") or torch.float32),  # type: ignore[arg-type]
+    )
+
+
+def _read_per_tensor(node: fx.Node, constants: Constants) -> Grid | None:
+    """``quantized_decomposed.dequantize_per_tensor``: input, scale, zero_point, quant_min, quant_max, dtype."""
+    values = _array(node.args[0], constants)
+    if values is None or values.ndim < _MATRIX:
+        return None
+    values = values.reshape(len(values), -1)
+    return Grid(
+        values=values,
+        scales=np.full((len(values), 1), node.args[1], np.float32),
+        zero_points=np.full((len(values), 1), node.args[2], np.int32),
+        group_size=values.shape[1],
+        quant_min=int(node.args[3]),  # type: ignore[arg-type]
+        quant_max=int(node.args[4]),  # type: ignore[arg-type]
         dtype=scalar_type(node.kwargs.get("out_dtype") or torch.float32),  # type: ignore[arg-type]
     )
 
@@ -171,6 +189,7 @@ def weight_readers() -> dict[object, GridReader]:
     decomposed = torch.ops.quantized_decomposed
     return {
         torch.ops.torchao.dequantize_affine.default: _read_dequantize_affine,
+        decomposed.dequantize_per_tensor.default: _read_per_tensor,
         decomposed.dequantize_per_channel.default: _read_per_channel,
         decomposed.dequantize_per_channel_group.default: _read_per_channel_group,
     }

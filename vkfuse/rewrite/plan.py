@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch.export import ExportedProgram
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
+from vkfuse.options import VulkanOptions
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
@@ -17,7 +17,7 @@ from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.survey import survey
 from vkfuse.runtime.judge import judge
-from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operands import Operands, Value
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, first_fault, not_in_runtime
 from vkfuse.tables.found import NoGrid
@@ -31,13 +31,11 @@ Plans = tuple[TablePlan, ...]
 def plan(
     methods: Mapping[str, ExportedProgram],
     runtime: Runtime,
-    layout: LookupLayout = DEFAULT_LAYOUT,
-    scales: Scales = Scales.AUTO,
+    choices: VulkanOptions,
 ) -> dict[str, Plans]:
     """A decision for each site of each table of each method, each with its proof, for a runtime.
 
-    A table of several methods is laid out for all of them, so that they read the same bytes; `layout` is for those that
-    are only looked up, `scales` for all lookups.
+    A table of several methods is laid out for all of them, so that they read the same bytes.
     """
     constants = {name: Constants(exported) for name, exported in methods.items()}
     tables = {name: survey(exported, constants[name]) for name, exported in methods.items()}
@@ -45,7 +43,7 @@ def plan(
     return {
         name: tuple(
             _planned(
-                replace(table, elsewhere=consumers[table.identity], layout=layout, scales=scales),
+                replace(table, elsewhere=consumers[table.identity], choices=choices),
                 constants[name],
                 runtime,
             )
@@ -150,12 +148,16 @@ def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusa
 
 
 def _not_on_this_input(site: Site, proposal: Proposal, runtime: Runtime) -> Refusal | None:
-    """What the runtime has against a fused matmul of the site's input, which becomes a matrix of its greatest sizes."""
-    if site.consumer is not Consumer.MATMUL or not proposal.operators:
+    """What the runtime has against a fused operator on the site's input: an image, or a matrix of its greatest sizes."""
+    if site.consumer is Consumer.GATHER or not proposal.operators:
         return None
-    source = described(input_of(site).meta["val"])
-    matrix = replace(source, dims=(source.rows, *source.dims[-1:]))
-    call = Operands(operator=proposal.operators[0], values={"input": matrix})
+    source, values = described(input_of(site).meta["val"]), dict[str, Value]()
+    if site.consumer is Consumer.MATMUL:
+        source = replace(source, dims=(source.rows, *source.dims[-1:]))
+    elif site.operand is not None:
+        weight = described(proposal.constants[0], constant=True)
+        values = {"weight": weight, "groups": source.size(1 - len(source.dims)) // site.operand.meta["val"].shape[1]}
+    call = Operands(operator=proposal.operators[0], values={"input": source, **values})
     return first_fault(judge(call, runtime))
 
 

@@ -31,7 +31,7 @@ def original_rows(site: Site, constants: Constants) -> Rows:
     whole = constants.value(site.operand)
     if site.transposed:
         whole = whole.t()
-    return lambda low, high: array(whole[low:high])
+    return lambda low, high: array(whole[low:high]).reshape(high - low, -1)
 
 
 def _lookup_rows(site: Site, constants: Constants) -> Rows:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
+from vkfuse.options import VulkanOptions
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer, Readers
 
-READERS = frozenset({Consumer.GATHER, Consumer.MATMUL})
+READERS = frozenset({Consumer.GATHER, Consumer.MATMUL, Consumer.CONVOLVE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -17,7 +17,7 @@ class Site:
     """One use of a table.
 
     `operand` is the float weight that `node` reads; None where `node` dequantizes by itself. With `transposed` the
-    operand is [columns, rows]. `indices` is set for a gather, `grid` is None where the numbers cannot be read.
+    operand is [columns, rows]; what a convolution reads has a column for each input and pixel. `indices` is set for a gather, `grid` is None where the numbers cannot be read.
     """
 
     node: fx.Node
@@ -44,16 +44,14 @@ class Site:
 class Table:
     """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
 
-    `elsewhere` is what other methods of the same file do with it, `layout` how lookups of it are to be stored where
-    no linear reads it, `scales` how those of lookups are.
+    `elsewhere` is what other methods of the same file do with it, `choices` the user's for the file.
     """
 
     name: str
     identity: Hashable
     sites: tuple[Site, ...]
     elsewhere: frozenset[Consumer] = frozenset()
-    layout: LookupLayout = DEFAULT_LAYOUT
-    scales: Scales = Scales.AUTO
+    choices: VulkanOptions = VulkanOptions()
 
     @property
     def consumers(self) -> frozenset[Consumer]:
@@ -63,4 +61,6 @@ class Table:
     @property
     def readers(self) -> Readers:
         """The same as a pack depends on it."""
-        return Readers(consumers=self.consumers, layout=self.layout, scales=self.scales)
+        return Readers(
+            consumers=self.consumers, layout=self.choices.lookup_layout, scales=self.choices.scales
+        )

@@ -54,7 +54,7 @@ def float_lookups(exported: ExportedProgram, constants: Constants) -> Iterator[t
 
 def float_reads(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[str, Site]]:
     """Lookups in constants that are no quantized tables, and matmuls by them, each with its table's name."""
-    return _float_reads(exported, constants, READERS)
+    return _float_reads(exported, constants, READERS - {Consumer.CONVOLVE})
 
 
 def _float_reads(
@@ -142,6 +142,11 @@ def _known_gather(node: fx.Node) -> bool:
 # Operators that look rows up: positions of the table and of the indices.
 _GATHERS = {aten.embedding.default: (0, 1), aten.index_select.default: (0, 2)}
 
+# Operators that convolve by a table: all sizes of it but the first are columns.
+_CONVOLUTIONS = frozenset(
+    {aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
+)
+
 # Operators that multiply by a table: its position, and whether it stands transposed, [columns, rows].
 _MATMULS = {
     aten.linear.default: (1, False),
@@ -156,6 +161,8 @@ def _known_use(node: fx.Node) -> _Use | None:
     if node.target in _MATMULS:
         position, transposed = _MATMULS[node.target]
         return _matmul(node.args[position], transposed=transposed) if not node.kwargs else None
+    if node.target in _CONVOLUTIONS:
+        return _Use(consumer=Consumer.CONVOLVE, operand=argument(node, 1, "weight"))
     if node.target == aten.index.Tensor:
         indices = argument(node, 1, "indices")
         return _gather(node.args[0], indices[0]) if len(indices) == 1 else None

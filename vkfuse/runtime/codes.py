@@ -95,6 +95,7 @@ class Code(StrEnum):
 
     # Convolutions.
     CONVOLUTION_ARGUMENTS = auto()
+    CONVOLUTION_BATCHED = auto()
     CONVOLUTION_GROUPS = auto()
     PADDING_LOST = auto()
 

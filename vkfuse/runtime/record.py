@@ -9,7 +9,7 @@ from vkfuse.runtime.operands import Operands
 
 Rule = Callable[[Operands], Iterator[Objection]]
 Namer = Callable[[Operands], Iterator[str]]
-Consumer = Literal["gather", "matmul", "dequantize"]
+Consumer = Literal["gather", "matmul", "convolve", "dequantize"]
 Version = tuple[int, int, int]
 
 

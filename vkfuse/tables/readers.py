@@ -11,6 +11,7 @@ class Consumer(StrEnum):
 
     GATHER = "gather"
     MATMUL = "matmul"
+    CONVOLVE = "convolve"
     CONSTANT_GATHER = "constant-gather"  # looked up with constant indices: what is read is itself a constant
     OTHER = "other"
 

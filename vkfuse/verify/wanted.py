@@ -9,11 +9,14 @@ from vkfuse.measure.audit import Wanted
 from vkfuse.program.tensors import scalar_type, tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.prove import original_rows
-from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.sites import READERS, Site, Table
 from vkfuse.rewrite.survey import float_lookups, survey
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.patches import as_patches
 from vkfuse.tables.proof import Rows
 from vkfuse.tables.readers import Consumer
+
+_MATRIX = 2  # dimensions
 
 
 def wanted_tables(exported: ExportedProgram) -> Iterator[Wanted]:
@@ -28,7 +31,7 @@ def wanted_tables(exported: ExportedProgram) -> Iterator[Wanted]:
 def _of_table(table: Table, constants: Constants) -> Iterator[Wanted]:
     """Yield the rows of each use, and the parts of a table that is looked up."""
     for site in table.sites:
-        if site.consumer in {Consumer.GATHER, Consumer.MATMUL}:
+        if site.consumer in READERS:
             yield from _of_site(table.name, site, constants)
     grid = next((s.grid for s in table.sites if s.consumer is Consumer.GATHER and s.grid is not None), None)
     if grid is not None:
@@ -37,28 +40,28 @@ def _of_table(table: Table, constants: Constants) -> Iterator[Wanted]:
 
 def _of_site(name: str, site: Site, constants: Constants) -> Iterator[Wanted]:
     """Yield the rows of one use, where they make a matrix."""
-    shape = shape_of(site)
-    if len(shape) == 2:
-        yield wanted_of(name, site, constants)
+    if site.consumer is Consumer.CONVOLVE or len(shape_of(site)) == _MATRIX:
+        yield wanted_of(name, site, constants, patches=True)
 
 
-def wanted_of(name: str, site: Site, constants: Constants) -> Wanted:
-    """Return what one use reads, all axes but the first as columns."""
+def wanted_of(name: str, site: Site, constants: Constants, *, patches: bool) -> Wanted:
+    """Return what one use reads, all axes but the first as columns; of a convolution in the order of `patches`."""
     rows, *rest = shape_of(site) or (1,)
+    turned = patches and site.consumer is Consumer.CONVOLVE
     return Wanted(
         name=name,
         consumer=site.consumer.value,
         rows=rows,
         columns=torch.Size(rest).numel(),
-        open=lambda: _matrix(site, constants),
+        open=lambda: _patches(site, constants) if turned else original_rows(site, constants),
         kind=scalar_type((site.node if site.operand is None else site.operand).meta["val"].dtype),
     )
 
 
-def _matrix(site: Site, constants: Constants) -> Rows:
-    """Return the rows of what a use reads, as a matrix."""
-    rows = original_rows(site, constants)
-    return rows if len(shape_of(site)) == 2 else lambda low, high: rows(low, high).reshape(high - low, -1)
+def _patches(site: Site, constants: Constants) -> Rows:
+    """Return the rows of what a convolution reads, in the order of its patches."""
+    rows, (_, _, *kernel) = original_rows(site, constants), shape_of(site)
+    return lambda low, high: as_patches(rows(low, high), tuple(kernel))
 
 
 def shape_of(site: Site) -> tuple[int, ...]:

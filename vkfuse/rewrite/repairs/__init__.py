@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.guards import unguarded_convolutions
-from vkfuse.rewrite.repairs.affine import decompose_affine
+from vkfuse.rewrite.repairs.affine import activations_as_floats, decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
     complete_layer_norms,
@@ -82,6 +82,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     cache_writes_in_place,
     cache_writes_as_choices,
     decompose_affine,
+    activations_as_floats,
     widen_integer_matmuls,
     permutations_without_ones,
     stacks_as_slices,

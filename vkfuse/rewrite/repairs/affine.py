@@ -1,14 +1,22 @@
-"""Turn torchao operators that stayed in the graph into the arithmetic that defines them.
+"""Turn quantizing operators that stayed in the graph into the arithmetic that defines them.
 
 No ExecuTorch runtime has a kernel for ``torchao.quantize_affine`` or ``torchao.dequantize_affine``, and
-``torchao.choose_qparams_affine`` exists only beside the fused linear.
+``torchao.choose_qparams_affine`` exists only beside the fused linear. Bytes of activations, as
+``quantized_decomposed.quantize_per_tensor`` makes them, are for chains of fused operators (impl/Q8ta*.cpp).
 """
+
+from typing import Any
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import Repair, Repairs
+
+aten = torch.ops.aten
 
 
 def decompose_affine(exported: ExportedProgram) -> Repairs:
@@ -25,6 +33,30 @@ def decompose_affine(exported: ExportedProgram) -> Repairs:
     result = exported.run_decompositions({op: table[op] for op in {n.target for n in left}})
     detail = f"{len(left)} torchao operators written as arithmetic"
     return result, (Repair(code="affine-decomposed", nodes=tuple(n.name for n in left), detail=detail),)
+
+
+@replaces(code="activations-in-floats", detail="rounded and clamped as floats, in the delegate")
+def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Write ``dequantize(quantize(x))`` with numbers for scale and zero point as ``clamp(round(x / scale)) * scale``.
+
+    The integers are of 8 to 24 bits, which float32 holds, so that each step is the one that torch computes.
+    """
+    decomposed = torch.ops.quantized_decomposed
+    quantize = node.args[0] if node.target == decomposed.dequantize_per_tensor.default else None
+    if not isinstance(quantize, fx.Node) or quantize.target != decomposed.quantize_per_tensor.default:
+        return None
+    source, (scale, zero, low, high) = argument(quantize, 0, "input"), _numbers(quantize)
+    if _numbers(node)[:2] != (scale, zero) or {source.meta["val"].dtype, node.meta["val"].dtype} != {torch.float32}:
+        return None
+    steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, 1.0 / scale))
+    kept = editor.call(aten.clamp.default, steps, float(low - zero), float(high - zero))
+    return editor.call(aten.mul.Tensor, kept, scale)
+
+
+def _numbers(node: fx.Node) -> tuple[Any, ...]:
+    """Scale, zero point and range of what quantizes or dequantizes by numbers."""
+    names = ("scale", "zero_point", "quant_min", "quant_max")
+    return tuple(argument(node, at, name) for at, name in enumerate(names, 1))
 
 
 def _feeds_fused_linear(node: fx.Node) -> bool:

@@ -6,9 +6,17 @@ from typing import Final
 
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
-from vkfuse.runtime.packing import copied, fills, float_matrix, float_matrix_storage, in_tiles
-from vkfuse.runtime.record import Operator
-from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, type_name
+from vkfuse.runtime.packing import (
+    copied,
+    eight_bit_texels,
+    fills,
+    float_matrix,
+    float_matrix_storage,
+    in_tiles,
+    packed,
+)
+from vkfuse.runtime.record import Operator, TableArguments
+from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, stored, type_name
 
 _IMAGE, _SEQUENCE = 4, 3  # ranks
 _TILED: Final = (3, 5)  # widths of the square kernels of tiled depthwise shaders
@@ -215,9 +223,46 @@ def _clamp(ops: Operands) -> str:
     return "_clamp" if "output_min" in ops.values else ""
 
 
+def eight_bit(ops: Operands) -> Iterator[str]:
+    """QuantizedConvolution.cpp, conv2d_q8csw: the image as a matrix of floats, multiplied by bytes."""
+    source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
+    if source and weight and out:
+        place = ops.device.texels(*eight_bit_texels(weight))
+        yield from packed("pack_q8_linear_weight", weight, eight_bit_texels(weight), place)
+        for name in ("scales", "bias"):
+            yield from copied(ops.tensor(name), "buffer")
+        yield f"im2col_buffer_{stored(source)}"
+        yield f"conv2d_q8csw_linear_tiled_{storage(out)}_buffer_{place}_{dtype(out)}"
+
+
+def one_image(ops: Operands) -> Iterator[Objection]:
+    """glsl/conv2d_fp_im2col_block_load.glslh, glsl/conv2d_fp_im2col_block_store.glslh: of the first of a batch."""
+    source = ops.tensor("input")
+    if source and source.dims[0] != 1:
+        yield Objection(Code.CONVOLUTION_BATCHED, f"images {list(source.dims)}")
+
+
+def outputs_of_groups_in_fours(ops: Operands) -> Iterator[Objection]:
+    """QuantizedConvolution.cpp, add_conv2d_q8csw_linear_node."""
+    weight, groups = ops.tensor("weight"), ops.integer("groups")
+    if weight and groups and groups > 1 and weight.dims[0] // groups % _LANES:
+        yield Objection(Code.CONVOLUTION_GROUPS, f"{weight.dims[0]} outputs in {groups} groups")
+
+
 _RULES: Final = (arguments_of_its_shader, groups_of_its_shader, padding_of_its_shader)
 _ARGUMENTS: Final = "input weight bias stride padding dilation transposed output_padding groups"
 OPERATORS: Final = (
+    Operator(
+        "et_vk.conv2d_q8csw.default",
+        "input weight scales bias kernel_size stride padding dilation groups",
+        constants="weight scales bias",
+        rules=(one_image, outputs_of_groups_in_fours),
+        shaders=eight_bit,
+        table=TableArguments(consumer="convolve", scales="scales"),
+        integers=True,
+        resized=False,
+        weighty=True,
+    ),
     Operator("aten.convolution.default", _ARGUMENTS, rules=_RULES, shaders=convolution, weighty=True),
     *(
         Operator(

@@ -54,6 +54,7 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.q4gsw_linear.default": linear.linear_q4gsw,
     "et_vk.linear_q4gsw_backward.default": linear.linear_q4gsw_backward,
     "et_vk.linear_q8csw.default": linear_8bit.linear_q8csw,
+    "et_vk.conv2d_q8csw.default": linear_8bit.conv2d_q8csw,
     "et_vk.linear_q8ta_q8csw.default": linear_8bit.linear_q8ta_q8csw,
     "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
     "aten._weight_int8pack_mm.default": linear_8bit.weight_int8pack_mm,
