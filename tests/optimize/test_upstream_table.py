@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rows_convolutions
 import rows_graphs
 import rows_linears
 import rows_lookups
@@ -14,7 +15,7 @@ from vkfuse.lint import faults, lint
 from vkfuse.pte import read_pte
 from vkfuse.pte.vulkan import vulkan_graphs
 
-ROWS = (*rows_lookups.ROWS, *rows_linears.ROWS, *rows_graphs.ROWS)
+ROWS = (*rows_lookups.ROWS, *rows_linears.ROWS, *rows_convolutions.ROWS, *rows_graphs.ROWS)
 _PACK_READERS = {  # operator: position of its packed weight
     "et_vk.embedding_q4gsw.default": 0,
     "et_vk.linear_q4gsw.default": 1,

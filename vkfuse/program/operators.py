@@ -23,11 +23,10 @@ def register_operators() -> tuple[Any, ...]:
         import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401, PLC0415 - registers llama
 
     library: Any = torch.library.Library("et_vk", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for name, (schema, by_definition, shapes) in _DEFINED_NOWHERE.items():
+    for name, (definition, schema) in _DEFINED_NOWHERE.items():
         if not hasattr(torch.ops.et_vk, name):
             library.define(name + schema)
-            library.impl(name, by_definition, "CompositeExplicitAutograd")
-        library.impl(name, shapes, "Meta")
+            library.impl(name, definition, "CompositeExplicitAutograd")
     library.impl("linear_q4gsw", _linear_q4gsw, "Meta")
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
@@ -56,42 +55,12 @@ def _like_the_cache(
     return torch.empty_like(cache)
 
 
-def _linear_q8csw_by_definition(
+def _linear_q8csw(
     x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Product with int8 weights [outputs, inputs], scaled by output: impl/QuantizedLinear.cpp, ``linear_q8csw``."""
     out = torch.nn.functional.linear(x, weights.to(x.dtype)) * scales
     return out if bias is None else out + bias
-
-
-def _linear_q8csw(
-    x: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """[..., inputs] -> [..., outputs], the dtype of `x`."""
-    del scales, bias
-    return x.new_empty((*x.shape[:-1], weights.shape[0]))
-
-
-def _conv2d_q8csw_by_definition(
-    image: torch.Tensor,
-    weights: torch.Tensor,
-    scales: torch.Tensor,
-    bias: torch.Tensor | None,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> torch.Tensor:
-    """Convolution by int8 weights [outputs, padded inputs of a patch]: impl/QuantizedConvolution.cpp, ``conv2d_q8csw``.
-
-    A row has the patch's columns, pixel by pixel and channel by channel of its group, then zeros.
-    """
-    height, width = kernel_size
-    channels = image.shape[1] // groups
-    rows = weights[:, : height * width * channels].unflatten(1, (height, width, channels))
-    plain = (rows.permute(0, 3, 1, 2) * scales[:, None, None, None]).to(image.dtype)
-    return torch.nn.functional.conv2d(image, plain, bias, stride, padding, dilation, groups)
 
 
 def _conv2d_q8csw(
@@ -100,30 +69,26 @@ def _conv2d_q8csw(
     scales: torch.Tensor,
     bias: torch.Tensor | None,
     kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
+    *window: Any,
 ) -> torch.Tensor:
-    """[batch, inputs, height, width] -> [batch, outputs, ...], the dtype of `image`."""
-    del scales, bias, groups
-    sizes = zip(image.shape[2:], kernel_size, stride, padding, dilation, strict=True)
-    moved = [(size + 2 * pad - far * (reach - 1) - 1) // step + 1 for size, reach, step, pad, far in sizes]
-    return image.new_empty((image.shape[0], weights.shape[0], *moved))
+    """Convolution by int8 weights [outputs, patch], scaled by output: impl/QuantizedConvolution.cpp, ``conv2d_q8csw``.
+
+    A patch has the channels of a group's pixels one after the other, then zeros; `window` is as torch has it.
+    """
+    channels, pixels = image.shape[1] // window[-1], kernel_size[0] * kernel_size[1]
+    patches = weights[:, : pixels * channels].reshape(len(weights), *kernel_size, channels)
+    plain = patches.permute(0, 3, 1, 2).to(image.dtype)
+    out = torch.nn.functional.conv2d(image, plain, None, *window) * scales[:, None, None]
+    return out if bias is None else out + bias[:, None, None]
 
 
-# Runtimes have them, but executorch 1.5 defines them nowhere: schema, definition, shapes.
+# Runtimes have them, but executorch 1.5 defines them nowhere.
+_WINDOW: Final = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 _DEFINED_NOWHERE: Final = {
-    "linear_q8csw": (
-        "(Tensor x, Tensor weights, Tensor weight_scales, Tensor? bias=None) -> Tensor",
-        _linear_q8csw_by_definition,
-        _linear_q8csw,
-    ),
+    "linear_q8csw": (_linear_q8csw, "(Tensor x, Tensor weights, Tensor scales, Tensor? bias=None) -> Tensor"),
     "conv2d_q8csw": (
-        "(Tensor image, Tensor weights, Tensor weight_scales, Tensor? bias, SymInt[] kernel_size, SymInt[] stride,"
-        " SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor",
-        _conv2d_q8csw_by_definition,
         _conv2d_q8csw,
+        f"(Tensor image, Tensor weights, Tensor scales, Tensor? bias, {_WINDOW}) -> Tensor",
     ),
 }
 

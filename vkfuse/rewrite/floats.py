@@ -9,7 +9,6 @@ from vkfuse.rewrite.sites import Site
 from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
 
-
 _MATRIX = 2  # dimensions
 
 

@@ -14,7 +14,7 @@ from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.lookups import fold_lookup
 from vkfuse.rewrite.rules.matmuls import input_of
-from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.sites import UNCHOSEN, Site, Table
 from vkfuse.rewrite.survey import survey
 from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operands import Operands, Value
@@ -31,7 +31,7 @@ Plans = tuple[TablePlan, ...]
 def plan(
     methods: Mapping[str, ExportedProgram],
     runtime: Runtime,
-    choices: VulkanOptions,
+    choices: VulkanOptions = UNCHOSEN,
 ) -> dict[str, Plans]:
     """A decision for each site of each table of each method, each with its proof, for a runtime.
 
@@ -155,8 +155,8 @@ def _not_on_this_input(site: Site, proposal: Proposal, runtime: Runtime) -> Refu
     if site.consumer is Consumer.MATMUL:
         source = replace(source, dims=(source.rows, *source.dims[-1:]))
     elif site.operand is not None:
-        weight = described(proposal.constants[0], constant=True)
-        values = {"weight": weight, "groups": source.size(1 - len(source.dims)) // site.operand.meta["val"].shape[1]}
+        weight = described(site.operand.meta["val"], constant=True)
+        values = {"weight": weight, "groups": source.dims[1] // weight.dims[1]}
     call = Operands(operator=proposal.operators[0], values={"input": source, **values})
     return first_fault(judge(call, runtime))
 

@@ -9,6 +9,7 @@ from vkfuse.options import VulkanOptions
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer, Readers
 
+UNCHOSEN = VulkanOptions()
 READERS = frozenset({Consumer.GATHER, Consumer.MATMUL, Consumer.CONVOLVE})
 
 
@@ -17,7 +18,8 @@ class Site:
     """One use of a table.
 
     `operand` is the float weight that `node` reads; None where `node` dequantizes by itself. With `transposed` the
-    operand is [columns, rows]; what a convolution reads has a column for each input and pixel. `indices` is set for a gather, `grid` is None where the numbers cannot be read.
+    operand is [columns, rows]; what a convolution reads has a column for each input and pixel. `indices` is set for a
+    gather, `grid` is None where the numbers cannot be read.
     """
 
     node: fx.Node
@@ -51,7 +53,7 @@ class Table:
     identity: Hashable
     sites: tuple[Site, ...]
     elsewhere: frozenset[Consumer] = frozenset()
-    choices: VulkanOptions = VulkanOptions()
+    choices: VulkanOptions = UNCHOSEN
 
     @property
     def consumers(self) -> frozenset[Consumer]:

@@ -144,7 +144,13 @@ _GATHERS = {aten.embedding.default: (0, 1), aten.index_select.default: (0, 2)}
 
 # Operators that convolve by a table: all sizes of it but the first are columns.
 _CONVOLUTIONS = frozenset(
-    {aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding, aten.convolution.default}
+    {
+        aten.conv1d.default,
+        aten.conv1d.padding,
+        aten.conv2d.default,
+        aten.conv2d.padding,
+        aten.convolution.default,
+    }
 )
 
 # Operators that multiply by a table: its position, and whether it stands transposed, [columns, rows].

@@ -257,6 +257,7 @@ OPERATORS: Final = (
         "input weight scales bias kernel_size stride padding dilation groups",
         constants="weight scales bias",
         rules=(one_image, outputs_of_groups_in_fours),
+        departs=(Code.CONVOLUTION_BATCHED,),
         shaders=eight_bit,
         table=TableArguments(consumer="convolve", scales="scales"),
         integers=True,

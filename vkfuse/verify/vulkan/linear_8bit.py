@@ -21,21 +21,16 @@ def linear_q8csw(call: Call) -> torch.Tensor:
 def conv2d_q8csw(call: Call) -> torch.Tensor:
     """`(image, weight int8 [N, K], scales [N], bias, kernel_size, stride, padding, dilation, groups)`.
 
-    Source: impl/QuantizedConvolution.cpp; glsl/im2col.glsl, glsl/conv2d_q8csw_linear_tiled.glsl. K has the channels of a
-    group's pixels one after the other, then zeros. Nothing is defined of other images than the first.
+    Source: impl/QuantizedConvolution.cpp; glsl/im2col.glsl, glsl/conv2d_q8csw_linear_tiled.glsl. Nothing is defined of
+    other images than the first.
     """
-    image, weight, scales = call.tensor(0), call.tensor(1).float(), call.tensor(2).float()
-    groups, (height, width) = call.integer(8), call.args[4]
-    channels = image.shape[1] // groups
-    kernels = weight[:, : height * width * channels].unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
-    first = functional.conv2d(image[:1].float(), kernels, None, *call.args[5:8], groups)
-    bias = call.optional_tensor(3)
-    out = first * scales[:, None, None] + (0 if bias is None else bias.float()[:, None, None])
+    image, rest = call.tensor(0), call.args[1:9]
+    first: torch.Tensor = torch.ops.et_vk.conv2d_q8csw.default(image[:1].float(), *rest)
     if image.shape[0] == 1:
-        return out
+        return first
     call.note(Code.CONVOLUTION_BATCHED)
-    whole = undefined((image.shape[0], *out.shape[1:]), out.dtype)
-    whole[0] = out[0]
+    whole = undefined((image.shape[0], *first.shape[1:]), first.dtype)
+    whole[0] = first[0]
     return whole
 
 
