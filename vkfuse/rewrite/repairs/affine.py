@@ -46,7 +46,9 @@ def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     if not isinstance(quantize, fx.Node) or quantize.target != decomposed.quantize_per_tensor.default:
         return None
     source, (scale, zero, low, high) = argument(quantize, 0, "input"), _numbers(quantize)
-    if _numbers(node)[:2] != (scale, zero) or {source.meta["val"].dtype, node.meta["val"].dtype} != {torch.float32}:
+    if _numbers(node)[:2] != (scale, zero) or {source.meta["val"].dtype, node.meta["val"].dtype} != {
+        torch.float32
+    }:
         return None
     steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, 1.0 / scale))
     kept = editor.call(aten.clamp.default, steps, float(low - zero), float(high - zero))

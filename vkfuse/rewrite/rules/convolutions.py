@@ -116,7 +116,9 @@ def _not_in_floats(site: Site, choices: VulkanOptions) -> Refusal | None:
     limit = _SMALL if choices.small_textures else _LARGE
     sizes = [size for node in (site.node, input_of(site)) for size in described(node.meta["val"]).dims[1:]]
     if choices.fp16 or choices.storage is not Storage.TEXTURE or max(sizes) > limit:
-        return Refusal(code=Code.NO_SHADER, detail="the runtime convolves by bytes in textures of float32 only")
+        return Refusal(
+            code=Code.NO_SHADER, detail="the runtime convolves by bytes in textures of float32 only"
+        )
     return None
 
 
@@ -124,7 +126,9 @@ def _window_of(site: Site) -> _Window | Refusal:
     """How the kernel moves, along a sequence as along an image of one row."""
     node, plain = site.node, site.node.target == aten.convolution.default
     if plain and node.args[6]:
-        return Refusal(code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout")
+        return Refusal(
+            code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout"
+        )
     kernel = tuple(argument(node, 1, "weight").meta["val"].shape[2:])
     stride = _each(argument(node, 3, "stride", [1]), kernel)
     dilation = _each(argument(node, 5, "dilation", [1]), kernel)
