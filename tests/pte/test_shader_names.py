@@ -168,7 +168,7 @@ ONE_PRECISION = {
     "aten.select.int",  # other names of operators that are measured in both
     "conv_with_clamp.default",
     "et_vk.q4gsw_linear.default",
-    *(operator for operator in CALLS if operator.startswith("et_vk.q8ta_")),  # half was never built
+    *(op for op in CALLS if op.startswith(("et_vk.q8ta_", "et_vk.conv2d_q8"))),  # half was never built
 }
 
 
