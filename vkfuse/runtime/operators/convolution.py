@@ -18,7 +18,7 @@ from vkfuse.runtime.packing import (
 from vkfuse.runtime.record import Operator, TableArguments
 from vkfuse.runtime.spelling import CHANNELS, FLOATS, HEIGHT, dtype, storage, stored, type_name
 
-_IMAGE, _SEQUENCE = 4, 3  # ranks
+_IMAGE, _SEQUENCE, _MATRIX = 4, 3, 2  # ranks
 _TILED: Final = (3, 5)  # widths of the square kernels of tiled depthwise shaders
 _LEAST_CHANNELS_BY_PRODUCT: Final = 128  # kIm2colMinCOut; a Mali takes this way for any number
 _LANES: Final = 4  # channels of a texel
@@ -226,7 +226,7 @@ def _clamp(ops: Operands) -> str:
 def eight_bit(ops: Operands) -> Iterator[str]:
     """QuantizedConvolution.cpp, conv2d_q8csw: the image as a matrix of floats, multiplied by bytes."""
     source, weight, out = ops.tensor("input"), ops.tensor("weight"), ops.out
-    if source and weight and out:
+    if source and weight and out and len(weight.dims) == _MATRIX:
         place = ops.device.texels(*eight_bit_texels(weight))
         yield from packed("pack_q8_linear_weight", weight, eight_bit_texels(weight), place)
         for name in ("scales", "bias"):
@@ -238,14 +238,14 @@ def eight_bit(ops: Operands) -> Iterator[str]:
 def one_image(ops: Operands) -> Iterator[Objection]:
     """glsl/conv2d_fp_im2col_block_load.glslh, glsl/conv2d_fp_im2col_block_store.glslh: of the first of a batch."""
     source = ops.tensor("input")
-    if source and source.dims[0] != 1:
+    if source and source.dims and source.dims[0] != 1:
         yield Objection(Code.CONVOLUTION_BATCHED, f"images {list(source.dims)}")
 
 
 def outputs_of_groups_in_fours(ops: Operands) -> Iterator[Objection]:
     """QuantizedConvolution.cpp, add_conv2d_q8csw_linear_node."""
     weight, groups = ops.tensor("weight"), ops.integer("groups")
-    if weight and groups and groups > 1 and weight.dims[0] // groups % _LANES:
+    if weight and weight.dims and groups and groups > 1 and weight.dims[0] // groups % _LANES:
         yield Objection(Code.CONVOLUTION_GROUPS, f"{weight.dims[0]} outputs in {groups} groups")
 
 
