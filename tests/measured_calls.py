@@ -89,6 +89,17 @@ def _lookup(layout, storages=TEXTURE):
 
 
 LONG = _t(1, 8, 32, dynamic=[2])
+
+
+def _linear(source, output):
+    return "aten.linear.default", {"input": source, "weight": _t(96, 64), "bias": None}, output
+
+
+def _product(name, first, output):
+    second = replace(_t(*first.dims[:-2], 64, 96), constant=True)
+    return f"aten.{name}.default", {"mat1": first, "mat2": second}, output
+
+
 CALLS = [
     (_conv(LONG, _t(4, 8, 3), padding=1), "padding-lost"),
     (_conv(_t(1, 8, 32), _t(4, 8, 3), padding=1), ""),
@@ -154,6 +165,21 @@ CALLS = [
     (_bytes(_t(5, 64, storages=BUFFER), 62), "rows-not-multiple-of-4"),
     (_bytes(_t(2, 5, 64), 64), "linear-input-batched"),
     (_bytes(_t(5, 6), 64), "columns-not-multiple-of-4"),
+    (_linear(_t(2, 3, 8, 64), _t(2, 3, 8, 96)), "linear-input-batched"),
+    (_linear(_t(2, 1, 8, 64, storages=BUFFER), _t(2, 1, 8, 96, storages=BUFFER)), "linear-input-batched"),
+    (_linear(_t(1, 3, 8, 64), _t(1, 3, 8, 96)), ""),
+    (_linear(_t(2, 16, 64), _t(2, 16, 96)), ""),
+    (_linear(_t(16, 64, layout=HEIGHT), _t(16, 96)), "product-layout"),
+    (_linear(_t(16, 64), _t(16, 96, layout=CHANNELS)), "product-layout"),
+    (_linear(_t(16, 64), _t(16, 96, storages=BUFFER)), ""),
+    (_linear(_t(16, 64, storages=BUFFER), _t(16, 96)), "product-layout"),
+    (
+        _product("mm", _t(16, 64, storages=BUFFER, layout=HEIGHT), _t(16, 96, storages=BUFFER)),
+        "product-layout",
+    ),
+    (_product("addmm", _t(16, 64), _t(16, 96, layout=HEIGHT)), "product-layout"),
+    (_product("bmm", _t(2, 16, 64, layout=CHANNELS), _t(2, 16, 96)), "product-layout"),
+    (_product("bmm", _t(2, 16, 64), _t(2, 16, 96)), ""),
 ]
 
 

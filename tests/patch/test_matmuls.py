@@ -18,7 +18,7 @@ from vkfuse.pte.writer import write_pte
 
 FUSED, VIEW, PAD = "et_vk.linear_q4gsw.default", "aten.view_copy.default", "aten.constant_pad_nd.default"
 SLICE = "aten.slice_copy.Tensor"
-LINEAR = "aten.linear.default"
+LINEAR, COPY = "aten.linear.default", "aten.clone.default"
 BUFFER = VkStorageType.BUFFER
 TALL = VkMemoryLayout.TENSOR_HEIGHT_PACKED
 
@@ -31,7 +31,10 @@ SHAPES = {  # name: input, outputs, what differs, the calls in place of one line
     "dynamic batch": ((4, 1, 64), 96, {"dynamic": True}, [VIEW, FUSED, VIEW]),
     "vector": ((64,), 96, {}, [VIEW, FUSED, VIEW]),
     "odd": ((3, 5, 52), 101, {"group": 4}, [VIEW, PAD, FUSED, SLICE, VIEW]),
-    "call-not-understood": ((16, 64), 96, {"layout": TALL}, [LINEAR]),
+    "packed by height": ((16, 64), 96, {"layout": TALL}, [COPY, FUSED, COPY]),
+    "float": ((16, 64), 96, {"layout": TALL, "group": 0}, [COPY, LINEAR, COPY]),
+    "float batch": ((2, 3, 8, 64), 96, {"group": 0}, [VIEW, LINEAR, VIEW]),
+    "call-not-understood": ((16, 64), 96, {"stored": BUFFER}, [LINEAR]),
     "half": ((16, 64), 96, {"dtype": np.float16}, [FUSED]),
     "linear-input-batched": ((4, 16, 64), 96, {"dynamic": True}, [LINEAR]),
     "inputs-not-multiple-of-4": ((16, 66), 96, {"group": 66}, [LINEAR]),
@@ -41,9 +44,11 @@ SHAPES = {  # name: input, outputs, what differs, the calls in place of one line
 def _write(path, source, dims, outputs, *, group=32, dtype=np.float32, **more):
     """Write a file of one linear: an input of `dims`, a matrix on a grid."""
     random = np.random.default_rng(0)
-    integers = random.integers(-8, 8, (outputs, dims[-1] // group, group)).astype(np.float32)
-    scales = random.integers(1, 64, (outputs, dims[-1] // group, 1)).astype(np.float32) / 64
-    weight = (integers * scales).reshape(outputs, dims[-1]).astype(dtype)
+    weight = random.standard_normal((outputs, dims[-1])).astype(dtype)
+    if group:
+        integers = random.integers(-8, 8, (outputs, dims[-1] // group, group)).astype(np.float32)
+        scales = random.integers(1, 64, (outputs, dims[-1] // group, 1)).astype(np.float32) / 64
+        weight = (integers * scales).reshape(outputs, dims[-1]).astype(dtype)
     stored = VkDataType.FLOAT16 if dtype is np.float16 else VkDataType.FLOAT32
     edit = GraphEdit(EMPTY)
     x, out = (
@@ -53,12 +58,12 @@ def _write(path, source, dims, outputs, *, group=32, dtype=np.float32, **more):
                 dims=sizes,
                 constant_id=-1,
                 mem_obj_id=-1,
-                storage=more.get("storage", VkStorageType.TEXTURE_3D),
+                storage=more.get(which, more.get("storage", VkStorageType.TEXTURE_3D)),
                 layout=more.get("layout", WIDTH),
                 staging_dtype=stored,
             )
         )
-        for sizes in (dims, (*dims[:-1], outputs))
+        for which, sizes in (("source", dims), ("stored", (*dims[:-1], outputs)))
     )
     added = edit.constant(random.standard_normal(outputs).astype(dtype))
     edit.inputs, edit.outputs = [x], [out]
@@ -90,11 +95,13 @@ def test_each_shape(files, tmp_path, name):
     """The calls that an input of a shape takes, the values of a run, or the code of why not (as on the real runtime)."""
     dims, outputs, more, calls = SHAPES[name]
     _write(tmp_path / "in.pte", files / "fused.pte", dims, outputs, **more)
-    partial = {"partial": True} if name == "call-not-understood" else {}
-    report = optimize(tmp_path / "in.pte", tmp_path / "out.pte", **partial).report
+    report = optimize(tmp_path / "in.pte", tmp_path / "out.pte").report
     written = read_pte(tmp_path / "out.pte")
     (graph,) = vulkan_graphs(written).values()
     assert [call.name for call in graph.chain] == calls
+    if LINEAR in calls[1:]:
+        assert len(report.repairs) == 1
+        return
     (row,) = report.tables
     if calls == [LINEAR]:
         assert row.reason.startswith(name)

@@ -48,7 +48,7 @@ def lookup_calls(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> Itera
         return
     if ids.storage is not BUFFER:
         copied = edit.tensor(ids, storage=BUFFER, layout=WIDTH)
-        yield _cloned(edit, indices, copied)
+        yield cloned(edit, indices, copied)
         indices = copied
     steps = [pack.padded_columns, *([pack.columns] if pack.padded_columns != pack.columns else [])]
     made = [
@@ -61,7 +61,7 @@ def lookup_calls(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> Itera
     if len(made) > 1:
         yield _sliced(edit, made[0], pack.columns, made[1])
     if made[-1] != out:
-        yield _cloned(edit, made[-1], out)
+        yield cloned(edit, made[-1], out)
 
 
 _WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
@@ -97,7 +97,8 @@ def _sliced(edit: GraphEdit, rows: int, columns: int, out: int) -> OperatorCall:
     return edit.call(_SLICE, rows, *numbers, out)
 
 
-def _cloned(edit: GraphEdit, source: int, out: int) -> OperatorCall:
+def cloned(edit: GraphEdit, source: int, out: int) -> OperatorCall:
+    """Copy a tensor to another, stored or packed otherwise (Clone.cpp)."""
     return edit.call(_CLONE, source, edit.value(None), out)
 
 

@@ -1,10 +1,51 @@
-"""4-bit matmuls on batches, which the runtime gets wrong or refuses: their inputs are viewed as rows."""
+"""Matmuls on batches or packings which the runtime gets wrong or refuses: inputs are viewed as rows, or copied."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from vkfuse.patch.faulty import Faulty, Mend
 from vkfuse.patch.flat import as_rows, quantized_as_rows
+from vkfuse.patch.graphs import WIDTH, GraphEdit
+from vkfuse.patch.lookups import cloned
+from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
+from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators import record_of
+
+_MATRICES: Final = frozenset({"input", "mat1", "mat2"})
+_BY_WIDTH: Final = frozenset({WIDTH, VkMemoryLayout.DEFAULT_LAYOUT})
+
+
+def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
+    """Multiply copies that are packed by width and stored as the product, and copy the product to where it belongs."""
+    for fault in faulty.having(Code.PRODUCT_LAYOUT):
+        calls = _with_copies(faulty.edit, fault.call)
+        if calls:
+            faulty.edit.instead(fault.position, calls)
+            yield Mend(code="packed-by-width", where=faulty.place.at(fault.position), detail=fault.call.name)
+
+
+def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
+    """A product between the copies that it needs; nothing for one that makes no tensor."""
+    out, record = edit.at(call.args[-1]), record_of(call.name)
+    if not isinstance(out, VkTensor):
+        return []
+    before, args = [], [*call.args]
+    for at, index in enumerate(call.args[:-1]):
+        value = edit.at(index)
+        if not isinstance(value, VkTensor) or value.constant or record.argument(at) not in _MATRICES:
+            continue
+        if value.layout not in _BY_WIDTH or _in_buffer(value) != _in_buffer(out):
+            args[at] = edit.tensor(value, storage=out.storage, layout=WIDTH)
+            before.append(cloned(edit, index, args[at]))
+    if out.layout in _BY_WIDTH:
+        return [*before, edit.call(call.name, *args)]
+    args[-1] = edit.tensor(out, layout=WIDTH)
+    return [*before, edit.call(call.name, *args), cloned(edit, args[-1], call.args[-1])]
+
+
+def _in_buffer(tensor: VkTensor) -> bool:
+    return tensor.storage is VkStorageType.BUFFER
 
 
 def multiply_matrices(faulty: Faulty) -> Iterator[Mend]:

@@ -15,7 +15,7 @@ from vkfuse.patch.faulty import Fault, Faulty, Mend, Mending
 from vkfuse.patch.mend_arguments import say_otherwise
 from vkfuse.patch.mend_constants import fold_constants
 from vkfuse.patch.mend_lookups import read_rows_in_buffers
-from vkfuse.patch.mend_matmuls import multiply_matrices, quantize_matrices
+from vkfuse.patch.mend_matmuls import multiply_matrices, pack_by_width, quantize_matrices
 from vkfuse.patch.mend_tables import store_floats
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.model import PteFile
@@ -29,6 +29,7 @@ MENDS: Final[tuple[Mending, ...]] = (
     fold_constants,
     store_floats,
     read_rows_in_buffers,
+    pack_by_width,
     multiply_matrices,
     quantize_matrices,
     say_otherwise,

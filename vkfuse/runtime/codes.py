@@ -67,6 +67,7 @@ class Code(StrEnum):
 
     # Linears.
     LINEAR_INPUT_BATCHED = auto()
+    PRODUCT_LAYOUT = auto()
     ROWS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_8 = auto()
