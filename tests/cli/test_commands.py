@@ -49,6 +49,7 @@ STAGES = [
     "reading back",
     "proving",
     "verifying",
+    "making the folded baseline",
     "lowering the folded baseline",
     "reporting",
 ]

@@ -64,6 +64,7 @@ ARROWS = {
         "pte",
         "runtime",
         "measure",
+        "patch",
         "report",
         "rewrite",
         "lower",

@@ -161,7 +161,12 @@ def pruned(graph: VulkanGraph) -> VulkanGraph:
         more = {*listed.pop().ids} - used
         used |= more
         listed += [value for index in more if isinstance(value := graph.values[index], ValueList)]
-    numbers = {old: new for new, old in enumerate(sorted(used))}
+    return reordered(graph, sorted(used))
+
+
+def reordered(graph: VulkanGraph, order: Iterable[int]) -> VulkanGraph:
+    """Return a graph of these values only, which are all that its calls name, in this order."""
+    numbers = {old: new for new, old in enumerate(order)}
     kept = [graph.values[old] for old in numbers]
     read = sorted({value.constant_id for value in kept if isinstance(value, VkTensor) and value.constant})
     constants = {old: new for new, old in enumerate(read)}

@@ -32,6 +32,7 @@ _NEW: Final = (1 << 32) - 1  # the index of a new constant, which the writer cou
 _TYPES: Final = {
     np.dtype(np.uint8): ScalarType.BYTE,
     np.dtype(np.int8): ScalarType.CHAR,
+    np.dtype(np.float16): ScalarType.HALF,
     np.dtype(np.float32): ScalarType.FLOAT,
 }
 
@@ -45,7 +46,7 @@ class MethodEdit:
     def __init__(self, method: Method, graphs: Mapping[Place, VulkanGraph], beyond: Iterator[int]) -> None:
         self.method = method
         self.graphs = graphs
-        self._beyond = beyond
+        self.beyond = beyond
         self.values = list(method.values)
         self.instructions: list[tuple[Instruction, ...]] = [(entry,) for entry in method.instructions]
         self.operators = list(method.operators)
@@ -154,7 +155,7 @@ class MethodEdit:
         """Return a delegate with the blob of an edited graph."""
         self.named |= edit.named
         blob = memoryview(write_vulkan(edit.graph()))
-        return replace(delegate, processed=blob, processed_at=Extent(next(self._beyond), len(blob)))
+        return replace(delegate, processed=blob, processed_at=Extent(next(self.beyond), len(blob)))
 
     def finished(self) -> Method:
         """Return the method of what is left, its jumps counted anew."""

@@ -22,10 +22,15 @@ _Numbers = dict[int, int]
 
 def pruned_method(method: Method) -> Method:
     """Return a method without values, operators and delegates that no instruction uses; what is left is renumbered."""
-    values = _numbered(_used_values(method))
-    operators = _numbered({entry.op_index for entry in method.instructions if isinstance(entry, KernelCall)})
+    operators = {entry.op_index for entry in method.instructions if isinstance(entry, KernelCall)}
+    return reordered(method, sorted(_used_values(method)), sorted(operators))
+
+
+def reordered(method: Method, in_order: Iterable[int], called: Iterable[int]) -> Method:
+    """Return a method of these values and operators, which are all that its instructions name, in this order."""
+    values, operators = _numbered(in_order), _numbered(called)
     delegates = _numbered(
-        {entry.delegate_index for entry in method.instructions if isinstance(entry, DelegateCall)}
+        sorted({entry.delegate_index for entry in method.instructions if isinstance(entry, DelegateCall)})
     )
     return replace(
         method,
@@ -40,9 +45,9 @@ def pruned_method(method: Method) -> Method:
     )
 
 
-def _numbered(used: Iterable[int]) -> _Numbers:
-    """The new numbers of what is kept, by the old, in order."""
-    return {old: new for new, old in enumerate(sorted(used))}
+def _numbered(kept: Iterable[int]) -> _Numbers:
+    """The new numbers of what is kept, by the old."""
+    return {old: new for new, old in enumerate(kept)}
 
 
 def _used_values(method: Method) -> set[int]:

@@ -73,7 +73,7 @@ def optimize(
                 progress("proving")
                 methods = proved(methods, after.pte)
             methods = verified(methods, after.pte, chosen, progress)
-            before = given or baseline_made(methods, chosen, progress, places.baseline)
+            before = given or baseline_made(methods, after, chosen, progress, places.baseline)
         progress("reporting")
         report = report_of_file(methods, after, before, target, chosen, meter)
         report = replace(report, provenance=provenance(chosen, command), losses=losses)

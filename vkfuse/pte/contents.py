@@ -15,7 +15,7 @@ from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.model import Delegate, PteFile, Subsegments, Tensor
 from vkfuse.pte.values import Extent
 
-_SEGMENT_ALIGNMENT: Final = 128  # the default of serialize_pte_binary
+ALIGNMENT: Final = 128  # the default of serialize_pte_binary
 _ALIGNMENT: Final = 16  # of a constant, and the least of a segment
 _LARGEST: Final = 4096  # alignment that is kept of an input; offsets may have a larger one by chance
 _BY_CHANCE: Final = 3  # segments, which may have a larger alignment in common without being meant to
@@ -33,16 +33,18 @@ class Piece:
 class Contents:
     """The segments of a file, and how its tensors, delegates and names find their bytes there.
 
+    Segments are aligned to `alignment`, by default each as it was in the input.
     `segments` count from the first one's start; between the `pieces` stand zeros. FormatError where the input's segments
     overlap, which would multiply their bytes.
     """
 
-    def __init__(self, file: PteFile) -> None:
+    def __init__(self, file: PteFile, alignment: int | None = None) -> None:
         self.segments: list[Extent] = []
         self.pieces: list[Piece] = []
         self._file = file
         self._start = address(file.data)
-        self.alignment = self._meant(_common(self._offsets_of_segments(), _SEGMENT_ALIGNMENT))
+        self._kept = alignment is None
+        self.alignment = alignment or self._meant(_common(self._offsets_of_segments(), ALIGNMENT))
         self._numbers: dict[_Key, int] = {}
         tensors = [value for method in file.methods for value in method.values if isinstance(value, Tensor)]
         stored = [tensor for tensor in tensors if _stored(tensor)]
@@ -79,7 +81,7 @@ class Contents:
     def _meant(self, alignment: int) -> int:
         """Return the alignment that all segments have, the default where so few may have another by chance."""
         few = len(self._file.segments) <= _BY_CHANCE and alignment < _LARGEST
-        return _SEGMENT_ALIGNMENT if few else alignment
+        return ALIGNMENT if few else alignment
 
     def _offsets_of_segments(self) -> list[int]:
         """Where segments of the input start, from the first, and the first in the file."""
@@ -138,7 +140,7 @@ class Contents:
         """Append a segment, aligned as it was in the input, or a new one as the input's are."""
         alignment = self.alignment
         at = Extent(address(blob) - self._start, len(blob))
-        if at in self._file.segments:
+        if self._kept and at in self._file.segments:
             base = self._offsets_of_segments()[0]
             alignment = _common((at.offset - base,), alignment)
         start = aligned(self.size, alignment)

@@ -27,15 +27,23 @@ _HEADER: Final = Struct("<4s4sHIIIQ")
 _ALIGNMENT: Final = 16
 
 
-def write_vulkan(graph: VulkanGraph) -> bytes:
+def write_vulkan(graph: VulkanGraph, *, as_lowered: bool = False) -> bytes:
     """Return a delegate's `processed` bytes; a constant with bytes of the blob is written with its `data`.
 
+    It is smaller than what ExecuTorch makes with flatc, unless it is to be `as_lowered`.
     FormatError where the graph has fields that the schema does not know.
     """
     if graph.unread:
         raise FormatError("a field of a newer schema, which would be lost", field=graph.unread)
     inline = _Inline()
-    flatbuffer = build(_graph(graph, inline), VULKAN, {"value": GRAPH_TYPES}, b"VK00")
+    flatbuffer = build(
+        _graph(graph, inline),
+        VULKAN,
+        {"value": GRAPH_TYPES},
+        b"VK00",
+        shared=not as_lowered,
+        by_size=as_lowered,
+    )
     start = _aligned(_HEADER.size)
     data = start + _aligned(len(flatbuffer))
     header = _HEADER.pack(bytes(4), b"VH00", _HEADER.size, start, len(flatbuffer), data, len(inline.data))

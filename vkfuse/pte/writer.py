@@ -11,7 +11,7 @@ from typing import IO, Final
 from vkfuse.errors import FormatError
 from vkfuse.pages import passing
 from vkfuse.pte.builder import build
-from vkfuse.pte.contents import Contents, aligned
+from vkfuse.pte.contents import ALIGNMENT, Contents, aligned
 from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES, PROGRAM
 from vkfuse.pte.model import Delegate, PteFile, Subsegments
@@ -24,8 +24,11 @@ _MEMBERS: Final = {"val": KERNEL_TYPES, "instr_args": INSTRUCTIONS}
 _NEWER: Final = "the file was written by a newer ExecuTorch: use a newer vkfuse"
 
 
-def write_pte(file: PteFile, stream: IO[bytes]) -> int:
+def write_pte(file: PteFile, stream: IO[bytes], *, as_lowered: bool = False) -> int:
     """Write the file and return its bytes; what is mapped is copied chunk by chunk and not kept in memory.
+
+    Segments are aligned as they were in the input and equal strings are one, unless it is to be `as_lowered`: as
+    ExecuTorch's defaults have it.
 
     FormatError where the input has fields that the schema does not know, or segments that overlap.
     """
@@ -33,8 +36,8 @@ def write_pte(file: PteFile, stream: IO[bytes]) -> int:
         raise FormatError(
             "a field of a newer schema, which would be lost", field=file.unread, path=file.path, hint=_NEWER
         )
-    contents = Contents(file)
-    program = _with_header(_program(file, contents), contents)
+    contents = Contents(file, ALIGNMENT if as_lowered else None)
+    program = _with_header(_program(file, contents, shared=not as_lowered), contents)
     base = aligned(len(program), contents.alignment) if contents.size else len(program)
     stream.write(program)
     at = len(program)
@@ -59,7 +62,7 @@ def _with_header(program: bytes, contents: Contents) -> bytes:
     return (root + _HEADER.size).to_bytes(4, "little") + program[4:_HEADER_AT] + header + program[_HEADER_AT:]
 
 
-def _program(file: PteFile, contents: Contents) -> bytes:
+def _program(file: PteFile, contents: Contents, *, shared: bool) -> bytes:
     """Return the program flatbuffer."""
     inline: list[Node] = []
 
@@ -90,7 +93,7 @@ def _program(file: PteFile, contents: Contents) -> bytes:
             or None,
         },
     )
-    return build(root, PROGRAM, _MEMBERS, b"ET12")
+    return build(root, PROGRAM, _MEMBERS, b"ET12", shared=shared)
 
 
 def _subsegments(entry: Subsegments) -> Node:

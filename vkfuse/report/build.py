@@ -104,9 +104,10 @@ _ABSENT: Final = (Code.NOT_REGISTERED, Code.NO_SHADER, Code.NO_KERNEL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Everything that a report says of one file, as far as its bytes tell."""
+    """Everything that a report says of one file, as far as its bytes tell; `reasons` for the CPU by method, as given."""
 
     pte: PteFile
+    reasons: Mapping[str, Reasons]
     delegation: Delegation
     methods: tuple[MethodRow, ...]
     loadable: Loadable
@@ -133,6 +134,7 @@ def measure(
     every = {name: reason for of in reversed([*reasons.values()]) for name, reason in of.items()}
     return Measured(
         pte=pte,
+        reasons=reasons,
         delegation=delegation(every),
         methods=tuple(
             MethodRow(name=m.name, delegation=delegation(reasons.get(m.name, _NO_REASONS), method=m.name))

@@ -77,7 +77,7 @@ class Loadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """The file before: `bytes` None where none could be written, then `note` says why."""
+    """The file before: `note` says how it was made, or why it could not be, then `bytes` is None."""
 
     kind: BaselineKind
     bytes: int | None

@@ -1,0 +1,193 @@
+"""The file before, made of the file just written: what a second lowering gives, without one."""
+
+import contextlib
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from executorch.exir.memory_planning import greedy
+from executorch.exir.tensor import TensorSpec
+from hypothesis import given
+from hypothesis import strategies as st
+from outcome import worst_error
+from programs import BOTH, LanguageModel, Lookup, export, indices, quantize
+from torch import nn
+
+import vkfuse
+from vkfuse.lower.quiet import quiet
+from vkfuse.measure.layouts import layouts
+from vkfuse.measure.ledger import ledger
+from vkfuse.measure.memory import memory
+from vkfuse.patch.cut import UntoldError
+from vkfuse.patch.planned import Life, planned
+from vkfuse.pipeline import baseline
+from vkfuse.pte import read_pte
+
+FROM_THE_FILE = "making the folded baseline"
+LOWERED = "lowering the folded baseline"
+
+
+class Wide(nn.Module):
+    """Tokens in a table of 56 columns, which a pack pads, and positions in floats, both in two rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(100, 56, padding_idx=0)
+        self.positions = nn.Embedding(16, 56)
+        self.layer = nn.Linear(56, 24)
+
+    def forward(self, tokens, positions):
+        """[2, 7] and [2, 7] -> [2, 7, 24]."""
+        return self.layer(self.tokens(tokens) + self.positions(positions)).relu()
+
+
+def _wide():
+    model = Wide()
+    quantize(nn.Sequential(model.tokens), nn.Embedding, group=8)
+    return export(model, indices(2, 7), indices(2, 7, rows=16))
+
+
+class Tied(LanguageModel):
+    """Its rows are read in their own shape, and not only by a linear that flattens them."""
+
+    def forward(self, tokens):
+        """[n, m] -> [n, m, rows]."""
+        rows = self.table(tokens)
+        return self.head(torch.tanh(self.layer(rows)) + rows)
+
+
+def _tied(dynamic=None):
+    model = Tied(128)
+    model.head.weight = model.table.weight
+    quantize(quantize(model, nn.Embedding), nn.Linear)
+    return export(model, indices(2, 7), dynamic=dynamic)
+
+
+class Halves(nn.Module):
+    """A method of a pair: rows of a table through a layer."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.layer = table, nn.Linear(64, 8)
+
+    def forward(self, tokens):
+        """[1, n] -> [1, n, 8]."""
+        rows = self.table(tokens)
+        return self.layer(rows * rows.sigmoid())
+
+
+def _pair():
+    table = quantize(Lookup(), nn.Embedding)
+    return {"short": export(Halves(table), indices(1, 3)), "long": export(Halves(table), indices(1, 9))}
+
+
+def _looked_up():
+    return export(quantize(Lookup(), nn.Embedding), indices(2, 7))
+
+
+class Reshaped(nn.Module):
+    """A lookup as transformers have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer = Lookup(), nn.Linear(64, 8)
+
+    def forward(self, tokens):
+        """[n, m] -> [n, m, 8]."""
+        rows = self.table(tokens.view(-1, tokens.shape[-1]))
+        return self.layer(rows * rows.sigmoid())
+
+
+def _reshaped():
+    return export(quantize(Reshaped(), nn.Embedding), indices(2, 7), dynamic=BOTH)
+
+
+def _made(build, folder, monkeypatch=None):
+    """A program, its folded baseline, the report and the stages of the run; lowered where there is a `monkeypatch`."""
+    if monkeypatch is not None:
+        monkeypatch.setattr(baseline, "before_lookups", _untold)
+    torch.manual_seed(0)
+    with quiet():
+        program = build()
+    before, stages = folder / "before.pte", []
+    report = vkfuse.optimize(
+        program, folder / "model.pte", keep_baseline=before, verify=False, progress=stages.append
+    ).report
+    return program, before, report, stages
+
+
+@contextlib.contextmanager
+def _untold(*_):
+    raise UntoldError("it was asked for")
+    yield
+
+
+def _labels(path):
+    sizes = Counter()
+    for entry in ledger(read_pte(path)):
+        sizes[entry.kind, entry.label] += entry.bytes
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "build", [_wide, _tied, lambda: _tied(BOTH), _pair], ids=["wide", "tied", "dynamic", "pair"]
+)
+def test_is_what_a_second_lowering_writes(build, tmp_path, tmp_path_factory, monkeypatch):
+    """The same bytes by label; the same operators, where and why; the same rows of tables; the program's results."""
+    program, quick, report, stages = _made(build, tmp_path)
+    assert FROM_THE_FILE in stages
+    assert LOWERED not in stages
+    assert report.baseline.note == "made of the written file"
+    _, slow, lowered, stages = _made(build, tmp_path_factory.mktemp("lowered"), monkeypatch)
+    assert LOWERED in stages
+    assert _labels(quick) == _labels(slow)
+    assert report.baseline == replace(lowered.baseline, note=report.baseline.note)
+    assert report.baseline.loadable
+    assert report.tables == lowered.tables
+    assert layouts(read_pte(quick)) == layouts(read_pte(slow))
+    assert memory(read_pte(quick)) == memory(read_pte(slow))
+    for name, exported in program.items() if isinstance(program, dict) else [("forward", program)]:
+        if name == "forward":
+            assert worst_error(exported, quick) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (
+            lambda: export(quantize(Lookup(), nn.Embedding), indices(2, 7)),
+            "rows of a lookup leave the delegate as they are",
+        ),
+        (_reshaped, "indices of a dynamic size are reshaped for a lookup"),
+    ],
+    ids=["lookup", "reshaped"],
+)
+def test_what_the_file_cannot_tell_is_lowered(build, reason, tmp_path):
+    """A delegate of nothing but a lookup would hand its input out; what a program did to indices is no longer there."""
+    _, before, report, stages = _made(build, tmp_path)
+    assert stages[-3:] == [FROM_THE_FILE, LOWERED, "reporting"]
+    assert report.baseline.bytes == before.stat().st_size
+    assert report.baseline.note == f"lowered anew, since {reason}"
+
+
+@given(
+    lives=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 12)).map(
+            lambda t: Life(t[0] * 8, min(t[1:]), max(t[1:]))
+        ),
+        max_size=12,
+    ),
+    beside=st.booleans(),
+)
+def test_memory_is_shared_as_executorch_shares_it(lives, beside):
+    """The same places as `greedy` of the installed ExecuTorch gives."""
+    specs = []
+    for life in lives:
+        spec = TensorSpec(torch.uint8, torch.Size([life.size]))
+        spec.lifetime = [life.first, life.last]
+        specs.append(spec)
+    theirs = greedy(16, specs, torch.nn.Module(), None, allow_overlapping_allocations=beside)
+    ours, total = planned(lives, beside=beside)
+    assert ours == [(theirs.spec_dict[s].mem_obj_id, theirs.spec_dict[s].mem_offset) for s in specs]
+    assert total == theirs.bufsizes[-1]
