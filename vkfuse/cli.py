@@ -18,7 +18,9 @@ from vkfuse.commands.arguments import (
     Layouts,
     Loading,
     Losing,
+    Lowering,
     ModelsArgument,
+    NoConfigOption,
     Printing,
     QuietOption,
     RuntimeOption,
@@ -38,14 +40,7 @@ from vkfuse.commands.running import (
     settled,
 )
 from vkfuse.errors import ExitCode, VkfuseError, remedy
-from vkfuse.options import (
-    BaselineChoice,
-    Compute,
-    Options,
-    Progress,
-    Storage,
-    VulkanOptions,
-)
+from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import reported
 from vkfuse.program.methods import parse_methods
 from vkfuse.runtime.versions import default_runtime
@@ -120,33 +115,11 @@ def optimize(
             help="What 'before' is: tables folded to float, what the installed ExecuTorch makes, or a file.",
         ),
     ] = "folded",
-    fp16: Annotated[
-        bool, typer.Option("--fp16", help="Compute in half precision on the GPU. Lossy.")
-    ] = False,
-    compute: Annotated[
-        Compute,
-        typer.Option(help="What bfloat16 and float16 programs compute in; inputs and outputs stay."),
-    ] = Compute.GIVEN,
-    storage: Annotated[Storage, typer.Option(help="How delegates store tensors.")] = Storage.TEXTURE,
-    verify: Annotated[bool, typer.Option(help="Run the written file's bytes against the program.")] = True,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Write a .pte though the runtime fails on what was not mended.")
-    ] = False,
-    small_textures: Annotated[
-        bool, typer.Option("--small-textures", help="Keep to 2048 texels a side, for any GPU.")
-    ] = False,
-    embed_shader: Annotated[
-        bool,
-        typer.Option(
-            "--embed-shader", help="Store the lookups' shaders in the file; stock runtimes ignore them."
-        ),
-    ] = False,
-    names: Annotated[
-        bool, typer.Option(help="Record the names of tables in the file, for reports; runtimes ignore them.")
-    ] = True,
+    lowering: Lowering,
     losing: Losing,
     layouts: Layouts,
     gating: Gating,
+    no_config: NoConfigOption = False,
     printing: Printing,
     loading: Loading,
     bounds: Bounds,
@@ -156,29 +129,13 @@ def optimize(
     A .pte whose program nobody has is rewritten: its tables are had back from their floats, without torch or ExecuTorch.
     """
     sources = parse_methods(models)
-    gates, version = settled(gating, "optimize", runtime)
+    gates, version = settled(gating, "optimize", runtime, no_config=no_config)
     options = Options(
         runtime=version,
         gates=gates,
         baseline=BaselineChoice(baseline) if baseline in set(BaselineChoice) else Path(baseline),
-        vulkan=VulkanOptions(
-            fp16=fp16,
-            storage=storage,
-            small_textures=small_textures,
-            lookup_layout=layouts.lookup_layout,
-            scales=layouts.scales,
-            embed_shader=embed_shader,
-        ),
-        lossy=losing.asked(),
-        verify=verify,
-        names=names,
-        partial=partial,
-        allow_pickle=loading.allow_pickle,
-        imports=tuple(loading.imports or ()),
-        compute=compute,
-        verbose=loading.verbose,
         max_memory=bounds.max_memory,
-    )
+    ).changed({**lowering, **losing, **layouts, **loading})
     from vkfuse.commands.optimize import Targets  # noqa: PLC0415 - the command's own module
     from vkfuse.commands.optimize import optimize as run  # noqa: PLC0415
 
@@ -205,14 +162,8 @@ def inspect(
 ) -> None:
     """Show each quantized table of MODEL.pt2, or of a .pte, its verdict and what it would take, without lowering."""
     sources = parse_methods(models)
-    options = Options(
-        runtime=default_runtime() if runtime is None else runtime,
-        vulkan=VulkanOptions(lookup_layout=layouts.lookup_layout, scales=layouts.scales),
-        allow_pickle=loading.allow_pickle,
-        imports=tuple(loading.imports or ()),
-        verbose=loading.verbose,
-        max_memory=bounds.max_memory,
-    )
+    version = default_runtime() if runtime is None else runtime
+    options = Options(runtime=version, max_memory=bounds.max_memory).changed({**layouts, **loading})
     with (
         outputs_of(programs_read(sources), printing, bounds) as outputs,
         progress(quiet=printing.quiet) as stage,
@@ -261,6 +212,7 @@ def report_command(
     ] = True,
     runtime: RuntimeOption = None,
     gating: Gating,
+    no_config: NoConfigOption = False,
     printing: Printing,
     bounds: Bounds,
 ) -> None:
@@ -268,7 +220,7 @@ def report_command(
     from vkfuse.commands.report import Scope, report_each, report_files  # noqa: PLC0415 - the command's own module
     from vkfuse.report.checks import require_passed  # noqa: PLC0415 - not for --help
 
-    gates, version = settled(gating, "report", runtime)
+    gates, version = settled(gating, "report", runtime, no_config=no_config)
     apart = each or len(files) > _PAIR
     scope = Scope(
         ptd=tuple(ptd or ()), base_ptd=tuple(base_ptd or ()), all_runtimes=all_runtimes, hashed=hashed
@@ -325,11 +277,7 @@ def verify(
     printing = Printing(report=report, quiet=quiet)
     with outputs_of(reads, printing, bounds) as outputs, progress(quiet=quiet) as stage:
         outputs.prints()
-        options = Options(
-            allow_pickle=loading.allow_pickle,
-            imports=tuple(loading.imports or ()),
-            max_memory=bounds.max_memory,
-        )
+        options = Options(max_memory=bounds.max_memory).changed(loading)
         program = file_given({"--against": against}) or opened({"--against": against}, options)["--against"]
         stage("loading")
         pipeline()
@@ -350,7 +298,7 @@ def verify(
                 device=device,
             ),
             max_memory=bounds.max_memory,
-            verbose=loading.verbose,
+            verbose=options.verbose,
         )
         outputs.fill(partial(command.rendered, verification))
         if not quiet:

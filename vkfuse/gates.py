@@ -7,7 +7,7 @@ from typing import Literal
 
 from vkfuse.errors import VkfuseError
 from vkfuse.quantities import parse_size
-from vkfuse.typed import Typed
+from vkfuse.typed import Typed, option
 
 
 class Requirement(StrEnum):
@@ -67,13 +67,40 @@ class Gates(Typed):
     Raises VkfuseError for a value of another type.
     """
 
-    max_size: int | None = field(default=None, metadata={"parse": parse_size})
-    max_growth: Growth | None = field(default=None, metadata={"parse": parse_growth})
-    max_growth_of: Mapping[str, Growth] = field(default_factory=dict, metadata={"parse": parse_growth})
-    require: tuple[Requirement, ...] = ()
-    forbid_cpu_op: tuple[str, ...] = ()
-    exact: bool = False
-    exit_code: bool = False
+    max_size: int | None = field(
+        default=None, metadata=option("Fail a larger file: 350MiB.", metavar="SIZE", parse=parse_size)
+    )
+    max_growth: Growth | None = field(
+        default=None,
+        metadata=option(
+            "Fail a file that grew more since the one before: 1%, 500KiB, 0, -10%.",
+            metavar="GROWTH",
+            parse=parse_growth,
+        ),
+    )
+    max_growth_of: Mapping[str, Growth] = field(
+        default_factory=dict,
+        metadata=option(
+            "The same of a kind of bytes, a label or a table, with * and ?; as often as wanted.",
+            metavar="LABEL=GROWTH",
+            parse=parse_growth,
+            read=labelled,
+        ),
+    )
+    require: tuple[Requirement, ...] = field(
+        default=(), metadata=option("Fail a file that is not; as often as wanted.")
+    )
+    forbid_cpu_op: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "Fail a file that calls such a kernel on the CPU: 'aten::embedding*'; as often as wanted.",
+            metavar="GLOB",
+        ),
+    )
+    exact: bool = field(
+        default=False, metadata=option("Fail a file with a table that is not the program's, bit for bit.")
+    )
+    exit_code: bool = field(default=False, metadata=option("Fail a file that differs from the one before."))
 
     def __post_init__(self) -> None:
         """Raise VkfuseError for a value of another type, and for one that no file passes or none fails."""

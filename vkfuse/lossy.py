@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from vkfuse.typed import Typed
+from vkfuse.typed import Typed, option
 
 RULES: Final = ("signed", "torchao", "hqq", "q4_0")  # tables/quantize.py says what each is
 
@@ -78,9 +78,26 @@ class Lossy(Typed):
     Raises VkfuseError for a value of another type.
     """
 
-    quantize_embedding: Setting | None = field(default=None, metadata={"parse": parse_setting})
-    quantize: tuple[Choice, ...] = field(default=(), metadata={"parse": parse_choice})
-    tie: bool = False
+    quantize_embedding: Setting | None = field(
+        default=None,
+        metadata=option(
+            "Quantize float tables that are looked up: int4:64, int4:32:torchao. Lossy.",
+            metavar="SETTING",
+            parse=parse_setting,
+        ),
+    )
+    quantize: tuple[Choice, ...] = field(
+        default=(),
+        metadata=option(
+            "The same of tables by name, of linears too: 'layers\\..*=int4:32'; as often as wanted. Lossy.",
+            metavar="REGEX=SETTING",
+            parse=parse_choice,
+        ),
+    )
+    tie: bool = field(
+        default=False,
+        metadata=option("Let a linear with the floats of such a lookup read its integers. Lossy."),
+    )
 
     @property
     def anything(self) -> bool:

@@ -1,17 +1,17 @@
 """Choices of a run. Imports no torch, so that the command line offers them without it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from vkfuse.errors import VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.lossy import Lossy
 from vkfuse.quantities import parse_size
 from vkfuse.runtime.versions import default_runtime
-from vkfuse.typed import Typed
+from vkfuse.typed import Typed, option
 
 Progress = Callable[[str], None]
 
@@ -74,12 +74,24 @@ class VulkanOptions(Typed):
     `embed_shader` stores vkfuse's own shaders for the lookups in the file, for runtimes that take them from there.
     """
 
-    fp16: bool = False
-    storage: Storage = Storage.TEXTURE
-    small_textures: bool = False
-    lookup_layout: LookupLayout = DEFAULT_LAYOUT
-    scales: Scales = Scales.AUTO
-    embed_shader: bool = False
+    fp16: bool = field(default=False, metadata=option("Compute in half precision on the GPU. Lossy."))
+    storage: Storage = field(default=Storage.TEXTURE, metadata=option("How delegates store tensors."))
+    small_textures: bool = field(default=False, metadata=option("Keep to 2048 texels a side, for any GPU."))
+    lookup_layout: LookupLayout = field(
+        default=DEFAULT_LAYOUT,
+        metadata=option(
+            "How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
+        ),
+    )
+    scales: Scales = field(
+        default=Scales.AUTO,
+        metadata=option(
+            "Scales of fused lookups: in half precision where none changes, always (lossy), or float32."
+        ),
+    )
+    embed_shader: bool = field(
+        default=False, metadata=option("Store the lookups' shaders in the file; stock runtimes ignore them.")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +111,35 @@ class Options(Typed):
     vulkan: VulkanOptions = field(default_factory=VulkanOptions)
     gates: Gates = field(default_factory=Gates)
     lossy: Lossy = field(default_factory=Lossy)
-    verify: bool = True
-    names: bool = True
-    partial: bool = False
+    verify: bool = field(default=True, metadata=option("Run the written file's bytes against the program."))
+    names: bool = field(
+        default=True,
+        metadata=option("Record the names of tables in the file, for reports; runtimes ignore them."),
+    )
+    partial: bool = field(
+        default=False, metadata=option("Write a .pte though the runtime fails on what was not mended.")
+    )
     keep_baseline: Path | None = None
-    allow_pickle: bool = False
-    imports: tuple[str, ...] = ()
-    compute: Compute = Compute.GIVEN
-    verbose: bool = False
+    allow_pickle: bool = field(
+        default=False,
+        metadata=option("Load pickles with names off the allowlist. Only for files that you trust."),
+    )
+    imports: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "Import a Python module that registers operators of the program; its code is run.",
+            metavar="MODULE",
+            flag="--import",
+        ),
+    )
+    compute: Compute = field(
+        default=Compute.GIVEN,
+        metadata=option("What bfloat16 and float16 programs compute in; inputs and outputs stay."),
+    )
+    verbose: bool = field(
+        default=False,
+        metadata=option("Show the logs and warnings of torch and ExecuTorch.", flag="--verbose -v"),
+    )
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})
 
     @property
@@ -116,14 +149,13 @@ class Options(Typed):
 
     def changed(self, changes: Mapping[str, Any]) -> "Options":
         """These options but for `changes`, fields of Options or of its parts. Raises VkfuseError for any other."""
-        parts = {"vulkan": VulkanOptions, "gates": Gates, "lossy": Lossy}
-        homes = {of.name: part for part, kind in parts.items() for of in fields(kind)}
+        homes = {of.name: part for part, kind in _PARTS.items() for of in fields(kind)}
         known = {of.name for of in fields(Options)} | {*homes}
         unknown = next((name for name in changes if name not in known), None)
         if unknown is not None:
             raise VkfuseError(f"there is no option {unknown!r}", hint=f"there are {', '.join(sorted(known))}")
         made = replace(self, **{name: value for name, value in changes.items() if name not in homes})
-        for part in parts:
+        for part in _PARTS:
             inner = {name: value for name, value in changes.items() if homes.get(name) == part}
             if inner:
                 made = replace(made, **{part: replace(getattr(made, part), **inner)})
@@ -145,3 +177,18 @@ class Options(Typed):
             ),
         }
         self.gates.check_possible({need: why for need, (stands, why) in reasons.items() if stands})
+
+
+_PARTS: Final[Mapping[str, Any]] = {"vulkan": VulkanOptions, "gates": Gates, "lossy": Lossy}
+
+
+def offered(names: str) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the fields of Options or of its parts that are named, with their types."""
+    kinds: tuple[Any, ...] = (Options, *_PARTS.values())
+    known = {
+        of.name: (of, hints[of.name])
+        for kind in kinds
+        for hints in [get_type_hints(kind)]
+        for of in fields(kind)
+    }
+    yield from (known[name] for name in names.split())

@@ -12,11 +12,23 @@ from vkfuse.errors import VkfuseError
 Parse = Callable[[str], object]
 
 
-class Typed:
-    """A dataclass whose fields are of their types; a path, a choice, or what has a parser may be given as text.
+def option(
+    told: str,
+    *,
+    metavar: str | None = None,
+    flag: str | None = None,
+    parse: Parse | None = None,
+    read: Callable[[list[str]], object] | None = None,
+) -> Mapping[str, Any]:
+    """The metadata of a field that the command line offers too: what it is `told` to do, `flag` where that is another name.
 
-    A parser stands in a field's metadata as "parse": text -> value, or ValueError.
+    `parse` reads what is given as text (ValueError), `read` all texts of an option that is given several times.
     """
+    return {"told": told, "metavar": metavar, "flag": flag, "parse": parse, "read": read}
+
+
+class Typed:
+    """A dataclass whose fields are of their types; a path, a choice, or what has a parser may be given as text."""
 
     __slots__ = ()
 

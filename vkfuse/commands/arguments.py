@@ -2,27 +2,69 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from vkfuse.gates import Growth, Requirement, labelled, parse_growth
-from vkfuse.lossy import Choice, Lossy, Setting, parse_choice, parse_setting
-from vkfuse.options import DEFAULT_LAYOUT, LookupLayout, Scales
+from vkfuse.options import offered
 from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.report.format import Format
 
 _Parsed = TypeVar("_Parsed")
 Command = Callable[..., None]
+Chosen = Mapping[str, Any]  # what a user named, by field
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Options of a run that a command offers, by the names of their fields; as `gates` a bool may be denied."""
+
+    names: str
+    gates: bool = False
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        """Yield a parameter for each; what is not named is None, or the default that help shows."""
+        for of, kind in offered(self.names):
+            yield _parameter(of.name, *_as_option(of, kind, gates=self.gates))
+
+    def chosen(self, given: Mapping[str, Any]) -> Chosen:
+        """What was named of `given`."""
+        named = ((of, given[of.name]) for of, _ in offered(self.names) if given[of.name] is not None)
+        return {of.name: (of.metadata["read"] or _plain)(value) for of, value in named}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_option(of: Field[Any], kind: Any, *, gates: bool) -> tuple[Any, Any]:
+    """The annotation and the default of a field as an option."""
+    told = of.metadata
+    several = get_origin(kind) in {tuple, Mapping}
+    (of_several, *_), read = get_args(kind) or (kind,), told["read"] is not None
+    item = str if read else of_several if several else kind
+    flags = told["flag"] or f"--{of.name.replace('_', '-')}"
+    if gates and kind is bool:
+        flags += f"/--no-{of.name.replace('_', '-')}"
+    optional = several or gates or of.default is None
+    made = typer.Option(
+        *(() if of.default is True else flags.split(" ")),
+        help=told["told"],
+        metavar=told["metavar"],
+        parser=parsed_by(told["parse"]) if told["parse"] and not read else None,
+        show_default=not optional,
+    )
+    shown = list[item] | None if several else item | None if optional else item  # type: ignore[valid-type]
+    return Annotated[shown, made], None if optional else of.default
 
 
 def grouped(command: Command) -> Command:
     """Let Typer see the options of each group that `command` takes, and the command the groups.
 
-    A group is a dataclass whose fields are options.
+    A group is a dataclass whose fields are options, or `Fields` of one, which the command gets as they were chosen.
     """
     hints = get_type_hints(command, include_extras=True)
     hints.pop("return", None)
@@ -30,12 +72,15 @@ def grouped(command: Command) -> Command:
     parameters = [p for name, kind in hints.items() for p in _parameters(name, kind, defaults[name])]
 
     def run(**given: Any) -> None:
-        taken = {
-            name: kind(**{of.name: given.pop(of.name) for of in fields(kind)})
-            for name, kind in hints.items()
-            if isinstance(kind, type) and is_dataclass(kind)
-        }
-        command(**given, **taken)
+        taken: dict[str, Any] = {}
+        for name, kind in hints.items():
+            own = {each.name: given.pop(each.name) for each in _parameters(name, kind, defaults[name])}
+            chosen = _fields_of(kind)
+            if chosen is not None:
+                taken[name] = chosen.chosen(own)
+            else:
+                taken[name] = kind(**own) if isinstance(kind, type) and is_dataclass(kind) else own[name]
+        command(**taken)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -43,17 +88,24 @@ def grouped(command: Command) -> Command:
     return run
 
 
+def _fields_of(kind: Any) -> Fields | None:
+    return next((of for of in getattr(kind, "__metadata__", ()) if isinstance(of, Fields)), None)
+
+
 def _parameters(name: str, kind: Any, default: Any) -> Iterator[inspect.Parameter]:
     """Yield a parameter as it is, or the fields of a group."""
-    if not is_dataclass(kind):
-        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        return
-    kinds = get_type_hints(kind, include_extras=True)
-    for of in fields(kind):
-        default = inspect.Parameter.empty if of.default is MISSING else of.default
-        yield inspect.Parameter(
-            of.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kinds[of.name]
-        )
+    chosen = _fields_of(kind)
+    if chosen is not None:
+        yield from chosen.parameters()
+    elif is_dataclass(kind):
+        kinds = get_type_hints(kind, include_extras=True)
+        yield from (_parameter(each.name, kinds[each.name], each.default) for each in fields(kind))
+    else:
+        yield _parameter(name, kind, default)
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def parsed_by(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
@@ -139,81 +191,17 @@ VerdictOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layouts:
-    """How tables are stored, where there is a choice."""
-
-    lookup_layout: Annotated[
-        LookupLayout,
-        typer.Option(
-            help="How 4-bit tables that no linear reads are stored: flat is faster, but not for every GPU."
-        ),
-    ] = DEFAULT_LAYOUT
-    scales: Annotated[
-        Scales,
-        typer.Option(
-            help="Scales of fused lookups: in half precision where none changes, always (lossy), or float32."
-        ),
-    ] = Scales.AUTO
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
-    """How a program is loaded."""
-
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Load pickles with names off the allowlist. Only for files that you trust."
-        ),
-    ] = False
-    imports: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--import",
-            metavar="MODULE",
-            help="Import a Python module that registers operators of the program; its code is run.",
-        ),
-    ] = None
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the logs and warnings of torch and ExecuTorch.")
-    ] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Losing:
-    """What a run is asked to lose."""
-
-    quantize_embedding: Annotated[
-        Setting | None,
-        typer.Option(
-            "--quantize-embedding",
-            metavar="SETTING",
-            parser=parsed_by(parse_setting),
-            help="Quantize float tables that are looked up: int4:64, int4:32:torchao. Lossy.",
-            show_default=False,
-        ),
-    ] = None
-    quantize: Annotated[
-        list[Choice] | None,
-        typer.Option(
-            "--quantize",
-            metavar="REGEX=SETTING",
-            parser=parsed_by(parse_choice),
-            help="The same of tables by name, of linears too: 'layers\\..*=int4:32'; as often as wanted. Lossy.",
-            show_default=False,
-        ),
-    ] = None
-    tie: Annotated[
-        bool,
-        typer.Option("--tie", help="Let a linear with the floats of such a lookup read its integers. Lossy."),
-    ] = False
-
-    def asked(self) -> Lossy:
-        """The same as an option of the run."""
-        return Lossy(
-            quantize_embedding=self.quantize_embedding, quantize=tuple(self.quantize or ()), tie=self.tie
-        )
+Lowering = Annotated[Chosen, Fields("fp16 compute storage verify partial small_textures embed_shader names")]
+Losing = Annotated[Chosen, Fields("quantize_embedding quantize tie")]
+Layouts = Annotated[Chosen, Fields("lookup_layout scales")]
+Loading = Annotated[Chosen, Fields("allow_pickle imports verbose")]
+Gating = Annotated[
+    Chosen,
+    Fields("max_size max_growth max_growth_of require forbid_cpu_op exact exit_code", gates=True),
+]
+NoConfigOption = Annotated[
+    bool, typer.Option("--no-config", help="Read no checks from vkfuse.toml or pyproject.toml.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,71 +226,3 @@ class Bounds:
             help="End the run with exit code 2 when it takes longer: 90, 90s, 5m, 1.5h.",
         ),
     ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gating:
-    """Checks of a file, in the place of those that a file of settings asks for."""
-
-    max_size: Annotated[
-        int | None,
-        typer.Option(
-            "--max-size", metavar="SIZE", parser=parsed_by(parse_size), help="Fail a larger file: 350MiB."
-        ),
-    ] = None
-    max_growth: Annotated[
-        Growth | None,
-        typer.Option(
-            "--max-growth",
-            metavar="GROWTH",
-            parser=parsed_by(parse_growth),
-            help="Fail a file that grew more since the one before: 1%, 500KiB, 0, -10%.",
-        ),
-    ] = None
-    max_growth_of: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--max-growth-of",
-            metavar="LABEL=GROWTH",
-            help="The same of a kind of bytes, a label or a table, with * and ?; as often as wanted.",
-        ),
-    ] = None
-    require: Annotated[
-        list[Requirement] | None,
-        typer.Option("--require", help="Fail a file that is not; as often as wanted."),
-    ] = None
-    forbid_cpu_op: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--forbid-cpu-op",
-            metavar="GLOB",
-            help="Fail a file that calls such a kernel on the CPU: 'aten::embedding*'; as often as wanted.",
-        ),
-    ] = None
-    exact: Annotated[
-        bool | None,
-        typer.Option(
-            "--exact/--no-exact",
-            help="Fail a file with a table that is not the program's, bit for bit.",
-            show_default=False,
-        ),
-    ] = None
-    exit_code: Annotated[
-        bool | None,
-        typer.Option(
-            "--exit-code/--no-exit-code",
-            help="Fail a file that differs from the one before.",
-            show_default=False,
-        ),
-    ] = None
-    no_config: Annotated[
-        bool, typer.Option("--no-config", help="Read no checks from vkfuse.toml or pyproject.toml.")
-    ] = False
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The gates that were named, by their field."""
-        given = {of.name: getattr(self, of.name) for of in fields(self) if of.name != "no_config"}
-        if self.max_growth_of is not None:
-            given["max_growth_of"] = labelled(self.max_growth_of)
-        return {name: value for name, value in given.items() if value is not None}

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TextIO
 
-from vkfuse.commands.arguments import Bounds, Gating, Printing
+from vkfuse.commands.arguments import Bounds, Chosen, Printing
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
@@ -62,10 +62,10 @@ class Outputs:
             print_report(report, self.printing, stream or sys.stdout)
 
 
-def settled(gating: Gating, command: str, runtime: str | None) -> tuple[Gates, str]:
+def settled(asked: Chosen, command: str, runtime: str | None, *, no_config: bool) -> tuple[Gates, str]:
     """The gates and the runtime of a command: its options, else what a file of settings says. VkfuseError."""
-    found = NOTHING if gating.no_config else find_settings(Path.cwd(), command)
-    gates, version = found.overruled(gating.asked, runtime)
+    found = NOTHING if no_config else find_settings(Path.cwd(), command)
+    gates, version = found.overruled(asked, runtime)
     return gates, default_runtime() if version is None else version
 
 
