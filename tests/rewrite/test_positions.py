@@ -36,12 +36,29 @@ class _Reads(nn.Module):
         return sliced + x[:, None], positions, before, shifted, self.table[at], x * at
 
 
+class _Writes(nn.Module):
+    """A table [32, 4] after rows at `start`, and a copy of it after one row of its transpose there."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(32, 4))
+
+    def forward(self, x, start):
+        at, rows = start[0].item(), x.shape[0]
+        torch._check(at >= 0)
+        torch._check(at + rows <= 32)
+        written = self.table.clone()
+        written[at : at + rows] = x[:, None]
+        return written, torch.select_scatter(self.table.t(), self.table[0], 1, at)
+
+
+@pytest.mark.parametrize("model", ["_Reads", "_Writes"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_positions(dynamic, dtype):
-    """Each reading gives the same bits at other positions and lengths; no number is read off a tensor any more."""
+def test_positions(dynamic, dtype, model):
+    """Reads and writes give the same bits at other positions and lengths; no number is read off a tensor any more."""
     shapes = ({0: Dim("rows", min=2, max=8)}, {}) if dynamic else None
-    before = _program(_Reads(), torch.randn(3), torch.tensor([2], dtype=dtype), dynamic=shapes)
+    before = _program(globals()[model](), torch.randn(3), torch.tensor([2], dtype=dtype), dynamic=shapes)
     after, (note,) = positions_as_tensors(before)
     after, _ = unread_numbers_dropped(after)
     assert note.code == "positions-as-tensors"

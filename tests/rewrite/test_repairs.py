@@ -24,7 +24,7 @@ from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
-from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions
+from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -359,6 +359,21 @@ def test_reductions():
     before = _program(Reduced(), *inputs)
     after, (note,) = reductions_keep_dimensions(before)
     assert (note.code, len(note.nodes)) == ("reductions-keep-dimensions", 3)
+    _same(before, after, inputs)
+
+
+def test_extremes():
+    """Greatest and least values of floats without their places; with them, and of integers, they stay."""
+
+    class Extremes(nn.Module):
+        def forward(self, x, tokens):
+            most, place = x.max(0)
+            return x.max(-1, keepdim=True).values, x.min(1).values, most, place, tokens.max(0).values
+
+    inputs = (torch.randn(2, 5, 7), torch.arange(6).reshape(2, 3))
+    before = _program(Extremes(), *inputs)
+    after, (note,) = extremes_alone(before)
+    assert (note.code, len(note.nodes)) == ("extremes-alone", 2)
     _same(before, after, inputs)
 
 

@@ -65,12 +65,25 @@ def _assign(cache, row, position):
     cache[:, :, position] = row
 
 
+def _slice(cache, row, position):
+    start = position.item()
+    torch._check(start >= 0)
+    torch._check(start < cache.shape[2])
+    cache[:, :, start : start + 1] = row
+
+
+def _scatter(cache, row, position):
+    cache.scatter_(2, position[None, None, :, None].expand(row.shape), row)
+
+
 def programs() -> dict[str, ExportedProgram]:
     """Each program by name."""
     row, position, rows = torch.zeros(1, 2, 1, 4), torch.tensor([3]), {1: Dim("rows", min=1, max=8)}
     export = torch.export.export
     return {
         "index_copy": export(OneRow(_index_copy), (row, position)),
+        "slice": export(OneRow(_slice), (row, position)),
+        "scatter": export(OneRow(_scatter), (row, position)),
         "index_put": export(OneRow(_assign), (row, position)),
         "rows": export(ManyRows(), (torch.zeros(2, 2, 4), position), dynamic_shapes=(rows, None)),
         "window": export(Window(), (torch.zeros(1, 1, 8),)),

@@ -41,7 +41,7 @@ from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, i
 from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
-from vkfuse.rewrite.repairs.reductions import reductions_keep_dimensions, softmaxes_in_rows
+from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions, softmaxes_in_rows
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import (
@@ -107,6 +107,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     transposed_groups_as_zeros,
     pools_as_images,
     conditions_in_full_rank,
+    extremes_alone,
     reductions_keep_dimensions,
     softmaxes_in_rows,
     squeezes_as_views,

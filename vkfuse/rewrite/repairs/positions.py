@@ -1,7 +1,8 @@
 """Rows at a position that is read off a tensor, as rows at a tensor of positions.
 
 ``x[start : start + n]`` with ``start = input_pos.item()`` reads by a number that only the run knows: ExecuTorch's passes
-for Vulkan cannot trace it, and a delegate takes no such number. ``index_select(x, arange(n) + start)`` is the same tensor.
+for Vulkan cannot trace it, and a delegate takes no such number. ``index_select(x, arange(n) + start)`` is the same tensor,
+and ``index_copy`` the same write.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,6 +64,25 @@ def _rows(editor: GraphEditor, node: fx.Node, dim: int, start: Any, size: Any) -
     return at and editor.call(aten.index_select.default, argument(node, 0, "self"), dim, at)
 
 
+def _written(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """``slice_scatter``, from a position on."""
+    rows, dim, step = argument(node, 1, "src"), argument(node, 2, "dim", 0), argument(node, 5, "step", 1)
+    return _copied(editor, node, argument(node, 3, "start"), dim, rows) if step == 1 else None
+
+
+def _row_written(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """``select_scatter``, at a position."""
+    row, dim, at = (argument(node, i, name) for i, name in ((1, "src"), (2, "dim"), (3, "index")))
+    if not is_read(at):
+        return None
+    return _copied(editor, node, at, dim, editor.call(aten.unsqueeze.default, row, dim))
+
+
+def _copied(editor: GraphEditor, node: fx.Node, start: Any, dim: int, rows: fx.Node) -> fx.Node | None:
+    at = _at(editor, start, rows.meta["val"].shape[dim])
+    return at and editor.call(aten.index_copy.default, argument(node, 0, "self"), dim, at, rows)
+
+
 def _counted(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """``arange``, from a position on."""
     value, step = node.meta["val"], argument(node, 2, "step", 1)
@@ -91,6 +111,8 @@ _ARITHMETIC: Final[Mapping[Any, Any]] = {
 _MAKERS: Final[Mapping[Any, Callable[[GraphEditor, fx.Node], fx.Node | None]]] = {
     aten.slice.Tensor: _sliced,
     aten.select.int: _selected,
+    aten.slice_scatter.default: _written,
+    aten.select_scatter.default: _row_written,
     aten.arange.start: _counted,
     aten.arange.start_step: _counted,
     **dict.fromkeys(_ARITHMETIC, _computed),

@@ -6,8 +6,9 @@ a texture, of which batches are none, and builds no softmax over channels that a
 (runtime/graph/ops/impl/Softmax.cpp).
 """
 
-from collections.abc import Sequence
-from typing import Any
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import fx
@@ -20,6 +21,24 @@ aten = torch.ops.aten
 
 _MOST = 2  # dimensions that the runtime reduces at once
 _BATCHED = 4  # dimensions, the outermost a batch
+
+
+@replaces(operator.getitem, code="extremes-alone", detail="no runtime has them with their places")
+def extremes_alone(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Compute each greatest or least along a dimension by itself, where nobody asks for its place."""
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    alone = _ALONE.get(source.target)
+    if (
+        alone is None
+        or any(user.args[1] for user in source.users)
+        or not node.meta["val"].is_floating_point()
+    ):
+        return None
+    keep = argument(source, 2, "keepdim", default=False)
+    return editor.call(alone, argument(source, 0, "self"), [argument(source, 1, "dim")], keep)
+
+
+_ALONE: Final[Mapping[Any, Any]] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
 
 
 @replaces(

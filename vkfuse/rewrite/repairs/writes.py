@@ -1,7 +1,7 @@
 """Writes of rows into a tensor at computed positions, however they are spelled."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx
@@ -42,7 +42,7 @@ class Write:
 
 def write_of(node: fx.Node) -> Write | None:
     """The write that `node` is, into a float tensor of static shape; None for any other node."""
-    found = _index_copy(node) or _index_put(node)
+    found = _index_copy(node) or _index_put(node) or _scatter(node)
     if found is None:
         return None
     cache, dimension, positions, rows = found
@@ -79,6 +79,28 @@ def _index_put(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
     if any(index is not None for index in indices[:-1]):
         return None
     return cache, len(indices) - 1, indices[-1], rows
+
+
+def _scatter(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
+    """``cache.scatter(dim, positions.view(...).expand(...), rows)``: the same positions everywhere."""
+    if node.target != aten.scatter.src:
+        return None
+    cache, dimension, index, rows = (
+        argument(node, i, name) for i, name in enumerate(("self", "dim", "index", "src"))
+    )
+    sizes = list(map(str, rows.meta["val"].shape))
+    if index.target != aten.expand.default or list(map(str, index.meta["val"].shape)) != sizes:
+        return None
+    positions, dimension = index.args[0], dimension % len(sizes)
+    along = [size if d == dimension else "1" for d, size in enumerate(sizes)]
+    if list(map(str, positions.meta["val"].shape)) != along:
+        return None
+    while positions.meta["val"].ndim != 1 and positions.target in _VIEWS:
+        positions = positions.args[0]
+    return cache, dimension, positions, rows
+
+
+_VIEWS: Final = (aten.unsqueeze.default, aten.view.default, aten.reshape.default)
 
 
 def _expands_to(shape: torch.Size, expected: list[Any]) -> bool:
