@@ -14,6 +14,7 @@ from vkfuse.program.load import from_exported
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.plan import plan
+from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 aten = torch.ops.aten
@@ -158,3 +159,35 @@ def test_a_new_constant_takes_no_name(exported, parts):
     assert torch.equal(edited.state_dict[added], torch.zeros(3))
     (tokens,) = exported.example_inputs[0]
     assert torch.equal(edited.module()(tokens), exported.module()(tokens))
+
+
+def test_a_repair_of_one_node(exported):
+    """A function of one node is a repair: it names what it replaced, takes nodes as they are, and copies nothing in vain."""
+    seen = []
+
+    @replaces(aten.embedding.default, code="doubled", detail="twice")
+    def doubled(editor, node):
+        """Double a lookup."""
+        seen.append(node.name)
+        rows = editor.call(node.target, *node.args)
+        return editor.call(aten.add.Tensor, rows, editor.cast(rows, torch.float32))
+
+    @replaces(code="nothing", detail="nothing")
+    def nothing(editor, node):
+        """Leave every node."""
+        return
+
+    assert nothing(exported) == (exported, ())
+    repaired, (repair,) = doubled(exported)
+    assert (repair.code, repair.nodes, doubled.__name__) == ("doubled", tuple(seen), "doubled")
+    assert seen
+    assert repaired.graph is not exported.graph
+    (tokens,) = exported.example_inputs[0]
+    assert not torch.equal(repaired.module()(tokens), exported.module()(tokens))
+
+
+def test_a_new_node_has_a_place(exported):
+    """Outside of a place in the graph nothing is inserted."""
+    editor = GraphEditor(exported)
+    with pytest.raises(ValueError, match="no place"):
+        editor.call(aten.relu.default, next(iter(exported.graph.nodes)))

@@ -6,7 +6,7 @@ strides, padding or groups; groups of other convolutions are counted in texels o
 have none: strides become a slice, groups a weight with zeros between them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,18 +16,13 @@ from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.windows import Window, window_of
 from vkfuse.runtime.operators.convolution import Kind
 
 aten = torch.ops.aten
 
-_PLAIN: dict[Any, int] = {
-    aten.conv1d.default: 1,
-    aten.conv1d.padding: 1,
-    aten.conv2d.default: 2,
-    aten.conv2d.padding: 2,
-}
-_WEIGHT, _STRIDE, _PADDING, _DILATION, _GROUPS = 1, 3, 4, 5, 6
-_TRANSPOSED_GROUPS = 6
+_PLAIN = (aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding)
+_WEIGHT, _TRANSPOSED_GROUPS = 1, 6
 MOST_DENSE = 1 << 20  # elements of a weight with its zeros
 
 
@@ -38,9 +33,10 @@ MOST_DENSE = 1 << 20  # elements of a weight with its zeros
 )
 def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Write out the padding, strides and groups of each convolution that its shader does not take."""
-    if node.meta["val"].ndim != _PLAIN[node.target] + 2:  # without a batch
+    window = window_of(node)
+    kind = _kind(node, window)
+    if node.meta["val"].ndim != kind.rank + 2:  # without a batch
         return None
-    kind, zeros = _kind(node)
     padded = kind.loses_padding or (kind.ignores_arguments and any(kind.padding))
     strided = kind.ignores_arguments and kind.stride != (1,)
     grouped = kind.mixes_groups and _may_be_dense(node, kind.groups, editor.constants)
@@ -48,8 +44,8 @@ def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.
         return None
     x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))
     padding, stride, groups = list(kind.padding), list(kind.stride), kind.groups
-    if padded or any(before != after for before, after in zeros):
-        around = [n for pair in reversed(zeros) for n in pair]
+    if padded or any(before != after for before, after in window.pads):
+        around = [n for pair in reversed(window.pads) for n in pair]
         x, padding = editor.call(aten.constant_pad_nd.default, x, around, 0.0), [0] * kind.rank
     if strided:
         x, stride = editor.call(aten.slice.Tensor, x, -1, 0, _END, *stride), [1]
@@ -75,37 +71,20 @@ def transposed_groups_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | 
     return editor.call(node.target, *args)
 
 
-def _kind(node: fx.Node) -> tuple[Kind, list[tuple[int, int]]]:
-    """What the shader of a convolution is chosen by, and the zeros before and after along each dimension."""
-    rank = _PLAIN[node.target]
-    dilation = _each(argument(node, _DILATION, "dilation", 1), rank)
-    weight = tuple(argument(node, _WEIGHT, "weight").meta["val"].shape)
-    padding = _padding(argument(node, _PADDING, "padding", 0), weight[2:], dilation)
+def _kind(node: fx.Node, window: Window) -> Kind:
+    """What the shader of a convolution is chosen by."""
+    rank = len(window.kernel)
     sizes = argument(node, 0, "input").meta["val"].shape[-rank:]
-    kind = Kind(
+    return Kind(
         rank=rank,
-        weight=weight,
-        stride=tuple(_each(argument(node, _STRIDE, "stride", 1), rank)),
-        padding=tuple(max(pair) for pair in padding),
-        dilation=tuple(dilation),
-        groups=argument(node, _GROUPS, "groups", 1),
+        weight=tuple(argument(node, _WEIGHT, "weight").meta["val"].shape),
+        stride=window.stride,
+        padding=tuple(max(pair) for pair in window.pads),
+        dilation=window.dilation,
+        groups=window.groups,
         transposed=False,
         dynamic=any(isinstance(size, torch.SymInt) for size in sizes),
     )
-    return kind, padding
-
-
-def _padding(given: Any, kernel: Sequence[int], dilation: list[int]) -> list[tuple[int, int]]:
-    """Zeros before and after along each dimension; `given` may be "same" or "valid"."""
-    if given == "same":
-        spans = [d * (size - 1) for size, d in zip(kernel, dilation, strict=True)]
-        return [(span // 2, span - span // 2) for span in spans]
-    return [(n, n) for n in _each(0 if given == "valid" else given, len(kernel))]
-
-
-def _each(given: Any, rank: int) -> list[int]:
-    values = list(given) if isinstance(given, (list, tuple)) else [given]
-    return values * rank if len(values) == 1 else values
 
 
 def _may_be_dense(node: fx.Node, groups: int, constants: Constants) -> bool:

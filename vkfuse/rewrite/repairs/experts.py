@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.notes import Repair, Repairs
 from vkfuse.rewrite.repairs.routing import Routing, routing_of
 
 aten = torch.ops.aten
@@ -98,11 +98,9 @@ _Rule: TypeAlias = "Callable[[_Walk, fx.Node], _Value | None]"
 _BY_PAIRS: Final = _Places()
 
 
-def experts_as_wide_linears(exported: ExportedProgram) -> tuple[ExportedProgram, tuple[Repair, ...]]:
+def experts_as_wide_linears(exported: ExportedProgram) -> Repairs:
     """Replace each mixture of experts that is understood from its topk to its sums."""
     found = [n for n in exported.graph.nodes if n.target == aten.topk.default]
-    if not found:
-        return exported, ()
     editor = GraphEditor(exported)
     notes = [note for topk in found if (note := _replaced(editor, topk)) is not None]
     return (editor.finish(), tuple(notes)) if notes else (exported, ())

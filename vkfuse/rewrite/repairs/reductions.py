@@ -7,15 +7,17 @@ a texture, of which batches are none, and builds no softmax over channels that a
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import described
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.runtime.operators.reduce import is_across_images
 
 aten = torch.ops.aten
 
@@ -69,16 +71,10 @@ def reductions_keep_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | 
 def softmaxes_in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Turn what each softmax over the batch, or over channels of several batches, reads and writes, into rows."""
     source, dim, *rest = node.args  # both are positional in exported programs
-    if not _is_across(argument(node, 0, "self").meta["val"].shape, argument(node, 1, "dim")):
+    value = argument(node, 0, "self").meta["val"]
+    if value.ndim != _BATCHED or not is_across_images(described(value), argument(node, 1, "dim")):
         return None
     order = list(range(_BATCHED))
     order[dim], order[-1] = order[-1], order[dim]  # type: ignore[index]
     rows = editor.call(aten.permute.default, source, order)
     return editor.call(aten.permute.default, editor.call(node.target, rows, -1, *rest, **node.kwargs), order)
-
-
-def _is_across(shape: Sequence[Any], dim: int) -> bool:
-    if len(shape) != _BATCHED:
-        return False
-    several = isinstance(shape[0], torch.SymInt) or shape[0] > 1
-    return dim % _BATCHED == 0 or (dim % _BATCHED == 1 and several)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.windows import Window, window_of
 from vkfuse.runtime.codes import Code
 from vkfuse.tables import groups
 from vkfuse.tables.decisions import Refusal, Rung
@@ -32,23 +33,12 @@ _IMAGE = 4  # dimensions
 _LARGE, _SMALL = 16384, 2048  # texels along a side: partitioner's limits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """How a kernel moves over an image: sizes of height and width; `pads` are left, right, top and bottom."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Patches:
     """The pack of a weight by the patches of an image, [outputs, pixels * inputs]."""
 
     pack: Q8Pack
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the weight as the program has it, [outputs, inputs * pixels]."""
@@ -57,9 +47,10 @@ class _Patches:
 
 def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """A fused convolution with one byte a weight, or why the operator cannot express this one."""
-    window = _not_in_floats(site, table.choices) or _window_of(site)
-    if isinstance(window, Refusal):
-        return window
+    refused = _not_in_floats(site, table.choices) or _transposed(site)
+    if refused is not None:
+        return refused
+    window = window_of(site.node).of_image
     pack = _pack_of(site.numbers(), window.kernel)
     if isinstance(pack, Refusal):
         return pack
@@ -81,14 +72,15 @@ def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Pr
     )
 
 
-def _convolved(pack: Q8Pack, window: _Window, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _convolved(pack: Q8Pack, window: Window, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
     """The convolved image, in the shape and dtype of the site."""
     value = site.node.meta["val"]
     image = editor.cast(input_of(site), torch.float32)
     if value.ndim < _IMAGE:
         image = editor.call(aten.unsqueeze.default, image, 2)
-    if any(window.pads):  # the shader fetches what lies beyond an image, of which Vulkan says nothing
-        image = editor.call(aten.constant_pad_nd.default, image, list(window.pads))
+    around = [size for pair in reversed(window.pads) for size in pair]
+    if any(around):  # the shader fetches what lies beyond an image, of which Vulkan says nothing
+        image = editor.call(aten.constant_pad_nd.default, image, around)
     stored = (held("q8"), held("scales"), held("bias"))
     moves = map(list, (window.kernel, window.stride, (0, 0), window.dilation))
     out = editor.call(torch.ops.et_vk.conv2d_q8csw.default, image, *stored, *moves, window.groups)
@@ -99,7 +91,7 @@ def _convolved(pack: Q8Pack, window: _Window, editor: "GraphEditor", site: Site,
     return editor.cast(out, value.dtype)
 
 
-def _pack_of(grid: Grid, kernel: tuple[int, int]) -> Q8Pack | Refusal:
+def _pack_of(grid: Grid, kernel: tuple[int, ...]) -> Q8Pack | Refusal:
     """The patches of a weight, each with zeros behind it up to a multiple of four, as its group's begin in texels."""
     values = grid.centred()
     if values is None:
@@ -122,39 +114,8 @@ def _not_in_floats(site: Site, choices: VulkanOptions) -> Refusal | None:
     return None
 
 
-def _window_of(site: Site) -> _Window | Refusal:
-    """How the kernel moves, along a sequence as along an image of one row."""
-    node, plain = site.node, site.node.target == aten.convolution.default
-    if plain and node.args[6]:
-        return Refusal(
-            code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout"
-        )
-    kernel = tuple(argument(node, 1, "weight").meta["val"].shape[2:])
-    stride = _each(argument(node, 3, "stride", [1]), kernel)
-    dilation = _each(argument(node, 5, "dilation", [1]), kernel)
-    pads = _of_image(_pads(argument(node, 4, "padding", [0]), kernel, dilation), (0, 0))
-    return _Window(
-        kernel=_of_image(kernel, 1),
-        stride=_of_image(stride, 1),
-        pads=(*pads[1], *pads[0]),
-        dilation=_of_image(dilation, 1),
-        groups=argument(node, 8 if plain else 6, "groups", 1),
-    )
-
-
-def _each(sizes: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """A size for each axis of a kernel."""
-    return tuple(sizes) if len(sizes) == len(kernel) else (sizes[0],) * len(kernel)
-
-
-def _of_image(sizes: tuple[Any, ...], one: Any) -> Any:
-    """What is of height and width; of a sequence `one` is the height's."""
-    return (one, *sizes) if len(sizes) == 1 else sizes
-
-
-def _pads(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """What is put before and behind each axis; a word as torch defines it, "same" with the odd one behind."""
-    if not isinstance(padding, str):
-        return tuple((size, size) for size in _each(padding, kernel))
-    reach = [far * (size - 1) if padding == "same" else 0 for size, far in zip(kernel, dilation, strict=True)]
-    return tuple((size // 2, size - size // 2) for size in reach)
+def _transposed(site: Site) -> Refusal | None:
+    """The refusal of a transposed convolution."""
+    if site.node.target != aten.convolution.default or not site.node.args[6]:
+        return None
+    return Refusal(code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout")

@@ -40,11 +40,16 @@ def _unreduced(ops: Operands, source: Tensor, out: Tensor) -> str:
 def softmax_within_an_image(ops: Operands) -> Iterator[Objection]:
     """Softmax.cpp: of four dimensions not along the batch, nor in a batch along the channels; buffers likewise."""
     source, dim = ops.tensor("self"), ops.integer("dim")
-    if source is None or dim is None or len(source.dims) <= _BATCH:
-        return
-    axis = (len(source.dims) - 1 - dim) % len(source.dims)
-    if axis == _BATCH or (axis == _CHANNELS and source.dims[0] > 1):
+    if source is not None and dim is not None and is_across_images(source, dim):
         yield Objection(Code.SOFTMAX_DIM, f"dimension {dim} of {list(source.dims)}")
+
+
+def is_across_images(source: Tensor, dim: int) -> bool:
+    """Whether a dimension of a tensor is the batch, or the channels of several images."""
+    if len(source.dims) <= _BATCH:
+        return False
+    axis = (len(source.dims) - 1 - dim) % len(source.dims)
+    return axis == _BATCH or (axis == _CHANNELS and source.dims[0] > 1)
 
 
 def reduces_rows_of_a_buffer(ops: Operands) -> Iterator[Objection]:

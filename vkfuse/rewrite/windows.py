@@ -1,0 +1,64 @@
+"""How the kernel of a convolution moves over what it reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.arguments import argument
+
+_Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A size for each axis that a kernel moves along; `pads` are zeros in front of each and behind."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[_Pair, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def of_image(self) -> "Window":
+        """The same along an image, of one row where it moves along a sequence."""
+        if len(self.kernel) > 1:
+            return self
+        return replace(
+            self,
+            kernel=(1, *self.kernel),
+            stride=(1, *self.stride),
+            pads=((0, 0), *self.pads),
+            dilation=(1, *self.dilation),
+        )
+
+
+def window_of(node: fx.Node) -> Window:
+    """The window of a convolution, ``aten.convolution`` or one of its forms for so many axes."""
+    kernel = tuple(argument(node, 1, "weight").meta["val"].shape[2:])
+    dilation = _each(argument(node, 5, "dilation", 1), kernel)
+    groups = 8 if node.target == torch.ops.aten.convolution.default else 6
+    return Window(
+        kernel=kernel,
+        stride=_each(argument(node, 3, "stride", 1), kernel),
+        pads=_pads(argument(node, 4, "padding", 0), kernel, dilation),
+        dilation=dilation,
+        groups=argument(node, groups, "groups", 1),
+    )
+
+
+def _each(given: Any, kernel: Sequence[int]) -> tuple[int, ...]:
+    """A size for each axis of a kernel."""
+    sizes = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    return sizes * len(kernel) if len(sizes) == 1 else sizes
+
+
+def _pads(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[_Pair, ...]:
+    """What is put before and behind each axis; a word as torch defines it, "same" with the odd one behind."""
+    if not isinstance(padding, str):
+        return tuple((size, size) for size in _each(padding, kernel))
+    reach = [far * (size - 1) if padding == "same" else 0 for size, far in zip(kernel, dilation, strict=True)]
+    return tuple((size // 2, size - size // 2) for size in reach)
