@@ -162,7 +162,7 @@ def test_a_new_constant_takes_no_name(exported, parts):
 
 
 def test_a_repair_of_one_node(exported):
-    """A function of one node is a repair: it names what it replaced, takes nodes as they are, and copies nothing in vain."""
+    """A function of one node is a repair, which names what it replaced; where that is nothing, the program is itself."""
     seen = []
 
     @replaces(aten.embedding.default, code="doubled", detail="twice")
@@ -172,11 +172,7 @@ def test_a_repair_of_one_node(exported):
         rows = editor.call(node.target, *node.args)
         return editor.call(aten.add.Tensor, rows, editor.cast(rows, torch.float32))
 
-    @replaces(code="nothing", detail="nothing")
-    def nothing(editor, node):
-        """Leave every node."""
-        return
-
+    nothing = replaces(code="nothing", detail="nothing")(lambda _editor, _node: None)
     assert nothing(exported) == (exported, ())
     repaired, (repair,) = doubled(exported)
     assert (repair.code, repair.nodes, doubled.__name__) == ("doubled", tuple(seen), "doubled")
