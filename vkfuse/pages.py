@@ -1,13 +1,20 @@
-"""Where bytes are in memory, and giving back what was mapped of a file."""
+"""Where bytes are in memory, and giving back what was mapped of a file, or freed."""
 
+import ctypes
 import hashlib
 import mmap
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 _CHUNK: Final = 4 << 20
+_GROWN: Final = 64 << 20  # bytes in memory more than before, that something is done about
+_EVERY: Final = 0.05  # seconds
+_STATUS: Final = Path("/proc/self/statm")  # pages: all, in memory, of these mapped from files (man 5 proc)
 _DONT_NEED: Final = getattr(mmap, "MADV_DONTNEED", None)
 
 
@@ -42,9 +49,49 @@ def passing(data: memoryview, *, unwritten: bool = False) -> Iterator[memoryview
         forget(chunk, unwritten=unwritten)
 
 
-def digest(data: memoryview) -> bytes:
-    """Return the SHA-256 of bytes."""
+def digest(data: memoryview, *, unwritten: bool = False) -> bytes:
+    """Return the SHA-256 of bytes; what is mapped of them is given back (`forget`)."""
     summed = hashlib.sha256()
-    for chunk in passing(data):
+    for chunk in passing(data, unwritten=unwritten):
         summed.update(chunk)
     return summed.digest()
+
+
+@contextmanager
+def thrifty() -> Iterator[Callable[[memoryview], None]]:
+    """Within, what the system can have back is given back as it grows: freed memory, and pages of the views told of.
+
+    The views are of mapped files that nobody writes to. Where no system says what is in memory nothing happens.
+    """
+    views: list[memoryview] = []
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(views, done), daemon=True)
+    watcher.start()
+    try:
+        yield views.append
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(views: list[memoryview], done: threading.Event) -> None:
+    """Give back until `done`. Tables are packed in pieces, between which an allocator is left with holes of their size."""
+    with suppress(OSError, ValueError):
+        own, mapped = _in_memory()
+        while not done.wait(_EVERY):
+            if _in_memory()[1] > mapped + _GROWN:
+                for view in tuple(views):
+                    forget(view, unwritten=True)
+                mapped = _in_memory()[1]
+            if _in_memory()[0] > own + _GROWN:
+                _trim(0)
+                own = _in_memory()[0]
+
+
+def _in_memory() -> tuple[int, int]:
+    """Bytes of this process in memory: its own, and those that are mapped from files."""
+    resident, shared = (int(pages) * mmap.PAGESIZE for pages in _STATUS.read_text().split()[1:3])
+    return resident - shared, shared
+
+
+_trim: Final = getattr(ctypes.pythonapi, "malloc_trim", lambda _keep: None)  # glibc's

@@ -15,6 +15,7 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import BaselineChoice, Compute, Into, Options, Progress
 from vkfuse.output import Publication, write
+from vkfuse.pages import thrifty
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
 from vkfuse.pipeline.losses import lossy, table_settings
@@ -62,14 +63,17 @@ def optimize(
     progress = meter.watching(progress)
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
-    with _published(into, target, source, chosen) as places:
+    with _published(into, target, source, chosen) as places, thrifty() as told:
         programs = _programs(source, chosen, progress)
+        for program in programs.values():
+            told(program.mapped)
         with quiet(verbose=chosen.verbose), lean_graphs():
             with one_thread():
                 progress("planning")
                 methods, losses = lossy(surveyed(programs), chosen)
                 methods = planned(methods, runtime, chosen)
                 methods, after = _write_loadable(methods, places.model, target, chosen, progress)
+                told(after.pte.data)
                 progress("proving")
                 methods = proved(methods, after.pte)
             methods = verified(methods, after.pte, chosen, progress)

@@ -1,10 +1,9 @@
 """A .pt2, or a program in memory, as a `Program`: functional, every weight a plain constant with a name."""
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_
 from torch.export import ExportedProgram
 
 from vkfuse.errors import InputError, LoweringError
+from vkfuse.pages import digest
 from vkfuse.program import rebuilt
 from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
 from vkfuse.program.check import INPUTS, MODEL, Checked, open_checked
@@ -32,13 +32,15 @@ class Program:
     """An exported program whose constants are plain, contiguous tensors that own their storage.
 
     `exported` is never edited: rewrites work on a copy. `bytes` is the size of the .pt2, None for a program in memory,
-    `sha256` its hash. `narrow` is the program as it was given, where `exported` computes it in float32.
+    `sha256` its hash, `mapped` where its constants lie. `narrow` is the program as it was given, where `exported` is that in
+    float32.
     """
 
     exported: ExportedProgram
     name: str
     bytes: int | None
     sha256: str = ""
+    mapped: memoryview = field(default=memoryview(b""), repr=False)
     narrow: ExportedProgram | None = None
 
     @property
@@ -58,7 +60,7 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
         if isinstance(source, Checked)
         else open_checked(source, allow_pickle=allow_pickle, max_memory=max_memory)
     )
-    sha256 = hashlib.sha256(checked.archive.data).hexdigest()
+    sha256 = digest(checked.archive.data, unwritten=True).hex()
     register_operators()
     with _reported(checked):
         exported = _trusted(checked) if checked.model is None else _deserialized(checked, checked.model)
@@ -74,7 +76,13 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
 
 
 def _program(exported: ExportedProgram, checked: Checked, sha256: str) -> Program:
-    return Program(exported=exported, name=checked.name, bytes=checked.bytes, sha256=sha256)
+    return Program(
+        exported=exported,
+        name=checked.name,
+        bytes=checked.bytes,
+        sha256=sha256,
+        mapped=checked.archive.data,
+    )
 
 
 def from_exported(exported: ExportedProgram, name: str = "program") -> Program:

@@ -1,0 +1,39 @@
+"""Memory that is given back while it grows."""
+
+import mmap
+import time
+
+import numpy as np
+import pytest
+
+from vkfuse import pages
+from vkfuse.mapping import map_file
+
+SIZE = 160 << 20
+
+
+def _soon(holds):
+    for _ in range(100):
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not pages._STATUS.exists(), reason="no system that says what is in memory")
+def test_mapped_pages_are_given_back(tmp_path):
+    """Pages of a view that was told of leave memory once they are many, and hold the same bytes when they are read again."""
+    path = tmp_path / "big"
+    path.write_bytes(b"")
+    with path.open("r+b") as file:
+        file.truncate(SIZE)
+        file.seek(SIZE - 4)
+        file.write(b"last")
+    view = map_file(path, writable=True)
+    with pages.thrifty() as told:
+        told(view)
+        before = pages._in_memory()[1]
+        touched = np.frombuffer(view, np.uint8)[:: mmap.PAGESIZE]
+        assert touched.sum() == 0
+        assert _soon(lambda: pages._in_memory()[1] < before + pages._GROWN)
+    assert bytes(view[-4:]) == b"last"
