@@ -22,7 +22,7 @@ def _soon(holds):
 
 @pytest.mark.skipif(not pages._STATUS.exists(), reason="no system that says what is in memory")
 def test_mapped_pages_are_given_back(tmp_path):
-    """Pages of a view that was told of leave memory once they are many, and hold the same bytes when they are read again."""
+    """Pages of a view that was told of leave memory once they are many, and hold the same bytes when read again."""
     path = tmp_path / "big"
     path.write_bytes(b"")
     with path.open("r+b") as file:

@@ -32,8 +32,7 @@ class Program:
     """An exported program whose constants are plain, contiguous tensors that own their storage.
 
     `exported` is never edited: rewrites work on a copy. `bytes` is the size of the .pt2, None for a program in memory,
-    `sha256` its hash, `mapped` where its constants lie. `narrow` is the program as it was given, where `exported` is that in
-    float32.
+    `sha256` its hash, `mapped` where constants lie. `narrow` is the program as given, where `exported` is it in float32.
     """
 
     exported: ExportedProgram
