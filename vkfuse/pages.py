@@ -65,19 +65,20 @@ def thrifty() -> Iterator[Callable[[memoryview], None]]:
     """
     views: list[memoryview] = []
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(views, done), daemon=True)
-    watcher.start()
+    if _STATUS.exists():
+        threading.Thread(target=_watch, args=(views, done, *_in_memory()), daemon=True).start()
     try:
         yield views.append
     finally:
         done.set()
-        watcher.join()
 
 
-def _watch(views: list[memoryview], done: threading.Event) -> None:
-    """Give back until `done`. Tables are packed in pieces, between which an allocator is left with holes of their size."""
+def _watch(views: list[memoryview], done: threading.Event, own: int, mapped: int) -> None:
+    """Give back until `done` what is more than was in memory of either kind.
+
+    Tables are packed in pieces, between which an allocator is left with holes of their size.
+    """
     with suppress(OSError, ValueError):
-        own, mapped = _in_memory()
         while not done.wait(_EVERY):
             if _in_memory()[1] > mapped + _GROWN:
                 for view in tuple(views):
