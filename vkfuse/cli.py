@@ -109,12 +109,13 @@ def optimize(
     ] = None,
     runtime: RuntimeOption = None,
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="folded|stock|none|FILE.pte",
             help="What 'before' is: tables folded to float, what the installed ExecuTorch makes, or a file.",
+            show_default=BaselineChoice.FOLDED.value,
         ),
-    ] = "folded",
+    ] = None,
     lowering: Lowering,
     losing: Losing,
     layouts: Layouts,
@@ -133,13 +134,14 @@ def optimize(
     options = Options(
         runtime=version,
         gates=gates,
-        baseline=BaselineChoice(baseline) if baseline in set(BaselineChoice) else Path(baseline),
         max_memory=bounds.max_memory,
     ).changed({**lowering, **losing, **layouts, **loading})
     from vkfuse.commands.optimize import Targets  # noqa: PLC0415 - the command's own module
     from vkfuse.commands.optimize import optimize as run  # noqa: PLC0415
 
-    targets = Targets(output=output, check=check, attestation=attestation, keep_baseline=keep_baseline)
+    targets = Targets(
+        output=output, check=check, baseline=baseline, attestation=attestation, keep_baseline=keep_baseline
+    )
     run(sources, targets, options, printing, bounds)
 
 

@@ -101,6 +101,7 @@ def test_check_builds_again(built, program, vkfuse, tmp_path):
         ((), "give -o MODEL.pte, or --check MODEL.pte"),
         (("-o", "a.pte", "--check", "b.pte"), "give -o MODEL.pte, or --check MODEL.pte"),
         (("--check", "b.pte", "--attestation", "a.json"), "leave out --keep-baseline and --attestation"),
+        (("--check", "b.pte", "--baseline", "folded"), "leave out --baseline"),
         (
             ("-o", "a.pte", "--baseline=none", "--keep-baseline", "b.pte"),
             "--baseline folded or stock makes one",

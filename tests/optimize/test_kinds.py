@@ -190,6 +190,29 @@ def _bounds():
     )
 
 
+def _edges():
+    def use(rows, p, image, volume, positions):
+        ordered, order = rows.sum(-1).sort(dim=-1, descending=True)
+        return (
+            functional.pad(image, (1, 2, 3, 0), mode="reflect"),
+            functional.pad(rows.transpose(1, 2), (2, 1), mode="replicate"),
+            image.roll((1, -3), (2, 3)),
+            functional.adaptive_max_pool2d(image, (3, 5)),
+            functional.max_pool3d(p.volumes(volume), 2).amax((2, 3, 4)),
+            p.norm(image) * 2,
+            functional.elu(rows) + functional.mish(rows * 9),
+            rows.max(1).values * 2,
+            rows[0][positions],
+            torch.take_along_dim(rows, positions[None, :, None], 2),
+            ordered,
+            order,
+        )
+
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 4, 13, 13), torch.randn(1, 3, 6, 7, 8), torch.tensor([-1, 3, -8, 0, 5, -2, 1, 7])
+    return _program(use, *inputs, volumes=nn.Conv3d(3, 8, 3, padding=1), norm=nn.InstanceNorm2d(4))
+
+
 def _on_cpu(report):
     return {name.partition("::")[2].partition(".")[0]: o.reason for name, o in report.delegation.cpu.items()}
 
@@ -224,7 +247,7 @@ def test_sequences(outcome_of):
     outcome = outcome_of(_sequences)
     written = {
         "aliases-as-themselves",
-        "circular-padding-concatenated",
+        "padding-concatenated",
         "layer-norm-in-rows",
         "softmax-in-rows",
     }
@@ -241,6 +264,47 @@ def test_dynamic(outcome_of):
     assert written <= _codes(outcome.report)
     masks = _lengths(lambda n: torch.rand(n, n) > 0.5)
     assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5
+
+
+def test_edges(outcome_of):
+    """What goes over an edge, is ordered or picked from the end, and pools of which no library has a kernel."""
+    outcome = outcome_of(_edges)
+    written = {"padding-concatenated", "rolls-concatenated"}
+    written |= {"pools-as-maxima", "volumes-as-images", "volumes-by-slices", "group-norm-completed"}
+    written |= {"activations-written-out", "extremes-apart", "indices-from-the-start", "sorts-as-topk"}
+    assert written <= _codes(outcome.report)
+    assert outcome.report.loadable.ok
+    assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
+def test_batches(tmp_path):
+    """Convolutions of a dynamic batch are on the delegate, one image above the other."""
+
+    def use(rows, p, images):
+        return p.last(functional.relu(p.single(functional.relu(p.first(images))))), rows
+
+    images = Dim("images", min=1, max=4)
+    parts = {
+        "first": nn.Conv2d(3, 8, 7, 2, 3),
+        "single": nn.Conv2d(8, 8, 3, 1, 1, groups=8),
+        "last": nn.Conv2d(8, 6, (2, 3), (3, 2), (1, 0), (2, 1)),
+    }
+    exported, path = (
+        _program(use, torch.randn(3, 3, 25, 22), dynamic=[{0: images}], **parts),
+        tmp_path / "model.pte",
+    )
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert (report.delegation.subgraphs, report.delegation.cpu) == (1, {})
+    inputs = [(indices(1, 8), torch.randn(n, 3, 25, 22)) for n in (1, 2, 4)]
+    assert worst_error(exported, path, inputs) < 1e-5
+
+
+def test_volumes_in_a_batch(tmp_path):
+    """No kernel convolves them: refused before a file exists."""
+    exported = export(nn.Conv3d(3, 8, 3), torch.randn(2, 3, 6, 7, 8))
+    with pytest.raises(LoweringError, match="a convolution of volumes"):
+        optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
+    assert not list(tmp_path.iterdir())
 
 
 def _halves():

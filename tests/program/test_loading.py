@@ -6,12 +6,13 @@ import pytest
 import torch
 from programs import BOTH, LanguageModel, export, indices, quantize, quantize_dynamic
 from torch import nn
+from torch.export import Dim
 from torch.utils._pytree import tree_flatten
 from torchao.utils import unwrap_tensor_subclass
 
 from vkfuse.program.archive import Archive
 from vkfuse.program.check import open_checked
-from vkfuse.program.load import _deserialized, load
+from vkfuse.program.load import _deserialized, from_exported, load
 
 
 class Aliases(nn.Module):
@@ -55,7 +56,16 @@ def _subclasses(unwrapped):
     return export(made, indices(2, 5), dynamic=BOTH)
 
 
+class Halves(nn.Module):
+    def forward(self, x):
+        return x[:, ::2] + x[:, 1::2]
+
+
 CASES = {
+    "an unbounded dimension": lambda: export(Halves(), torch.randn(2, 8), dynamic=({0: Dim.DYNAMIC},)),
+    "an even dimension": lambda: export(
+        Halves(), torch.randn(2, 8), dynamic=({1: 2 * Dim("half", min=2, max=8)},)
+    ),
     "aliases and views": lambda: export(Aliases(), torch.randn(2, 6)),
     "nested inputs": lambda: export(Aliases(), torch.randn(2, 6), {"a": torch.randn(2, 4)}),
     "tensor subclasses, dynamic": lambda: _subclasses(unwrapped=False),
@@ -154,3 +164,12 @@ def test_stdin_and_a_pipe_are_read(program, tmp_path, monkeypatch):
     writer.start()
     assert open_checked(pipe).bytes == program.stat().st_size
     writer.join()
+
+
+def test_an_even_dimension_is_decomposed(tmp_path):
+    """Torch writes bounds of `2*s0` too, and does not trace a program that it has read with them."""
+    path = tmp_path / "model.pt2"
+    torch.export.save(CASES["an even dimension"](), path)
+    for program in (load(open_checked(path)), from_exported(torch.export.load(path))):
+        (size,) = {str(n.meta["val"].shape[1]) for n in program.exported.graph.nodes if n.op == "placeholder"}
+        assert size.startswith("2*s")

@@ -75,10 +75,21 @@ def test_checks_of_each_file(files):
 
 
 def test_an_unreadable_file_among_many(files, tmp_path):
-    """One file that is none ends the run with code 2 and its name."""
-    broken = tmp_path / "broken.pte"
+    """One file that is none is named, and why, with code 2; the others are described all the same."""
+    broken, page = tmp_path / "broken.pte", tmp_path / "all.json"
     broken.write_bytes((files / "fused.pte").read_bytes()[:300])
-    assert f"{broken}: " in _report(files / "fused.pte", broken, files / "tied.pte", code=2)
+    good = [files / "fused.pte", files / "tied.pte"]
+    told = _report(good[0], broken, good[1], f"--report={page}", COLUMNS="200", code=2)
+    assert "FAILED: 2 files" in _report(good[0], broken, good[1], "--format=markdown", code=2)
+    assert f"vkfuse: error: 1 of 3 files could not be read\n  {broken}: " in told
+    assert "Not read" in told
+    written = json.loads(page.read_text())
+    assert [report["output"]["path"] for report in written["reports"]] == [*map(str, good)]
+    assert [(row["path"], bool(row["hint"])) for row in written["unread"]] == [(str(broken), True)]
+    assert written["unread"][0]["error"].startswith(f"{broken}: ")
+    none = _report(broken, broken, broken, code=2)
+    assert "3 of 3 files could not be read" in none
+    assert "Traceback" not in none
 
 
 def test_external_data(files):

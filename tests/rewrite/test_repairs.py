@@ -483,6 +483,10 @@ def _conv2d(*sizes, **options):
     return _Lambda(lambda p, x: p["c"](x), c=nn.Conv2d(8, *sizes, **options))
 
 
+def _transposed1d(*sizes, **options):
+    return _Lambda(lambda p, x: p["c"](x), c=nn.ConvTranspose1d(8, *sizes, **options))
+
+
 def _transposed():
     return _Lambda(lambda p, x: p["c"](x), c=nn.ConvTranspose2d(8, 8, 3, stride=2, groups=2))
 
@@ -497,7 +501,8 @@ def _layer_norm(columns):
     return _Lambda(lambda p, x: p["n"](x), n=nn.LayerNorm(columns))
 
 
-_SEQUENCE, _IMAGE = (1, 8, 12), (1, 8, 12, 12)
+_SEQUENCE, _IMAGE, _VOLUME = (1, 8, 12), (1, 8, 12, 12), (1, 2, 6, 7, 8)
+_ACTIVATIONS = (nn.ELU(0.5), nn.SELU(), nn.CELU(0.7), nn.Mish())
 # Module, sizes of its input, dynamic dimensions, the codes of the repairs that have something to do.
 _REPAIRED = {
     "padding at a length's end": (_conv1d(4, 3, padding=1), _SEQUENCE, _ALONG_TWO, "convolution-written-out"),
@@ -534,7 +539,7 @@ _REPAIRED = {
         _conv1d(4, 3, padding=2, padding_mode="circular"),
         _SEQUENCE,
         None,
-        "circular-padding-concatenated",
+        "padding-concatenated",
     ),
     "pool": (
         _Lambda(lambda _, x: nn.functional.avg_pool1d(x, 3, 1, 1)),
@@ -561,6 +566,118 @@ _REPAIRED = {
         _SEQUENCE,
         _ALONG_TWO,
         "conditions-in-full-rank",
+    ),
+    "mirrored": (
+        _Lambda(lambda _, x: nn.functional.pad(x, (1, 3), mode="reflect")),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "padding-concatenated",
+    ),
+    "edge": (
+        _Lambda(lambda _, x: nn.functional.pad(x, (2, 0, 1, 3), mode="replicate")),
+        _IMAGE,
+        None,
+        "padding-concatenated",
+    ),
+    "roll": (_Lambda(lambda _, x: x.roll((1, -15), (1, 2))), _IMAGE, None, "rolls-concatenated"),
+    "roll of a dynamic tensor": (_Lambda(lambda _, x: x.roll(1, 2)), _SEQUENCE, _ALONG_TWO, ""),
+    "pool to a pixel": (
+        _Lambda(lambda _, x: nn.functional.adaptive_avg_pool2d(x, 1)),
+        _IMAGE,
+        None,
+        "pools-as-means",
+    ),
+    "adaptive maxima": (
+        _Lambda(lambda _, x: nn.functional.adaptive_max_pool2d(x, (5, 1))),
+        _IMAGE,
+        None,
+        "pools-as-maxima",
+    ),
+    "maximum pool of volumes": (
+        _Lambda(lambda _, x: nn.functional.max_pool3d(x, (1, 2, 3), padding=(0, 1, 1), ceil_mode=True)),
+        _VOLUME,
+        None,
+        "volumes-as-images",
+    ),
+    "convolution of a volume": (
+        _Lambda(lambda p, x: p["c"](x), c=nn.Conv3d(2, 3, (3, 1, 2), 2, (1, 0, 1), (2, 1, 1))),
+        _VOLUME,
+        None,
+        "volumes-by-slices",
+    ),
+    "activations": (
+        _Lambda(lambda _, x: sum(f(x * 9) for f in _ACTIVATIONS)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "activations-written-out",
+    ),
+    "extremes": (
+        _Lambda(lambda _, x: (x.max(-1), x.min(1, keepdim=True).indices)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "extremes-apart",
+    ),
+    "sort": (
+        _Lambda(
+            lambda _, x: (*x.sort(-1), x.argsort(1, True), torch.sort(x.round(), stable=True, dim=1).indices)
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "sorts-as-topk",
+    ),
+    "negative indices": (
+        _Lambda(lambda _, x: (x[:, -(x[0, 0] > 0).int() - 1], torch.take_along_dim(x, -(x > 0).long(), 1))),
+        _SEQUENCE,
+        None,
+        "indices-from-the-start",
+    ),
+    "windows": (
+        _Lambda(lambda _, x: x.reshape(1, 8, 3, 4, 3, 4).permute(0, 2, 4, 1, 3, 5).reshape(9, 128)),
+        _IMAGE,
+        None,
+        "",
+    ),
+    "windows of channels that come last": (
+        _Lambda(lambda _, x: x.reshape(1, 2, 4, 3, 4, 12).permute(0, 1, 3, 2, 4, 5).reshape(6, 16, 12)),
+        _IMAGE,
+        None,
+        "permuted-in-four-dimensions",
+    ),
+    "shuffled channels": (
+        _Lambda(lambda _, x: x.view(1, 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape)),
+        _IMAGE,
+        _ALONG_TWO,
+        "permuted-in-four-dimensions",
+    ),
+    "batch": (_conv2d(8, 3, padding=2, stride=2, dilation=2), (3, 8, 11, 12), None, "batch-as-one-image"),
+    "batch of single channels": (
+        _conv2d(8, 3, padding="same", groups=8),
+        (3, 8, 11, 12),
+        None,
+        "batch-as-one-image",
+    ),
+    "batch of points": (_conv2d(4, 1, stride=3), (2, 8, 11, 12), None, "batch-as-one-image"),
+    "batch too high for a texture": (_conv2d(4, 1), (2, 8, 9000, 1), None, ""),
+    "transposed sequence": (_transposed1d(4, 5, 3, 1, 1), _SEQUENCE, None, "convolution-written-out"),
+    "transposed sequences": (
+        _transposed1d(4, 4, 3, 2, 2, groups=2, dilation=2),
+        (3, 8, 12),
+        None,
+        "convolution-written-out",
+    ),
+    "transposed sequence of a length": (
+        _transposed1d(6, 4, 2, 1, groups=2),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "convolution-written-out",
+    ),
+    "transposed points": (_transposed1d(4, 1, 2, 0), _SEQUENCE, _ALONG_TWO, "convolution-written-out"),
+    "places": (_Lambda(lambda _, x: x[0, x.argmax(1)[0]]), _SEQUENCE, _ALONG_TWO, ""),
+    "instance norm": (
+        _Lambda(lambda p, x: p["n"](x), n=nn.InstanceNorm2d(8)),
+        _IMAGE,
+        None,
+        "instance-norm-as-group-norm group-norm-completed",
     ),
     "alias": (
         _Lambda(lambda _, x: (y := x + 1, y.detach(), y.expand(1, 8, 12))),

@@ -22,10 +22,14 @@ _REBUILT = Path("rebuilt")  # what the report calls a file that is only compared
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """The files that a run writes: the model to `output`, unless it is built to `check` a file of an earlier run."""
+    """The files that a run writes: the model to `output`, unless it is built to `check` a file of an earlier run.
+
+    `baseline` is the word for what they are compared with, or the path of a file, where one was given.
+    """
 
     output: Path | None
     check: Path | None = None
+    baseline: str | None = None
     attestation: Path | None = None
     keep_baseline: Path | None = None
 
@@ -40,7 +44,10 @@ class Targets:
         if (self.output is None) == (self.check is None):
             raise VkfuseError("what to write is not clear", hint="give -o MODEL.pte, or --check MODEL.pte")
         if self.check is None:
-            return replace(options, keep_baseline=self.keep_baseline)
+            given = options if self.baseline is None else options.changed({"baseline": self.baseline})
+            return replace(given, keep_baseline=self.keep_baseline)
+        if self.baseline is not None:
+            raise VkfuseError("--check compares with the file that it checks", hint="leave out --baseline")
         if self.keep_baseline is not None or self.attestation is not None:
             raise VkfuseError("--check writes no file", hint="leave out --keep-baseline and --attestation")
         gates = replace(options.gates, exit_code=True)

@@ -10,9 +10,9 @@ from vkfuse.gates import Gates
 from vkfuse.pte.ptd import read_ptd
 from vkfuse.pte.reader import read_pte
 from vkfuse.report.build import Measured, measure, runtimes_of
-from vkfuse.report.checks import checked
+from vkfuse.report.checks import checked, require_read
 from vkfuse.report.format import Format
-from vkfuse.report.model import ExternalFile, Report, Reports
+from vkfuse.report.model import ExternalFile, Report, Reports, Unread
 from vkfuse.report.render import render, rendered
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import DEFAULT
@@ -58,13 +58,27 @@ def report_files(
 def report_each(
     paths: Sequence[Path], runtime: str = DEFAULT, gates: Gates | None = None, scope: Scope = _FILE_ALONE
 ) -> Reports:
-    """Measure each file by itself. Raises as `report_files` does."""
+    """Measure each file by itself, whichever of them can be read. Raises as `report_files` does where none can."""
     asked = gates or Gates()
     alone = "each file stands for itself: give NEW.pte and BASE.pte"
     asked.check_possible({"verified": _NOTHING_RUNS, "exact": _NOTHING_RUNS, "before": alone})
     if sum(str(path) == "-" for path in paths) > 1:
         raise InputError("more than one file is stdin", hint="give the others as paths")
-    return Reports(reports=tuple(_report(path, None, runtime, asked, scope) for path in paths))
+    read = [_report_or_error(path, runtime, asked, scope) for path in paths]
+    reports = Reports(
+        reports=tuple(each for each in read if isinstance(each, Report)),
+        unread=tuple(each for each in read if isinstance(each, Unread)),
+    )
+    if not reports.reports:
+        require_read(reports)
+    return reports
+
+
+def _report_or_error(path: Path, runtime: str, gates: Gates, scope: Scope) -> Report | Unread:
+    try:
+        return _report(path, None, runtime, gates, scope)
+    except InputError as error:
+        return Unread(path=str(path), error=error.message, hint=error.hint)
 
 
 _Data = Mapping[Path, Mapping[str, memoryview]]

@@ -23,6 +23,29 @@ def check_types(methods: Mapping[str, ExportedProgram]) -> None:
                 )
 
 
+def check_kernels(methods: Mapping[str, ExportedProgram]) -> None:
+    """Raise LoweringError for what its kernel refuses when it runs: a convolution of volumes.
+
+    kernels/portable/cpu/util/kernel_ops_util.cpp, check_convolution_args: of sequences and images.
+    """
+    for method, exported in methods.items():
+        for node in exported.graph.nodes:
+            if node.target in _CONVOLUTIONS and node.args[0].meta["val"].ndim > _IMAGES:
+                raise LoweringError(
+                    f"{node.name} of {method} is a convolution of volumes, which no kernel of ExecuTorch computes",
+                    hint="one static volume of one group is rewritten; convolve several one after another",
+                )
+
+
+_CONVOLUTIONS = (
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv3d.padding,
+    torch.ops.aten.conv_transpose3d.input,
+    torch.ops.aten.convolution.default,
+)
+_IMAGES = 4
+
+
 def check_callable(methods: Mapping[str, ExportedProgram]) -> None:
     """Raise LoweringError for an input that is a number and may change.
 

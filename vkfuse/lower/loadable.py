@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lint import Blame, blame, faults, lint
-from vkfuse.lower.callable import check_callable, check_types
+from vkfuse.lower.callable import check_callable, check_kernels, check_types
 from vkfuse.lower.lowering import NO_DATA, Lowered, NotLoweredError, lower
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
@@ -37,6 +37,7 @@ def lower_loadable(
     """
     check_callable(methods)
     check_types(methods)
+    check_kernels(methods)
     target = Target(runtime=find_runtime(options.runtime))
     for _ in range(MAX_ROUNDS):
         lowered, target = _lowered(methods, options, target, progress, named)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
+from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
 
 from vkfuse.errors import InputError, LoweringError
@@ -163,13 +164,19 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
 
 
 def _frozen(exported: ExportedProgram) -> ExportedProgram:
-    """The same program with parameters that need no gradient: what they write to a buffer could not be traced else."""
+    """The same program with parameters that need no gradient: what they write to a buffer could not be traced else.
+
+    Its bounds are those of symbols: those of `2*s39`, of an even dimension, follow, and torch cannot trace with them.
+    """
+    shapes = _get_shape_env_from_gm(exported.graph_module)
+    for expression in [] if shapes is None else [of for of in shapes.var_to_range if not of.is_Symbol]:
+        del shapes.var_to_range[expression]
     return ExportedProgram(
         root=exported.graph_module,
         graph=exported.graph,
         graph_signature=exported.graph_signature,
         state_dict={key: _without_gradient(value) for key, value in exported.state_dict.items()},
-        range_constraints=exported.range_constraints,
+        range_constraints={of: r for of, r in exported.range_constraints.items() if of.is_Symbol},
         module_call_graph=exported.module_call_graph,
         example_inputs=exported.example_inputs,
         constants=exported.constants,

@@ -12,6 +12,7 @@ from typing import Final
 _TORCH_NAMES: Final = frozenset(
     {
         "torch.Size",
+        "torch.Tensor",
         "torch.device",
         "torch._tensor._rebuild_from_type_v2",
         "torch._utils._rebuild_parameter",

@@ -101,12 +101,13 @@ def _expression(value: Any, where: Where) -> Any:
 
 
 def _bounds(value: Any, where: Where) -> Any:
-    """`range_constraints`: the bounds of each symbol."""
+    """`range_constraints`: the bounds of each symbol, and of expressions (`2*s39`)."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: range_constraints is no mapping", hint=_HINT)
-    for symbol in value:
-        check_symbol(symbol, f"{where}: range_constraints")
-    return {symbol: checked_data(of, where) for symbol, of in value.items()}
+    for name in value:
+        check = check_symbol if name.isidentifier() else check_expression
+        check(name, f"{where}: range_constraints")
+    return {name: checked_data(of, where) for name, of in value.items()}
 
 
 def _nodes(value: Any, where: Where) -> Any:

@@ -45,6 +45,8 @@ class TensorUnpickler(pickle._Unpickler):  # noqa: SLF001 - only the one in Pyth
             raise UnsafePickleError(
                 f"{self._where}: a pickle wants to import {qualified!r}, which is not allowed", hint=HINT
             )
+        if qualified == "torch.Tensor":
+            return _MARKED
         if name.endswith("Storage"):
             return _StorageKind(name)
         return self._makers.get(qualified) or super().find_class(module, name)
@@ -102,6 +104,11 @@ class _StorageKind:
     def __init__(self, name: str) -> None:
         known: Mapping[str, torch.dtype] = torch.storage._storage_type_to_dtype_map()  # noqa: SLF001 - torch has no public name for it
         self.dtype = known.get(name, torch.uint8)
+
+
+_MARKED: Final = (
+    object()
+)  # the class of a tensor with attributes; not torch.Tensor, which allocates what it is asked for
 
 
 def check_small(value: Any, where: str) -> None:
@@ -214,8 +221,13 @@ def _wrapper(where: str, kind: Any, *rest: Any) -> torch.Tensor:
 def _subclass(
     where: str, makers: tuple[Any, ...], maker: Any, kind: Any, args: Any, state: Any
 ) -> torch.Tensor:
-    """A tensor of a class with its attributes: data under names that its class does not have."""
+    """A tensor of a class with its attributes: data under names that its class does not have.
+
+    Those of a plain tensor are marks of torch.export's (`_specialize_on`), which nothing reads any more.
+    """
     attributes, *slots = state if isinstance(state, tuple) else (state,)
+    if maker in makers and kind is _MARKED:
+        return maker(*args)  # type: ignore[no-any-return]
     if maker not in makers or not _is_tensor_class(kind) or any(slots):
         raise UnsafePickleError(f"{where}: no subclass that torch.save writes", hint=HINT)
     attributes = attributes or {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Final
 
-from vkfuse.errors import CheckFailedError
+from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.gates import Gates, Growth, Requirement
 from vkfuse.measure.ledger import parts
 from vkfuse.quantities import some
@@ -47,12 +47,24 @@ def passed(report: Report) -> bool:
     return all(check.passed for check in report.checks)
 
 
+def require_read(of: Reports) -> None:
+    """Raise InputError where one of several files could not be read."""
+    if of.unread:
+        total = counted(len(of.reports) + len(of.unread), "file")
+        errors = "".join(f"\n  {row.error}" for row in of.unread)
+        raise InputError(f"{len(of.unread)} of {total} could not be read{errors}", hint=of.unread[0].hint)
+
+
 def require_passed(report: Report | Reports) -> None:
-    """Raise GatesFailedError where a check of the report failed, CheckFailedError where one of several did."""
+    """Raise GatesFailedError where a check of the report failed, CheckFailedError where one of several did.
+
+    InputError where one of several could not be read.
+    """
     if isinstance(report, Report):
         if not passed(report):
             raise GatesFailedError(report)
         return
+    require_read(report)
     checks = [(of.output.path if of.output else "", check) for of in report.reports for check in of.checks]
     failed = [f"\n  {path}: {told(check)}" for path, check in checks if not check.passed]
     if failed:

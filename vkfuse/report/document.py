@@ -54,7 +54,7 @@ def _of_several(of: Reports, *, every: bool) -> Document:
     named = [(_path(report), report) for report in of.reports]
     tables = [labels(report) for report in of.reports]
     drawn = (replace(leaf, path=(path, *leaf.path)) for path, report in named for leaf in leaves(report))
-    front = (_files(of), _missing(of), _runtimes(of), _failed(of))
+    front = (_files(of), _unread(of), _missing(of), _runtimes(of), _failed(of))
     return Document(
         headline=_headline(of),
         front=tuple(section for section in front if section.rows),
@@ -78,8 +78,9 @@ def _headline(of: Reports) -> str:
     runtime = of.reports[0].runtime
     verdict = f"{unloadable} NOT loadable on {runtime}" if unloadable else f"all loadable on {runtime}"
     said = f"{failed} of {counted(len(checks), 'check')} failed" if failed else ""
-    text = "; ".join(filter(None, (f"{counted(len(of.reports), 'file')}, {total}, {verdict}", said)))
-    return f"FAILED: {text}" if failed else text
+    unread = f"{counted(len(of.unread), 'file')} NOT read" if of.unread else ""
+    text = "; ".join(filter(None, (f"{counted(len(of.reports), 'file')}, {total}, {verdict}", unread, said)))
+    return f"FAILED: {text}" if failed or unread else text
 
 
 def _files(of: Reports) -> Section:
@@ -113,6 +114,11 @@ def _folder(of: Reports) -> str:
 
 def _loads(report: Report) -> str:
     return ("yes" if report.loadable.ok else "no") if report.loadable is not None else ""
+
+
+def _unread(of: Reports) -> Section:
+    """Show the files that could not be read."""
+    return listing("Not read", (name("File"), name("Why")), ((row.path, row.error) for row in of.unread))
 
 
 def _missing(of: Reports) -> Section:

@@ -377,7 +377,17 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A file of several that could not be read, and why."""
+
+    path: str
+    error: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """Several files, each by itself."""
+    """Several files, each by itself; `unread` are those that say nothing."""
 
     reports: tuple[Report, ...]
+    unread: tuple[Unread, ...] = ()

@@ -21,7 +21,8 @@ _NOT_FINITE: Final = ("nan", "inf", "-inf")
 def to_json(report: Report | Reports) -> dict[str, Any]:
     """Return the report as plain JSON types, keys in the order of the dataclasses; of several a list of such."""
     if isinstance(report, Reports):
-        return {"schema": SEVERAL, "vkfuse": __version__, "reports": [*map(to_json, report.reports)]}
+        reports = [*map(to_json, report.reports)]
+        return {"schema": SEVERAL, "vkfuse": __version__, "reports": reports, "unread": plain(report.unread)}
     return {"schema": SCHEMA, "vkfuse": __version__, **plain(report)}
 
 

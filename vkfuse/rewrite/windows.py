@@ -39,26 +39,26 @@ class Window:
 def window_of(node: fx.Node) -> Window:
     """The window of a convolution, ``aten.convolution`` or one of its forms for so many axes."""
     kernel = tuple(argument(node, 1, "weight").meta["val"].shape[2:])
-    dilation = _each(argument(node, 5, "dilation", 1), kernel)
+    dilation = each(argument(node, 5, "dilation", 1), len(kernel))
     groups = 8 if node.target == torch.ops.aten.convolution.default else 6
     return Window(
         kernel=kernel,
-        stride=_each(argument(node, 3, "stride", 1), kernel),
+        stride=each(argument(node, 3, "stride", 1), len(kernel)),
         pads=_pads(argument(node, 4, "padding", 0), kernel, dilation),
         dilation=dilation,
         groups=argument(node, groups, "groups", 1),
     )
 
 
-def _each(given: Any, kernel: Sequence[int]) -> tuple[int, ...]:
-    """A size for each axis of a kernel."""
+def each(given: Any, axes: int) -> tuple[int, ...]:
+    """A size for each of so many axes, of a list of as many, of one, or of the size itself."""
     sizes = tuple(given) if isinstance(given, (list, tuple)) else (given,)
-    return sizes * len(kernel) if len(sizes) == 1 else sizes
+    return sizes * axes if len(sizes) == 1 else sizes
 
 
 def _pads(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[_Pair, ...]:
     """What is put before and behind each axis; a word as torch defines it, "same" with the odd one behind."""
     if not isinstance(padding, str):
-        return tuple((size, size) for size in _each(padding, kernel))
+        return tuple((size, size) for size in each(padding, len(kernel)))
     reach = [far * (size - 1) if padding == "same" else 0 for size, far in zip(kernel, dilation, strict=True)]
     return tuple((size // 2, size - size // 2) for size in reach)

@@ -169,6 +169,7 @@ class _Runner(fx.Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, or what stands in for it."""
+        target = _IN_ORDER.get(target, target)
         name = str(target)
         substitute = _SUBSTITUTES.get(name)
         if substitute is not None and not self._arithmetic.eager:
@@ -232,6 +233,17 @@ _SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
     "torchao.choose_qparams_affine.default": _Runner.qparams,
     "torchao.quantize_affine.default": _Runner.quantize,
     "torchao.dequantize_affine.default": _Runner.dequantize,
+}
+
+
+def _sorted(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
+    return torch.sort(x, dim=dim, descending=descending, stable=True)
+
+
+# A sort that need not be stable may return equal values in any order, torch's in another one than the file's.
+_IN_ORDER: Final[dict[Any, Callable[..., Any]]] = {
+    torch.ops.aten.sort.default: _sorted,
+    torch.ops.aten.argsort.default: lambda *given: _sorted(*given)[1],
 }
 
 

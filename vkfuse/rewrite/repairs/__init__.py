@@ -9,12 +9,15 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.guards import unguarded_convolutions
+from vkfuse.rewrite.repairs.activations import exponential_units_written_out, mish_written_out
 from vkfuse.rewrite.repairs.affine import activations_as_floats, decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
+    complete_group_norms,
     complete_layer_norms,
     concatenations_of_one_type,
     group_norms_in_four_dimensions,
+    instance_norms_as_group_norms,
     layer_norms_in_rows,
     scalars_as_tensors,
     write_out_rms_norm,
@@ -27,9 +30,19 @@ from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
+from vkfuse.rewrite.repairs.extremes import extremes_apart, sorts_as_topk
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.images import (
+    adaptive_pools_as_maxima,
+    batches_as_one_image,
+    means_of_whole_images,
+    transposed_sequences,
+    volumes_as_images,
+    volumes_by_slices,
+)
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
+from vkfuse.rewrite.repairs.indices import indices_from_the_start, taken_by_gathering
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_sign
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
@@ -38,8 +51,12 @@ from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_hal
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
-from vkfuse.rewrite.repairs.pads import circular_pads_as_concatenation
-from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
+from vkfuse.rewrite.repairs.pads import pads_as_concatenation, rolls_as_concatenation
+from vkfuse.rewrite.repairs.permutations import (
+    permutations_in_one,
+    permutations_of_blocks,
+    permutations_without_ones,
+)
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions, softmaxes_in_rows
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
@@ -73,6 +90,12 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     fold_constants,
     buckets_as_counts,
     remainders_with_sign,
+    indices_from_the_start,
+    taken_by_gathering,
+    extremes_apart,
+    sorts_as_topk,
+    exponential_units_written_out,
+    mish_written_out,
     aliases_as_themselves,
     copies_as_sources,
     unread_state_dropped,
@@ -87,6 +110,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     permutations_without_ones,
     stacks_as_slices,
     interleavings_in_four_dimensions,
+    permutations_of_blocks,
     attention_in_four_dimensions,
     write_out_attention,
     repeats_as_rows,
@@ -100,12 +124,21 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     complete_layer_norms,
     concatenations_of_one_type,
     layer_norms_in_rows,
+    instance_norms_as_group_norms,
+    complete_group_norms,
     group_norms_in_four_dimensions,
     batch_norms_as_arithmetic,
-    circular_pads_as_concatenation,
+    pads_as_concatenation,
+    rolls_as_concatenation,
+    volumes_by_slices,
+    transposed_sequences,
+    batches_as_one_image,
     convolutions_as_shaders_take_them,
     transposed_groups_as_zeros,
     pools_as_images,
+    means_of_whole_images,
+    adaptive_pools_as_maxima,
+    volumes_as_images,
     conditions_in_full_rank,
     extremes_alone,
     reductions_keep_dimensions,
@@ -157,6 +190,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = MappingProxyType(
         write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
         scalars_as_tensors: Contract(after=(write_out_attention, write_out_rms_norm)),
         layer_norms_in_rows: Contract(after=(complete_layer_norms,)),
+        complete_group_norms: Contract(after=(instance_norms_as_group_norms,)),
         conditions_in_full_rank: Contract(after=(cache_writes_as_choices, write_out_attention)),
         softmaxes_in_rows: Contract(after=(write_out_attention,)),
     }

@@ -85,13 +85,22 @@ def _as_float(value: Any) -> Any:
 @replaces(aten.layer_norm.default, code="layer-norm-completed", detail="the runtime wants weight and bias")
 def complete_layer_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Give layer norms over known sizes without weight or bias a weight of ones and a bias of zeros."""
-    shape, dtype = list(argument(node, 1, "normalized_shape")), node.meta["val"].dtype
-    weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
-    if None not in {weight, bias} or not all(isinstance(size, int) for size in shape):
+    shape = list(argument(node, 1, "normalized_shape"))
+    if not all(isinstance(size, int) for size in shape):
         return None
-    weight = weight or editor.constant(torch.ones(shape, dtype=dtype), "layer_norm.ones")
-    bias = bias or editor.constant(torch.zeros(shape, dtype=dtype), "layer_norm.zeros")
-    return editor.call(node.target, argument(node, 0, "input"), shape, weight, bias, *node.args[4:])
+    both, source = _completed(editor, node, shape, "layer_norm"), argument(node, 0, "input")
+    return None if both is None else editor.call(node.target, source, shape, *both, *node.args[4:])
+
+
+def _completed(
+    editor: GraphEditor, node: fx.Node, shape: list[int], name: str
+) -> tuple[fx.Node, fx.Node] | None:
+    """Weight and bias of a norm, ones and zeros of `shape` where it has none; None where it has both."""
+    weight, bias, dtype = argument(node, 2, "weight"), argument(node, 3, "bias"), node.meta["val"].dtype
+    if None not in {weight, bias}:
+        return None
+    weight = weight or editor.constant(torch.ones(shape, dtype=dtype), f"{name}.ones")
+    return weight, bias or editor.constant(torch.zeros(shape, dtype=dtype), f"{name}.zeros")
 
 
 @replaces(
@@ -148,6 +157,23 @@ def _is_float(node: fx.Node) -> bool:
     """Float in and out: an integer would be promoted differently by a float scalar tensor."""
     values = [i.meta.get("val") for i in node.all_input_nodes] + [node.meta["val"]]
     return all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values)
+
+
+@replaces(aten.instance_norm.default, code="instance-norm-as-group-norm", detail="each channel a group")
+def instance_norms_as_group_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Replace each instance norm by a group norm of as many groups as there are channels."""
+    source, weight, bias, _, _, own, _, eps, *_ = node.args
+    if not own:
+        return None
+    return editor.call(aten.group_norm.default, source, node.meta["val"].shape[1], weight, bias, eps)
+
+
+@replaces(aten.group_norm.default, code="group-norm-completed", detail="the runtime wants weight and bias")
+def complete_group_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Give group norms without weight or bias a weight of ones and a bias of zeros."""
+    source, groups = argument(node, 0, "input"), argument(node, 1, "num_groups")
+    both = _completed(editor, node, [source.meta["val"].shape[1]], "group_norm")
+    return None if both is None else editor.call(node.target, source, groups, *both, *node.args[4:])
 
 
 @replaces(aten.group_norm.default, code="group-norm-in-four-dimensions", detail="the runtime's takes images")

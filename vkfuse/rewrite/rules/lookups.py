@@ -15,6 +15,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.wrapping import wrapped
 from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -52,7 +53,7 @@ def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> fx.No
     operator = torch.ops.et_vk.embedding_q4gsw.default
     rows = editor.call(operator, weight, scales, pack.group_size, indices, pack.is_linear_weight)
     if pack.columns != pack.padded_columns:
-        rows = editor.call(aten.slice.Tensor, rows, 1, 0, pack.columns)
+        rows = editor.call(aten.slice_copy.Tensor, rows, 1, 0, pack.columns)
     return _restored(editor, site, editor.cast(rows, TORCH_TYPES[pack.dtype]), pack.columns)
 
 
@@ -144,7 +145,7 @@ def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
     indices: Any = editor.node(site.lookups())
     if _needs_wrapping(site):
         unwrapped = indices
-        indices = editor.once(("wrapped", unwrapped, rows), lambda: _wrap(editor, unwrapped, rows))
+        indices = editor.once(("wrapped", unwrapped, rows), lambda: wrapped(editor, unwrapped, rows))
     if not _many_rows(site):
         return indices  # type: ignore[no-any-return]
     return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]
@@ -155,9 +156,3 @@ def _restored(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int) ->
     if not _many_rows(site):
         return rows
     return editor.call(aten.reshape.default, rows, [*editor.sizes(site.lookups()), columns])
-
-
-def _wrap(editor: "GraphEditor", indices: fx.Node, rows: int) -> Any:
-    """Negative indices counted from the end. Not by remainder: ExecuTorch's kernel takes the sign of C on integers."""
-    negative = editor.call(aten.lt.Scalar, indices, 0)
-    return editor.call(aten.where.self, negative, editor.call(aten.add.Tensor, indices, rows), indices)

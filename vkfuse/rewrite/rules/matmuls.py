@@ -206,7 +206,7 @@ def _rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
 def _restored(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
-        out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
+        out = editor.call(aten.slice_copy.Tensor, out, 1, 0, pack.rows)
     out = editor.cast(out, x.meta["val"].dtype)
     if x.meta["val"].ndim == 2:
         return out

@@ -25,6 +25,12 @@ def layer_norm_has_bias(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.LAYER_NORM_WITHOUT_BIAS, "weight and bias must both be there")
 
 
+def group_norm_has_both(ops: Operands) -> Iterator[Objection]:
+    """GroupNorm.cpp: weight and bias are constants of the file."""
+    if ops.tensor("input") and (ops.value("weight") is None or ops.value("bias") is None):
+        yield Objection(Code.NOT_A_CONSTANT, "weight and bias must both be there")
+
+
 def layer_norm_of_rows(ops: Operands) -> Iterator[Objection]:
     """NativeLayerNorm.cpp: over the last dimension."""
     shape = ops.value("normalized_shape")
@@ -130,7 +136,7 @@ OPERATORS: Final = (
         "aten.native_group_norm.default",
         "input weight bias",
         constants="weight bias",
-        rules=(group_norm_of_images,),
+        rules=(group_norm_has_both, group_norm_of_images),
         departs=(Code.GROUP_NORM_SHAPE,),
         shaders=group_norm,
         resized=False,

@@ -32,7 +32,18 @@ def embedding_q4gsw(call: Call) -> torch.Tensor:
 
 def embedding(call: Call) -> torch.Tensor:
     """`(weight, indices, ...)`; an index outside of the table reads whatever lies there."""
-    weight, indices = call.tensor(0), call.tensor(1).long()
+    return _rows(call, call.tensor(0), call.tensor(1).long())
+
+
+def index(call: Call) -> torch.Tensor:
+    """`(self, indices)`, one tensor: rows, and outside of them, negative ones too, whatever lies there."""
+    (indices,) = [each for each in call.args[1] if each is not None]
+    if call.args[1][0] is None:
+        return torch.ops.aten.index.Tensor(call.tensor(0), call.args[1])  # type: ignore[no-any-return]
+    return _rows(call, call.tensor(0), indices.long())
+
+
+def _rows(call: Call, weight: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     inside = (indices >= 0) & (indices < weight.shape[0])
     out = weight[torch.where(inside, indices, 0)]
     if not bool(inside.all()):

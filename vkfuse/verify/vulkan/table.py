@@ -40,6 +40,7 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.linear.default": products.linear,
     "aten.mm.default": products.matmul,
     "aten.embedding.default": embedding.embedding,
+    "aten.index.Tensor": embedding.index,
     "aten.gelu.default": elementwise.gelu,
     "aten.native_layer_norm.default": elementwise.native_layer_norm,
     "dim_order_ops._to_dim_order_copy.default": elementwise.same,
