@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._decomp import get_decompositions
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 from torch._export.utils import _get_shape_env_from_gm
@@ -143,13 +144,17 @@ def _unregistered(checked: Checked) -> Iterator[str]:
             yield f"torch.ops.{namespace.decode()}.{name.decode()}.{overload.decode()}"
 
 
+# Batch norms of batches: no library has a kernel, and ExecuTorch decomposes none.
+_TRAINING = (torch.ops.aten._native_batch_norm_legit_functional.default,)  # noqa: SLF001 - the operator's name
+
+
 def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
     """Unwrap tensor subclasses, functionalize, and give each constant its own contiguous storage.
 
     Raises LoweringError where the program cannot be decomposed.
     """
     try:
-        unwrapped = _frozen(exported).run_decompositions({})
+        unwrapped = _frozen(exported).run_decompositions(get_decompositions(_TRAINING))
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
             f"{name}: run_decompositions failed: {_first_line(error)}",
