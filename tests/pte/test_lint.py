@@ -188,9 +188,14 @@ WRONG_AND_RIGHT = [
         {"layer-norm-shape": "fails"},
     ),
     (
-        call("aten.native_group_norm.default", tensor(1, 8, 5), None),
-        call("aten.native_group_norm.default", tensor(1, 8, 5, 1), None),
+        call("aten.native_group_norm.default", tensor(1, 8, 5), constant(8), constant(8), None),
+        call("aten.native_group_norm.default", tensor(1, 8, 5, 1), constant(8), constant(8), None),
         {"group-norm-shape": "wrong"},
+    ),
+    (
+        call("aten.native_group_norm.default", tensor(1, 8, 5, 1), constant(8), None, None),
+        call("aten.native_group_norm.default", tensor(1, 8, 5, 1), constant(8), constant(8), None),
+        {"not-a-constant": "fails"},
     ),
     (
         call("et_vk.apply_rotary_emb_hf.default", tensor(1, 8, 5, 64), tensor(1, 2, 5, 64), None),

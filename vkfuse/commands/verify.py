@@ -83,6 +83,9 @@ def require_same(verification: Verification, model: Path) -> None:
         raise CheckFailedError(f"{model}: {verification.status}{text}", hint=verification.hint)
 
 
+_INPUTS: Final = "save a tuple of tensors with torch.save, or arrays with numpy.savez"
+
+
 def read_inputs(path: Path) -> tuple[Any, ...]:
     """Read positional inputs: a .pt of a tuple, list or mapping of tensors, or an .npz in the order of its arrays.
 
@@ -96,11 +99,11 @@ def read_inputs(path: Path) -> tuple[Any, ...]:
                 return tuple(torch.from_numpy(arrays[name]) for name in arrays.files)
         stored = torch.load(path, weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read inputs from {path}: {error}") from error
+        raise InputError(f"cannot read inputs from {path}: {error}", hint=_INPUTS) from error
     except Exception as error:  # torch.load raises pickle's errors, whatever they are
         raise InputError(
             f"cannot read inputs from {path}: {type(error).__name__}",
-            hint="save a tuple of tensors with torch.save, or use an .npz",
+            hint=_INPUTS,
         ) from error
     if isinstance(stored, torch.Tensor):
         return (stored,)

@@ -20,9 +20,9 @@ def parse_methods(arguments: Sequence[str]) -> dict[str, Path]:
     parsed = [_parse(argument) for argument in arguments]
     unnamed = [path for name, path in parsed if name is None]
     if unnamed and len(parsed) > 1:
-        raise InputError(
-            f"{unnamed[0]}: one of {len(parsed)} programs has no name", hint=f"name each: {_HINT}"
-        )
+        output = next((path for path in unnamed if path.suffix == ".pte" and not path.exists()), None)
+        hint = f"name each: {_HINT}" if output is None else f"name the file to write with -o: -o {output}"
+        raise InputError(f"{unnamed[0]}: one of {len(parsed)} programs has no name", hint=hint)
     names = [METHOD if name is None else name for name, _ in parsed]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

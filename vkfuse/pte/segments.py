@@ -19,7 +19,9 @@ def cut(data: memoryview, extent: Extent, where: str) -> memoryview:
     """Return a view of the extent; FormatError when it leaves the data."""
     if extent.end > len(data):
         raise FormatError(
-            f"bytes {extent.offset}..{extent.end} of {len(data)}", field=where, hint="truncated?"
+            f"bytes {extent.offset}..{extent.end} of {len(data)}",
+            field=where,
+            hint="the file is truncated, or damaged: write or copy it again",
         )
     return data[extent.offset : extent.end]
 
