@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools" / "agreement"))
+
+import run  # noqa: E402 - the tool's own
+
+RECORD = json.loads(run.RECORD.read_text("utf-8"))
 
 
 def test_program_and_folded_file_agree(program, tmp_path):
@@ -40,3 +45,38 @@ def test_program_and_folded_file_agree(program, tmp_path):
     sizes = [of["output"]["bytes"] for of in reports]
     assert abs(sizes[1] - sizes[0]) < max(sizes) * 0.01 + 1024  # names of tables, and gaps between segments
     assert reports[1]["delegation"]["cpu"] == reports[0]["delegation"]["cpu"] == {}
+
+
+def test_recorded_programs_agree():
+    """MiniLM, the demo and six of the zoo: the same tables on the same rungs, kernels on the CPU, bytes within 1%."""
+    assert {"minilm", "demo"} < {row["name"] for row in RECORD}
+    assert len(RECORD) >= 8
+    for row in RECORD:
+        assert run.quantized(row["tables"]) == row["of_file"], row["name"]
+        ours, theirs = ([k for k in row[key] if "prim::" not in k] for key in ("cpu", "cpu_of_file"))
+        assert ours == theirs
+        assert abs(run.apart(row)) < 0.01
+        assert row["ledger"]["constant"] == 0
+
+
+def test_the_table_of_the_document():
+    """docs/patch.md has the record, as `python tools/agreement/run.py --document` writes it."""
+    text = run.DOCUMENT.read_text("utf-8")
+    assert text.partition(run.MARKS[0])[2].partition(run.MARKS[1])[0] == run.table(RECORD)
+
+
+def test_bytes_agree():
+    """Tables of 8 bits: a lookup and a linear, from the program and from its folded file."""
+    import torch  # noqa: PLC0415 - seconds
+    from torch import nn  # noqa: PLC0415
+    from torchao.quantization import IntxWeightOnlyConfig, quantize_  # noqa: PLC0415
+    from torchao.quantization.granularity import PerAxis  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(300, 64), nn.Tanh(), nn.Linear(64, 96)).eval()
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
+    quantize_(model, config, lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
+    row = run.agreement("bytes", torch.export.export(model, (torch.arange(10).reshape(2, 5),)))
+    assert row["tables"] == row["of_file"] == [[96, 64, "q8", 8], [300, 64, "gathered", 8]]
+    assert row["bytes_of_file"] < row["bytes"]
+    assert row["folded"] > 2 * row["bytes"]

@@ -86,13 +86,37 @@ def table_rows(
 ) -> tuple[TableRow, ...]:
     """Return a row for each table of the input, the largest first; `shown` is what the written file has of them."""
     plans = tuple(plans)
-    rows = [_row(plan, shown) for plan in plans]
-    rows += _others(file, {site.read.weight.shown for plan in plans for site in plan.table.sites})
-    return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
+    others = {row.name: row for row in _others(file, plans)}
+    rows = [_with_tied(_row(plan, shown), plan, _fused_names(file), others) for plan in plans]
+    return tuple(sorted((*rows, *others.values()), key=lambda row: -math.prod(row.shape)))
 
 
-def _others(file: PteFile, planned: set[str]) -> Iterator[TableRow]:
+def _fused_names(file: PteFile) -> dict[str, str]:
+    """What the tables of named data are called in rows, by their keys."""
+    return {read.weight.name: read.weight.shown for read in table_reads(file) if read.weight.keyed}
+
+
+def _with_tied(
+    row: TableRow, plan: PatchPlan, names: Mapping[str, str], others: dict[str, TableRow]
+) -> TableRow:
+    """A row with what reads the same bytes in the input, which is taken out of `others`."""
+    for offer in _offers(plan):
+        weight = offer.stored[0]
+        other = others.pop(names.get(digest(weight.data.cast("B")).hex(), ""), None)
+        if other is not None:
+            row = replace(
+                row,
+                consumers=tuple(dict.fromkeys((*row.consumers, *other.consumers))),
+                methods=tuple(dict.fromkeys((*row.methods, *other.methods))),
+                bytes_before=(row.bytes_before or 0) + other.bytes_after,
+                bytes_after=row.bytes_after + other.bytes_after - weight.nbytes,
+            )
+    return row
+
+
+def _others(file: PteFile, plans: Iterable[PatchPlan]) -> Iterator[TableRow]:
     """Yield the tables that the plan leaves out: those that are fused, or quantized in another way."""
+    planned = {site.read.weight.shown for plan in plans for site in plan.table.sites}
     yield from (row for row in tables_of(file) if row.name not in planned)
 
 
