@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
+from vkfuse.lossy import Lossy
+from vkfuse.measure.kernel_tables import KernelTable
 from vkfuse.measure.tables import FloatMatmul, TableRead
 from vkfuse.options import Progress, VulkanOptions
 from vkfuse.pages import digest
 from vkfuse.patch import matmuls
+from vkfuse.patch.asked import as_asked
 from vkfuse.patch.edit import Pack, Packs, edited
 from vkfuse.patch.fit import misfit
 from vkfuse.patch.sites import Site, Table, file_tables
@@ -19,7 +23,7 @@ from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
-from vkfuse.tables.floats import Array, Numbers
+from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Proof, Rows, difference
@@ -115,18 +119,23 @@ class PatchPlan:
     decisions: tuple[PatchDecision, ...]
 
 
+_NOTHING: Final = Lossy()
+
+
 def plan(
     file: PteFile,
     runtime: Runtime,
     choices: VulkanOptions,
     progress: Progress = lambda _stage: None,
+    lossy: Lossy = _NOTHING,
 ) -> tuple[PatchPlan, ...]:
     """Return a decision for each site of each table, proved on all of its rows, for a runtime.
 
+    What `lossy` asks for is done to the tables first: VkfuseError where it means none.
     Weights of matmuls that are on no grid are no tables.
     """
     planner = _Planner(file, runtime, choices)
-    offered = [planner.offered(table, progress) for table in file_tables(file)]
+    offered = [planner.offered(table, progress) for table in as_asked(file_tables(file), lossy)]
     tables = [offers for offers in offered if offers.grid or Consumer.GATHER in offers.table.consumers]
     sound = planner.sound(tables)
     return tuple(planner.plan(offers, sound=sound) for offers in tables)
@@ -244,7 +253,7 @@ class _Offers:
 
     def _to_lookup(self, grid: Grid) -> Iterator[_Made]:
         yield self._once("lookup", None, lambda: self._planner.lookup(grid, self.table))
-        if isinstance(self.table.numbers, Numbers):  # a kernel's own table is as small as its bytes
+        if not isinstance(self.table.numbers, KernelTable):  # which is as small as its bytes
             yield self._once("gather", None, lambda: _gathered(grid))
 
     def _to_matmul(self, grid: Grid, kind: ScalarType | None) -> Iterator[_Made]:

@@ -10,15 +10,16 @@ from vkfuse.measure.tables import table_reads
 from vkfuse.pages import digest
 from vkfuse.patch.faulty import Mend
 from vkfuse.patch.plan import PatchDecision, PatchOffer, PatchPlan
-from vkfuse.patch.sites import Table
+from vkfuse.patch.sites import QuantizedTable, Table
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
-from vkfuse.report.model import RUNGS, RepairRow, Rung, TableRow
+from vkfuse.report.model import RUNGS, LossRow, RepairRow, Rung, TableRow
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason
 from vkfuse.tables.floats import rounded
 from vkfuse.tables.proof import UNPROVED, Proof, Rows, difference
+from vkfuse.tables.quantize import loss
 
 Proofs = Mapping[str, Proof | None]
 
@@ -165,3 +166,22 @@ def repair_rows(mends: Iterable[Mend]) -> tuple[RepairRow, ...]:
         RepairRow(code=mend.code, node=str(mend.where), detail=mend.detail, method=mend.where.method)
         for mend in mends
     )
+
+
+def loss_rows(plans: Iterable[PatchPlan]) -> Iterator[LossRow]:
+    """Yield a row for each table of floats that is read as what it was asked to become."""
+    for plan in plans:
+        of = plan.table.numbers
+        if isinstance(of, QuantizedTable) and _offers(plan):
+            rows, _ = plan.table.shape
+            lost = loss(of.floats.rows(0, rows), of.rows(0, rows))
+            yield LossRow(
+                method=plan.table.sites[0].read.where.method,
+                what="table",
+                name=plan.table.name,
+                how=str(of.setting),
+                sqnr_db=lost.sqnr_db if math.isfinite(lost.sqnr_db) else None,
+                relative_rms=lost.relative_rms,
+                cosine=lost.cosine,
+                max_abs_error=lost.max_abs_error,
+            )

@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
+import numpy as np
+
+from vkfuse.lossy import Setting
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import factor_of, values_of
 from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.pages import digest
+from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
-from vkfuse.tables.floats import Numbers
+from vkfuse.tables.floats import Array, Numbers, rounded
 from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer
@@ -30,15 +34,44 @@ class Site:
     consumer: Consumer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizedTable:
+    """What a setting makes of floats."""
+
+    integers: Grid
+    setting: Setting
+    floats: Numbers
+
+    @property
+    def kind(self) -> ScalarType:
+        """The type of what is read."""
+        return self.floats.kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns)."""
+        return self.floats.shape
+
+    def rows(self, low: int, high: int) -> Array:
+        """Rows [low, high) as they are wanted."""
+        grid = self.integers
+        values = grid.values[low:high].astype(np.float32).reshape(-1, grid.scales.shape[1], grid.group_size)
+        return rounded((values * grid.scales[low:high, :, None]).reshape(-1, grid.columns), grid.dtype)
+
+    def grid(self) -> Grid:
+        """The integers and scales."""
+        return self.integers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A table with all that reads it; those of equal bytes are one.
 
-    `numbers` are floats, or what a kernel dequantizes.
+    `numbers` are floats, what a kernel dequantizes, or what floats were asked to become.
     """
 
     name: str
-    numbers: Numbers | KernelTable
+    numbers: Numbers | KernelTable | QuantizedTable
     nbytes: int
     sites: tuple[Site, ...]
 
@@ -61,9 +94,9 @@ class Table:
 
     def grid(self) -> Grid | NoGrid:
         """The integers and scales that it is made of, or how close its floats came to such."""
-        if isinstance(self.numbers, KernelTable):
-            return self.numbers.grid()
-        return find_grid(self.numbers.rows, *self.shape, self.numbers.kind)
+        if isinstance(self.numbers, Numbers):
+            return find_grid(self.numbers.rows, *self.shape, self.numbers.kind)
+        return self.numbers.grid()
 
 
 def file_tables(file: PteFile) -> tuple[Table, ...]:

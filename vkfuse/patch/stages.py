@@ -12,14 +12,14 @@ from typing import Final
 
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lint import faults
-from vkfuse.options import BaselineChoice, Options, Progress, VulkanOptions
+from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
 from vkfuse.output import Publication, write
 from vkfuse.pages import digest, forget
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
 from vkfuse.patch.names import renamed
 from vkfuse.patch.plan import packs_of, plan
-from vkfuse.patch.rows import repair_rows, table_rows, written_proofs
+from vkfuse.patch.rows import loss_rows, repair_rows, table_rows, written_proofs
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
@@ -55,7 +55,7 @@ def optimize_file(
     with _published(into, output, file, options) as temporary:
         progress("planning")
         sound = mended(file, runtime)
-        plans = plan(sound.file, runtime, options.vulkan, progress)
+        plans = plan(sound.file, runtime, options.vulkan, progress, options.lossy)
         progress("writing")
         changed = renamed(edited(sound.file, packs_of(plans)), sound.file, plans)
         write(temporary, partial(write_pte, changed), output)
@@ -72,6 +72,7 @@ def optimize_file(
             tables=rows,
             provenance=provenance(options, command),
             repairs=repair_rows(sound.mends),
+            losses=tuple(loss_rows(plans)),
             verify=Verify(ran=False, ok=None, max_abs_error=None, max_rel_error=None, skipped=(_NOT_RUN,)),
         )
         report = checked(report, options.gates, after, before)
@@ -86,12 +87,13 @@ def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda
     progress = meter.watching(progress)
     progress("planning")
     sound = mended(file, runtime)
-    plans = plan(sound.file, runtime, options.vulkan, progress)
+    plans = plan(sound.file, runtime, options.vulkan, progress, options.lossy)
     report = Report(
         runtime=runtime.version,
         input=InputFile(path=file.path, bytes=file.size),
         tables=table_rows(sound.file, plans),
         repairs=repair_rows(sound.mends),
+        losses=tuple(loss_rows(plans)),
         cost=meter.cost(),
     )
     return Result(report=report, output=None)
@@ -102,10 +104,9 @@ _NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
 
 def _check(options: Options) -> None:
     """Refuse what only the lowering of a program can do. VkfuseError."""
-    if options.loses:
+    if options.vulkan.scales is Scales.HALF:
         raise VkfuseError(
-            "--quantize, --quantize-embedding and --scales half change a program, which a .pte has not",
-            hint="give them with the .pt2",
+            "--scales half changes a program, which a .pte has not", hint="give it with the .pt2"
         )
     options.check_gates()
     if options.keep_baseline is not None:
