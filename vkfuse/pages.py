@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 _CHUNK: Final = 4 << 20
 _GROWN: Final = 64 << 20  # bytes in memory more than before, that something is done about
 _EVERY: Final = 0.05  # seconds
@@ -18,11 +16,28 @@ _STATUS: Final = Path("/proc/self/statm")  # pages: all, in memory, of these map
 _DONT_NEED: Final = getattr(mmap, "MADV_DONTNEED", None)
 
 
+class _Buffer(ctypes.Structure):
+    """`Py_buffer`, a part of Python's stable interface."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        *((name, ctypes.c_ssize_t) for name in ("len", "itemsize")),
+        *((name, ctypes.c_int) for name in ("readonly", "ndim")),
+        *((name, ctypes.c_void_p) for name in ("format", "shape", "strides", "suboffsets", "internal")),
+    )
+
+
 def address(data: memoryview) -> int:
     """Return where bytes are in memory, which tells views of one place from others; 0 for none."""
     if not len(data):
         return 0
-    return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0])
+    buffer = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(buffer), 0)
+    try:
+        return int(buffer.buf)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
 def forget(view: memoryview, *, unwritten: bool = False) -> None:

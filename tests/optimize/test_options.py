@@ -22,7 +22,7 @@ from vkfuse.report.checks import GatesFailedError
 from vkfuse.report.model import Report
 from vkfuse.rewrite import plan as planning
 from vkfuse.tables import nibbles
-from vkfuse.tables.proof import Proof
+from vkfuse.tables.proven import Proof
 
 NONE = BaselineChoice.NONE
 OLD = b"what was there before"

@@ -16,8 +16,8 @@ from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte, reader, vulkan
 from vkfuse.rewrite import plan as planning
 from vkfuse.runtime.versions import find_runtime
-from vkfuse.tables import nibbles, proof
-from vkfuse.tables.proof import Proof
+from vkfuse.tables import nibbles
+from vkfuse.tables.proven import Proof
 
 NONE = BaselineChoice.NONE
 FLAT = LookupLayout.FLAT
@@ -97,7 +97,7 @@ def test_the_plan_is_not_asked(monkeypatch, tmp_path):
         return packed
 
     monkeypatch.setattr(nibbles, "pack", flipped)
-    monkeypatch.setattr(planning, "prove", lambda *_: proof.Proof(kind="exact", max_abs_error=0.0))
+    monkeypatch.setattr(planning, "prove", lambda *_: Proof(kind="exact", max_abs_error=0.0))
     exported = _exported(lookup(2, 7))
     (table,) = vkfuse.optimize(exported, tmp_path / "m.pte", baseline=NONE, verify=False).report.tables
     step = exported.state_dict["table.weight"].scale[-1, -1]
@@ -119,7 +119,7 @@ def test_no_bytes_no_proof(tmp_path):
         ]
         for name in ("own.pte", "other.pte")
     ]
-    assert found == [[proof.Proof(kind="exact", max_abs_error=0.0)], [None]]
+    assert found == [[Proof(kind="exact", max_abs_error=0.0)], [None]]
 
 
 def test_inspect_proves_nothing(program):

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from vkfuse.commands.report import Format, rendered, report_files
+from vkfuse.commands.report import report_files
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
+from vkfuse.report.format import Format
+from vkfuse.report.render import rendered
 
 HOSTILE = ('=HYPERLINK("http://x")', "+1", "-1", "@x", "a\tb\nc", 'say "hi", twice', "\x1b[31m")
 

@@ -5,13 +5,15 @@ import json
 
 import pytest
 
-from vkfuse.commands.report import Format, rendered, report_files
+from vkfuse.commands.report import report_files
 from vkfuse.errors import FormatError
 from vkfuse.measure.ledger import parts
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.report.build import measure
 from vkfuse.report.diff import diff_of
+from vkfuse.report.format import Format
 from vkfuse.report.model import Report
+from vkfuse.report.render import rendered
 
 FILES = ("fused", "folded", "tied", "inline", "mixed")
 STRIDE = 199  # prime, so that all places in words and structures come up

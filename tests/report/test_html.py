@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 import pytest
 from browser import browser, chromium
 
-from vkfuse.commands.report import Format, rendered, report_files
+from vkfuse.commands.report import report_files
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report import model
 from vkfuse.report.bytes_map import leaves
+from vkfuse.report.format import Format
+from vkfuse.report.render import rendered
 from vkfuse.report.sections import sections
 
 needs_browser = pytest.mark.skipif(

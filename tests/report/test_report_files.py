@@ -147,7 +147,8 @@ def test_stdin(files, monkeypatch):
 def test_a_report_imports_no_torch(files):
     """The whole command runs without torch, executorch and numpy."""
     code = (
-        "import sys; from pathlib import Path; from vkfuse.commands.report import *;"
+        "import sys; from pathlib import Path; from vkfuse.commands.report import report_files;"
+        "from vkfuse.report.format import Format; from vkfuse.report.render import rendered;"
         "print(rendered(report_files(Path(sys.argv[1]), Path(sys.argv[2])), Format.TEXT)[:9]);"
         "print([n for n in ('torch', 'torchao', 'executorch', 'numpy') if n in sys.modules])"
     )

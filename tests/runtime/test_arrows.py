@@ -81,7 +81,7 @@ NARROW = {  # of a package, the only modules that another may import
     ("rewrite", "pte"): {"vkfuse.pte.enums"},
     ("runtime", "glsl"): {"vkfuse.glsl.variants", "vkfuse.glsl.geometry"},
     ("measure", "lint"): {"vkfuse.lint.operands"},
-    ("report", "tables"): {"vkfuse.tables.proof"},
+    ("report", "tables"): {"vkfuse.tables.proven"},
 }
 WITHOUT_TORCH = {
     *GROUND,

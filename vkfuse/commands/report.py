@@ -11,13 +11,9 @@ from vkfuse.pte.ptd import read_ptd
 from vkfuse.pte.reader import read_pte
 from vkfuse.report.build import Measured, measure, runtimes_of
 from vkfuse.report.checks import checked, require_read
-from vkfuse.report.format import Format
 from vkfuse.report.model import ExternalFile, Report, Reports, Unread
-from vkfuse.report.render import render, rendered
 from vkfuse.report.whole import report_of
 from vkfuse.runtime.versions import DEFAULT
-
-__all__ = ["Format", "Scope", "render", "rendered", "report_each", "report_files"]
 
 _NOTHING_RUNS: Final = "a report runs nothing and has no program: ask vkfuse optimize, or vkfuse verify"
 

@@ -7,23 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
+from vkfuse.measure.stored import KINDS
+from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import NAMED, Constant, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import NUMPY, Array
 
 WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
-_TYPES: Final = {
-    np.dtype(np.uint8): VkDataType.UINT8,
-    np.dtype(np.int8): VkDataType.INT8,
-    np.dtype(np.int32): VkDataType.INT32,
-    np.dtype(np.float16): VkDataType.FLOAT16,
-    np.dtype(np.float32): VkDataType.FLOAT32,
-    np.dtype(np.float64): VkDataType.FLOAT64,
-    np.dtype(np.int64): VkDataType.INT64,
-    np.dtype(np.bool_): VkDataType.BOOL,
-}
+_TYPES: Final = {np.dtype(NUMPY[kind]): stored for stored, kind in KINDS.items()}
 _NOWHERE: Final = Extent(0, 0)
 EMPTY: Final = VulkanGraph(
     version="0",

@@ -26,7 +26,8 @@ from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtim
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proof import Proof, Rows, difference
+from vkfuse.tables.proof import Rows, difference
+from vkfuse.tables.proven import Proof
 from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales, lookup_pack
 from vkfuse.tables.q8 import Q8Pack, q8_pack
 from vkfuse.tables.readers import Consumer, Readers

@@ -18,7 +18,8 @@ from vkfuse.report.model import RUNGS, LossRow, RepairRow, Rung, TableRow
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason
 from vkfuse.tables.floats import rounded
-from vkfuse.tables.proof import UNPROVED, Proof, Rows, difference
+from vkfuse.tables.proof import Rows, difference
+from vkfuse.tables.proven import UNPROVED, Proof
 from vkfuse.tables.quantize import loss
 
 Proofs = Mapping[str, Proof | None]

@@ -22,7 +22,8 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, TablePlan
 from vkfuse.tables.decisions import Rung
-from vkfuse.tables.proof import Difference, Proof
+from vkfuse.tables.proof import Difference
+from vkfuse.tables.proven import Proof
 from vkfuse.verify.wanted import wanted_of, wanted_tables
 
 _CHUNK: Final = 1 << 22  # values that are converted at a time

@@ -14,7 +14,7 @@ from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proof import UNPROVED
+from vkfuse.tables.proven import UNPROVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

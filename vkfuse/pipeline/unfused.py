@@ -26,11 +26,10 @@ from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables.decisions import Rung
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import NUMPY, Array
 from vkfuse.tables.readers import Consumer
 
 _TYPES: Final = {torch.float32: ScalarType.FLOAT, torch.float16: ScalarType.HALF}
-_NUMBERS: Final = {ScalarType.FLOAT: np.float32, ScalarType.HALF: np.float16}
 _BYTES: Final = 16 << 20  # of rows that are rebuilt at a time
 _EMBEDDING: Final = torch.ops.aten.embedding.default
 _VIEWS: Final[set[object]] = {torch.ops.aten.view.default, torch.ops.aten.reshape.default}
@@ -145,7 +144,7 @@ def _written(lookups: _Lookups, stream: IO[bytes]) -> dict[Place, FloatTable]:
 
 
 def _numbers(data: memoryview, table: FloatTable) -> Array:
-    return np.frombuffer(data, _NUMBERS[table.scalar_type]).reshape(table.rows, table.columns)
+    return np.frombuffer(data, NUMPY[table.scalar_type]).reshape(table.rows, table.columns)
 
 
 def _write_rows(read: TableRead, was: FloatTable, stream: IO[bytes]) -> None:
@@ -153,5 +152,5 @@ def _write_rows(read: TableRead, was: FloatTable, stream: IO[bytes]) -> None:
     for stored in stored_tables([read]):
         for low in range(0, was.rows, step):
             rows = stored.read(low, min(low + step, was.rows))[:, : was.columns]
-            stream.write(np.ascontiguousarray(rows, _NUMBERS[was.scalar_type]).data)
+            stream.write(np.ascontiguousarray(rows, NUMPY[was.scalar_type]).data)
         forget(stored.weight.data or memoryview(b""))

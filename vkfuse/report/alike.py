@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report.model import Diff, Report, SizeChange, TableChange, TableRow
-from vkfuse.tables.proof import Proof
+from vkfuse.tables.proven import Proof
 
 _NUMBER: Final = re.compile(r"\d+")
 _HASH: Final = re.compile(r"[0-9a-f]{12}")

@@ -85,14 +85,7 @@ def _sizes(gates: Gates, after: Measured, before: Measured | None) -> Iterator[C
         name = f"max-growth-of {label}"
         ours, theirs = (None if side is None else _size_of(side, label) for side in (after, before))
         if ours is None and theirs is None:
-            yield Check(
-                name=name,
-                passed=False,
-                value=_UNKNOWN,
-                limit=limit.amount,
-                unit=limit.unit,
-                detail="no kind of bytes, label or table is called so",
-            )
+            yield _compared(name, None, limit, "no kind of bytes, label or table is called so")
         else:
             yield _growth(name, None if before is None else theirs or 0, ours or 0, limit)
 
@@ -100,25 +93,23 @@ def _sizes(gates: Gates, after: Measured, before: Measured | None) -> Iterator[C
 def _growth(name: str, was: int | None, size: int, limit: Growth) -> Check:
     """Return the check of what grew from `was` bytes, None where there is no file before; from nothing it is infinite."""
     if was is None:
-        return Check(
-            name=name,
-            passed=False,
-            value=_UNKNOWN,
-            limit=limit.amount,
-            unit=limit.unit,
-            detail="there is no file before",
-        )
+        return _compared(name, None, limit, "there is no file before")
     delta = size - was
     value: float = (
         delta if limit.unit == "bytes" else 100 * delta / was if was else 0.0 if not delta else float("inf")
     )
+    return _compared(name, value, limit, f"{mebibytes(was)} -> {mebibytes(size)}")
+
+
+def _compared(name: str, value: float | None, limit: Growth, detail: str) -> Check:
+    """Return the check of a growth, None where it is not known."""
     return Check(
         name=name,
-        passed=value <= limit.amount,
-        value=value,
+        passed=value is not None and value <= limit.amount,
+        value=_UNKNOWN if value is None else value,
         limit=limit.amount,
         unit=limit.unit,
-        detail=f"{mebibytes(was)} -> {mebibytes(size)}",
+        detail=detail,
     )
 
 

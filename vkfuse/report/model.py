@@ -13,7 +13,7 @@ from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.measure.memory import MethodMemory
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
-from vkfuse.tables.proof import Proof
+from vkfuse.tables.proven import Proof
 
 SCHEMA: Final = "vkfuse.report/2"
 SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those

@@ -22,7 +22,7 @@ from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, first_fault, not_in_runtime
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proof import EXACT
+from vkfuse.tables.proven import EXACT
 from vkfuse.tables.readers import Consumer
 
 Plans = tuple[TablePlan, ...]

@@ -8,7 +8,8 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.sites import Site
 from vkfuse.tables.decisions import Offer
 from vkfuse.tables.floats import Array
-from vkfuse.tables.proof import Proof, Rows, difference
+from vkfuse.tables.proof import Rows, difference
+from vkfuse.tables.proven import Proof
 
 
 def prove(site: Site, proposal: Offer, constants: Constants) -> Proof:

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from vkfuse.runtime.codes import Objection
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.floats import Array
-from vkfuse.tables.proof import Proof
+from vkfuse.tables.proven import Proof
 
 
 class Rung(IntEnum):

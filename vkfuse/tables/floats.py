@@ -12,7 +12,7 @@ from vkfuse.pte.enums import ScalarType
 
 Array = npt.NDArray[Any]
 
-_NUMPY: Final[Mapping[ScalarType, type[np.generic]]] = {
+NUMPY: Final[Mapping[ScalarType, type[np.generic]]] = {
     ScalarType.BYTE: np.uint8,
     ScalarType.CHAR: np.int8,
     ScalarType.SHORT: np.int16,
@@ -41,7 +41,7 @@ def rounded(values: Array, kind: ScalarType) -> Array:
     if kind is ScalarType.BFLOAT16:
         return _to_bfloat16(values.astype(np.float32, copy=False))
     with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(_NUMPY[kind], copy=False)
+        return values.astype(NUMPY[kind], copy=False)
 
 
 def _to_bfloat16(values: Array) -> Array:
@@ -102,7 +102,7 @@ def numbers(
     data: memoryview, kind: ScalarType, sizes: tuple[int, ...], order: tuple[int, ...] | None = None
 ) -> Numbers | None:
     """View bytes as numbers of `sizes` that lie in `order`, outermost first, without a copy; None for unknown types."""
-    dtype = np.uint16 if kind is ScalarType.BFLOAT16 else _NUMPY.get(kind)
+    dtype = np.uint16 if kind is ScalarType.BFLOAT16 else NUMPY.get(kind)
     if dtype is None:
         return None
     axes = order or tuple(range(len(sizes)))

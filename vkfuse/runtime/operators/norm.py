@@ -7,7 +7,7 @@ from vkfuse.pte.enums import VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like
-from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.record import Namer, Operator, Rule
 from vkfuse.runtime.spelling import dtype, stored
 
 _MATRIX, _TEXEL, _THREE = 2, 4, 3
@@ -72,18 +72,15 @@ def _texels(size: int) -> int:
     return -(-size // _TEXEL)
 
 
-def group_norm_of_images(ops: Operands) -> Iterator[Objection]:
-    """GroupNorm.cpp: NaN for anything but [batch, channels, height, width] (measured)."""
-    source = ops.tensor("input")
-    if source is not None and len(source.dims) != _IMAGE:
-        yield Objection(Code.GROUP_NORM_SHAPE, f"of {list(source.dims)}")
+def of_images(code: Code) -> Rule:
+    """Require [batch, channels, height, width]: elsewhere GroupNorm.cpp gives NaN (measured); BatchNorm.cpp fails."""
 
+    def rule(ops: Operands) -> Iterator[Objection]:
+        source = ops.tensor("input")
+        if source is not None and len(source.dims) != _IMAGE:
+            yield Objection(code, f"of {list(source.dims)}")
 
-def batch_norm_of_images(ops: Operands) -> Iterator[Objection]:
-    """BatchNorm.cpp, add_native_batch_norm_node."""
-    source = ops.tensor("input")
-    if source is not None and len(source.dims) != _IMAGE:
-        yield Objection(Code.BATCH_NORM_SHAPE, f"of {list(source.dims)}")
+    return rule
 
 
 def norm(shader: str, *constants: str) -> Namer:
@@ -136,7 +133,7 @@ OPERATORS: Final = (
         "aten.native_group_norm.default",
         "input weight bias",
         constants="weight bias",
-        rules=(group_norm_has_both, group_norm_of_images),
+        rules=(group_norm_has_both, of_images(Code.GROUP_NORM_SHAPE)),
         departs=(Code.GROUP_NORM_SHAPE,),
         shaders=group_norm,
         resized=False,
@@ -145,7 +142,7 @@ OPERATORS: Final = (
         "aten._native_batch_norm_legit_no_training.default",
         "input weight bias running_mean running_var",
         constants="weight bias running_mean running_var",
-        rules=(batch_norm_of_images,),
+        rules=(of_images(Code.BATCH_NORM_SHAPE),),
         shaders=batch_norm,
     ),
 )
