@@ -483,6 +483,13 @@ def _conv2d(*sizes, **options):
     return _Lambda(lambda p, x: p["c"](x), c=nn.Conv2d(8, *sizes, **options))
 
 
+def _as_trained(parts, x):
+    """As quantization-aware training leaves a convolution: its weight by channels, what goes in as a whole."""
+    weight, scales, points = parts["c"].weight, torch.full((4,), 0.03), torch.zeros(4, dtype=torch.int32)
+    rounded = torch.fake_quantize_per_channel_affine(weight, scales, points, 0, -8, 7)
+    return nn.functional.conv1d(torch.fake_quantize_per_tensor_affine(x, 0.1, 3, -8, 7), rounded)
+
+
 def _transposed1d(*sizes, **options):
     return _Lambda(lambda p, x: p["c"](x), c=nn.ConvTranspose1d(8, *sizes, **options))
 
@@ -610,6 +617,30 @@ _REPAIRED = {
         _SEQUENCE,
         _ALONG_TWO,
         "activations-written-out",
+    ),
+    "bounds": (
+        _Lambda(
+            lambda _, x: (
+                torch.maximum(x, torch.full_like(x, 0.5)),
+                torch.min(x, torch.tensor(0.25)),
+                torch.maximum(x, -x),
+            )
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "bounds-as-clamps",
+    ),
+    "reciprocal": (
+        _Lambda(lambda _, x: (1 / (x + 9), (x.mean() + 9).reciprocal())),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "reciprocals-as-quotients",
+    ),
+    "fake quantization": (
+        _Lambda(_as_trained, c=nn.Conv1d(8, 4, 3)),
+        _SEQUENCE,
+        None,
+        "activations-in-floats",
     ),
     "extremes": (
         _Lambda(lambda _, x: (x.max(-1), x.min(1, keepdim=True).indices)),

@@ -34,7 +34,15 @@ def register_operators() -> tuple[Any, ...]:
     own.define("update_cache(Tensor cache, Tensor value, Tensor position, int parts) -> Tensor")
     own.impl("update_cache", _update_cache, "CPU")
     own.impl("update_cache", _like_the_cache, "Meta")
-    return (library, own)
+    torchs: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    for kind in ("channel", "tensor"):
+        torchs.impl(f"fake_quantize_per_{kind}_affine_cachemask", _like_and_where, "Meta")
+    return (library, own, torchs)
+
+
+def _like_and_where(x: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shapes of fake quantization by channels, of which torch knows none: what is rounded, and where it is in range."""
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
 
 def _update_cache(

@@ -9,7 +9,12 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.guards import unguarded_convolutions
-from vkfuse.rewrite.repairs.activations import exponential_units_written_out, mish_written_out
+from vkfuse.rewrite.repairs.activations import (
+    bounds_as_clamps,
+    exponential_units_written_out,
+    mish_written_out,
+    reciprocals_as_quotients,
+)
 from vkfuse.rewrite.repairs.affine import activations_as_floats, decompose_affine
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
 from vkfuse.rewrite.repairs.arithmetic import (
@@ -120,6 +125,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     permutations_in_one,
     expansions_as_broadcasts,
     write_out_rms_norm,
+    bounds_as_clamps,
+    reciprocals_as_quotients,
     scalars_as_tensors,
     complete_layer_norms,
     concatenations_of_one_type,

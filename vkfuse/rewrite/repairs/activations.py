@@ -1,5 +1,6 @@
-"""Activations that the runtime has no operator of, by exponentials, which it has."""
+"""Functions of floats that the runtime has no operator of, by those that it has: exponentials, quotients, clamps."""
 
+import math
 from typing import Final
 
 import torch
@@ -58,3 +59,54 @@ def mish_written_out(editor: GraphEditor, node: fx.Node) -> fx.Node:
 
 def _times(editor: GraphEditor, x: fx.Node, factor: float) -> fx.Node:
     return x if factor == 1.0 else editor.call(aten.mul.Tensor, x, factor)
+
+
+@replaces(
+    aten.reciprocal.default,
+    code="reciprocals-as-quotients",
+    detail="the runtime divides, and has no reciprocal",
+)
+def reciprocals_as_quotients(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Divide one by each tensor of floats that has dimensions."""
+    x, value = argument(node, 0, "self"), node.meta["val"]
+    if not value.ndim or argument(node, 0, "self").meta["val"].dtype is not value.dtype:
+        return None
+    one = editor.constant(torch.ones([1] * value.ndim, dtype=value.dtype), f"one.{value.ndim}")
+    return editor.call(aten.div.Tensor, one, x)
+
+
+_LARGER: Final = (aten.maximum.default, aten.max.other)
+_FILLED: Final = {aten.full_like.default: 1, aten.full.default: 1}  # the position of the number
+
+
+@replaces(
+    *(*_LARGER, aten.minimum.default, aten.min.other),
+    code="bounds-as-clamps",
+    detail="the runtime clamps, and has no maximum of two tensors",
+)
+def bounds_as_clamps(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Replace the larger, or smaller, of a tensor of floats and of one number by a clamp."""
+    x, other = argument(node, 0, "self"), argument(node, 1, "other")
+    bound = _number(other, editor)
+    same = str(x.meta["val"].shape) == str(node.meta["val"].shape) and x.meta["val"].is_floating_point()
+    if bound is None or not same or x.meta["val"].dtype is not node.meta["val"].dtype:
+        return None
+    least, most = (bound, None) if node.target in _LARGER else (None, bound)
+    return editor.call(aten.clamp.default, x, least, most)
+
+
+def _number(node: fx.Node, editor: GraphEditor) -> float | None:
+    """The number that a tensor repeats, None where there are several, or none is known."""
+    if node.target == aten.zeros_like.default:
+        return 0.0
+    if node.target in _FILLED:
+        given = node.args[_FILLED[node.target]]
+        return float(given) if isinstance(given, (int, float)) else None
+    if node not in editor.constants or node.meta["val"].numel() > _MOST_READ:
+        return None
+    values = editor.constants.value(node)
+    low = float(values.min()) if values.numel() else math.nan
+    return low if low == float(values.max() if values.numel() else math.nan) else None
+
+
+_MOST_READ: Final = 1 << 20

@@ -39,17 +39,29 @@ def decompose_affine(exported: ExportedProgram) -> Repairs:
 def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Write ``dequantize(quantize(x))`` with numbers for scale and zero point as ``clamp(round(x / scale)) * scale``.
 
+    So is what quantization-aware training leaves of it, ``fake_quantize_per_tensor_affine``.
+
     The integers are of 8 to 24 bits, which float32 holds, so that each step is the one that torch computes.
     """
     decomposed = torch.ops.quantized_decomposed
+    if (
+        node.target == aten.fake_quantize_per_tensor_affine.default
+        and node.meta["val"].dtype == torch.float32
+    ):
+        return _rounded(editor, argument(node, 0, "self"), *_numbers(node))
     quantize = node.args[0] if node.target == decomposed.dequantize_per_tensor.default else None
     if not isinstance(quantize, fx.Node) or quantize.target != decomposed.quantize_per_tensor.default:
         return None
-    source, (scale, zero, low, high) = argument(quantize, 0, "input"), _numbers(quantize)
-    if _numbers(node)[:2] != (scale, zero) or {source.meta["val"].dtype, node.meta["val"].dtype} != {
+    source = argument(quantize, 0, "input")
+    if _numbers(node)[:2] != _numbers(quantize)[:2] or {source.meta["val"].dtype, node.meta["val"].dtype} != {
         torch.float32
     }:
         return None
+    return _rounded(editor, source, *_numbers(quantize))
+
+
+def _rounded(editor: GraphEditor, source: fx.Node, scale: float, zero: int, low: int, high: int) -> fx.Node:
+    """The multiple of `scale` that is nearest to each value, within the range of what is stored."""
     steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, 1.0 / scale))
     kept = editor.call(aten.clamp.default, steps, float(low - zero), float(high - zero))
     return editor.call(aten.mul.Tensor, kept, scale)
