@@ -371,6 +371,20 @@ class _FromStart(nn.Module):
         return x.narrow(0, start, 8) * 2
 
 
+class _Written(nn.Module):
+    def forward(self, x):
+        x.add_(1.0)
+        return x * 2
+
+
+def test_input_that_is_written_to(tmp_path):
+    """The caller's tensor would stay as it is: refused, with the input's name, before a file exists."""
+    exported = export(_Written(), torch.randn(4))
+    with pytest.raises(LoweringError, match="input x of forward is written to"):
+        optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
+    assert not list(tmp_path.iterdir())
+
+
 def test_number_that_changes(tmp_path):
     """ExecuTorch types it None and no caller can pass it: refused, with the input's name, before a file exists."""
     exported = export(_FromStart(), torch.randn(64, 4), 5, dynamic={"x": None, "start": Dim.DYNAMIC})

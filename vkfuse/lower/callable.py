@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, SymBoolArgument, SymFloatArgument, SymIntArgument
+from torch.export.graph_signature import (
+    InputKind,
+    OutputKind,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
+)
 
 from vkfuse.errors import LoweringError
 
@@ -47,11 +53,18 @@ _IMAGES = 4
 
 
 def check_callable(methods: Mapping[str, ExportedProgram]) -> None:
-    """Raise LoweringError for an input that is a number and may change.
+    """Raise LoweringError for an input that is a number and may change, or that is written to.
 
-    ExecuTorch types it None (exir/emit/_emitter.py, placeholder), and Method::set_input takes no number for that.
+    ExecuTorch types a number None (exir/emit/_emitter.py, placeholder), and Method::set_input takes none for that. What is
+    written to an input is in the method's own copy of it, and comes out in front of the program's results.
     """
     for method, exported in methods.items():
+        for result in exported.graph_signature.output_specs:
+            if result.kind is OutputKind.USER_INPUT_MUTATION:
+                raise LoweringError(
+                    f"input {result.target} of {method} is written to, which a caller of ExecuTorch would not see",
+                    hint="return the new value as an output, or keep it in a buffer of the model",
+                )
         for spec in exported.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, _NUMBERS):
                 raise LoweringError(
