@@ -271,7 +271,7 @@ def test_edges(outcome_of):
     outcome = outcome_of(_edges)
     written = {"padding-concatenated", "rolls-concatenated"}
     written |= {"pools-as-maxima", "volumes-as-images", "volumes-by-slices", "group-norm-completed"}
-    written |= {"activations-written-out", "extremes-apart", "indices-from-the-start", "sorts-as-topk"}
+    written |= {"activations-written-out", "extremes-alone", "indices-from-the-start", "sorts-as-topk"}
     assert written <= _codes(outcome.report)
     assert outcome.report.loadable.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5

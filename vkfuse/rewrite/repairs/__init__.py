@@ -35,7 +35,6 @@ from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
-from vkfuse.rewrite.repairs.extremes import extremes_apart, sorts_as_topk
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.images import (
@@ -73,6 +72,7 @@ from vkfuse.rewrite.repairs.resized import (
     splits_as_slices,
     squeezes_as_views,
 )
+from vkfuse.rewrite.repairs.sorts import sorts_as_topk
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
@@ -97,7 +97,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     remainders_with_sign,
     indices_from_the_start,
     taken_by_gathering,
-    extremes_apart,
     sorts_as_topk,
     exponential_units_written_out,
     mish_written_out,

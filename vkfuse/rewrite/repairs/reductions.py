@@ -27,20 +27,22 @@ _BATCHED = 4  # dimensions, the outermost a batch
 
 @replaces(operator.getitem, code="extremes-alone", detail="no runtime has them with their places")
 def extremes_alone(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
-    """Compute each greatest or least along a dimension by itself, where nobody asks for its place."""
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    alone = _ALONE.get(source.target)
-    if (
-        alone is None
-        or any(user.args[1] for user in source.users)
-        or not node.meta["val"].is_floating_point()
-    ):
+    """Compute the greatest or least floats along a dimension by themselves, and their places by themselves."""
+    both, place = node.args
+    found = _ALONE.get(both.target) if isinstance(both, fx.Node) else None
+    if not isinstance(both, fx.Node) or found is None:
         return None
-    keep = argument(source, 2, "keepdim", default=False)
-    return editor.call(alone, argument(source, 0, "self"), [argument(source, 1, "dim")], keep)
+    source, dim = argument(both, 0, "self"), argument(both, 1, "dim")
+    keep = argument(both, 2, "keepdim", default=False)
+    if not source.meta["val"].is_floating_point():
+        return None
+    return editor.call(found[1], source, dim, keep) if place else editor.call(found[0], source, [dim], keep)
 
 
-_ALONE: Final[Mapping[Any, Any]] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+_ALONE: Final[Mapping[Any, tuple[Any, Any]]] = {
+    aten.max.dim: (aten.amax.default, aten.argmax.default),
+    aten.min.dim: (aten.amin.default, aten.argmin.default),
+}
 
 
 @replaces(

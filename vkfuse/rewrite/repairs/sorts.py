@@ -1,12 +1,6 @@
-"""The largest and the smallest, and orders: what ExecuTorch's kernels and shaders have of them.
-
-``max(dim)`` stays on the CPU with both of its results, of which most programs read one; no library has a kernel of
-``sort``, but of ``topk``, which orders what it returns.
-"""
+"""Sorts: no library of ExecuTorch has a kernel of them, but of ``topk``, which orders what it returns."""
 
 import operator
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -18,35 +12,10 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_RESULTS: Final[Mapping[Any, tuple[Any, Any]]] = MappingProxyType(
-    {
-        aten.max.dim: (aten.amax.default, aten.argmax.default),
-        aten.min.dim: (aten.amin.default, aten.argmin.default),
-    }
-)
 _SORTS: Final = (aten.sort.default, aten.sort.stable)
 _ARGSORTS: Final = (aten.argsort.default, aten.argsort.stable)
 _APART: Final = 1 << 32  # more than there are values
 _END: Final = (1 << 63) - 1
-
-
-@replaces(
-    operator.getitem,
-    code="extremes-apart",
-    detail="values and places apart: the runtime has no operator for both",
-)
-def extremes_apart(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
-    """Take each result of a maximum or minimum along a dimension by its own operator."""
-    both, which = node.args
-    if not isinstance(both, fx.Node) or both.target not in _RESULTS:
-        return None
-    values, places = _RESULTS[both.target]
-    source, dim, kept = (
-        argument(both, 0, "self"),
-        argument(both, 1, "dim"),
-        argument(both, 2, "keepdim", False),
-    )
-    return editor.call(places, source, dim, kept) if which else editor.call(values, source, [dim], kept)
 
 
 @replaces(operator.getitem, *_ARGSORTS, code="sorts-as-topk", detail="no kernel sorts, topk orders")
