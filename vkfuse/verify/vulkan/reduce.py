@@ -13,6 +13,7 @@ _HALF_MAX = 65504.0
 _LOWEST = -3.402823e38
 _SMALLEST_SUM = 1e-37
 _WORKERS = 4
+_SUMMED_ALIKE = 64  # values whose sum in half is no worse than one rounded result
 _FAR_BELOW = -80.0  # where the exponential is next to the smallest sum
 
 Reduction = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
@@ -72,7 +73,25 @@ def _softmax_parts(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
             call.note(Code.SHORT_SOFTMAX_FROM_ZERO)
         largest = largest.clamp(min=0)
     shifted = x - largest.clamp(min=_LOWEST)
+    if call.dtype() is torch.float16 and x.shape[dim] > _SUMMED_ALIKE:
+        call.note(Code.SUMS_IN_HALF)
+        return shifted, _sum_in_half(call, shifted, dim)
     return shifted, shifted.exp().sum(dim, keepdim=True).clamp(min=_SMALLEST_SUM)
+
+
+def _sum_in_half(call: Call, shifted: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return the sum of exponentials by four workers in turn, of lanes apart where the texels lie along the dimension."""
+    tensor, along = call.operands[0], shifted.dim() - 1 - dim % shifted.dim()
+    in_texels = call.storage(0) is not VkStorageType.BUFFER and isinstance(tensor, VkTensor)
+    packed = in_texels and int(tensor.layout) == along  # type: ignore[union-attr]
+    columns = shifted.exp().half().movedim(dim, 0)
+    workers = _WORKERS * (4 if packed else 1)
+    zeros = columns.new_zeros((-columns.shape[0] % workers, *columns.shape[1:]))
+    turns = torch.cat([columns, zeros]).view(-1, workers, *columns.shape[1:])
+    total = torch.zeros_like(turns[0])
+    for turn in turns:
+        total = total + turn
+    return total.float().sum(0).unsqueeze(0).movedim(0, dim).clamp(min=_SMALLEST_SUM)
 
 
 def _fetches_beyond(call: Call, x: torch.Tensor, dim: int) -> bool:
