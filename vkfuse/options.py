@@ -101,7 +101,8 @@ class Options(Typed):
     `gates` are checks of the file: where one fails, it is not written. `names` of tables are recorded in it. `partial`
     writes a rewritten .pte that the runtime fails on or gets wrong as before. `max_memory` bounds, in bytes, what constants
     may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
-    `keep_baseline` is where the file before is written, of a kind that is made.
+    `keep_baseline` is where the file before is written, of a kind that is made. `cache` is a folder where lowered files are
+    kept, and looked for by their graphs.
     `compute` in float32 widens a program of bfloat16 or float16, but for its inputs and outputs.
     Raises VkfuseError for a value of another type.
     """
@@ -120,6 +121,12 @@ class Options(Typed):
         default=False, metadata=option("Write a .pte though the runtime fails on what was not mended.")
     )
     keep_baseline: Path | None = None
+    cache: Path | None = field(
+        default=None,
+        metadata=option(
+            "Folder of files lowered before: new weights in a known graph are not lowered.", metavar="DIR"
+        ),
+    )
     allow_pickle: bool = field(
         default=False,
         metadata=option("Load pickles with names off the allowlist. Only for files that you trust."),

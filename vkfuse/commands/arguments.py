@@ -191,7 +191,9 @@ VerdictOption = Annotated[
 ]
 
 
-Lowering = Annotated[Chosen, Fields("fp16 compute storage verify partial small_textures embed_shader names")]
+Lowering = Annotated[
+    Chosen, Fields("fp16 compute storage verify partial small_textures embed_shader names cache")
+]
 Losing = Annotated[Chosen, Fields("quantize_embedding quantize tie")]
 Layouts = Annotated[Chosen, Fields("lookup_layout scales")]
 Loading = Annotated[Chosen, Fields("allow_pickle imports verbose")]

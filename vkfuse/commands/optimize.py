@@ -50,6 +50,8 @@ class Targets:
             raise VkfuseError("--check compares with the file that it checks", hint="leave out --baseline")
         if self.keep_baseline is not None or self.attestation is not None:
             raise VkfuseError("--check writes no file", hint="leave out --keep-baseline and --attestation")
+        if options.cache is not None:
+            raise VkfuseError("--check builds all of the file again", hint="leave out --cache")
         gates = replace(options.gates, exit_code=True)
         return replace(options, baseline=self.check, gates=gates)
 

@@ -116,6 +116,10 @@ def _check(options: Options) -> None:
             "a .pte has no stock baseline: there is no program to lower",
             hint="its baseline is the input itself",
         )
+    if options.cache is not None:
+        raise VkfuseError(
+            "--cache keeps what programs are lowered to, and a .pte is not lowered", hint="leave it out"
+        )
     given = options.vulkan
     if given != VulkanOptions(lookup_layout=given.lookup_layout, scales=given.scales):
         raise VkfuseError(

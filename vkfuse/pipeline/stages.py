@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vkfuse.output import Publication, write
 from vkfuse.pages import thrifty
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
+from vkfuse.pipeline.cache import Cache, MissedError, note
 from vkfuse.pipeline.losses import lossy, table_settings
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, surveyed, to_lower
 from vkfuse.pipeline.tables import stored_names
@@ -30,6 +32,7 @@ from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
+from vkfuse.pte.writer import write_pte
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
@@ -72,7 +75,7 @@ def optimize(
                 progress("planning")
                 methods, losses = lossy(surveyed(programs), chosen)
                 methods = planned(methods, runtime, chosen)
-                methods, after = _write_loadable(methods, places.model, target, chosen, progress)
+                methods, after, notes = _write_loadable(methods, places.model, target, chosen, progress)
                 told(after.pte.data)
                 progress("proving")
                 methods = proved(methods, after.pte)
@@ -80,7 +83,9 @@ def optimize(
             before = given or baseline_made(methods, after, chosen, progress, places.baseline)
         progress("reporting")
         report = report_of_file(methods, after, before, target, chosen, meter)
-        report = replace(report, provenance=provenance(chosen, command), losses=losses)
+        report = replace(
+            report, provenance=provenance(chosen, command), losses=losses, notes=(*report.notes, *notes)
+        )
         require_passed(report)
     return Result(report=report, output=target)
 
@@ -155,7 +160,7 @@ def _program(source: Source, options: Options) -> Program:
 
 def _write_loadable(
     methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
-) -> tuple[Methods, Measured]:
+) -> tuple[Methods, Measured, tuple[str, ...]]:
     """Prepare, lower, write and read back until the runtime can load the file; the last reading is what all others look at.
 
     Caches are written in place where that can be. Raises LoweringError that names what is left.
@@ -169,7 +174,7 @@ def _write_loadable(
 
 def _lowered(
     methods: Methods, temporary: Path, target: Path, options: Options, progress: Progress
-) -> tuple[Methods, Measured]:
+) -> tuple[Methods, Measured, tuple[str, ...]]:
 
     def written(lowered: Lowered) -> PteFile:
         write(temporary, lowered.write, target)
@@ -177,6 +182,22 @@ def _lowered(
 
     names = stored_names(methods)
     named = {KEY: names_datum(names)} if names and options.names else {}
+    cache, missed = None, ""
+    if options.cache is not None:
+        try:
+            progress("looking in the cache")
+            cache = Cache(methods, options)
+            earlier = cache.earlier(named)
+            write(temporary, partial(write_pte, earlier.file, as_lowered=True), target)
+            after = measure(read_pte(temporary), options.runtime, reasons=earlier.reasons, names=names)
+            if after.loadable.ok:
+                return methods, after, (note(cache.key, "", verified=options.verify),)
+            missed = "the earlier run's file would not load"
+        except MissedError as error:
+            missed = str(error)
     lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
+    if cache is not None:
+        cache.keep(temporary, lowered.reasons)
     placed = tuple(replace(m, state=lowered.state.get(m.name, ())) for m in methods)
-    return placed, measure(pte, options.runtime, reasons=lowered.reasons, names=names)
+    notes = (note("", missed, verified=True),) if missed else ()
+    return placed, measure(pte, options.runtime, reasons=lowered.reasons, names=names), notes

@@ -1,0 +1,122 @@
+"""`--cache`: new weights in a graph that an earlier run lowered give the file that a lowering would."""
+
+import pytest
+import torch
+from programs import BOTH, LanguageModel, export, indices, quantize
+from torch import nn
+
+import vkfuse
+from vkfuse.errors import OutputError, VkfuseError
+from vkfuse.lower.quiet import quiet
+
+LOOKED = "looking in the cache"
+
+
+class Scaled(LanguageModel):
+    """A tied language model with a norm, whose weight is the same in every new model, and 0.5 in its graph."""
+
+    def __init__(self, scale=0.5, norm=1.0):
+        super().__init__(128)
+        self.norm, self.scale = nn.LayerNorm(64), scale
+        nn.init.constant_(self.norm.weight, norm)
+
+    def forward(self, tokens):
+        """[n, m] -> [n, m, rows]."""
+        rows = self.table(tokens)
+        return self.head(self.norm(torch.tanh(self.layer(rows)) * self.scale + rows))
+
+
+def _scaled(seed, **changes):
+    torch.manual_seed(seed)
+    model = Scaled(**changes)
+    model.head.weight = model.table.weight
+    with quiet():
+        quantize(quantize(model, nn.Embedding), nn.Linear)
+        return export(model, indices(2, 7), dynamic=BOTH)
+
+
+def _optimized(program, path, **options):
+    """The bytes of a file, and what its report says of the cache."""
+    stages = []
+    report = vkfuse.optimize(program, path, baseline="none", progress=stages.append, **options).report
+    (note,) = (note for note in report.notes if note.startswith("cache: ")) if "cache" in options else ("",)
+    assert (LOOKED in stages) == ("cache" in options)
+    assert ("lowering" in stages) == ("not lowered in this run" not in note)
+    assert report.verify.ok
+    assert {table.proof.kind for table in report.tables} == {"exact"}
+    return path.read_bytes(), note
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder in which a run found nothing, and the bytes of its file."""
+    folder = tmp_path_factory.mktemp("cache")
+    made, note = _optimized(_scaled(0), folder / "first.pte", cache=folder / "entries")
+    assert (
+        note == "cache: lowered in this run, since no run before had this graph, these options and versions"
+    )
+    return folder / "entries", made
+
+
+def test_new_weights_are_put_into_the_earlier_file(filled, tmp_path):
+    """Byte for byte what a lowering of the new program writes; with the weights of before it is the earlier file."""
+    entries, first = filled
+    second, note = _optimized(_scaled(1), tmp_path / "second.pte", cache=entries)
+    assert "was judged, proved and verified as any other" in note
+    assert second == _optimized(_scaled(1), tmp_path / "lowered.pte")[0] != first
+    assert _optimized(_scaled(0), tmp_path / "again.pte", cache=entries)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [(lambda: _scaled(1, scale=0.25), {}), (lambda: _scaled(1), {"storage": "buffer"})],
+    ids=["number", "options"],
+)
+def test_another_graph_is_lowered(program, options, filled, tmp_path):
+    """A number of the graph and an option of the delegate make another entry."""
+    entries, _ = filled
+    known = {*entries.iterdir()}
+    _, note = _optimized(program(), tmp_path / "other.pte", cache=entries, **options)
+    assert "no run before had this graph" in note
+    assert len({*entries.iterdir()} - known) == 2  # a file and what is known of it
+
+
+def test_what_stood_for_several_weights_is_lowered(tmp_path):
+    """Two biases that were equal, and are not any more, cannot be told apart in the earlier file."""
+    entries = tmp_path / "entries"
+    for seed, bias in ((0, 0.0), (1, 0.5)):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+        nn.init.zeros_(model[1].bias)
+        nn.init.constant_(model[3].bias, bias)
+        with quiet():
+            program = export(quantize(model, nn.Embedding), indices(2, 7))
+        _, note = _optimized(program, tmp_path / "made.pte", cache=entries)
+    assert "stood for several weights that differ now" in note
+
+
+@pytest.mark.parametrize("suffix", ["json", "pte"])
+@pytest.mark.parametrize(
+    "harm", [lambda of: of[:-9], lambda of: of[:99] + b"\x7f" + of[100:]], ids=["cut", "bent"]
+)
+def test_a_damaged_entry_is_a_miss(suffix, harm, filled, tmp_path):
+    """It is said, the file is right, and the entry is mended."""
+    entries = tmp_path / "entries"
+    entries.mkdir()
+    for path in filled[0].iterdir():
+        of = path.read_bytes()
+        (entries / path.name).write_bytes(harm(of) if path.suffix == f".{suffix}" else of)
+    made, note = _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)
+    assert "damaged" in note
+    assert made == filled[1]
+    assert "not lowered in this run" in _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)[1]
+
+
+def test_where_there_is_no_cache(filled, tmp_path):
+    """A folder that is a file is told before any lowering; a .pte is not lowered."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file"):
+        _optimized(_scaled(0), tmp_path / "made.pte", cache=tmp_path / "file")
+    (tmp_path / "made.pte").write_bytes(filled[1])
+    with pytest.raises(VkfuseError, match=r"a \.pte is not lowered"):
+        vkfuse.optimize(tmp_path / "made.pte", tmp_path / "again.pte", cache=tmp_path / "entries")

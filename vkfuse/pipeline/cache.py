@@ -1,0 +1,282 @@
+"""Files that earlier runs lowered, by the graphs that they were lowered from: new weights are put in without lowering.
+
+An entry of the folder DIR is DIR/KEY.json, the SHA-256 of what follows and then JSON, beside DIR/KEY.pte, the file of the
+run that made it. KEY is the SHA-256 of all that a lowering depends on but for the numbers of weights: graphs with repairs
+and tables done, options, versions, and constants that may steer (of one element, or no floats and no packs).
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.export import ExportedProgram
+
+from vkfuse.errors import FormatError, VkfuseError
+from vkfuse.measure.names import KEY
+from vkfuse.options import Options
+from vkfuse.output import Publication, reported
+from vkfuse.pages import digest
+from vkfuse.pipeline.method import Methods, to_lower
+from vkfuse.provenance import provenance
+from vkfuse.pte import read_pte
+from vkfuse.pte.model import Method, NamedData, PteFile, Tensor
+from vkfuse.pte.place import Place
+from vkfuse.pte.values import Extent
+from vkfuse.pte.vulkan import VkTensor, VulkanGraph, vulkan_graphs
+from vkfuse.pte.vulkan_writer import write_vulkan
+from vkfuse.rewrite.content import content
+from vkfuse.runtime.codes import Code, Objection
+
+_NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
+_MOST: Final = 64 << 20  # bytes of an entry's JSON
+Reasons = Mapping[str, Mapping[str, Objection]]
+
+
+class MissedError(Exception):
+    """The program has to be lowered; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A file of an earlier run with the constants of this one, and why operators of each method are on the CPU."""
+
+    file: PteFile
+    reasons: Reasons
+
+
+class Cache:
+    """Entries for methods that are ready to be lowered, in the folder that the options name, which is made.
+
+    Raises MissedError for programs whose lowering depends on more than a key tells, OutputError for the folder.
+    """
+
+    def __init__(self, methods: Methods, options: Options) -> None:
+        if options.cache is None:
+            raise TypeError("no folder is named")
+        self._folder = options.cache
+        with reported(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._programs = to_lower(methods)
+        self._check()
+        self._contents = {name: dict(_contents(of)) for name, of in self._programs.items()}
+        self.key = self._key(options)
+
+    def earlier(self, named: Mapping[str, bytes]) -> Earlier:
+        """Return the file of an earlier run with this one's constants and `named` data. MissedError."""
+        before, reasons, file = self._entry()
+        constants = _Constants(before, self._contents, self._programs)
+        try:
+            graphs = vulkan_graphs(file)
+        except FormatError as error:
+            raise MissedError("the entry's file is damaged") from error
+        methods = tuple(_with_constants(method, graphs, constants) for method in file.methods)
+        kept = (_renamed(entry, constants, named, file.size) for entry in file.named)
+        entries = {entry.key: entry for entry in kept}
+        if not named.keys() <= entries.keys() or (KEY in entries and KEY not in named):
+            raise MissedError("the earlier file records other names")
+        return Earlier(file=replace(file, methods=methods, named=tuple(entries.values())), reasons=reasons)
+
+    def keep(self, file: Path, reasons: Reasons) -> None:
+        """Store a lowered file for later runs. OutputError."""
+        of = {
+            "sha256": digest(read_pte(file).data).hex(),
+            "contents": self._contents,
+            "reasons": {
+                name: {op: [why.code.value, why.detail] for op, why in each.items()}
+                for name, each in reasons.items()
+            },
+        }
+        text = json.dumps(of).encode()
+        with Publication() as publication:
+            stored, entry = (publication.file(self._path(suffix), "--cache") for suffix in ("pte", "json"))
+            with reported(self._folder):
+                shutil.copyfile(file, stored)
+                entry.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / f"{self.key}.{suffix}"
+
+    def _check(self) -> None:
+        """Raise MissedError for programs whose lowering depends on more than a key tells."""
+        for exported in self._programs.values():
+            if exported.graph_signature.buffers_to_mutate:
+                raise MissedError("programs with state are not cached")
+            if any(True for _ in exported.graph_module.named_children()):
+                raise MissedError("programs with branches are not cached")
+
+    def _key(self, options: Options) -> str:
+        made = provenance(options, ())
+        said = [made.versions, made.runtime_data, options.runtime, options.vulkan, options.names]
+        found = hashlib.sha256(repr(said).encode())
+        for name, exported in self._programs.items():
+            for line in (name, *_lines(exported, self._contents[name])):
+                found.update(line.encode() + b"\0")
+        return found.hexdigest()
+
+    def _entry(self) -> tuple[dict[str, dict[str, str]], Reasons, PteFile]:
+        """Read an entry whole, and check it. MissedError."""
+        try:
+            with self._path("json").open("rb") as stream:
+                sha256, text = stream.readline(), stream.read(_MOST)
+        except FileNotFoundError as error:
+            raise MissedError("no run before had this graph, these options and versions") from error
+        except OSError as error:
+            raise MissedError(f"the entry cannot be read: {error.strerror}") from error
+        if hashlib.sha256(text).hexdigest().encode() != sha256.strip():
+            raise MissedError("the entry is damaged")
+        try:
+            of = json.loads(text)
+            reasons = {
+                str(name): {
+                    str(op): Objection(Code(code), str(detail)) for op, (code, detail) in each.items()
+                }
+                for name, each in of["reasons"].items()
+            }
+            contents = {
+                str(name): {str(of): str(sha256) for of, sha256 in each.items()}
+                for name, each in of["contents"].items()
+            }
+            file = read_pte(self._path("pte"))
+            sound = digest(file.data).hex() == of["sha256"]
+        except (VkfuseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise MissedError("the entry is damaged") from error
+        if not sound or contents.keys() != self._contents.keys():
+            raise MissedError("the entry's file is another, or damaged")
+        return contents, reasons, file
+
+
+def _tensors(exported: ExportedProgram) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the constants of a program by name."""
+    for name, value in {**exported.state_dict, **exported.constants}.items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
+
+
+def _contents(exported: ExportedProgram) -> Iterator[tuple[str, str]]:
+    yield from ((name, content(value)[0]) for name, value in _tensors(exported))
+
+
+def _lines(exported: ExportedProgram, contents: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a lowering depends on: the graph, its signature and ranges, shapes and types of constants."""
+    for node in exported.graph.nodes:
+        value = torch.utils._pytree.tree_map(_described, node.meta.get("val"))  # noqa: SLF001 - torch.utils has no other
+        yield f"{node.op} {node.name} {node.target} {node.args!r} {node.kwargs!r} {value!r}"
+    yield repr(exported.graph_signature)
+    yield repr(sorted((str(symbol), str(of)) for symbol, of in exported.range_constraints.items()))
+    for name, value in _tensors(exported):
+        steers = value.numel() <= 1 or value.dtype not in _NUMBERS
+        yield f"{name} {_described(value)} {contents[name] if steers else ''}"
+
+
+def _described(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return str(value)
+    return (tuple(map(str, value.shape)), tuple(map(str, value.stride())), value.dtype, value.requires_grad)
+
+
+class _Constants:
+    """What stands for a constant of the earlier file now, found by its bytes."""
+
+    def __init__(
+        self,
+        before: Mapping[str, Mapping[str, str]],
+        now: Mapping[str, Mapping[str, str]],
+        programs: Mapping[str, ExportedProgram],
+    ) -> None:
+        self._now: dict[str, set[str]] = {}
+        for method, contents in before.items():
+            for name, sha256 in contents.items():
+                self._now.setdefault(sha256, set()).add(now[method].get(name, ""))
+        self._tensors = {
+            now[method][name]: value for method, of in programs.items() for name, value in _tensors(of)
+        }
+
+    def key(self, sha256: str, elements: int) -> str:
+        """Return the SHA-256 of what stands for a constant. MissedError where that is in doubt."""
+        found = self._now.get(sha256)
+        if found is None:
+            if elements > 1:
+                raise MissedError(f"constant {sha256[:12]} was made of weights by the lowering")
+            return sha256  # a number of the graph, which the key covers
+        if len(found) > 1 or "" in found:
+            raise MissedError(f"constant {sha256[:12]} stood for several weights that differ now")
+        return next(iter(found))
+
+    def data(self, sha256: str) -> memoryview | None:
+        """Return the bytes of a constant of this run's programs."""
+        value = self._tensors.get(sha256)
+        if value is None or not value.numel():
+            return None
+        flat = value.detach().contiguous().reshape(-1).view(torch.uint8)
+        return memoryview(flat.numpy().data)
+
+
+def _renamed(entry: NamedData, constants: _Constants, named: Mapping[str, bytes], beyond: int) -> NamedData:
+    """Return named data of the earlier file as they are now."""
+    if entry.key in named:
+        data: memoryview | None = memoryview(named[entry.key])
+        key = entry.key
+    else:
+        key = constants.key(entry.key, len(entry.data) // 4)
+        data = constants.data(key)
+    if data is None:
+        return entry
+    return replace(entry, key=key, data=data, data_at=Extent(beyond, len(data)))
+
+
+def _with_constants(method: Method, graphs: Mapping[Place, VulkanGraph], constants: _Constants) -> Method:
+    """Return a method that reads the constants of this run."""
+    delegates = []
+    for index, delegate in enumerate(method.delegates):
+        graph = graphs.get(Place(method.name, index))
+        if graph is None:
+            raise MissedError("a delegate of another backend")
+        blob = memoryview(write_vulkan(_graph(graph, constants), as_lowered=True))
+        delegates.append(replace(delegate, processed=blob, processed_at=Extent(-1 - index, len(blob))))
+    values = tuple(
+        _value(value, constants) if isinstance(value, Tensor) else value for value in method.values
+    )
+    return replace(method, delegates=tuple(delegates), values=values)
+
+
+def _graph(graph: VulkanGraph, constants: _Constants) -> VulkanGraph:
+    elements = {
+        value.constant_id: value.nbytes // value.dtype.bytes
+        for value in graph.values
+        if isinstance(value, VkTensor) and value.constant
+    }
+    if not all(constant.named for constant in graph.constants):
+        raise MissedError("a delegate has constants of its own")
+    return replace(
+        graph,
+        constants=tuple(
+            replace(of, named_key=constants.key(of.named_key, elements.get(index, 0)))
+            for index, of in enumerate(graph.constants)
+        ),
+    )
+
+
+def _value(tensor: Tensor, constants: _Constants) -> Tensor:
+    if not tensor.constant:
+        return tensor
+    if tensor.data is None:
+        raise MissedError("a constant is in another file")
+    elements = tensor.nbytes // tensor.scalar_type.bytes
+    data = constants.data(constants.key(digest(tensor.data).hex(), elements))
+    return tensor if data is None else replace(tensor, data=data)
+
+
+def note(key: str, missed: str, *, verified: bool) -> str:
+    """Return what a report says of the cache."""
+    if missed:
+        return f"cache: lowered in this run, since {missed}"
+    checks = "judged, proved and verified" if verified else "judged and proved, not verified,"
+    return (
+        f"cache: not lowered in this run: an earlier run's file of the same graph, options and versions (entry "
+        f"{key[:12]}) got this run's constants, and was {checks} as any other"
+    )
