@@ -1,15 +1,11 @@
 """What the CPU kernels of a method compute of constants alone."""
 
 from collections import Counter
-from typing import Any, Final
 
 from vkfuse.patch.folding import Evaluation
 from vkfuse.pte.enums import ScalarType
-from vkfuse.pte.model import BoxedIntList, KernelCall, Method, Tensor
-from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
+from vkfuse.pte.model import KernelCall, Method, Tensor
 from vkfuse.tables.floats import Array, numbers
-
-_UNKNOWN: Final = object()
 
 
 def known_values(method: Method) -> dict[int, Array]:
@@ -17,7 +13,7 @@ def known_values(method: Method) -> dict[int, Array]:
     known = {
         index: array for index in range(len(method.values)) if (array := _constant(method, index)) is not None
     }
-    evaluation = Evaluation(known.values())
+    evaluation = Evaluation(method.values, known)
     written = Counter(
         entry.args[-1] for entry in method.instructions if isinstance(entry, KernelCall) and entry.args
     )
@@ -49,26 +45,8 @@ def _result(
     out = method.values[index]
     if not isinstance(out, Tensor) or index in known:
         return None
-    arguments = [_argument(method, at, known) for at in call.args[: call.args.index(index)]]
-    if any(argument is _UNKNOWN for argument in arguments):
+    arguments = evaluation.arguments(call.args[: call.args.index(index)])
+    if arguments is None:
         return None
     name = method.operators[call.op_index].full_name
     return evaluation.computed(name, arguments, out.scalar_type, out.sizes)
-
-
-def _argument(method: Method, index: int, known: dict[int, Array]) -> Any:
-    """An argument as the operations take it."""
-    if index in known:
-        return known[index]
-    match method.values[index]:
-        case None:
-            return None
-        case Int() | Bool() | Double() | String() as scalar:
-            return scalar.value
-        case DoubleList() | BoolList() as items:
-            return tuple(items.items)
-        case BoxedIntList() as boxed:
-            members = [method.values[at] for at in boxed.ids]
-            if all(isinstance(member, Int) for member in members):
-                return tuple(member.value for member in members if isinstance(member, Int))
-    return _UNKNOWN

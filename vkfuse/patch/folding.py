@@ -1,7 +1,7 @@
 """What is computed of constants alone becomes a constant: in a delegate that the runtime cannot run as it is."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from vkfuse.measure.stored import KINDS
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.operations import operation_of
 from vkfuse.pte.enums import ScalarType
+from vkfuse.pte.model import BoxedIntList
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.operators import record_of
@@ -22,10 +23,35 @@ _UNKNOWN: Final = object()
 
 
 class Evaluation:
-    """Computes what operators make of constants, as much as a file with so many bytes of them can honestly want."""
+    """Computes what operators make of constants, as much as a file with so many bytes of them can honestly want.
 
-    def __init__(self, known: Iterable[Array]) -> None:
-        self._left = sum(array.nbytes for array in known) * _GROWTH + _LEAST_BYTES
+    `known` are tensors of `values` by position; what is computed is for the caller to add.
+    """
+
+    def __init__(self, values: Sequence[object], known: Mapping[int, Array]) -> None:
+        self._values, self._known = values, known
+        self._left = sum(array.nbytes for array in known.values()) * _GROWTH + _LEAST_BYTES
+
+    def arguments(self, ids: Iterable[int]) -> list[Any] | None:
+        """Arguments as the operations take them; None where one is not known."""
+        found = [self._argument(index) for index in ids]
+        return None if any(argument is _UNKNOWN for argument in found) else found
+
+    def _argument(self, index: int) -> Any:
+        if index in self._known:
+            return self._known[index]
+        match self._values[index]:
+            case None:
+                return None
+            case Int() | Bool() | Double() | String() as scalar:
+                return scalar.value
+            case IntList() | DoubleList() | BoolList() as items:
+                return tuple(items.items)
+            case BoxedIntList() as boxed:
+                members = [self._values[at] for at in boxed.ids]
+                if all(isinstance(member, Int) for member in members):
+                    return tuple(member.value for member in members if isinstance(member, Int))
+        return _UNKNOWN
 
     def computed(
         self, name: str, arguments: Iterable[Any], kind: ScalarType, sizes: tuple[int, ...]
@@ -51,7 +77,7 @@ class Folding:
         self._copies = {call.args[1]: call.args[0] for call in graph.chain if _copies(call)}
         self.known: dict[int, Array] = {**dict(_constants(graph)), **given}
         self.made: set[int] = {*given}
-        self._evaluation = Evaluation(self.known.values())
+        self._evaluation = Evaluation(graph.values, self.known)
         for call in graph.chain:
             self._follow(call)
 
@@ -61,8 +87,8 @@ class Folding:
         out = self._graph.values[index] if index >= 0 else None
         if not isinstance(out, VkTensor) or index in self.known:
             return
-        arguments = [self._argument(at) for at in call.args[:-1]]
-        if any(argument is _UNKNOWN for argument in arguments):
+        arguments = self._evaluation.arguments(call.args[:-1])
+        if arguments is None:
             return
         if call.name == PREPACK:
             self.known[index] = arguments[0]
@@ -73,19 +99,6 @@ class Folding:
         if result is not None:
             self.known[index] = result
             self.made.add(index)
-
-    def _argument(self, index: int) -> Any:
-        """An argument as the operations take it."""
-        if index in self.known:
-            return self.known[index]
-        match self._graph.values[index]:
-            case None:
-                return None
-            case Int() | Bool() | Double() | String() as scalar:
-                return scalar.value
-            case IntList() | DoubleList() | BoolList() as items:
-                return tuple(items.items)
-        return _UNKNOWN
 
     def serves(self, call: OperatorCall) -> bool:
         """Whether a call is no longer made, or reads something as a constant that was none."""
