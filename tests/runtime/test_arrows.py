@@ -16,6 +16,7 @@ SOURCES = {
 GROUND = {
     "errors",
     "mapping",
+    "multiples",
     "pages",
     "signals",
     "streams",

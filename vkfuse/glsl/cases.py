@@ -8,6 +8,7 @@ import numpy as np
 from vkfuse.glsl.geometry import Size3, global_size, local_size, output_sizes
 from vkfuse.glsl.operands import Lookup
 from vkfuse.glsl.variants import ROWS_PER_BLOCK
+from vkfuse.multiples import round_up
 
 INT32_MAX = 2**31 - 1
 
@@ -107,5 +108,5 @@ def outside_indices(vocab: int, groups: int) -> tuple[int, ...]:
     A linear weight ends with a block. Its scales tell the last row where a row's fill 16 bytes, to which their buffer is
     rounded. 2^29 rows of 8 words or scales are 2^32, which 32 bits take for none.
     """
-    end = vocab if groups * 2 >= 16 else -(-vocab // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
+    end = vocab if groups * 2 >= 16 else round_up(vocab, ROWS_PER_BLOCK)
     return -1, end, end + 1, 1 << 20, 1 << 29, INT32_MAX, -INT32_MAX - 1

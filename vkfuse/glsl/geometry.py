@@ -4,6 +4,7 @@ from math import prod
 from typing import TypeAlias
 
 from vkfuse.glsl.variants import COLUMNS_PER_INVOCATION
+from vkfuse.multiples import ceil_div
 
 Size3: TypeAlias = tuple[int, int, int]
 Size4: TypeAlias = tuple[int, int, int, int]
@@ -53,5 +54,5 @@ def work_groups(global_: Size3, local: Size3) -> Size3:
     """Work groups on each axis; none where an axis is empty."""
     if prod(global_) == 0:
         return 0, 0, 0
-    x, y, z = (-(-size // step) for size, step in zip(global_, local, strict=True))
+    x, y, z = (ceil_div(size, step) for size, step in zip(global_, local, strict=True))
     return x, y, z

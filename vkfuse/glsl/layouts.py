@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, WeightLayout
+from vkfuse.multiples import ceil_div, round_up
 
 Int8: TypeAlias = npt.NDArray[np.int8]
 Int32: TypeAlias = npt.NDArray[np.int32]
@@ -41,7 +42,7 @@ def pack_linear(values: Int8) -> Words:
     Rows that fill the last block hold zeros.
     """
     vocab, columns = values.shape
-    blocks = -(-vocab // ROWS_PER_BLOCK)
+    blocks = ceil_div(vocab, ROWS_PER_BLOCK)
     padded = np.zeros((blocks * ROWS_PER_BLOCK, columns), np.int8)
     padded[:vocab] = values
     nibbles = _nibbles(padded).reshape(blocks, 2, 4, columns // VECTOR, VECTOR)
@@ -54,7 +55,7 @@ def index_texels(indices: Int32) -> Int32:
     """Indices of up to three dimensions as texels [depth, height, ceil(width/4), 4]; unused components are -1."""
     shape = (1,) * (3 - indices.ndim) + indices.shape
     depth, height, width = shape
-    texels = np.full((max(1, depth), max(1, height), max(1, -(-width // VECTOR)) * VECTOR), -1, np.int32)
+    texels = np.full((max(1, depth), max(1, height), max(1, ceil_div(width, VECTOR)) * VECTOR), -1, np.int32)
     texels[:depth, :height, :width] = indices.reshape(shape)
     return texels.reshape(*texels.shape[:2], -1, VECTOR)
 
@@ -62,7 +63,7 @@ def index_texels(indices: Int32) -> Int32:
 def padded_bytes(data: Array) -> npt.NDArray[np.uint8]:
     """`data` as bytes, filled with 0xFF up to what the runtime allocates for a buffer."""
     raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-    size = max(BUFFER_ALIGNMENT, -(-raw.size // BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT)
+    size = max(BUFFER_ALIGNMENT, round_up(raw.size, BUFFER_ALIGNMENT))
     padded = np.full(size, 0xFF, np.uint8)
     padded[: raw.size] = raw
     return padded

@@ -12,6 +12,7 @@ from vkfuse.glsl.operands import filled_buffer, indices_of, output_of, weight_of
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VECTOR, DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
 from vkfuse.glsl.vulkan.memory import Resource
+from vkfuse.multiples import ceil_div
 
 TABLES = 3
 
@@ -48,7 +49,7 @@ class Shape:
 def fits(info: DeviceInfo, variant: Variant, shape: Shape) -> bool:
     """Whether a device can hold a variant's operands at a shape, and has the features that it needs."""
     output = shape.tokens * shape.embed_dim * variant.dtype.nbytes
-    blocks = -(-shape.vocab // ROWS_PER_BLOCK)
+    blocks = ceil_div(shape.vocab, ROWS_PER_BLOCK)
     largest = max(
         shape.vocab * shape.embed_dim // 2, output if variant.storage is TensorStorage.BUFFER else 0
     )
@@ -137,7 +138,7 @@ def random_rows(shape: Shape, rng: np.random.Generator) -> Int32:
     """Rows to look up [tokens]. From one multiple of `neighbours` blocks to the next, a row of each block in turn."""
     if shape.neighbours == 1:
         return rng.integers(0, shape.vocab, shape.tokens, np.int32)
-    runs = -(-shape.tokens // shape.neighbours)
+    runs = ceil_div(shape.tokens, shape.neighbours)
     starts = rng.integers(0, shape.vocab // (ROWS_PER_BLOCK * shape.neighbours), runs) * shape.neighbours
     blocks = (starts[:, None] + np.arange(shape.neighbours)).reshape(-1)[: shape.tokens]
     return (blocks * ROWS_PER_BLOCK + rng.integers(0, ROWS_PER_BLOCK, shape.tokens)).astype(np.int32)
@@ -145,7 +146,7 @@ def random_rows(shape: Shape, rng: np.random.Generator) -> Int32:
 
 def _random_words(layout: WeightLayout, shape: Shape, rng: np.random.Generator) -> Words:
     if layout.is_linear:
-        words = (-(-shape.vocab // ROWS_PER_BLOCK), shape.embed_dim // VECTOR, 4)
+        words = (ceil_div(shape.vocab, ROWS_PER_BLOCK), shape.embed_dim // VECTOR, 4)
     else:
         words = (shape.vocab, shape.embed_dim // 8, 1)
     return rng.integers(0, 1 << 32, words, np.uint32)

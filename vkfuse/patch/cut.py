@@ -10,17 +10,17 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
+from vkfuse.multiples import ceil_div
 from vkfuse.patch.graphs import WIDTH, pruned
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
+from vkfuse.runtime.device import TEXTURE
 
 _CLONE: Final = "aten.clone.default"
 _SIZE: Final = "sym_size.int"
 _MOVES: Final = {"aten.view_copy.default", _CLONE, "aten.slice_copy.Tensor"}
 _PURE: Final = {*_MOVES, _SIZE, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
 _TEXEL: Final = 4
-_SIDE: Final = 16384  # texels of width and height
-_DEPTH: Final = 2048
 _MOST_DIMENSIONS: Final = 4
 
 
@@ -185,10 +185,9 @@ def _in_buffer(value: object) -> bool:
 def _fits(tensor: VkTensor) -> bool:
     """Whether a texture holds a tensor, four of the last dimension to a texel."""
     width, height, *depth = *reversed(tensor.dims), 1, 1
+    sides = ceil_div(width, _TEXEL), height, prod(depth)
     return (
         tensor.layout is WIDTH
         and len(tensor.dims) <= _MOST_DIMENSIONS
-        and -(-width // _TEXEL) <= _SIDE
-        and height <= _SIDE
-        and prod(depth) <= _DEPTH
+        and all(side <= most for side, most in zip(sides, TEXTURE, strict=True))
     )

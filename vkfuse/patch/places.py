@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vkfuse.multiples import round_up
 from vkfuse.pte.model import Allocation, Tensor, Value
 
 _ALIGNMENT: Final = 16  # exir/memory_planning.py
@@ -33,8 +34,8 @@ class Plan:
     def placed(self, tensor: Tensor, memory: int = 1) -> Tensor:
         """Return a tensor at a place of its own in a memory; the first is there where something is planned."""
         self.sizes += [0] * (memory + 1 - len(self.sizes))
-        offset = -(-self.sizes[memory] // _ALIGNMENT) * _ALIGNMENT
-        self.sizes[memory] = offset + -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+        offset = round_up(self.sizes[memory], _ALIGNMENT)
+        self.sizes[memory] = offset + round_up(tensor.nbytes, _ALIGNMENT)
         return replace(tensor, allocation=Allocation(memory_id=memory, offset=offset))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vkfuse.multiples import round_up
+
 _ALIGNMENT: Final = 16
 
 
@@ -21,7 +23,7 @@ class Life:
     @property
     def aligned(self) -> int:
         """Its bytes, as they are allocated."""
-        return -(-self.size // _ALIGNMENT) * _ALIGNMENT
+        return round_up(self.size, _ALIGNMENT)
 
     def meets(self, other: "Life") -> bool:
         """Whether both live at one step."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vkfuse.errors import FormatError
+from vkfuse.multiples import round_up
 from vkfuse.pages import address, digest
 from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.model import Delegate, PteFile, Subsegments, Tensor
@@ -111,9 +112,9 @@ class Contents:
         self._numbers |= {key: number for number, key in enumerate(datas, start=1)}
         offsets, size = [0], 0
         for data in datas.values():
-            offsets.append(aligned(size, alignment))
+            offsets.append(round_up(size, alignment))
             size = offsets[-1] + len(data)
-        start = aligned(self.size, self.alignment)
+        start = round_up(self.size, self.alignment)
         self.segments.append(Extent(start, size))
         self.pieces += [
             Piece(at=start + offset, data=data)
@@ -143,7 +144,7 @@ class Contents:
         if self._kept and at in self._file.segments:
             base = self._offsets_of_segments()[0]
             alignment = _common((at.offset - base,), alignment)
-        start = aligned(self.size, alignment)
+        start = round_up(self.size, alignment)
         self.segments.append(Extent(start, len(blob)))
         self.pieces.append(Piece(at=start, data=blob))
 
@@ -156,11 +157,6 @@ class Contents:
         carried = sum(len(piece.data) for piece in self.pieces if self._in_input(piece.data))
         if carried > 2 * len(self._file.data):
             raise FormatError("they overlap and would be written many times over", field="segments")
-
-
-def aligned(offset: int, alignment: int) -> int:
-    """Return the first multiple of the alignment from `offset` on."""
-    return -(-offset // alignment) * alignment
 
 
 def _stored(tensor: Tensor) -> bool:

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import Final
 
 from vkfuse.errors import FormatError
+from vkfuse.multiples import round_up
 from vkfuse.pages import address
 from vkfuse.pte.builder import build
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
@@ -44,15 +45,10 @@ def write_vulkan(graph: VulkanGraph, *, as_lowered: bool = False) -> bytes:
         shared=not as_lowered,
         by_size=as_lowered,
     )
-    start = _aligned(_HEADER.size)
-    data = start + _aligned(len(flatbuffer))
+    start = round_up(_HEADER.size, _ALIGNMENT)
+    data = start + round_up(len(flatbuffer), _ALIGNMENT)
     header = _HEADER.pack(bytes(4), b"VH00", _HEADER.size, start, len(flatbuffer), data, len(inline.data))
     return header.ljust(start, b"\0") + flatbuffer.ljust(data - start, b"\0") + bytes(inline.data)
-
-
-def _aligned(size: int) -> int:
-    """Return the first multiple of the alignment from `size` on."""
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 class _Inline:
@@ -68,7 +64,7 @@ class _Inline:
         if not data or key not in self._offsets:
             self._offsets[key] = len(self.data)
             self.data += data
-            self.data += bytes(_aligned(len(data)) - len(data))
+            self.data += bytes(round_up(len(data), _ALIGNMENT) - len(data))
         return self._offsets[key]
 
 

@@ -9,9 +9,10 @@ from struct import Struct
 from typing import IO, Final
 
 from vkfuse.errors import FormatError
+from vkfuse.multiples import round_up
 from vkfuse.pages import passing
 from vkfuse.pte.builder import build
-from vkfuse.pte.contents import ALIGNMENT, Contents, aligned
+from vkfuse.pte.contents import ALIGNMENT, Contents
 from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES, PROGRAM
 from vkfuse.pte.model import Delegate, PteFile, Subsegments
@@ -38,7 +39,7 @@ def write_pte(file: PteFile, stream: IO[bytes], *, as_lowered: bool = False) -> 
         )
     contents = Contents(file, ALIGNMENT if as_lowered else None)
     program = _with_header(_program(file, contents, shared=not as_lowered), contents)
-    base = aligned(len(program), contents.alignment) if contents.size else len(program)
+    base = round_up(len(program), contents.alignment) if contents.size else len(program)
     stream.write(program)
     at = len(program)
     for piece in contents.pieces:
@@ -57,7 +58,7 @@ def _with_header(program: bytes, contents: Contents) -> bytes:
     if not contents.size:
         return program
     root, size = int.from_bytes(program[:4], "little"), len(program) + _HEADER.size
-    base = aligned(size, contents.alignment)
+    base = round_up(size, contents.alignment)
     header = _HEADER.pack(b"eh00", _HEADER.size, size, base, contents.size)
     return (root + _HEADER.size).to_bytes(4, "little") + program[4:_HEADER_AT] + header + program[_HEADER_AT:]
 

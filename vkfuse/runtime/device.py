@@ -18,4 +18,6 @@ class Device:
 
 
 COMMON: Final = Device()
+TEXTURE: Final = (16384, 16384, 2048)  # texels along the sides of what lowering puts in a texture
+SMALL_TEXTURE: Final = (2048, 2048, 2048)  # the same, where it is to keep to what every GPU has
 LEAST: Final = Device(texture_2d=4096)  # what the Vulkan specification guarantees

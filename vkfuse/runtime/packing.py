@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Final
 
+from vkfuse.multiples import ceil_div, round_up
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout
 from vkfuse.runtime.device import Device
 from vkfuse.runtime.operands import Tensor
@@ -42,9 +43,9 @@ def fills(constant: Tensor, kind: str, into: str, nbytes: int, shader: str = "")
 def on_device(dims: tuple[int, ...], element: int, into: str, packed: int = -1) -> int:
     """Return the bytes of a tensor in a buffer, or in texels along an axis (Tensor.cpp)."""
     if into == "buffer":
-        return -(-prod(dims) * element // 4) * 4 if element == 1 else prod(dims) * element
+        return round_up(prod(dims) * element, 4) if element == 1 else prod(dims) * element
     sizes = [*(1,) * (_AXES - len(dims)), *dims]
-    sizes[packed] = -(-sizes[packed] // _LANES) * _LANES
+    sizes[packed] = round_up(sizes[packed], _LANES)
     return prod(sizes) * element
 
 
@@ -88,22 +89,22 @@ def float_matrix(weight: Tensor, into: str, rank: int | None = None) -> Iterator
 
 def in_tiles(dims: tuple[int, ...]) -> int:
     """Return how many values a matrix, or a batch of them, has in tiles of 4 x 4."""
-    return prod(dims[:-2]) * prod(-(-size // 4) * 4 for size in dims[-2:])
+    return prod(dims[:-2]) * prod(round_up(size, 4) for size in dims[-2:])
 
 
 def float_matrix_storage(device: Device, columns: int, rows: int, batch: int = 1) -> str:
     """Storage of a packed float matrix of [columns, rows] outputs and inputs: texels [batch * rows / 4, columns]."""
-    return device.texels(-(-columns // 4) * 4, batch * -(-rows // 4))
+    return device.texels(round_up(columns, 4), batch * ceil_div(rows, 4))
 
 
 def four_bit_texels(weight: Tensor) -> tuple[int, int]:
     """Texels of a packed 4-bit matrix [N, K/2] (prepack_quantized_linear_weight): [K/4, ceil(N/8)]."""
-    return weight.dims[-1] * 2 // 4, -(-weight.dims[-2] // 8)
+    return weight.dims[-1] * 2 // 4, ceil_div(weight.dims[-2], 8)
 
 
 def eight_bit_texels(weight: Tensor) -> tuple[int, int]:
     """Texels of a packed 8-bit matrix [N, K] (prepack_quantized_linear_weight): [ceil(N/4), ceil(K/4)]."""
-    return -(-weight.dims[-2] // 4), -(-weight.dims[-1] // 4)
+    return ceil_div(weight.dims[-2], 4), ceil_div(weight.dims[-1], 4)
 
 
 def packed(shader: str, weight: Tensor, texels: tuple[int, int], into: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vkfuse.multiples import round_up
 from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups, nibbles
@@ -161,7 +162,7 @@ def _does_not_fit(grid: Grid, values: Array) -> Refusal:
 def _padded_rows(grid: Grid, readers: Readers) -> int:
     """A linear needs whole texels of rows; a lookup never reads the extra ones, so that both share one pack."""
     multiple = LINEAR_ROWS if readers.multiplied else 1
-    return -(-grid.rows // multiple) * multiple
+    return round_up(grid.rows, multiple)
 
 
 def _how(grid: Grid, group: int, columns: int, rows: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vkfuse.multiples import round_up
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups
 from vkfuse.tables.decisions import Refusal
@@ -64,7 +65,7 @@ def q8_pack(grid: Grid, activations: ScalarType) -> Q8Pack | Refusal:
             detail=f"groups of {grid.group_size}: the runtime's 8-bit matmul has one scale for an output",
             hint="quantize 8-bit linears with PerAxis(0)",
         )
-    rows, columns = (-(-size // groups.SHADER_VECTOR) * groups.SHADER_VECTOR for size in values.shape)
+    rows, columns = (round_up(size, groups.SHADER_VECTOR) for size in values.shape)
     return Q8Pack(
         values=np.ascontiguousarray(groups.pad(values, rows, columns)),
         scales=np.pad(rounded(scales, activations), (0, rows - grid.rows)),

@@ -16,6 +16,7 @@ from vkfuse.glsl.operands import Lookup, operands, read_output
 from vkfuse.glsl.variants import DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, open_device
 from vkfuse.glsl.vulkan.pipeline import open_pipeline
+from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkStorageType
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import FUSED as LOOKUP
@@ -43,7 +44,7 @@ class DeviceLookup:
         """Return the shader that the runtime picks on a device (add_embedding_q4gsw_node)."""
         layout = WeightLayout.FLAT
         if self.low_first:
-            texels = max(self.weight.shape[1] // 2, -(-self.weight.shape[0] // 8))
+            texels = max(self.weight.shape[1] // 2, ceil_div(self.weight.shape[0], 8))
             fits = texels <= device.info.max_image_2d
             layout = WeightLayout.LINEAR_TEXTURE2D if fits else WeightLayout.LINEAR_BUFFER
         return Variant(

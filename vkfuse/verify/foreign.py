@@ -15,6 +15,7 @@ from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
 from executorch.exir.scalar_type import ScalarType
 from executorch.extension.pybindings import portable_lib
 
+from vkfuse.multiples import round_up
 from vkfuse.pte.model import Delegate, Tensor
 
 _RUN_HERE: Final = frozenset({"XnnpackBackend"})  # those that need nothing but this machine's processor
@@ -67,7 +68,7 @@ def _plan(delegate: Delegate, inputs: Sequence[Tensor], outputs: Sequence[Tensor
     values, end = [], 0
     for spec in (*inputs, *outputs):
         values.append(schema.EValue(val=_value(spec, end)))
-        end += -(-spec.nbytes // _ALIGNMENT) * _ALIGNMENT
+        end += round_up(spec.nbytes, _ALIGNMENT)
     places = list(range(len(values)))
     call = schema.Instruction(instr_args=schema.DelegateCall(delegate_index=0, args=places))
     return schema.ExecutionPlan(

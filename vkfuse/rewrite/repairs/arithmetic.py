@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vkfuse.multiples import ceil_div
 from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
@@ -131,14 +132,10 @@ def _is_narrow(node: fx.Node) -> bool:
     dims, shape = node.meta["val"].shape, argument(node, 1, "normalized_shape")
     if len(shape) != 1 or len(dims) <= _MATRIX or not isinstance(shape[0], int):
         return False
-    widths, depths = {shape[0], _texels(shape[0])}, {_MATRIX, _THREE}
+    widths, depths = {shape[0], ceil_div(shape[0], _TEXEL)}, {_MATRIX, _THREE}
     if all(isinstance(size, int) for size in dims[:-_MATRIX]):
-        depths = {prod(dims[:-_MATRIX]), prod(dims[: -_MATRIX - 1]) * _texels(dims[-_MATRIX - 1])}
+        depths = {prod(dims[:-_MATRIX]), prod(dims[: -_MATRIX - 1]) * ceil_div(dims[-_MATRIX - 1], _TEXEL)}
     return any(min(w, d) >= _MATRIX and max(w, d) == _THREE for w in widths for d in depths)
-
-
-def _texels(size: int) -> int:
-    return -(-size // _TEXEL)
 
 
 @replaces(aten.cat.default, code="concatenation-promoted", detail="the runtime joins bytes, not values")

@@ -17,10 +17,10 @@ from vkfuse.rewrite.arguments import argument, is_dynamic
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.windows import each, window_of
+from vkfuse.runtime.device import TEXTURE
 
 aten = torch.ops.aten
 
-_HIGHEST: Final = 16384  # texels of an image
 _MOST_SLICES: Final = 64
 _END: Final = (1 << 63) - 1
 
@@ -65,7 +65,7 @@ def _fit_in_one(x: fx.Node, more: int) -> bool:
         if isinstance(batch, int)
         else bound_sympy(batch.node.expr, batch.node.shape_env.var_to_range).upper
     )
-    return bool(most * (height + more) <= _HIGHEST)
+    return bool(most * (height + more) <= TEXTURE[1])
 
 
 @replaces(aten.conv3d.default, code="volumes-by-slices", detail="kernels and shaders convolve images")

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.multiples import round_up
 from vkfuse.program.load import constants_of
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.arguments import argument
@@ -161,7 +162,7 @@ def _form(write: Write) -> _Form | None:
 def _splits(width: int, columns: int) -> Iterator[tuple[int, int, int]]:
     """Parts, heads and columns that a row of `width` can be written in, its own ones first, whole texels else."""
     yield 1, width // columns, columns
-    for whole in (width, -(-width // _ALWAYS) * _ALWAYS):
+    for whole in (width, round_up(width, _ALWAYS)):
         for parts in range(1, _MOST_PARTS + 1):
             for heads in range(1, whole // parts + 1):
                 if whole % (parts * heads * 4) == 0:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from vkfuse.multiples import round_up
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.program.tensors import described, tensor
 from vkfuse.pte.enums import ScalarType
@@ -18,6 +19,7 @@ from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.windows import Window, window_of
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.device import SMALL_TEXTURE, TEXTURE
 from vkfuse.tables import groups
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 _IMAGE = 4  # dimensions
-_LARGE, _SMALL = 16384, 2048  # texels along a side: partitioner's limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,7 +97,7 @@ def _pack_of(grid: Grid, kernel: tuple[int, ...]) -> Q8Pack | Refusal:
     values = grid.centred()
     if values is None:
         values = np.full(grid.values.shape, np.iinfo(np.int16).max)  # of no byte, as the pack finds
-    columns = -(-grid.columns // groups.SHADER_VECTOR) * groups.SHADER_VECTOR
+    columns = round_up(grid.columns, groups.SHADER_VECTOR)
     whole = columns if grid.group_size == grid.columns else grid.group_size
     patches = groups.pad(as_patches(values, kernel), grid.rows, columns)
     pack = q8_pack(replace(grid, values=patches, zero_points=None, group_size=whole), ScalarType.FLOAT)
@@ -105,7 +106,7 @@ def _pack_of(grid: Grid, kernel: tuple[int, ...]) -> Q8Pack | Refusal:
 
 def _not_in_floats(site: Site, choices: VulkanOptions) -> Refusal | None:
     """Why an image is not of float32 in a texture, as the only shaders want it."""
-    limit = _SMALL if choices.small_textures else _LARGE
+    limit, *_ = SMALL_TEXTURE if choices.small_textures else TEXTURE
     sizes = [size for node in (site.node, input_of(site)) for size in described(node.meta["val"]).dims[1:]]
     if choices.fp16 or choices.storage is not Storage.TEXTURE or max(sizes) > limit:
         return Refusal(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from vkfuse.glsl.geometry import local_size
+from vkfuse.multiples import ceil_div, round_up
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Operator
@@ -88,8 +89,8 @@ def rows_reached(columns: int, rows: int, heads: int) -> int:
 
     glsl/sdpa_kv_cache_update.glsl looks where an invocation writes, not whether it has a row (measured).
     """
-    local = local_size((-(-columns // 4), rows, heads))[1]
-    return -(-rows // local) * local
+    local = local_size((ceil_div(columns, 4), rows, heads))[1]
+    return round_up(rows, local)
 
 
 def no_rows_behind(ops: Operands) -> Iterator[Objection]:

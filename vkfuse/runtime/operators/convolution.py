@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vkfuse.multiples import round_up
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import (
@@ -168,7 +169,7 @@ def _by_product(ops: Operands, weight: Tensor, out: Tensor) -> Iterator[str]:
     """Conv2dGemm.cpp: the image as a matrix in tiles of rows; left out where a tile is no two-dimensional texture."""
     kind = type_name(weight.dtype)
     yield f"pack_conv2d_gemm_weight_texture2d_{kind}_{kind}"
-    depth = weight.dims[2] * weight.dims[3] * (-(-weight.dims[1] // 4) * 4)
+    depth = weight.dims[2] * weight.dims[3] * round_up(weight.dims[1], 4)
     yield fills(weight, kind, "texture2d", in_tiles((weight.dims[0], depth)) * weight.dtype.bytes)
     yield from _bias(weight, weight.dims[0], "texture2d")
     height, width = out.dims[2:]
@@ -202,7 +203,7 @@ def _prepacked(shader: str, weight: Tensor) -> Iterator[str]:
     kind = type_name(weight.dtype)
     yield f"{shader}_{kind}_{kind}"
     fours = in_tiles((weight.dims[2] * weight.dims[3], *weight.dims[:2]))
-    depthwise = -(-weight.dims[0] // 4) * 4 * weight.dims[2] * weight.dims[3]
+    depthwise = round_up(weight.dims[0], 4) * weight.dims[2] * weight.dims[3]
     values = depthwise if weight.dims[1] == 1 else fours
     yield fills(weight, kind, "texture2d", values * weight.dtype.bytes)
 

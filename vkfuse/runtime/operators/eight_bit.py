@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.multiples import ceil_div
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.packing import copied, eight_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator
@@ -89,8 +90,8 @@ def direct(operator: str) -> Namer:
         weight, source, out = ops.tensor("weight"), ops.tensor("input"), ops.out
         if kernel and len(kernel) == _MATRIX and number and weight and source and out:
             height, width = kernel
-            rows = height * -(-(source.size(-3) // number) // 4)
-            texels = (width * -(-out.size(-3) // 4), rows)
+            rows = height * ceil_div(source.size(-3) // number, 4)
+            texels = (width * ceil_div(out.size(-3), 4), rows)
             yield from packed("pack_q8_conv2d_weights", weight, texels, ops.device.texels(*texels))
             yield from _convolved(ops, operator)
 
@@ -101,7 +102,7 @@ def pointwise(ops: Operands) -> Iterator[str]:
     """Q8taConv2dPW.cpp."""
     weight, source, out = ops.tensor("weight"), ops.tensor("input"), ops.out
     if weight and source and out:
-        texels = (-(-out.size(-3) // 4), -(-source.size(-3) // 4))
+        texels = (ceil_div(out.size(-3), 4), ceil_div(source.size(-3), 4))
         yield from packed("pack_q8_conv2d_weights", weight, texels, ops.device.texels(*texels))
         yield from _convolved(ops, "q8ta_conv2d_pw")
 
@@ -111,7 +112,7 @@ def depthwise(ops: Operands) -> Iterator[str]:
     weight = ops.tensor("weight")
     if weight and len(weight.dims) == _KERNELS:
         height, width, channels = weight.dims
-        texels = (-(-channels // 4), height * -(-width // 4))
+        texels = (ceil_div(channels, 4), height * ceil_div(width, 4))
         yield from packed("pack_q8_conv2d_dw_weights", weight, texels, ops.device.texels(*texels))
         yield from _convolved(ops, "q8ta_conv2d_dw")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vkfuse.glsl.variants import lookup_shader
+from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.device import LEAST, Device
@@ -30,7 +31,7 @@ def flat_weight_is_copied_by_bytes(ops: Operands) -> Iterator[Objection]:
     if ops.flag("is_linear_weight") is not False or weight is None:
         return
     detail = "a flat table; GPUs without storageBuffer8BitAccess (Adreno 6xx) fail at load"
-    groups, most = -(-weight.nbytes // _LOCAL_SIZE), ops.device.work_groups
+    groups, most = ceil_div(weight.nbytes, _LOCAL_SIZE), ops.device.work_groups
     if groups > most:
         detail += f"; {groups:,} work groups copy it, not every GPU takes more than {most:,}"
     yield Objection(Code.NEEDS_8_BIT_STORAGE, detail)

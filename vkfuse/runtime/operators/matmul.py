@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Final
 
+from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
@@ -90,9 +91,9 @@ def _tiled(shader: str, source: Tensor, out: Tensor, bias: str, weight: str) -> 
 
 def _rows(out: Tensor) -> str:
     """Rows that a thread computes (pick_matmul_tile_m): four where that keeps enough threads, else two, else one."""
-    columns, height, batch = -(-out.size(-1) // 4), out.size(-2), out.size(-3)
+    columns, height, batch = ceil_div(out.size(-1), 4), out.size(-2), out.size(-3)
     for rows, suffix in ((4, ""), (2, "_tile_row_2")):
-        if columns * -(-height // rows) * batch >= _FEWEST_THREADS:
+        if columns * ceil_div(height, rows) * batch >= _FEWEST_THREADS:
             return suffix
     return "_tile_row_1"
 

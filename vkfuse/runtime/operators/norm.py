@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
@@ -57,19 +58,15 @@ def _three_wide(source: Tensor, layout: VkMemoryLayout) -> bool:
     width, height, channels = (source.size(axis) for axis in (-1, -2, -3))
     batch = source.size(-4)
     if layout is VkMemoryLayout.TENSOR_WIDTH_PACKED:
-        width = _texels(width)
+        width = ceil_div(width, _TEXEL)
     elif layout is VkMemoryLayout.TENSOR_HEIGHT_PACKED:
-        height = _texels(height)
+        height = ceil_div(height, _TEXEL)
     else:
-        channels = _texels(channels)
+        channels = ceil_div(channels, _TEXEL)
     deep = batch * channels
     dynamic = source.dynamic & {*range(len(source.dims) - _MATRIX)}
     depths = {min(deep, size) for size in (_MATRIX, _THREE, deep)} if dynamic else {deep}
     return height >= _THREE and any(min(width, d) >= _MATRIX and max(width, d) == _THREE for d in depths)
-
-
-def _texels(size: int) -> int:
-    return -(-size // _TEXEL)
 
 
 def of_images(code: Code) -> Rule:
