@@ -15,6 +15,7 @@ from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.plan import plan
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.runtime.versions import DEFAULT, find_runtime
 
 aten = torch.ops.aten
@@ -187,3 +188,26 @@ def test_a_new_node_has_a_place(exported):
     editor = GraphEditor(exported)
     with pytest.raises(ValueError, match="no place"):
         editor.call(aten.relu.default, next(iter(exported.graph.nodes)))
+
+
+def test_state_that_is_written_alike_stays_two():
+    """Two buffers that always get the same have a result each, which a signature needs; each gets it."""
+
+    class Alike(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("one", torch.zeros(4))
+            self.register_buffer("two", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            read = self.one + self.two
+            self.one.copy_(x * 2)
+            self.two.copy_(x * 2)
+            return read
+
+    exported = from_exported(torch.export.export(Alike(), (torch.randn(4),))).exported
+    repaired, _ = computed_once(exported)
+    assert {*repaired.graph_signature.buffers_to_mutate.values()} == {"one", "two"}
+    run = repaired.module()
+    run(torch.full((4,), 3.0))
+    assert run(torch.zeros(4)).tolist() == [12.0] * 4

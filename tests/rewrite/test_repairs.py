@@ -12,10 +12,15 @@ from vkfuse.program.load import from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
-from vkfuse.rewrite.repairs.arithmetic import group_norms_in_four_dimensions, scalars_as_tensors
+from vkfuse.rewrite.repairs.arithmetic import (
+    group_norms_in_four_dimensions,
+    scalars_as_tensors,
+    write_out_softplus,
+)
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
+from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
@@ -360,6 +365,35 @@ def test_reductions():
     after, (note,) = reductions_keep_dimensions(before)
     assert (note.code, len(note.nodes)) == ("reductions-keep-dimensions", 3)
     _same(before, after, inputs)
+
+
+def test_valid_padding():
+    """Padding that a program names is two numbers for an image: torch decomposes it to one, and a runtime reads two."""
+    named, plain = nn.Conv2d(3, 8, 4, stride=4, padding="valid"), nn.Conv2d(3, 8, 4, stride=4)
+    inputs = (torch.randn(1, 3, 8, 8),)
+    before = _program(named, *inputs)
+    after, (note,) = convolutions_as_shaders_take_them(before)
+    assert note.code == "convolution-written-out"
+    (left,) = [n.args[3:] for n in after.run_decompositions().graph.nodes if "convolution" in str(n.target)]
+    assert left == ([4, 4], [0, 0], [1, 1], False, [0, 0], 1)
+    _same(before, after, inputs)
+    before = _program(plain, *inputs)
+    assert convolutions_as_shaders_take_them(before) == (before, ())
+
+
+def test_softplus():
+    """Within the rounding of floats, relative, from where it is 0 to where it is x; another steepness stays."""
+
+    class Softplus(nn.Module):
+        def forward(self, x):
+            return nn.functional.softplus(x), nn.functional.softplus(x, beta=2)
+
+    inputs = (torch.linspace(-80, 80, 4001),)
+    before = _program(Softplus(), *inputs)
+    after, (note,) = write_out_softplus(before)
+    assert (note.code, len(note.nodes)) == ("softplus-written-out", 1)
+    got, wanted = (program.module()(*inputs)[0].double() for program in (after, before))
+    assert ((got - wanted).abs() <= 4e-7 * wanted).all()
 
 
 def test_extremes():

@@ -1,6 +1,10 @@
 """Programs that keep state, on small whole numbers, which the GPU adds without rounding."""
 
 import torch
+from executorch.examples.models.llama.source_transformation.custom_kv_cache import (
+    QuantizedCacheType,
+    QuantizedKVCache,
+)
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
@@ -30,6 +34,18 @@ class ManyRows(OneRow):
     def forward(self, rows, position):
         self.cache.index_copy_(1, position + torch.arange(rows.shape[1]), rows + 1)
         return self.cache * 2
+
+
+class Quantized(nn.Module):
+    """A row [1, 2, 1, 4] into ExecuTorch's cache of bytes, scales and zero points, read as it came, later as bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = QuantizedKVCache(1, 8, 2, 4, QuantizedCacheType.AffineAsymmetric)
+
+    def forward(self, row, position):
+        keys, values = self.cache.update(position, row, row * 2)
+        return (keys + values) * 2
 
 
 class Window(nn.Module):
@@ -86,6 +102,7 @@ def programs() -> dict[str, ExportedProgram]:
         "scatter": export(OneRow(_scatter), (row, position)),
         "index_put": export(OneRow(_assign), (row, position)),
         "rows": export(ManyRows(), (torch.zeros(2, 2, 4), position), dynamic_shapes=(rows, None)),
+        "quantized": export(Quantized(), (row, position)),
         "window": export(Window(), (torch.zeros(1, 1, 8),)),
         "sum": export(Sum(), (torch.zeros(1, 8),)),
     }
@@ -102,6 +119,10 @@ def calls(name: str) -> list[tuple[torch.Tensor, ...]]:
         return [(whole(1, 1, 8),) for _ in range(CALLS)]
     if name == "sum":
         return [(whole(1, 8),) for _ in range(CALLS)]
+    if name == "quantized":  # in steps of one, from 0 to 255
+        ends = torch.tensor([0.0, 255.0]).expand(1, 2, 1, 2)
+        steps = [(torch.cat([ends, whole(1, 2, 1, 2) + 0.25], -1), torch.tensor([at])) for at in (7, 0, 3, 7)]
+        return [(rows.flip(-1) if turn % 2 else rows, at) for turn, (rows, at) in enumerate(steps)]
     if name == "rows":
         return [(whole(2, n, 4), torch.tensor([at])) for n, at in ((3, 0), (1, 3), (1, 4), (4, 2))]
     return [(whole(1, 2, 1, 4), torch.tensor([at])) for at in (7, 0, 3, 7)]

@@ -18,7 +18,7 @@ from vkfuse.options import BaselineChoice
 from vkfuse.verify.session import run_file
 
 VERDICTS = json.loads(Path(__file__).with_name("state_verdicts.json").read_text("utf-8"))
-BUFFERS = {"window": "rows", "sum": "total"}
+BUFFERS = {"window": "rows", "sum": "total", "quantized": "cache.v_cache, cache.k_cache"}
 CHOSEN = {"baseline": BaselineChoice.NONE, "runtime": "1.5.0"}
 
 

@@ -85,7 +85,7 @@ def _in_place() -> Any:
     contiguous, none = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.NO_STORAGE
     floats = vulkan_utils.FP_T
     return vulkan_registry.OpFeatures(
-        inputs_storage=[contiguous, contiguous, none],
+        inputs_storage=[contiguous, contiguous, none, none, vulkan_utils.ANY_STORAGE],
         outputs_storage=[contiguous],
         inputs_dtypes=[floats, floats, vulkan_utils.INT_T],
         outputs_dtypes=[floats],
@@ -131,8 +131,9 @@ _process_node = VkGraphBuilder.process_node
 
 def _write_in_place(builder: VkGraphBuilder, node: Any) -> None:
     """A write into a cache: the new cache is where the old one is."""
-    ids, (cache, value, position, _) = builder.node_to_value_ids, node.args
-    if cache.target != edge_ops.edge.et_vk.prepack.default or position.op != "placeholder":
+    ids, (cache, value, position, *_) = builder.node_to_value_ids, node.args
+    held = {edge_ops.edge.et_vk.prepack.default, edge_ops.edge.vkfuse.update_cache.default}
+    if cache.target not in held or position.op != "placeholder":
         raise ValueError(f"{node.name} writes to {cache.name} at {position.name}")
     ids[node] = ids[cache]
     of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(node)

@@ -1,5 +1,6 @@
 """The operators that quantized programs and ExecuTorch's Vulkan backend name, registered with torch."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -31,7 +32,9 @@ def register_operators() -> tuple[Any, ...]:
     library.impl("linear_dq8ca_q4gsw", _linear_dq8ca_q4gsw, "Meta")
     library.impl("embedding_q4gsw", _embedding_q4gsw, "Meta")
     own: Any = torch.library.Library("vkfuse", "DEF")  # type: ignore[no-untyped-call]
-    own.define("update_cache(Tensor cache, Tensor value, Tensor position, int parts) -> Tensor")
+    own.define(
+        "update_cache(Tensor cache, Tensor value, Tensor position, int parts, Tensor[] readers) -> Tensor"
+    )
     own.impl("update_cache", _update_cache, "CPU")
     own.impl("update_cache", _like_the_cache, "Meta")
     torchs: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
@@ -46,10 +49,17 @@ def _like_and_where(x: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _update_cache(
-    cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor, parts: int
+    cache: torch.Tensor,
+    value: torch.Tensor,
+    position: torch.Tensor,
+    parts: int,
+    readers: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """`cache` [1, C, N, D] with `value` [1, S, N, D] in its rows from `position`, one integer, on; S in `parts`."""
-    del parts
+    """`cache` [1, C, N, D] with `value` [1, S, N, D] in its rows from `position`, one integer, on; S in `parts`.
+
+    `readers` are computed from the cache as it is before.
+    """
+    del parts, readers
     written = cache.clone()
     first = int(position.reshape(-1)[0])
     written[:, first : first + value.shape[1]] = value
@@ -57,9 +67,13 @@ def _update_cache(
 
 
 def _like_the_cache(
-    cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor, parts: int
+    cache: torch.Tensor,
+    value: torch.Tensor,
+    position: torch.Tensor,
+    parts: int,
+    readers: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    del value, position, parts
+    del value, position, parts, readers
     return torch.empty_like(cache)
 
 

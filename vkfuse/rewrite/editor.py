@@ -233,6 +233,7 @@ class GraphEditor:
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
         self._erase_replaced()
+        self._tell_state_apart()
         self.graph.eliminate_dead_code()
         specs = self._live_specs()
         self.graph.lint()
@@ -256,6 +257,19 @@ class GraphEditor:
         for node in reversed(self._replaced):
             if node.op == "call_function" and not node.users:
                 self.graph.erase_node(node)
+
+    def _tell_state_apart(self) -> None:
+        """Write copies to buffers that would get what another one gets: a signature has one buffer for a result."""
+        output, seen = next(iter(self.graph.find_nodes(op="output"))), set[fx.Node]()
+        results = list(output.args[0])
+        for at, spec in enumerate(self._outputs):
+            if spec.kind is not OutputKind.BUFFER_MUTATION:
+                continue
+            if results[at] in seen:
+                with self.graph.inserting_before(output):
+                    results[at] = self._call(aten.clone.default, results[at])
+            seen.add(results[at])
+        output.args = (tuple(results),)
 
     def _live_specs(self) -> list[InputSpec]:
         mutated = {s.target for s in self._outputs if s.kind is OutputKind.BUFFER_MUTATION}

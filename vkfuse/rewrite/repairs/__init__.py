@@ -26,12 +26,14 @@ from vkfuse.rewrite.repairs.arithmetic import (
     layer_norms_in_rows,
     scalars_as_tensors,
     write_out_rms_norm,
+    write_out_softplus,
 )
 from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
 from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.complexes import complex_numbers_as_pairs
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
@@ -62,6 +64,8 @@ from vkfuse.rewrite.repairs.permutations import (
     permutations_without_ones,
 )
 from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
+from vkfuse.rewrite.repairs.quantized_caches import quantized_caches_as_floats
+from vkfuse.rewrite.repairs.quantized_rows import rows_quantized_in_floats
 from vkfuse.rewrite.repairs.reductions import (
     extremes_alone,
     reductions_keep_dimensions,
@@ -94,6 +98,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     inputs_in_order,
     constants_in_order,
     copies_in_order,
+    complex_numbers_as_pairs,
     llm_operators_written_out,
     positions_as_tensors,
     unread_numbers_dropped,
@@ -111,6 +116,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     equal_state_kept_once,
     computed_once,
     raise_mask_fills,
+    quantized_caches_as_floats,
+    rows_quantized_in_floats,
     cache_writes_in_place,
     cache_writes_as_choices,
     decompose_affine,
@@ -132,6 +139,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     write_out_rms_norm,
     bounds_as_clamps,
     reciprocals_as_quotients,
+    write_out_softplus,
     scalars_as_tensors,
     complete_layer_norms,
     concatenations_of_one_type,
@@ -161,7 +169,12 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
 
 
 # What a program keeps for itself alone may be left out; another method may read what this one writes.
-_OF_OWN_STATE: tuple[RepairRule, ...] = (unread_state_dropped, equal_state_kept_once, cache_writes_in_place)
+_OF_OWN_STATE: tuple[RepairRule, ...] = (
+    unread_state_dropped,
+    equal_state_kept_once,
+    quantized_caches_as_floats,
+    cache_writes_in_place,
+)
 
 
 class State(StrEnum):

@@ -20,7 +20,7 @@ aten = torch.ops.aten
 def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Replace each write of one row at a computed position into a float tensor of static shape."""
     write = write_of(node)
-    if write is None or not write.one:
+    if write is None or not write.one or not node.meta["val"].is_floating_point():
         return None
     shape, position = list(write.cache.meta["val"].shape), editor.node(write.positions)
 

@@ -3,7 +3,7 @@
 A shader that looks for its input's end in the texture finds what a longer input left there, and the one for large depthwise
 kernels loses its place at the right border: padding is written out in front. Kernels of one along a sequence know no
 strides, padding or groups; groups of other convolutions are counted in texels of four channels, and transposed ones
-have none: strides become a slice, groups a weight with zeros between them.
+have none: strides become a slice, groups a weight with zeros between them. Padding that is named is written as numbers.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def convolutions_as_shaders_take_them(editor: GraphEditor, node: fx.Node) -> fx.
     padded = kind.loses_padding or (kind.ignores_arguments and any(kind.padding))
     strided = kind.ignores_arguments and kind.stride != (1,)
     grouped = kind.mixes_groups and _may_be_dense(node, kind.groups, editor.constants)
-    if not (padded or strided or grouped):
+    if not (padded or strided or grouped or _is_valid(node, kind)):
         return None
     x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))
     padding, stride, groups = list(kind.padding), list(kind.stride), kind.groups
@@ -69,6 +69,15 @@ def transposed_groups_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | 
     args[_WEIGHT] = _dense(editor, node, groups)
     args[_TRANSPOSED_GROUPS] = 1
     return editor.call(node.target, *args)
+
+
+def _is_valid(node: fx.Node, kind: Kind) -> bool:
+    """Whether an image's convolution names its padding, "valid": it is decomposed to one number, where shaders read two."""
+    return (
+        kind.rank > 1
+        and node.target == aten.conv2d.padding
+        and argument(node, 4, "padding", "valid") == "valid"
+    )
 
 
 def _kind(node: fx.Node, window: Window) -> Kind:

@@ -4,9 +4,11 @@ The runtime's update_cache writes rows [1, S, heads, columns] into a cache [1, C
 delegate's own state is such a cache: what reads it gets its dimensions back in the program's order. It takes one position,
 so the rows have to follow each other: one row, or rows at ``arange(S) + position``. It also zeroes the rows behind them
 that its work groups reach: a row is written in such parts that they reach none.
+
+A call may read other rows than it leaves to the next: those are written over the others when all that reads them is done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -36,11 +38,15 @@ _ALWAYS: Final = 128  # rows of so many columns, or several times as many, in ei
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InPlace:
-    """A write into the state of the placeholder `write.cache`, from `start`, an integer tensor of one element, on."""
+    """A write into the state of the placeholder `write.cache`, from `start`, an integer tensor of one element, on.
+
+    `last`, and the write that it is, writes the same rows over it, and is what the next call finds.
+    """
 
     write: Write
     start: fx.Node
     form: "_Form"
+    last: tuple[fx.Node, Write] | None
 
 
 def cache_writes_in_place(exported: ExportedProgram) -> Repairs:
@@ -52,27 +58,43 @@ def cache_writes_in_place(exported: ExportedProgram) -> Repairs:
         node: each
         for node in exported.graph.nodes
         if (each := _in_place(node, editor.constants)) is not None
-        and written.get(node.name) == buffers.get(each.write.cache.name, "")
+        and written.get((each.last or (node,))[0].name) == buffers.get(each.write.cache.name, "")
     }
     tensors = constants_of(exported)
     for node, each in found.items():
+        first = each.form.stored(tensors[each.write.cache.name])
         with editor.before(node):
-            state, cache = _written(editor, each, tensors[each.write.cache.name])
+            state, cache = _written(editor, each, each.write, editor.restate(each.write.cache, first))
         editor.replace(node, cache)
+        if each.last is not None:
+            last, over = each.last
+            reading = [editor.node(reader) for reader in _readers(node, last)]
+            with editor.before(last):
+                state, cache = _written(editor, each, over, state, reading)
+            editor.replace(last, cache)
         editor.returns(cache, state)
     names = (node.name for node in found)
     return done(editor, names, code="cache-writes-in-place", detail="rows of state on the GPU")
 
 
-def _written(editor: GraphEditor, each: _InPlace, first: torch.Tensor) -> tuple[fx.Node, fx.Node]:
-    """The state after the write, and the cache as the program has it."""
-    write, form = each.write, each.form
-    cache = editor.restate(write.cache, form.stored(first))
+def _written(
+    editor: GraphEditor, each: _InPlace, write: Write, state: fx.Node, reading: Sequence[fx.Node] = ()
+) -> tuple[fx.Node, fx.Node]:
+    """The state after `write`, behind what reads it as it was before, and the cache as the program has it."""
+    form, start = each.form, editor.node(each.start)
     value = form.rows(editor, write.in_full(editor))
-    start = editor.node(each.start)
     number = editor.once(("number", start, form.parts), lambda: _number(editor, each))
-    after = editor.call(torch.ops.vkfuse.update_cache.default, cache, value, number, form.parts)
+    after = editor.call(torch.ops.vkfuse.update_cache.default, state, value, number, form.parts, [*reading])
     return after, form.restored(editor, after)
+
+
+def _readers(node: fx.Node, last: fx.Node) -> list[fx.Node]:
+    """What computes with `node` before `last` is written over it, whatever moves its elements looked through."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        if user is not last:
+            found += _readers(user, last) if user.target in _MOVES else [user]
+    return [n for n in dict.fromkeys(found) if n.op == "call_function"]
 
 
 def _number(editor: GraphEditor, each: _InPlace) -> fx.Node:
@@ -175,7 +197,7 @@ def _width(shape: tuple[int, ...], dimension: int) -> int:
 
 
 def _in_place(node: fx.Node, constants: Constants) -> _InPlace | None:
-    write = write_of(node)
+    write: Write | None = write_of(node)
     if write is None or write.cache.op != "placeholder" or len(write.cache.users) != 1:
         return None
     value = write.cache.meta["val"]
@@ -187,7 +209,20 @@ def _in_place(node: fx.Node, constants: Constants) -> _InPlace | None:
         return None
     start = _start(write, constants)
     form = None if start is None else _form(write)
-    return None if start is None or form is None else _InPlace(write=write, start=start, form=form)
+    if start is None or form is None:
+        return None
+    return _InPlace(write=write, start=start, form=form, last=_written_over(node, write))
+
+
+def _written_over(node: fx.Node, write: Write) -> tuple[fx.Node, Write] | None:
+    """What writes other rows in the place of those that `node` wrote, for the next call alone."""
+    for user in node.users:
+        over = write_of(user)
+        if over is None or over.cache is not node or not all(reader.op == "output" for reader in user.users):
+            continue
+        if (over.positions, over.dimension) == (write.positions, write.dimension):
+            return user, over
+    return None
 
 
 def _start(write: Write, constants: Constants) -> fx.Node | None:
@@ -223,3 +258,15 @@ def _counts(node: fx.Node, constants: Constants) -> bool:
     if node.target == aten.arange.start:
         return bool(argument(node, 0, "start") == 0)
     return node.target == aten.arange.start_step and (node.args[0], argument(node, 2, "step", 1)) == (0, 1)
+
+
+_MOVES: Final = (
+    *(aten.transpose.int, aten.permute.default, aten.view.default, aten.reshape.default, aten.expand.default),
+    *(
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.slice.Tensor,
+        aten.clone.default,
+        aten.repeat_interleave.self_int,
+    ),
+)

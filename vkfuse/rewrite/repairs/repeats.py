@@ -23,10 +23,11 @@ _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  #
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Repeat:
-    """``source`` [batch, heads, rows, size] repeated `count` times along its heads."""
+    """``source`` of four dimensions, each part of it along `dimension`, the heads, repeated `count` times."""
 
     source: fx.Node
     count: int
+    dimension: int
 
 
 @replaces(
@@ -39,10 +40,10 @@ def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> fx.Node | No
     repeat = _repeat(node)
     if repeat is None:
         return None
-    batch, heads, rows, size = editor.sizes(repeat.source)
-    flat = editor.call(aten.reshape.default, repeat.source, [-1, 1, rows, size])
+    behind = editor.sizes(repeat.source)[repeat.dimension + 1 :]
+    flat = editor.call(aten.reshape.default, repeat.source, [-1, 1, *behind])
     copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
-    return editor.call(aten.reshape.default, copies, [batch, heads * repeat.count, rows, size])
+    return editor.call(aten.reshape.default, copies, editor.sizes(node))
 
 
 @replaces(aten.matmul.default, code="repeats-as-rows", detail="a head's queries are rows of one product")
@@ -68,12 +69,16 @@ def _repeated_factor(node: fx.Node) -> _Repeat | None:
     if factor.target == aten.transpose.int and {argument(factor, i, "dim") % 4 for i in (1, 2)} == {2, 3}:
         factor = argument(factor, 0, "self")
     repeat = _repeat(factor)
-    same = repeat and str(rows.meta["val"].shape[:2]) == str(factor.meta["val"].shape[:2])
+    same = (
+        repeat
+        and repeat.dimension == 1
+        and str(rows.meta["val"].shape[:2]) == str(factor.meta["val"].shape[:2])
+    )
     return repeat if same else None
 
 
 def _repeat(node: fx.Node) -> _Repeat | None:
-    """A view to four dimensions of an expansion along a new third one, with whatever copies stand between."""
+    """A view to four dimensions of an expansion along a new one, with whatever copies stand between."""
     if node.target == aten.repeat_interleave.self_int:
         return _interleaved(node)
     if node.target not in _VIEWS or node.meta["val"].ndim != 4:
@@ -86,21 +91,24 @@ def _repeat(node: fx.Node) -> _Repeat | None:
     unsqueeze = argument(expand, 0, "self")
     while unsqueeze.target == aten.slice.Tensor and _same_shape(unsqueeze):
         unsqueeze = argument(unsqueeze, 0, "self")
-    if unsqueeze.target != aten.unsqueeze.default or argument(unsqueeze, 1, "dim") != 2:
+    if unsqueeze.target != aten.unsqueeze.default:
         return None
-    source, count = argument(unsqueeze, 0, "self"), expand.meta["val"].shape[2]
-    heads = source.meta["val"].shape[1]
-    if not (isinstance(heads, int) and isinstance(count, int) and node.meta["val"].shape[1] == heads * count):
+    source, new = argument(unsqueeze, 0, "self"), argument(unsqueeze, 1, "dim") % 5
+    count, along = expand.meta["val"].shape[new], new - 1
+    if along < 1 or not isinstance(count, int):
         return None
-    return _Repeat(source=source, count=count)
+    heads = source.meta["val"].shape[along]
+    whole = isinstance(heads, int) and node.meta["val"].shape[along] == heads * count
+    return _Repeat(source=source, count=count, dimension=along) if whole else None
 
 
 def _interleaved(node: fx.Node) -> _Repeat | None:
     source, count = argument(node, 0, "self"), argument(node, 1, "repeats")
     along, rank = argument(node, 2, "dim"), source.meta["val"].ndim
-    if rank != 4 or along is None or along % rank != 1 or not isinstance(count, int):
+    if rank != 4 or along is None or along % rank == 0 or not isinstance(count, int):
         return None
-    return _Repeat(source=source, count=count) if isinstance(source.meta["val"].shape[1], int) else None
+    static = isinstance(source.meta["val"].shape[along], int)
+    return _Repeat(source=source, count=count, dimension=along % rank) if static else None
 
 
 def _same_shape(node: fx.Node) -> bool:

@@ -41,13 +41,13 @@ class Write:
 
 
 def write_of(node: fx.Node) -> Write | None:
-    """The write that `node` is, into a float tensor of static shape; None for any other node."""
+    """The write that `node` is, into a tensor of static shape; None for any other node."""
     found = _index_copy(node) or _index_put(node) or _scatter(node)
     if found is None:
         return None
     cache, dimension, positions, rows = found
     target, index, source = (n.meta["val"] for n in (cache, positions, rows))
-    if not target.dtype.is_floating_point or index.dtype == torch.bool or index.ndim != 1:
+    if index.dtype == torch.bool or index.ndim != 1:
         return None
     if not all(isinstance(size, int) for size in target.shape):
         return None

@@ -167,7 +167,7 @@ OPERATORS: Final = (
     Operator(WRITTEN, "value cache position", rules=(whole_texels, no_rows_behind), shaders=update_cache),
     Operator(
         WRITE,
-        "cache value position parts",
+        "cache value position parts readers",
         rules=(whole_texels, no_rows_behind),
         shaders=update_cache,
         integers=True,
