@@ -147,7 +147,7 @@ def _export(name: str, mode: str, path: Path) -> None:
     torch.export.save(MODES[mode](model(name)), path)
 
 
-def _optimized(program: Path, output: Path) -> dict[str, Any]:
+def optimized(program: Path, output: Path) -> dict[str, Any]:
     """The report of a run, with the CPU seconds that it took."""
     report = output.with_suffix(".json")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -195,7 +195,7 @@ def main() -> None:
                 program = folder / f"{name}-{mode}.pt2"
                 command = [sys.executable, __file__, name, "--mode", mode, "--export", program]
                 subprocess.run(command, check=True)
-                made = _optimized(program, program.with_suffix(".pte"))
+                made = optimized(program, program.with_suffix(".pte"))
                 print(_row(name, mode, program, made), flush=True)
 
 
