@@ -84,7 +84,9 @@ def main() -> None:
                 made = llm.optimized(program, program.with_suffix(".pte"))
                 peak = made["cost"]["peak_rss_bytes"] / MIB
                 sizes = (program.stat().st_size / MIB, made["output"]["bytes"] / MIB)
-                cells = f"{made['cpu_seconds']:.1f} s | {peak:.0f} MiB | {sizes[0]:.1f} MiB | {sizes[1]:.1f} MiB"
+                cells = (
+                    f"{made['cpu_seconds']:.1f} s | {peak:.0f} MiB | {sizes[0]:.1f} MiB | {sizes[1]:.1f} MiB"
+                )
                 print(f"| {kind} | {count} | {cells} |", flush=True)
 
 

@@ -57,7 +57,7 @@ class DeviceLookup:
     def operands(self) -> Lookup:
         """Return the operands as the device layer takes them."""
         return Lookup(
-            values=unpack_nibbles(self.weight, low_first=self.low_first).numpy(),
+            values=unpack_nibbles(self.weight, low_first=self.low_first).char().numpy(),
             scales=self.scales.reshape(self.weight.shape[0], -1).numpy(),
             group_size=self.group_size,
             indices=self.indices.to(torch.int32).numpy(),

@@ -23,7 +23,7 @@ def embedding_q4gsw(call: Call) -> torch.Tensor:
     inside = (rows >= 0) & (rows < weight.shape[0])
     safe = torch.where(inside, rows, 0)
     values = unpack_nibbles(weight[safe], low_first=bool(call.args[4]))
-    out = values.to(torch.float32) * _scales_as_loaded(call, scales, safe, columns, group_size)
+    out = values * _scales_as_loaded(call, scales, safe, columns, group_size)
     if not bool(inside.all()):
         call.note(Code.NO_BOUNDS_CHECK)
         out[~inside] = undefined((), out.dtype)
@@ -53,22 +53,22 @@ def _rows(call: Call, weight: torch.Tensor, indices: torch.Tensor) -> torch.Tens
 
 
 def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
-    """[..., D/2] bytes -> int8 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
+    """[..., D/2] bytes -> float32 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
     signed = packed ^ _OFFSETS  # each nibble in two's complement, which a shift to the right extends
-    pairs = torch.empty((*packed.shape, 2), dtype=torch.int8)
+    pairs = torch.empty((*packed.shape, 2))
     low, high = pairs.unbind(-1) if low_first else pairs.unbind(-1)[::-1]
-    torch.bitwise_right_shift(signed.view(torch.int8), 4, out=high)
-    torch.bitwise_right_shift((signed << 4).view(torch.int8), 4, out=low)
+    low.copy_((signed << 4).view(torch.int8) >> 4)
+    high.copy_(signed.view(torch.int8) >> 4)
     return pairs.flatten(-2)
 
 
 def scaled(values: torch.Tensor, scales: torch.Tensor, group: int) -> torch.Tensor:
-    """int8 [rows, columns] times the scale of its group, [rows, groups] -> float32 [rows, columns]."""
+    """`values` float32 [rows, columns], which are overwritten, times the scale of their group, [rows, groups]."""
     rows, columns = values.shape
-    floats, factors = values.float(), scales.float()
+    factors = scales.float()
     if columns == factors.shape[1] * group:
-        return floats.reshape(rows, factors.shape[1], group).mul_(factors[:, :, None]).flatten(1)
-    return floats.mul_(factors[:, torch.arange(columns) // group])
+        return values.reshape(rows, factors.shape[1], group).mul_(factors[:, :, None]).flatten(1)
+    return values.mul_(factors[:, torch.arange(columns) // group])
 
 
 def _indices_as_fetched(call: Call, indices: torch.Tensor) -> torch.Tensor:

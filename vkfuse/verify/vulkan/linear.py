@@ -96,7 +96,7 @@ def linear_q4gsw_backward(call: Call) -> torch.Tensor:
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
         factors = by_group[:, start:stop].t().repeat_interleave(stride, dim=1)[:, :columns]
-        out += grad[..., start:stop].float() @ (values.float() * factors)
+        out += grad[..., start:stop].float() @ (values * factors)
     return out
 
 
@@ -119,7 +119,7 @@ def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 
 def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (first row, int8 rows) of a packed weight, a bounded number of values at a time."""
+    """Yield (first row, float32 rows) of a packed weight, a bounded number of values at a time."""
     step = max(1, BLOCK_VALUES // max(1, weight.shape[1] * 2))
     for start in range(0, weight.shape[0], step):
         yield start, unpack_nibbles(weight[start : start + step], low_first=True)

@@ -57,5 +57,5 @@ def weight_int8pack_mm(call: Call) -> torch.Tensor:
 def linear_qcs4w(call: Call) -> torch.Tensor:
     """`(input, weight [N, K/2], scales [N])`: the high nibble is the even column; glsl/linear_qcsnw_tiled.glsl."""
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
-    values = unpack_nibbles(weight, low_first=False).float()
+    values = unpack_nibbles(weight, low_first=False)
     return batched(x, functional.linear(first_matrix(call, x), values) * scales.float())
