@@ -91,13 +91,13 @@ LINEARS = (
     Row(
         name="asymmetric linear",
         build=linear(2, 5, 128, mapping_type=ASYMMETRIC),
-        tables=_folded("asymmetric"),
+        tables=_fused("offsets-summed", *FLAT),
         bound=SUMS,
     ),
     Row(
         name="8-bit linear in groups",
         build=linear(2, 5, 128, weight_dtype=torch.int8),
-        tables=_folded("more-than-4-bits"),
+        tables=_bytes("bytes-split", "offsets-summed", *FLAT),
         bound=SUMS,
     ),
     Row(name="no rows", build=linear(0, 64), tables=_folded("no-rows")),
@@ -168,7 +168,7 @@ BYTES = (
     Row(
         name="asymmetric linear, one scale a row",
         build=linear(5, 128, mapping_type=ASYMMETRIC, group=None),
-        tables=(Table(rung="q8", how=("zero-points-folded",), reason="asymmetric"),),
+        tables=_fused("offsets-summed"),
         bound=SUMS,
     ),
     Row(
@@ -177,6 +177,28 @@ BYTES = (
         tables=_bytes(*FLAT),
         bound=ROUNDED,
         repairs=("affine-decomposed",),
+    ),
+)
+
+PLANES = (
+    Row(
+        name="8-bit linear in groups, dynamic",
+        build=linear(2, 16, 128, dynamic=BOTH, weight_dtype=torch.int8, group=16),
+        tables=_bytes("bytes-split", "offsets-summed", *FLAT),
+        bound=SUMS,
+        lengths=DYNAMIC,
+    ),
+    Row(
+        name="asymmetric 8-bit linear in groups, 61 outputs",
+        build=linear(1, 96, outputs=61, weight_dtype=torch.int8, mapping_type=ASYMMETRIC),
+        tables=_bytes("rows-padded", "bytes-split", "offsets-summed"),
+        bound=SUMS,
+    ),
+    Row(
+        name="6-bit weights in groups on dynamic 8-bit activations",
+        build=dynamic_linear(5, 128, bits=torch.int6),
+        tables=_bytes("bytes-split", "offsets-summed"),
+        bound=ROUNDED,
     ),
 )
 
@@ -393,4 +415,4 @@ FLOAT_HEAD = Row(
     bound=SUMS,
 )
 
-ROWS = (*LINEARS, *BYTES, *DYNAMIC_ACTIVATIONS, *OTHER_FLOWS, *TIED, FLOAT_HEAD)
+ROWS = (*LINEARS, *BYTES, *PLANES, *DYNAMIC_ACTIVATIONS, *OTHER_FLOWS, *TIED, FLOAT_HEAD)

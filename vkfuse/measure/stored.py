@@ -1,7 +1,7 @@
 """The tables of a file, rebuilt from its bytes as their operators read them; nothing of what wrote it is used."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -11,6 +11,7 @@ from vkfuse.errors import FormatError
 from vkfuse.measure.tables import ConstantTensor, FloatMatmul, TableRead
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.tables.floats import Array, Numbers, coarseness, is_float, numbers, rounded
+from vkfuse.tables.planes import FACTORS, whole
 from vkfuse.tables.proof import Rows, Within, apart, equal
 
 _HALF_STEP: Final = 2.0**-11 * (
@@ -61,8 +62,13 @@ class Stored:
 
 def stored_tables(reads: Iterable[TableRead]) -> Iterator[Stored]:
     """Yield the tables of `reads` that can be rebuilt, each once for the kind of operator that reads it."""
+    alone, families = _families(reads)
+    for family in families:
+        table = _of_planes(family)
+        if table is not None:
+            yield table
     seen = set()
-    for read in reads:
+    for read in alone:
         key = (read.operator, *(constant.name for constant in read.constants), read.group, read.low_first)
         table = None if key in seen else _stored(read)
         seen.add(key)
@@ -92,6 +98,49 @@ def _beside(values: TableRead, read: TableRead) -> Stored | None:
     if values.weight.dtype not in _GATHERED or read.weight.dtype is not ScalarType.FLOAT:
         return None
     return _stored(read)
+
+
+def _families(reads: Iterable[TableRead]) -> tuple[list[TableRead], list[list[TableRead]]]:
+    """Reads by themselves, and those of one table: digits of a weight that share scales, then the offsets of its groups."""
+    everything = [*reads]
+    shared: dict[Hashable, dict[str, TableRead]] = {}
+    for read in everything:
+        if read.reader.turned and read.scales is not None:
+            of_scales = shared.setdefault((read.where.around, read.scales.name), {})
+            of_scales.setdefault(read.weight.name, read)
+    families = [
+        sorted(family.values(), key=_is_of_offsets)
+        for family in shared.values()
+        if {*map(_is_of_offsets, family.values())} == {True, False}
+    ]
+    taken = {read.weight.name for family in families for read in family}
+    return [r for r in everything if r.weight.name not in taken or not r.reader.turned], families
+
+
+def _is_of_offsets(read: TableRead) -> bool:
+    return read.group == len(FACTORS)
+
+
+def _of_planes(family: Sequence[TableRead]) -> Stored | None:
+    """Return the table of digits, in the order of their calls, and offsets."""
+    *digits, _ = family
+    scales = None if digits[0].scales is None else values_of(digits[0].scales)
+    weights = [weight for read in family if (weight := values_of(read.weight)) is not None]
+    group, shapes = digits[0].group, {weight.shape for weight in weights[:-1]}
+    if scales is None or not group or len(weights) < len(family) or len(shapes) != 1:
+        return None
+    ((rows, half),), by_row = shapes, scales.turned()
+    many = by_row.shape[1]
+    if half * 2 != many * group or weights[-1].shape != (rows, many * len(FACTORS) // 2):
+        return None
+
+    def rebuilt(low: int, high: int) -> Array:
+        values = [_nibbles(weight.rows(low, high), low_first=True) for weight in weights]
+        scaled = whole(values[:-1], values[-1], group)
+        scaled *= by_row.rows(low, min(high, rows)).astype(np.float32)[:, :, None]
+        return scaled.reshape(len(scaled), -1)
+
+    return _dequantized(digits[0], rows, half * 2, rebuilt, by_scales(scales.kind, _MOST_BYTE))
 
 
 def _stored(read: TableRead) -> Stored | None:

@@ -15,6 +15,7 @@ from vkfuse.rewrite.decisions import Held, Pack, Proposal
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
+from vkfuse.tables.planes import BASE, FACTORS, Planes, float_planes
 from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales
 from vkfuse.tables.q8 import Q8Pack, q8_pack
 
@@ -98,6 +99,61 @@ def propose_q8_linear(site: Site, table: Table, constants: Constants) -> Proposa
 
     pack = _no_rows(site) or q8_pack(site.numbers(), activations(site))
     return proposed(site, table, constants, pack, fused, rung=Rung.Q8)
+
+
+def propose_q4_planes(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """4-bit integers whose zero points do not fold into them, in float32; or why they cannot be expressed."""
+    return _in_planes(site, table, constants, 1)
+
+
+def propose_q8_planes(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """Integers of 5 to 8 bits as two digits, in float32; or why they cannot be expressed."""
+    return _in_planes(site, table, constants, 2)
+
+
+def _in_planes(site: Site, table: Table, constants: Constants, count: int) -> Proposal | Refusal:
+    """``et_vk.linear_q4gsw`` for each digit, and for what the zero points take off the sum of each group of inputs."""
+    if table.choices.fp16:
+        return Refusal(
+            code="sums-in-half-precision", detail="--fp16: zero points are taken off sums in float32"
+        )
+    pack = _no_rows(site) or float_planes(site.numbers(), table.readers, activations(site), count)
+    bias = pack if isinstance(pack, Refusal) else _bias_of(site, constants, pack)
+    if isinstance(pack, Refusal) or isinstance(bias, Refusal):
+        return pack if isinstance(pack, Refusal) else bias  # type: ignore[return-value]
+    first, *rest = (tensor(digit.packed) for digit in pack.digits)
+    stored = {"q4": first, "scales_t": tensor(linear_scales(pack.pack, ScalarType.FLOAT))}
+    stored |= {f"q4_{at}": digit for at, digit in enumerate(rest, 1)} | {"offsets": tensor(pack.offsets)}
+    return Proposal(
+        name=table.name,
+        pack=pack,
+        stored=stored if bias is None else {**stored, "bias": bias.float()},
+        made=partial(_summed, pack),
+        rung=Rung.Q4 if count == 1 else Rung.Q8,
+        operators=("et_vk.linear_q4gsw.default",),
+        how=(*pack.how, *(() if input_of(site).meta["val"].ndim == 2 else ("input-flattened",))),
+    )
+
+
+def _summed(pack: Planes, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+    """The product by the digits, the more significant ones times sixteen, less the offsets of the groups' sums."""
+    x, fused, group = input_of(site), torch.ops.et_vk.linear_q4gsw.default, pack.pack.group_size
+    rows = _rows_of(editor, x, pack, torch.float32)
+
+    def of_groups() -> fx.Node:
+        parts = editor.call(aten.reshape.default, rows, [-1, group])
+        sums = editor.call(aten.sum.dim_IntList, parts, [-1], True)
+        spread = editor.call(aten.mul.Tensor, sums, editor.constant(torch.tensor([FACTORS]), "factors"))
+        return editor.call(aten.reshape.default, spread, [-1, pack.padded_columns // group * len(FACTORS)])
+
+    sums = editor.once(("sums", rows, group), of_groups)
+    digits = [held("q4"), *(held(f"q4_{at}") for at in range(1, len(pack.digits)))]
+    taken = editor.call(fused, sums, held("offsets"), held("scales_t"), len(FACTORS), None)
+    for digit in digits[:-1]:
+        high = editor.call(fused, rows, digit, held("scales_t"), group, None)
+        taken = editor.call(aten.sub.Tensor, taken, editor.call(aten.mul.Tensor, high, float(BASE)))
+    low = editor.call(fused, rows, digits[-1], held("scales_t"), group, held("bias"))
+    return _restored(editor, x, editor.call(aten.sub.Tensor, low, taken), pack)
 
 
 def proposed(
@@ -189,18 +245,19 @@ def _bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | R
     return torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))
 
 
-def _rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded) -> fx.Node:
+def _rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded, dtype: torch.dtype | None = None) -> fx.Node:
     """`x` as [rows, padded columns]: the runtime's quantized matmuls are wrong on more than two dimensions."""
     value, columns = x.meta["val"], pack.padded_columns
+    kind = dtype or TORCH_TYPES[computed_in(value.dtype)]
 
     def make() -> fx.Node:
         flat = x if value.ndim == 2 else editor.call(aten.reshape.default, x, [-1, pack.columns])
-        flat = editor.cast(flat, TORCH_TYPES[computed_in(value.dtype)])
+        flat = editor.cast(flat, kind)
         if columns == pack.columns:
             return flat
         return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
 
-    return editor.once(("rows", editor.node(x), columns), make)  # type: ignore[no-any-return]
+    return editor.once(("rows", editor.node(x), columns, kind), make)  # type: ignore[no-any-return]
 
 
 def _restored(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:

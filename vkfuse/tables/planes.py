@@ -1,0 +1,157 @@
+"""Tables of four bits and more as 4-bit ones that share their scales: digits, and what is subtracted from each group.
+
+A table ``(values - zero_points) * scales`` is the sum of its digits in base 16 times the same scales, less an offset for
+each group. An offset meets the sum of its group's inputs, so that offsets are a 4-bit table too, of four columns a group:
+three digits and a zero.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from vkfuse.pte.enums import ScalarType
+from vkfuse.tables import groups, nibbles
+from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.floats import Array, rounded
+from vkfuse.tables.grid import Grid
+from vkfuse.tables.matmul import refused_activations
+from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, q4_pack
+from vkfuse.tables.readers import Readers
+
+BASE: Final = 16
+FACTORS: Final = (1.0, 16.0, 256.0, 0.0)  # of the sum of a group, by the columns of its offset
+_LEAST: Final = -8  # of a digit
+_MOST: Final = 7 * (BASE**2 + BASE + 1)  # an offset that three digits hold
+_SMALLEST_GROUP: Final = 8  # of four columns are the offsets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Planes:
+    """A table as `digits`, the most significant first, whose scales are those of each, and `offsets` of their groups.
+
+    `offsets` are packed [padded rows, groups * 4 / 2]. `how` names what had to be done.
+    """
+
+    digits: tuple[Q4Pack, ...]
+    offsets: Array
+    how: tuple[str, ...]
+
+    @property
+    def pack(self) -> Q4Pack:
+        """The first digits, whose sizes are those of all."""
+        return self.digits[0]
+
+    @property
+    def rows(self) -> int:
+        """Outputs."""
+        return self.pack.rows
+
+    @property
+    def columns(self) -> int:
+        """Inputs."""
+        return self.pack.columns
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows that are stored."""
+        return self.pack.padded_rows
+
+    @property
+    def padded_columns(self) -> int:
+        """Columns that are stored."""
+        return self.pack.padded_columns
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high): integers first, then the scale and the type's rounding."""
+        digits = [nibbles.unpack(pack.packed[low:high], low_first=True) for pack in self.digits]
+        rows = whole(digits, nibbles.unpack(self.offsets[low:high], low_first=True), self.pack.group_size)
+        rows *= self.pack.scales[low:high, :, None].astype(np.float32)
+        return rounded(rows.reshape(len(rows), -1)[:, : self.columns], self.pack.dtype)
+
+
+def whole(digits: list[Array], offsets: Array, group: int) -> Array:
+    """The integers [rows, groups, group] of digits [rows, columns] and of the digits of offsets [rows, groups * 4]."""
+    values = np.zeros(digits[0].shape, np.float32)
+    for digit in digits:
+        values = values * BASE + digit
+    taken = offsets.reshape(len(offsets), -1, len(FACTORS)).astype(np.float32) @ np.array(FACTORS, np.float32)
+    rows: Array = values.reshape(len(values), -1, group) - taken[:, :, None]
+    return rows
+
+
+def planes(grid: Grid, readers: Readers, count: int) -> Planes | Refusal:
+    """A grid as `count` digits for matmuls of float32, or why there are none."""
+    values, points = grid.values.astype(np.int32), _points(grid)
+    if points is None or not values.size:
+        return Refusal(
+            code="zero-point-not-integer", detail="a zero point is no integer", hint="quantize symmetrically"
+        )
+    base = _base(values, points, count)
+    if base is None or int(np.abs(points - base).max()) > _MOST:
+        return Refusal(code="more-than-4-bits", detail=f"values reach {values.min()}..{values.max()}")
+    grid = _even(grid, LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS)
+    if grid.group_size < _SMALLEST_GROUP:
+        return Refusal(code="scales-by-group", detail=f"groups of {grid.group_size} columns, offsets of four")
+    return _made(grid, values - base, points - base, readers, count)
+
+
+def _base(values: Array, points: Array, count: int) -> int | None:
+    """What is taken off all values, so that `count` digits hold them and the offsets that are left are small."""
+    lowest = _LEAST * (BASE**count - 1) // (BASE - 1)
+    least, most = int(values.max()) - lowest - BASE**count + 1, int(values.min()) - lowest
+    return min(max(round(float(points.mean())), least), most) if least <= most else None
+
+
+def _made(grid: Grid, shifted: Array, points: Array, readers: Readers, count: int) -> Planes | Refusal:
+    plain, packs = replace(grid, zero_points=None), list[Q4Pack]()
+    for digit in _digits(shifted, count):
+        multiple = LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS
+        pack = q4_pack(replace(plain, values=digit), readers, columns_multiple=multiple)
+        if isinstance(pack, Refusal):
+            return pack
+        packs.append(pack)
+    first = packs[0]
+    many = first.scales.shape[1]
+    if first.group_size < _SMALLEST_GROUP or many % 2:
+        return Refusal(code="scales-by-group", detail=f"{many} groups of {first.group_size} columns")
+    spread = groups.regroup(points, grid.columns // points.shape[1], first.group_size, first.padded_columns)
+    columns = np.stack([*reversed(_digits(spread, 3)), np.zeros_like(spread)], axis=-1)
+    offsets = groups.pad(
+        columns.reshape(grid.rows, -1).astype(np.int8), first.padded_rows, many * len(FACTORS)
+    )
+    split = ("bytes-split",) if count > 1 else ()
+    how = (*first.how, *split, "offsets-summed")
+    return Planes(digits=tuple(packs), offsets=nibbles.pack(offsets, low_first=True), how=how)
+
+
+def float_planes(grid: Grid, readers: Readers, activations: ScalarType, count: int) -> Planes | Refusal:
+    """`planes` for activations that are multiplied in float32, those of half precision too."""
+    kind = ScalarType.FLOAT if activations is ScalarType.HALF else activations
+    return refused_activations(grid, kind) or planes(grid, readers, count)
+
+
+def _points(grid: Grid) -> Array | None:
+    """Zero points as integers, [rows, groups]; None where one is no integer."""
+    if grid.zero_points is None:
+        return np.zeros(grid.scales.shape, np.int32)
+    whole_ones = np.array_equal(grid.zero_points, np.round(grid.zero_points))
+    return grid.zero_points.astype(np.int32) if whole_ones else None
+
+
+def _digits(values: Array, count: int) -> list[Array]:
+    """Integers as digits of -8..7 in base 16, int8, the most significant first."""
+    found: list[Array] = []
+    for _ in range(count):
+        digit = (values - _LEAST) % BASE + _LEAST
+        found.insert(0, digit.astype(np.int8))
+        values = (values - digit) // BASE
+    return found
+
+
+def _even(grid: Grid, multiple: int) -> Grid:
+    """`grid` with an even number of groups: halves of them, where rows of so many columns have an odd one."""
+    padded = groups.padded_group(grid.group_size, grid.columns, multiple)
+    if padded is None or padded[1] // padded[0] % 2 == 0 or grid.group_size % 2:
+        return grid
+    return replace(grid, scales=grid.scales.repeat(2, axis=1), group_size=grid.group_size // 2)
