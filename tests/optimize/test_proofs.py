@@ -44,7 +44,9 @@ CASES = (
     Case(name="padded rows", build=linear(5, 64, outputs=102), weight="layer.weight", rung="q4"),
     Case(name="gathered", build=lookup(2, 7, **INT8), weight="table.weight", rung="gathered"),
     Case(name="old runtime", build=lookup(2, 7), weight="table.weight", rung="gathered", runtime="1.2"),
-    Case(name="folded", build=linear(5, 64, outputs=104, **INT8), weight="layer.weight", rung="folded"),
+    Case(
+        name="folded", build=linear(5, 64, outputs=104, group=4, **INT8), weight="layer.weight", rung="folded"
+    ),
 )
 
 
