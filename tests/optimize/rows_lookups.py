@@ -14,7 +14,7 @@ from vkfuse.program.operators import register_operators
 FLAT = ("indices-flattened",)
 HALF = Table(how=("half-scales", *FLAT))
 WIDE = Table(rung="gathered", how=FLAT, reason="more-than-4-bits")
-OFFSET = Table(rung="gathered", how=FLAT, reason="asymmetric")
+OFFSET = Table(how=("offsets-gathered", *FLAT))
 NO_GROUP = Table(rung="gathered", how=FLAT, reason="group-not-multiple-of-4")
 DYNAMIC = ((1, 1), (1, 16), (4, 16), (3, 5))
 
@@ -212,7 +212,7 @@ EXPRESSIONS = (
         build=dequantized(
             lambda m, x: F.embedding(x, m.floats()) + F.embedding(x, m.floats(points=m.points + 1))
         ),
-        tables=(Table(rung="gathered", how=FLAT, reason="asymmetric"),),
+        tables=(Table(how=(*FLAT, "offsets-gathered")),),
     ),
     Row(
         name="two lookups of one table",

@@ -185,11 +185,16 @@ def _packed(read: TableRead, weight: Numbers) -> Stored | None:
         return None
     low_first = read.low_first is not False
 
-    def rebuilt(low: int, high: int) -> Array:
-        values = _nibbles(weight.rows(low, high), low_first=low_first)
-        return _scaled(values, by_row.rows(low, min(high, rows)), group)
+    def integers(low: int, high: int) -> Array:
+        return _nibbles(weight.rows(low, high), low_first=low_first)
 
-    return _dequantized(read, rows, columns, rebuilt, by_scales(scales.kind, _MOST_PACKED))
+    def rebuilt(low: int, high: int) -> Array:
+        return _scaled(integers(low, high), by_row.rows(low, min(high, rows)), group)
+
+    table = _dequantized(read, rows, columns, rebuilt, by_scales(scales.kind, _MOST_PACKED))
+    if group < columns or (by_row.rows(0, rows) != 1).any():
+        return table
+    return replace(table, read=integers, raw=True, kind=ScalarType.CHAR, within=lambda _program: equal)
 
 
 def _by_row(read: TableRead, weight: Numbers) -> Stored | None:

@@ -116,8 +116,9 @@ class _Search:
             return [*self._folded(other)]
         weight, *rest = decision.constants
         found = [table for table in self._like(weight) if table.consumer == other.consumer]
-        if decision.rung is Rung.GATHERED:
-            return [*self._gathered(found, rest)]
+        gathered = [of for what, of in decision.proposal.stored.items() if what in {"scales", "zero_points"}]
+        if decision.rung is Rung.GATHERED or "zero_points" in decision.proposal.stored:
+            return [*self._gathered(found, gathered)]
         self._read.update(map(id, found))
         if decision.rung is Rung.FOLDED:
             return found
@@ -132,7 +133,7 @@ class _Search:
     def _gathered(self, values: Iterable[Stored], rest: Sequence[torch.Tensor]) -> Iterator[Stored]:
         """Yield the tables whose values, scales and zero points are gathered apart."""
         parts = [self._like(tensor) for tensor in rest]
-        for table in values if all(parts) else ():
+        for table in (of for of in values if of.raw and all(parts)):
             scales, *points = (found[0] for found in parts)
             rebuilt = gathered(table, scales, points[0] if points else None)
             if rebuilt is not None:

@@ -10,10 +10,12 @@ from typing import Final
 
 import numpy as np
 
+from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
+from vkfuse.runtime.codes import Code
 from vkfuse.tables import groups, nibbles
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, rounded
+from vkfuse.tables.floats import Array, halves, rounded
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, q4_pack
@@ -123,6 +125,59 @@ def _made(grid: Grid, shifted: Array, points: Array, readers: Readers, count: in
     split = ("bytes-split",) if count > 1 else ()
     how = (*first.how, *split, "offsets-summed")
     return Planes(digits=tuple(packs), offsets=nibbles.pack(offsets, low_first=True), how=how)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NibbleRows:
+    """Rows of 4-bit integers that are looked up by scales of one, dequantized after: ``(values - zero_points) * scales``.
+
+    `pack` has the values less a number that fits them in, as `zero_points` [rows, groups] have; these and `scales` are
+    halves where that is exact.
+    """
+
+    pack: Q4Pack
+    scales: Array
+    zero_points: Array
+    group_size: int
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high), [high - low, columns]."""
+        rows = (
+            self.pack.rebuild(low, high).astype(np.float32).reshape(-1, self.scales.shape[1], self.group_size)
+        )
+        rows -= self.zero_points[low:high, :, None].astype(np.float32)
+        rows *= self.scales[low:high, :, None].astype(np.float32)
+        return rounded(rows.reshape(len(rows), -1), self.pack.dtype)
+
+
+def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:
+    """A grid of four bits with any zero points as it is looked up, or why it cannot be."""
+    parts = shifted(grid)
+    if parts is None:
+        return Refusal(code="more-than-4-bits", detail="of no 16 integers with integer zero points")
+    values, less = parts
+    if grid.columns % LOOKUP_COLUMNS:
+        return Refusal(
+            code=Code.COLUMNS_NOT_MULTIPLE_OF_32, detail=f"{grid.columns} columns of groups with zero points"
+        )
+    ones = np.ones((grid.rows, 1), np.float16)
+    plain = replace(grid, values=values, scales=ones, zero_points=None, group_size=grid.columns)
+    pack = q4_pack(plain, readers, columns_multiple=LOOKUP_COLUMNS)
+    if isinstance(pack, Refusal):
+        return pack
+    wide = grid.scales.astype(np.float32, copy=False)
+    small = [None if readers.scales is Scales.FLOAT32 else halves(part) for part in (wide, less)]
+    scales, points = (part if half is None else half for part, half in zip((wide, less), small, strict=True))
+    return NibbleRows(pack=pack, scales=scales, zero_points=points, group_size=grid.group_size)
+
+
+def shifted(grid: Grid) -> tuple[Array, Array] | None:
+    """Values as integers of -8..7 and zero points less the same number, float32; None of more than 16 integers."""
+    values, points = grid.values.astype(np.int32), _points(grid)
+    base = None if points is None or not values.size else _base(values, points, 1)
+    if points is None or base is None:
+        return None
+    return (values - base).astype(np.int8), (points - base).astype(np.float32)
 
 
 def float_planes(grid: Grid, readers: Readers, activations: ScalarType, count: int) -> Planes | Refusal:

@@ -13,6 +13,7 @@ from vkfuse.rewrite.sites import READERS, Site, Table
 from vkfuse.rewrite.survey import float_lookups, survey
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.patches import as_patches
+from vkfuse.tables.planes import shifted
 from vkfuse.tables.proof import Rows
 from vkfuse.tables.readers import Consumer
 
@@ -74,7 +75,8 @@ def shape_of(site: Site) -> tuple[int, ...]:
 
 def _parts(name: str, grid: Grid) -> Iterator[Wanted]:
     """Yield what a lookup in quantized rows gathers."""
-    for part, value in (("values", grid.values), ("scales", grid.scales), ("zero points", grid.zero_points)):
+    parts = (("values", grid.values), ("scales", grid.scales), ("zero points", grid.zero_points))
+    for part, value in (*parts, *(("digits", of) for of in shifted(grid) or ())):
         if value is not None:
             yield Wanted(
                 name=name,

@@ -19,6 +19,7 @@ from vkfuse.rewrite.wrapping import wrapped
 from vkfuse.tables.byte_rows import ByteRows, byte_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
+from vkfuse.tables.planes import NibbleRows, nibble_rows
 from vkfuse.tables.q4 import Q4Pack, lookup_pack
 
 if TYPE_CHECKING:
@@ -57,6 +58,26 @@ def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> fx.No
     return _restored(editor, site, editor.cast(rows, TORCH_TYPES[pack.dtype]), pack.columns)
 
 
+def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """4-bit rows looked up by scales of one, and what was looked up dequantized; or why that cannot be."""
+    del constants
+    if site.lookups().meta["val"].numel() == 0:
+        return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
+    rows = nibble_rows(site.numbers(), table.readers)
+    if isinstance(rows, Refusal):
+        return rows
+    parts = {"scales": rows.scales, "zero_points": rows.zero_points, "ones": rows.pack.scales}
+    return Proposal(
+        name=table.name,
+        pack=rows,
+        stored={"q4": tensor(rows.pack.packed), **{what: tensor(part) for what, part in parts.items()}},
+        made=partial(_gathered, rows),
+        rung=Rung.Q4,
+        operators=("et_vk.embedding_q4gsw.default",),
+        how=(*rows.pack.how, "offsets-gathered", *_steps(site)),
+    )
+
+
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """One byte a weight, gathered on the CPU, and only what was gathered dequantized; or why that cannot be."""
     del constants
@@ -75,24 +96,28 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Pro
     )
 
 
-def _gathered(table: ByteRows, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _gathered(table: ByteRows | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
     """Rows for each index, dequantized as the program does."""
-    count, columns = table.values.shape
-    indices = _flat_indices(editor, site, count)
+    columns, dtype = site.numbers().columns, site.numbers().dtype
+    indices = _flat_indices(editor, site, site.numbers().rows)
 
     def of_groups(what: str) -> fx.Node:
         return editor.call(aten.unsqueeze.default, gathered(what), -1)
 
     def gathered(what: str) -> fx.Node:
-        return editor.call(aten.embedding.default, held(what), indices)
+        return editor.cast(editor.call(aten.embedding.default, held(what), indices), torch.float32)
 
-    rows = editor.cast(gathered("int8"), torch.float32)
+    if isinstance(table, NibbleRows):
+        parts = (held("q4"), held("ones"), columns, indices, table.pack.is_linear_weight)
+        rows = editor.call(torch.ops.et_vk.embedding_q4gsw.default, *parts)
+    else:
+        rows = gathered("int8")
     rows = editor.call(aten.reshape.default, rows, [-1, table.scales.shape[1], table.group_size])
     if table.zero_points is not None:
         rows = editor.call(aten.sub.Tensor, rows, of_groups("zero_points"))
     rows = editor.call(aten.mul.Tensor, rows, of_groups("scales"))
     rows = editor.call(aten.reshape.default, rows, [-1, columns])
-    return _restored(editor, site, editor.cast(rows, TORCH_TYPES[table.dtype]), columns)
+    return _restored(editor, site, editor.cast(rows, TORCH_TYPES[dtype]), columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
