@@ -240,7 +240,7 @@ def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | 
     """Return the float rows of a table whose parts are gathered each by itself; None for shapes that do not fit."""
     groups = scales.columns
     parts = [part for part in (scales, points) if part is not None]
-    if not groups or values.columns % groups or any(part.rows < values.rows for part in parts):
+    if not groups or values.columns % groups:
         return None
 
     def rebuilt(low: int, high: int) -> Array:
@@ -251,8 +251,9 @@ def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | 
         return rows.reshape(high - low, -1)
 
     within = by_scales(scales.kind, _MOST_BYTE)
+    rows = min(part.rows for part in (values, *parts))
     return replace(
-        values, read=rebuilt, raw=False, kind=ScalarType.FLOAT, within=within, scales=scales.weight
+        values, rows=rows, read=rebuilt, raw=False, kind=ScalarType.FLOAT, within=within, scales=scales.weight
     )
 
 
