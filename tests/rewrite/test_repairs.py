@@ -683,6 +683,18 @@ _REPAIRED = {
         "half-softmax-widened",
     ),
     "softmax of halves": (_Lambda(lambda _, x: x.half().softmax(-1).float()), (2, 1024), None, ""),
+    "spectrum": (
+        _Lambda(
+            lambda _, x: (
+                torch.stft(x[0], 6, 2, 4, torch.hann_window(4), return_complex=True)[..., :-1].abs(),
+                torch.view_as_real(torch.stft(x[0, 0], 6, normalized=True, return_complex=True)),
+                torch.stft(x[0], 6, center=False, onesided=False, return_complex=True).abs(),
+            )
+        ),
+        (1, 8, 24),
+        None,
+        "spectra-as-convolutions padding-concatenated",
+    ),
     "extremes": (
         _Lambda(lambda _, x: (x.max(-1), x.min(1, keepdim=True).indices)),
         _SEQUENCE,

@@ -82,6 +82,7 @@ from vkfuse.rewrite.repairs.resized import (
     squeezes_as_views,
 )
 from vkfuse.rewrite.repairs.sorts import sorts_as_topk
+from vkfuse.rewrite.repairs.spectra import spectra_as_convolutions
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
@@ -108,6 +109,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     indices_from_the_start,
     taken_by_gathering,
     sorts_as_topk,
+    spectra_as_convolutions,
     exponential_units_written_out,
     mish_written_out,
     aliases_as_themselves,
