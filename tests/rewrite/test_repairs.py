@@ -12,6 +12,7 @@ from vkfuse.program.load import from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
+from vkfuse.rewrite.repairs.aliases import ands_with_true
 from vkfuse.rewrite.repairs.arithmetic import (
     group_norms_in_four_dimensions,
     scalars_as_tensors,
@@ -379,6 +380,21 @@ def test_valid_padding():
     _same(before, after, inputs)
     before = _program(plain, *inputs)
     assert convolutions_as_shaders_take_them(before) == (before, ())
+
+
+def test_ands_with_true():
+    """One that is true at all times is left out, on either side; a mask of its own size stays."""
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            true, many = x.new_ones((), dtype=torch.bool), x.new_ones((2, 1), dtype=torch.bool)
+            return true & (x > 0), torch.logical_and(x < 1, true), many & (x > 2)
+
+    inputs = (torch.randn(3),)
+    before = _program(Masked(), *inputs)
+    after, (note,) = ands_with_true(before)
+    assert (note.code, len(note.nodes)) == ("ands-with-true", 2)
+    _same(before, after, inputs)
 
 
 def test_softplus():

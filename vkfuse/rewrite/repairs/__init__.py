@@ -16,7 +16,7 @@ from vkfuse.rewrite.repairs.activations import (
     reciprocals_as_quotients,
 )
 from vkfuse.rewrite.repairs.affine import activations_as_floats, decompose_affine
-from vkfuse.rewrite.repairs.aliases import aliases_as_themselves
+from vkfuse.rewrite.repairs.aliases import aliases_as_themselves, ands_with_true
 from vkfuse.rewrite.repairs.arithmetic import (
     complete_group_norms,
     complete_layer_norms,
@@ -113,6 +113,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     exponential_units_written_out,
     mish_written_out,
     aliases_as_themselves,
+    ands_with_true,
     copies_as_sources,
     unread_state_dropped,
     equal_state_kept_once,

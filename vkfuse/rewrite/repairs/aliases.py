@@ -26,6 +26,27 @@ def aliases_as_themselves(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     return source if same else None
 
 
+@replaces(
+    *(aten.__and__.Tensor, aten.bitwise_and.Tensor, aten.logical_and.default),
+    code="ands-with-true",
+    detail="what is anded is the result",
+)
+def ands_with_true(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Let readers of what is true at all times, and something else, read the other: masks begin so."""
+    del editor
+    for one, other in (node.args, node.args[::-1]):
+        if _is_true(one) and isinstance(other, fx.Node) and other.meta["val"].dtype == torch.bool:
+            return other
+    return None
+
+
+def _is_true(node: object) -> bool:
+    if not isinstance(node, fx.Node) or node.target not in {aten.new_ones.default, aten.ones.default}:
+        return False
+    value: torch.Tensor = node.meta["val"]
+    return value.dtype == torch.bool and not value.ndim
+
+
 def _layout(node: fx.Node) -> tuple[object, ...]:
     """Sizes and strides as expressions, which compare without a guard."""
     value = node.meta["val"]
