@@ -100,6 +100,16 @@ def _product(name, first, output):
     return f"aten.{name}.default", {"mat1": first, "mat2": second}, output
 
 
+def _fused_lookup(indices, output):
+    given = {"weight": replace(_t(96, 32), dtype=VkDataType.UINT8, constant=True), "indices": indices}
+    scales = replace(_t(96, 2), constant=True)
+    return (
+        "et_vk.embedding_q4gsw.default",
+        {**given, "scales": scales, "group_size": 32, "is_linear_weight": True},
+        output,
+    )
+
+
 CALLS = [
     (_conv(LONG, _t(4, 8, 3), padding=1), "padding-lost"),
     (_conv(_t(1, 8, 32), _t(4, 8, 3), padding=1), ""),
@@ -169,17 +179,23 @@ CALLS = [
     (_linear(_t(2, 1, 8, 64, storages=BUFFER), _t(2, 1, 8, 96, storages=BUFFER)), "linear-input-batched"),
     (_linear(_t(1, 3, 8, 64), _t(1, 3, 8, 96)), ""),
     (_linear(_t(2, 16, 64), _t(2, 16, 96)), ""),
-    (_linear(_t(16, 64, layout=HEIGHT), _t(16, 96)), "product-layout"),
-    (_linear(_t(16, 64), _t(16, 96, layout=CHANNELS)), "product-layout"),
+    (_linear(_t(16, 64, layout=HEIGHT), _t(16, 96)), "packed-otherwise"),
+    (_linear(_t(16, 64), _t(16, 96, layout=CHANNELS)), "packed-otherwise"),
     (_linear(_t(16, 64), _t(16, 96, storages=BUFFER)), ""),
-    (_linear(_t(16, 64, storages=BUFFER), _t(16, 96)), "product-layout"),
+    (_linear(_t(16, 64, storages=BUFFER), _t(16, 96)), "packed-otherwise"),
     (
         _product("mm", _t(16, 64, storages=BUFFER, layout=HEIGHT), _t(16, 96, storages=BUFFER)),
-        "product-layout",
+        "packed-otherwise",
     ),
-    (_product("addmm", _t(16, 64), _t(16, 96, layout=HEIGHT)), "product-layout"),
-    (_product("bmm", _t(2, 16, 64, layout=CHANNELS), _t(2, 16, 96)), "product-layout"),
+    (_product("addmm", _t(16, 64), _t(16, 96, layout=HEIGHT)), "packed-otherwise"),
+    (_product("bmm", _t(2, 16, 64, layout=CHANNELS), _t(2, 16, 96)), "packed-otherwise"),
     (_product("bmm", _t(2, 16, 64), _t(2, 16, 96)), ""),
+    (_bytes(_t(16, 64, layout=HEIGHT), 96), "packing-ignored"),
+    (_bytes(_t(1, 64, layout=CHANNELS), 96), "packing-ignored"),
+    (_bytes(_t(16, 64, storages=BUFFER, layout=HEIGHT), 96), "packing-ignored"),
+    (_fused_lookup(_t(1, 7), _t(1, 7, 64)), ""),
+    (_fused_lookup(_t(1, 7, layout=HEIGHT), _t(1, 7, 64)), "packed-otherwise"),
+    (_fused_lookup(_t(1, 7), _t(1, 7, 64, layout=CHANNELS)), "packed-otherwise"),
 ]
 
 

@@ -57,9 +57,9 @@ class Faulty:
         """The edits of its graph."""
         return self.method.edit(self.delegate)
 
-    def having(self, code: Code) -> Iterator[Fault]:
-        """Yield the faults of one kind."""
-        yield from (fault for fault in self.faults if code in fault.codes)
+    def having(self, *codes: Code) -> Iterator[Fault]:
+        """Yield the faults of some kinds."""
+        yield from (fault for fault in self.faults if not fault.codes.isdisjoint(codes))
 
     @property
     def dynamic(self) -> bool:

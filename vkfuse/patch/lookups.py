@@ -43,10 +43,10 @@ def input_indices(edit: GraphEdit, dims: tuple[int, ...], out: VkTensor, pack: Q
 def lookup_calls(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> Iterator[OperatorCall]:
     """Yield the calls that look `indices` up and write the rows to the tensor `out` of the graph."""
     ids, target = _tensor(edit, indices), _tensor(edit, out)
-    if ids.storage is TEXTURE and _direct(ids.dims, target, pack):
+    if ids.storage is TEXTURE and ids.layout in _WIDE and _direct(ids.dims, target, pack):
         yield _fused(edit, pack, indices, out)
         return
-    if ids.storage is not BUFFER:
+    if ids.storage is not BUFFER or ids.layout not in _WIDE:
         copied = edit.tensor(ids, storage=BUFFER, layout=WIDTH)
         yield cloned(edit, indices, copied)
         indices = copied

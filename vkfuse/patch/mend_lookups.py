@@ -1,4 +1,4 @@
-"""Fused lookups with more than one row of indices, of which the runtime reads only the first in a texture."""
+"""Fused lookups of which the runtime reads only the first row of indices, in a texture, or that are packed otherwise."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from vkfuse.tables.q4 import Q4Pack
 
 def read_rows_in_buffers(faulty: Faulty) -> Iterator[Mend]:
     """Let the lookup read its indices from a buffer and write its rows to one, which the shader does whole."""
-    for fault in faulty.having(Code.INDICES_MORE_THAN_ONE_ROW):
+    for fault in faulty.having(Code.INDICES_MORE_THAN_ONE_ROW, Code.PACKED_OTHERWISE):
         place = faulty.place.at(fault.position)
         read = faulty.reads.get(place)
         pack = None if read is None else stored_pack(read)
@@ -23,7 +23,7 @@ def read_rows_in_buffers(faulty: Faulty) -> Iterator[Mend]:
         calls = lookup_calls(faulty.edit, pack, read.indices, read.output)
         faulty.edit.instead(fault.position, calls)
         yield Mend(
-            code="indices-in-a-buffer", where=place, detail=f"{fault.call.name} reads all rows of indices"
+            code="indices-in-a-buffer", where=place, detail=f"{fault.call.name} reads all indices, by rows"
         )
 
 

@@ -7,18 +7,22 @@ from vkfuse.patch.faulty import Faulty, Mend
 from vkfuse.patch.flat import as_rows, quantized_as_rows
 from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.patch.lookups import cloned
+from vkfuse.patch.matmuls import FUSED, FUSED_BYTES
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
 
+_PACKINGS: Final = (Code.PACKED_OTHERWISE, Code.PACKING_IGNORED)
+_MULTIPLIED: Final = frozenset({*FLOAT_WEIGHTS, FUSED, FUSED_BYTES})  # measured so
 _MATRICES: Final = frozenset({"input", "mat1", "mat2"})
 _BY_WIDTH: Final = frozenset({WIDTH, VkMemoryLayout.DEFAULT_LAYOUT})
 
 
 def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
     """Multiply copies that are packed by width and stored as the product, and copy the product to where it belongs."""
-    for fault in faulty.having(Code.PRODUCT_LAYOUT):
+    for fault in faulty.having(*_PACKINGS):
         calls = _with_copies(faulty.edit, fault.call)
         if calls:
             faulty.edit.instead(fault.position, calls)
@@ -26,9 +30,9 @@ def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
 
 
 def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
-    """A product between the copies that it needs; nothing for one that makes no tensor."""
+    """A product between the copies that it needs; nothing for other calls."""
     out, record = edit.at(call.args[-1]), record_of(call.name)
-    if not isinstance(out, VkTensor):
+    if not isinstance(out, VkTensor) or call.name not in _MULTIPLIED:
         return []
     before, args = [], [*call.args]
     for at, index in enumerate(call.args[:-1]):

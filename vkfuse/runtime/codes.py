@@ -67,7 +67,8 @@ class Code(StrEnum):
 
     # Linears.
     LINEAR_INPUT_BATCHED = auto()
-    PRODUCT_LAYOUT = auto()
+    PACKED_OTHERWISE = auto()
+    PACKING_IGNORED = auto()
     ROWS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_8 = auto()

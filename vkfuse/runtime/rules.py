@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Rule
 
 
@@ -56,6 +56,34 @@ def one_matrix(code: Code, argument: str) -> Rule:
             yield Objection(code, f"{argument} {list(tensor.dims)}")
 
     return rule
+
+
+def packed_by_width(code: Code, *arguments: str) -> Rule:
+    """Require `arguments` that are no constants, and the output, to be packed by width; else `code`."""
+
+    def rule(ops: Operands) -> Iterator[Objection]:
+        if any(tensor.layout not in _BY_WIDTH for tensor in (*_computed(ops, arguments), *ops.outs[:1])):
+            yield Objection(code, "not packed by width")
+
+    return rule
+
+
+def no_texture_from_a_buffer(*arguments: str) -> Rule:
+    """Require a texture to be made of `arguments` in textures: a product of others ends the process (measured)."""
+
+    def rule(ops: Operands) -> Iterator[Objection]:
+        if ops.out and ops.out.in_texture and any(of.in_buffer for of in _computed(ops, arguments)):
+            yield Objection(Code.PACKED_OTHERWISE, "a texture from a buffer")
+
+    return rule
+
+
+def _computed(ops: Operands, arguments: tuple[str, ...]) -> list[Tensor]:
+    """The arguments that are tensors and no constants."""
+    return [of for name in arguments if (of := ops.tensor(name)) and not of.constant]
+
+
+_BY_WIDTH: Final = frozenset({VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.DEFAULT_LAYOUT})
 
 
 def group_multiple_of_4(ops: Operands) -> Iterator[Objection]:

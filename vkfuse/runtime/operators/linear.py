@@ -9,7 +9,14 @@ from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, eight_bit_texels, fills, four_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator, TableArguments
-from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple, one_matrix
+from vkfuse.runtime.rules import (
+    group_divides_columns,
+    group_multiple_of_4,
+    multiple,
+    no_texture_from_a_buffer,
+    one_matrix,
+    packed_by_width,
+)
 from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
 
 _MATRIX: Final = 2
@@ -17,6 +24,7 @@ _PARAMETERS: Final = 2  # scales, zero points
 _IN_FOURS: Final = multiple(4, Code.COLUMNS_NOT_MULTIPLE_OF_4, "input")
 _ROWS_IN_FOURS: Final = multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)
 _GROUPS: Final = (group_multiple_of_4, group_divides_columns)
+_BY_WIDTH: Final = (packed_by_width(Code.PACKING_IGNORED, "input"), no_texture_from_a_buffer("input"))
 _ONE_MATRIX: Final = one_matrix(Code.LINEAR_INPUT_BATCHED, "input")  # Q4gswLinear.cpp: sizes of the last two
 _GROUP_IN_TWO: Final = 128  # from this group size on, two outputs a workgroup
 
@@ -199,7 +207,12 @@ _DYNAMIC: Final = Operator(
     "et_vk.linear_dq8ca_q4gsw.default",
     "input input_scales input_zeros weight weight_sums scales group_size bias",
     constants="weight weight_sums scales bias",
-    rules=(*_GROUPS, multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"), one_row_is_not_quantized),
+    rules=(
+        *_GROUPS,
+        multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"),
+        one_row_is_not_quantized,
+        *_BY_WIDTH,
+    ),
     departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
     shaders=four_bit_quantized_input,
     table=TableArguments(
@@ -215,7 +228,7 @@ OPERATORS: Final = (
             name,
             "input weight scales group_size bias",
             constants="weight scales bias",
-            rules=(*_GROUPS, _ONE_MATRIX, _ROWS_IN_FOURS),
+            rules=(*_GROUPS, _ONE_MATRIX, _ROWS_IN_FOURS, *_BY_WIDTH),
             departs=_DEPARTS,
             shaders=four_bit,
             table=TableArguments(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
@@ -230,7 +243,7 @@ OPERATORS: Final = (
         "et_vk.linear_q8csw.default",
         "input weight scales bias",
         constants="weight scales bias",
-        rules=(_IN_FOURS, _ONE_MATRIX, in_a_buffer_rows_in_fours),
+        rules=(_IN_FOURS, _ONE_MATRIX, in_a_buffer_rows_in_fours, *_BY_WIDTH),
         departs=(Code.LINEAR_INPUT_BATCHED,),
         shaders=eight_bit,
         table=TableArguments(consumer="matmul", scales="scales"),

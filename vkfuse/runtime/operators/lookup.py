@@ -12,7 +12,7 @@ from vkfuse.runtime.device import LEAST, Device
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, four_bit_texels, packed
 from vkfuse.runtime.record import Operator, TableArguments
-from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple
+from vkfuse.runtime.rules import group_divides_columns, group_multiple_of_4, multiple, packed_by_width
 from vkfuse.runtime.spelling import CHANNELS, FLOATS, WIDTH, by_storage_and_dtype, dtype, storage, stored
 
 FUSED: Final = "et_vk.embedding_q4gsw.default"
@@ -200,6 +200,7 @@ OPERATORS: Final = (
             group_divides_columns,
             indices_in_one_row,
             indices_stored_as_output,
+            packed_by_width(Code.PACKED_OTHERWISE, "indices"),
             sizes_fit_a_uniform,
         ),
         departs=(

@@ -5,12 +5,12 @@ from math import prod
 from typing import Final
 
 from vkfuse.multiples import ceil_div
-from vkfuse.pte.enums import VkMemoryLayout
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like, float_matrix, float_matrix_storage
-from vkfuse.runtime.record import Operator, Rule
-from vkfuse.runtime.spelling import WIDTH, dtype, storage
+from vkfuse.runtime.record import Operator
+from vkfuse.runtime.rules import no_texture_from_a_buffer, packed_by_width
+from vkfuse.runtime.spelling import dtype, storage
 
 # Matmuls by a matrix of floats: which argument it is, and whether it stands turned, [columns, rows].
 FLOAT_WEIGHTS: Final = {
@@ -27,23 +27,6 @@ def batch_of_three(ops: Operands) -> Iterator[Objection]:
     source = ops.tensor("input")
     if source and prod(source.dims[:-3]) > 1:
         yield Objection(Code.LINEAR_INPUT_BATCHED, f"input {list(source.dims)}")
-
-
-def packed_by_width(*names: str) -> Rule:
-    """Linear.cpp, Matmul.cpp: packed_dim_of; a texture from a buffer ends the process (measured)."""
-
-    def rule(ops: Operands) -> Iterator[Objection]:
-        given = [tensor for name in names if (tensor := ops.tensor(name)) and not tensor.constant]
-        tensors = [*given, *([ops.out] if ops.out else [])]
-        if any(tensor.layout not in _BY_WIDTH for tensor in tensors):
-            yield Objection(Code.PRODUCT_LAYOUT, "not packed by width")
-        elif ops.out and ops.out.in_texture and any(tensor.in_buffer for tensor in given):
-            yield Objection(Code.PRODUCT_LAYOUT, "a texture from a buffer")
-
-    return rule
-
-
-_BY_WIDTH: Final = frozenset({WIDTH, VkMemoryLayout.DEFAULT_LAYOUT})
 
 
 def matmul(ops: Operands) -> Iterator[str]:
@@ -98,13 +81,18 @@ def _rows(out: Tensor) -> str:
     return "_tile_row_1"
 
 
+_MATRICES: Final = ("input", "mat1", "mat2")
+_PLACES: Final = (
+    packed_by_width(Code.PACKED_OTHERWISE, *_MATRICES),
+    no_texture_from_a_buffer(*_MATRICES),
+)
 _HALF: Final = (Code.SUMS_IN_HALF,)
 OPERATORS: Final = (
     *(
         Operator(
             f"aten.{name}.default",
             "mat1 mat2",
-            rules=(packed_by_width("mat1", "mat2"),),
+            rules=_PLACES,
             departs=_HALF,
             shaders=matmul,
             weighty=True,
@@ -114,7 +102,7 @@ OPERATORS: Final = (
     Operator(
         "aten.addmm.default",
         "bias mat1 mat2 beta alpha",
-        rules=(packed_by_width("mat1", "mat2"),),
+        rules=_PLACES,
         departs=_HALF,
         shaders=addmm,
         weighty=True,
@@ -123,7 +111,7 @@ OPERATORS: Final = (
         "aten.linear.default",
         "input weight bias",
         constants="weight bias",
-        rules=(packed_by_width("input"), batch_of_three),
+        rules=(*_PLACES, batch_of_three),
         departs=_HALF,
         shaders=linear,
         weighty=True,
