@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,5 +31,9 @@ def build(cache: Path, script: Path = SCRIPT) -> Path:
             check=False,
         )
         assert ran.returncode == 0, ran.stderr[-4000:]
-        shutil.move(built, directory)
+        try:
+            built.rename(directory)
+        except OSError:  # another process has built the same
+            if not directory.is_dir():
+                raise
     return directory
