@@ -1,0 +1,138 @@
+"""Tensors of chosen experts whose elements are computed each by itself, or laid out otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.repairs.experts.known import (
+    BY_PAIRS,
+    DIMENSION,
+    Choice,
+    Counts,
+    Order,
+    Places,
+    Product,
+    Rule,
+    Spread,
+    Value,
+    Walk,
+    moved,
+    shape_of,
+)
+
+aten = torch.ops.aten
+
+_ON_ELEMENTS: Final = (
+    *(
+        getattr(aten, name).default
+        for name in ("silu", "gelu", "sigmoid", "tanh", "relu", "exp", "neg", "clamp")
+    ),
+    *(
+        getattr(aten, name).default
+        for name in ("minimum", "maximum", "clone", "alias", "detach", "square", "hardtanh")
+    ),
+    *(getattr(aten, name).Scalar for name in ("add", "sub", "mul", "div")),
+    aten.sub.Tensor,
+    aten.div.Tensor,
+    aten.pow.Tensor_Scalar,
+)
+
+
+def _copied(walk: Walk, node: fx.Node) -> Value | None:
+    """The same, or another type, which orders and counts need not have."""
+    value, dtype = walk.of(node.args[0]), node.meta["val"].dtype
+    if isinstance(value, (Choice, Counts, Order)):
+        return value
+    if isinstance(value, Product):
+        return value if value.x.meta["val"].dtype == dtype else None
+    if not isinstance(value, Spread):
+        return None
+    to = walk.editor.call(aten._to_copy.default, value.dense, dtype=dtype)  # noqa: SLF001 - the operator's name
+    return value if value.dense.meta["val"].dtype == dtype else replace(value, dense=to)
+
+
+def _viewed(walk: Walk, node: fx.Node) -> Value | None:
+    """Pairs laid out flat, or back; or other dimensions behind them."""
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    value = walk.of(source)
+    if not isinstance(value, (Spread, Product, Choice)) or value.places.by is not None:
+        return None
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    behind = before[value.places.leading :]
+    for places in (Places(flat=True), BY_PAIRS):
+        if after[places.leading :] == behind and _leads(walk, after, places):
+            return replace(value, places=places)
+    if isinstance(value, Spread) and str(after[:1]) == str(before[:1]) and value.places.flat:
+        leading = [s if isinstance(s, int) else -1 for s in value.dense.meta["val"].shape[:2]]
+        return replace(
+            value, dense=walk.editor.call(aten.reshape.default, value.dense, [*leading, *after[1:]])
+        )
+    return None
+
+
+def _leads(walk: Walk, shape: torch.Size, places: Places) -> bool:
+    """Whether a shape can begin as `places` does."""
+    return len(shape) >= places.leading and (places.flat or shape[1] == walk.routing.count)
+
+
+def _shaped(walk: Walk, node: fx.Node) -> Value | None:
+    """A change of dimensions behind the pairs."""
+    value = walk.of(node.args[0])
+    if isinstance(value, Product):
+        return _column(node, value)
+    return moved(walk, node, value) if isinstance(value, Spread) else None
+
+
+def _column(node: fx.Node, value: Product) -> Product | None:
+    """A dimension of one taken off a product, or added to it."""
+    rank = len(shape_of(node.args[0]))
+    if node.target == aten.squeeze.dim and value.ones is not None:
+        taken = argument(node, 1, "dim") % rank - rank == value.ones
+        return replace(value, ones=None) if taken else None
+    return None
+
+
+def elementwise(walk: Walk, node: fx.Node) -> Value | None:
+    """An operator that computes each element by itself."""
+    operands = [walk.of(given) for given in node.args]
+    spread = [value for value in operands if isinstance(value, Spread)]
+    places = {value.places for value in spread}
+    fits = all(
+        isinstance(value, (Spread, int, float, type(None)))
+        or (isinstance(value, fx.Node) and len(places) == 1 and _stands_beside(value, node, spread[0].places))
+        for value in operands
+    )
+    ranks = {len(shape_of(given)) for given in node.args if isinstance(walk.of(given), Spread)}
+    if len(places) != 1 or not fits or ranks != {len(shape_of(node))}:
+        return None
+    dense = [value.dense if isinstance(value, Spread) else value for value in operands]
+    return replace(spread[0], dense=walk.editor.call(node.target, *dense, **node.kwargs))
+
+
+def _stands_beside(other: fx.Node, node: fx.Node, places: Places) -> bool:
+    """Whether a tensor is the same for all experts of a token."""
+    shape, rank = shape_of(other), len(shape_of(node))
+    return len(shape) <= rank - places.leading or (not places.flat and len(shape) == rank and shape[1] == 1)
+
+
+def _softmax(walk: Walk, node: fx.Node) -> Value | None:
+    """Over the chosen experts of a token, or behind the pairs."""
+    value, rank = walk.of(node.args[0]), len(shape_of(node))
+    if not isinstance(value, Spread) or value.places != BY_PAIRS:
+        return None
+    if argument(node, 1, "dim") % rank != 1:
+        return moved(walk, node, value)
+    return replace(value, dense=walk.routing.softmax(walk.editor, value.dense)) if rank == 2 else None
+
+
+ELEMENTS: Final[Mapping[Any, Rule]] = {
+    **dict.fromkeys((aten._to_copy.default, aten.type_as.default), _copied),  # noqa: SLF001 - the operator's name
+    **dict.fromkeys((aten.view.default, aten.reshape.default), _viewed),
+    **dict.fromkeys(_ON_ELEMENTS, elementwise),
+    **dict.fromkeys(DIMENSION, _shaped),
+    aten.softmax.int: _softmax,
+}
