@@ -173,3 +173,22 @@ def test_an_even_dimension_is_decomposed(tmp_path):
     for program in (load(open_checked(path)), from_exported(torch.export.load(path))):
         (size,) = {str(n.meta["val"].shape[1]) for n in program.exported.graph.nodes if n.op == "placeholder"}
         assert size.startswith("2*s")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_outputs_of_a_class_are_rebuilt_as_a_dictionary(hidden, tmp_path):
+    """A model of transformers exported as it is: its outputs, some of them tuples, are tensors by name, in order."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    config.use_cache, config.output_hidden_states = False, hidden
+    model, tokens = transformers.LlamaForCausalLM(config).eval(), torch.zeros((1, 8), dtype=torch.long)
+    with torch.no_grad():
+        exported = torch.export.export(model, (), {"input_ids": tokens})
+        expected = tree_flatten(model(input_ids=tokens))[0]
+    torch.export.save(exported, tmp_path / "m.pt2")
+    outputs = load(tmp_path / "m.pt2").exported.module()(input_ids=tokens)
+    assert next(iter(outputs)) == "logits"
+    assert (len(outputs) > 1) == hidden
+    torch.testing.assert_close(tree_flatten(outputs)[0], expected)

@@ -208,13 +208,10 @@ def _structure(value: Any, where: Where) -> Any:
 
 def _checked_structure(spec: Mapping[str, Any], where: Where) -> dict[str, Any]:
     """Contexts, JSON once more, import modules by name for enums and default dictionaries (torch/utils/_pytree.py)."""
-    kind, context = spec["type"], spec["context"]
-    if kind is not None and kind not in STRUCTURES:
-        raise UnsafePickleError(
-            f"{where}: inputs or outputs are a {str(kind)[:80]!r}",
-            hint="pass and return tuples, lists and dicts",
-        )
+    kind, context, children = spec["type"], spec["context"], spec["children_spec"]
     checked = json.dumps(checked_data(json.loads(context) if isinstance(context, str) else context, where))
+    if kind is not None and kind not in STRUCTURES:
+        kind = _as_dictionary(kind, json.loads(checked), len(children), where)
     if "__enum__" in checked:
         raise UnsafePickleError(
             f"{where}: inputs or outputs name classes to import", hint="pass and return tensors"
@@ -222,8 +219,19 @@ def _checked_structure(spec: Mapping[str, Any], where: Where) -> dict[str, Any]:
     return {
         "type": kind,
         "context": checked if isinstance(context, str) else json.loads(checked),
-        "children_spec": [_checked_structure(child, where) for child in spec["children_spec"]],
+        "children_spec": [_checked_structure(child, where) for child in children],
     }
+
+
+def _as_dictionary(kind: Any, keys: Any, count: int, where: Where) -> str:
+    """What a class that names its fields is rebuilt as, like transformers' outputs: nothing but the order of tensors counts."""
+    named = isinstance(keys, list) and all(isinstance(key, str) and key.isidentifier() for key in keys)
+    if not named or len(set(keys)) != count or len(keys) != count:
+        raise UnsafePickleError(
+            f"{where}: inputs or outputs are a {str(kind)[:80]!r}",
+            hint="pass and return tuples, lists and dicts",
+        )
+    return "builtins.dict"
 
 
 _FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
