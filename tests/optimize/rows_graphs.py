@@ -210,7 +210,7 @@ ROWS = (
     Row(
         name="float16 activations, float32 scales that float16 has not",
         build=_half_linear(1.0003),
-        tables=(Table(rung="folded", reason="scale-dtype"),),
+        tables=(Table(how=("offsets-summed", "input-flattened")),),
         bound=HALF,
     ),
     Row(

@@ -53,7 +53,7 @@ GRIDS = (
             (300, 100, Table(how=("columns-padded", "groups-split", *FLAT))),
             (30, 10, Table(rung="gathered", how=FLAT, reason="group-not-multiple-of-4")),
             (33, None, Table(how=("columns-padded", *FLAT))),
-            (64, 2, NO_GROUP),
+            (64, 2, Table(how=("scales-gathered", *FLAT))),
             (63, 3, NO_GROUP),
             (66, 6, NO_GROUP),
         )

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools" / "agreement"))
+sys.path.insert(0, str(ROOT / "tools"))
 
-import run  # noqa: E402 - the tool's own
+import agreement  # noqa: E402 - the tool's own
 
-RECORD = json.loads(run.RECORD.read_text("utf-8"))
+RECORD = json.loads(agreement.RECORD.read_text("utf-8"))
 
 
 def test_program_and_folded_file_agree(program, tmp_path):
@@ -52,17 +52,17 @@ def test_recorded_programs_agree():
     assert {"minilm", "demo"} < {row["name"] for row in RECORD}
     assert len(RECORD) >= 8
     for row in RECORD:
-        assert run.quantized(row["tables"]) == row["of_file"], row["name"]
+        assert agreement.quantized(row["tables"]) == row["of_file"], row["name"]
         ours, theirs = ([k for k in row[key] if "prim::" not in k] for key in ("cpu", "cpu_of_file"))
         assert ours == theirs
-        assert abs(run.apart(row)) < 0.01
+        assert abs(agreement.apart(row)) < 0.01
         assert abs(row["ledger"]["constant"]) <= 32  # a scalar
 
 
 def test_the_table_of_the_document():
-    """docs/patch.md has the record, as `python tools/agreement/run.py --document` writes it."""
-    text = run.DOCUMENT.read_text("utf-8")
-    assert text.partition(run.MARKS[0])[2].partition(run.MARKS[1])[0] == run.table(RECORD)
+    """docs/patch.md has the record, as `python tools/agreement.py --document` writes it."""
+    text = agreement.DOCUMENT.read_text("utf-8")
+    assert text.partition(agreement.MARKS[0])[2].partition(agreement.MARKS[1])[0] == agreement.table(RECORD)
 
 
 def test_bytes_agree():
@@ -76,7 +76,7 @@ def test_bytes_agree():
     model = nn.Sequential(nn.Embedding(300, 64), nn.Tanh(), nn.Linear(64, 96)).eval()
     config = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))
     quantize_(model, config, lambda part, _: isinstance(part, nn.Embedding | nn.Linear))
-    row = run.agreement("bytes", torch.export.export(model, (torch.arange(10).reshape(2, 5),)))
+    row = agreement.agreement("bytes", torch.export.export(model, (torch.arange(10).reshape(2, 5),)))
     assert row["tables"] == row["of_file"] == [[96, 64, "q8", 8], [300, 64, "gathered", 8]]
     assert row["bytes_of_file"] < row["bytes"]
     assert row["folded"] > 2 * row["bytes"]

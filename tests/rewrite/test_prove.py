@@ -10,7 +10,7 @@ from programs import LanguageModel, export, indices, linear, lookup, quantize
 from torch import nn
 
 from vkfuse.lower.quiet import quiet
-from vkfuse.options import LookupLayout
+from vkfuse.options import LookupLayout, VulkanOptions
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite import prove as proving
@@ -71,7 +71,9 @@ def test_a_flipped_bit_is_found(place, build, chunk, monkeypatch):
 def test_nibbles_read_in_the_other_order_are_found():
     """Linear bytes marked as flat, and flat ones marked as linear, are no proof: each mark has one order."""
     exported, constants, linear = _planned(LOOKUP)
-    (planned,) = planning.plan({"forward": exported}, RUNTIME, LookupLayout.FLAT)["forward"]
+    (planned,) = planning.plan(
+        {"forward": exported}, RUNTIME, VulkanOptions(lookup_layout=LookupLayout.FLAT)
+    )["forward"]
     for decision, marked in ((linear, True), (planned.decisions[0], False)):
         assert decision.proposal.pack.is_linear_weight == marked
         other = _spoiled(decision.proposal, is_linear_weight=not marked)

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from vkfuse.measure.stored import Stored
+from vkfuse.measure.stored import Stored, gathered
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.floats import Array, is_float, rounded
 from vkfuse.tables.proof import Difference, Rows, Within, difference, equal
@@ -78,16 +78,41 @@ def audit(stored: Iterable[Stored], wanted: Iterable[Wanted]) -> Iterator[TableC
     A table of the file is the program's that it resembles. One that resembles none stands where the program reads a table
     of that size in the same way and the file has none like it: of several, in the order of use.
     """
-    of_program = list(wanted)
+    of_file, of_program = list(stored), list(wanted)
     samples = [_sample(other.open(), other.rows) for other in of_program]
-    matches = [(found, _alike(found, of_program, samples)) for found in stored]
+    matches = [(found, _alike(found, of_program, samples)) for found in of_file]
     claimed = {_use(other) for _, other in matches if other is not None}
     left = [other for other in of_program if _use(other) not in claimed]
     for found, other in matches:
         place = other or next((other for other in left if _may_stand_for(found, other)), None)
         if other is None and place is not None:
             left = [other for other in left if _use(other) != _use(place)]
-        yield unlike(found) if place is None else check(found, place, compared(found, place))
+        if place is None:
+            yield unlike(found)
+            continue
+        result = compared(found, place)
+        if place.part and result.differing:
+            of_table = [other for other in of_program if other.name == place.name]
+            result = _rows_made(found, of_file, of_table) or result
+        yield check(found, place, result)
+
+
+def _rows_made(part: Stored, of_file: Sequence[Stored], wanted: Sequence[Wanted]) -> Difference | None:
+    """Compare the rows that a part of another grid makes with others of the file; None unless they are the program's.
+
+    A group whose integers are all even has two grids, and a file whose rows were found from floats may have either.
+    """
+    raw = [table for table in of_file if table.raw]
+    values = [part] if not part.is_float else [table for table in raw if not table.is_float]
+    scales = [part] if part.is_float else [table for table in raw if table.is_float]
+    made = [gathered(whole, by, None) for whole in values for by in scales if by.columns < whole.columns]
+    results = (
+        compared(table, other)
+        for table in made
+        for other in wanted
+        if table is not None and not other.part and (table.rows, table.columns) == (other.rows, other.columns)
+    )
+    return next((result for result in results if result.differing == 0), None)
 
 
 def _use(other: Wanted) -> tuple[str, str]:

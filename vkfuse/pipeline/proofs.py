@@ -116,9 +116,10 @@ class _Search:
             return [*self._folded(other)]
         weight, *rest = decision.constants
         found = [table for table in self._like(weight) if table.consumer == other.consumer]
-        gathered = [of for what, of in decision.proposal.stored.items() if what in {"scales", "zero_points"}]
-        if decision.rung is Rung.GATHERED or "zero_points" in decision.proposal.stored:
-            return [*self._gathered(found, gathered)]
+        stored = decision.proposal.stored
+        if decision.rung is Rung.GATHERED or "ones" in stored:
+            parts = [of for what, of in stored.items() if what in {"scales", "zero_points"}]
+            return [*self._gathered(found, parts)]
         self._read.update(map(id, found))
         if decision.rung is Rung.FOLDED:
             return found

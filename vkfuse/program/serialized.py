@@ -224,7 +224,7 @@ def _checked_structure(spec: Mapping[str, Any], where: Where) -> dict[str, Any]:
 
 
 def _as_dictionary(kind: Any, keys: Any, count: int, where: Where) -> str:
-    """What a class that names its fields is rebuilt as, like transformers' outputs: nothing but the order of tensors counts."""
+    """What a class that names its fields is rebuilt as, like transformers' outputs: only the order of tensors counts."""
     named = isinstance(keys, list) and all(isinstance(key, str) and key.isidentifier() for key in keys)
     if not named or len(set(keys)) != count or len(keys) != count:
         raise UnsafePickleError(

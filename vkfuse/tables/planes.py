@@ -131,13 +131,13 @@ def _made(grid: Grid, shifted: Array, points: Array, readers: Readers, count: in
 class NibbleRows:
     """Rows of 4-bit integers that are looked up by scales of one, dequantized after: ``(values - zero_points) * scales``.
 
-    `pack` has the values less a number that fits them in, as `zero_points` [rows, groups] have; these and `scales` are
-    halves where that is exact.
+    `pack` has the values less a number that fits them in, as `zero_points` [rows, groups] have, None where all are zero
+    then; these and `scales` are halves where that is exact.
     """
 
     pack: Q4Pack
     scales: Array
-    zero_points: Array
+    zero_points: Array | None
     group_size: int
 
     def rebuild(self, low: int, high: int) -> Array:
@@ -145,7 +145,8 @@ class NibbleRows:
         rows = (
             self.pack.rebuild(low, high).astype(np.float32).reshape(-1, self.scales.shape[1], self.group_size)
         )
-        rows -= self.zero_points[low:high, :, None].astype(np.float32)
+        if self.zero_points is not None:
+            rows -= self.zero_points[low:high, :, None].astype(np.float32)
         rows *= self.scales[low:high, :, None].astype(np.float32)
         return rounded(rows.reshape(len(rows), -1), self.pack.dtype)
 
@@ -168,16 +169,22 @@ def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:
     wide = grid.scales.astype(np.float32, copy=False)
     small = [None if readers.scales is Scales.FLOAT32 else halves(part) for part in (wide, less)]
     scales, points = (part if half is None else half for part, half in zip((wide, less), small, strict=True))
-    return NibbleRows(pack=pack, scales=scales, zero_points=points, group_size=grid.group_size)
+    return NibbleRows(
+        pack=pack, scales=scales, zero_points=points if less.any() else None, group_size=grid.group_size
+    )
 
 
 def shifted(grid: Grid) -> tuple[Array, Array] | None:
-    """Values as integers of -8..7 and zero points less the same number, float32; None of more than 16 integers."""
-    values, points = grid.values.astype(np.int32), _points(grid)
-    base = None if points is None or not values.size else _base(values, points, 1)
+    """Values as integers of -8..7 and zero points less the same number, float32; None of more than 16 integers.
+
+    Symmetric values are themselves, and not copied.
+    """
+    points = _points(grid)
+    base = None if points is None or not grid.values.size else _base(grid.values, points, 1)
     if points is None or base is None:
         return None
-    return (values - base).astype(np.int8), (points - base).astype(np.float32)
+    values = grid.values.astype(np.int8, copy=False)  # modulo 256, as the difference is
+    return values - np.array(base).astype(np.int8) if base else values, (points - base).astype(np.float32)
 
 
 def float_planes(grid: Grid, readers: Readers, activations: ScalarType, count: int) -> Planes | Refusal:

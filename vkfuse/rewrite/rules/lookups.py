@@ -66,15 +66,16 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
     rows = nibble_rows(site.numbers(), table.readers)
     if isinstance(rows, Refusal):
         return rows
-    parts = {"scales": rows.scales, "zero_points": rows.zero_points, "ones": rows.pack.scales}
+    points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
+    parts = {"q4": rows.pack.packed, "scales": rows.scales, **points, "ones": rows.pack.scales}
     return Proposal(
         name=table.name,
         pack=rows,
-        stored={"q4": tensor(rows.pack.packed), **{what: tensor(part) for what, part in parts.items()}},
+        stored={what: tensor(part) for what, part in parts.items()},
         made=partial(_gathered, rows),
         rung=Rung.Q4,
         operators=("et_vk.embedding_q4gsw.default",),
-        how=(*rows.pack.how, "offsets-gathered", *_steps(site)),
+        how=(*rows.pack.how, "offsets-gathered" if points else "scales-gathered", *_steps(site)),
     )
 
 

@@ -1,7 +1,7 @@
 """Whether programs, and the files that they were lowered to before there was a fused lookup, come to the same.
 
-    python tools/agreement/run.py NAME=MODEL.pt2... -o tests/patch/agreement.json     a line of JSON for each program
-    python tools/agreement/run.py --document                                          -> docs/patch.md
+    python tools/agreement.py NAME=MODEL.pt2... -o tests/patch/agreement.json     a line of JSON for each program
+    python tools/agreement.py --document                                          -> docs/patch.md
 
 The folded file is what `vkfuse optimize --keep-baseline` keeps; it does not record the names of tables, so that the
 program's file is written without them. Programs that the output has already are made again only where they are named.
@@ -22,7 +22,7 @@ from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Report
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 RECORD: Final = ROOT / "tests" / "patch" / "agreement.json"
 DOCUMENT: Final = ROOT / "docs" / "patch.md"
 MARKS: Final = ("<!-- agreement -->\n", "\n<!-- /agreement -->")
