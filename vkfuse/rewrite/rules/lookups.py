@@ -68,6 +68,7 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
         return rows
     points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
     parts = {"q4": rows.pack.packed, "scales": rows.scales, **points, "ones": rows.pack.scales}
+    how = ("offsets-gathered",) if points else ("scales-gathered",)
     return Proposal(
         name=table.name,
         pack=rows,
@@ -75,7 +76,7 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
         made=partial(_gathered, rows),
         rung=Rung.Q4,
         operators=("et_vk.embedding_q4gsw.default",),
-        how=(*rows.pack.how, "offsets-gathered" if points else "scales-gathered", *_steps(site)),
+        how=(*rows.pack.how, *how, *_steps(site)),
     )
 
 
