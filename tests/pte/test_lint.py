@@ -307,6 +307,21 @@ WRONG_AND_RIGHT = [
         {"division-always-floored": "wrong"},
     ),
     (
+        call(
+            "aten.div.Tensor_mode",
+            *[tensor(4, dtype=VkDataType.INT32)] * 2,
+            String("floor"),
+            tensor(4, dtype=VkDataType.INT32),
+        ),
+        call(
+            "aten.div.Tensor_mode",
+            *[tensor(4, dtype=VkDataType.INT32)] * 2,
+            String("trunc"),
+            tensor(4, dtype=VkDataType.INT32),
+        ),
+        {"division-always-floored": "wrong"},
+    ),
+    (
         call("aten.pow.Tensor_Tensor", tensor(4), tensor(4), tensor(4)),
         call("aten.pow.Tensor_Scalar", tensor(4), Int(2), tensor(4)),
         {"pow-of-negative": "depends"},

@@ -97,8 +97,9 @@ def test_definitions_are_of_operators_that_the_runtime_has():
             "masked-row-zero",
         ),
         ("aten.div.Tensor_mode", ([-7.0, 7.0], [2.0, 2.0], "trunc"), [-4.0, 3.0], "division-always-floored"),
+        ("aten.div.Tensor_mode", ([-5, 5], [2, 2], "floor"), [-2.0, 2.0], "division-always-floored"),
     ],
-    ids=["pow", "pow-fraction", "pow-negative", "eq", "gelu", "softmax", "div"],
+    ids=["pow", "pow-fraction", "pow-negative", "eq", "gelu", "softmax", "div", "div-integers"],
 )
 def test_what_the_shader_computes_otherwise(name, args, expected, code):
     """Results are the device's where they are not torch's, and the behaviour is named."""

@@ -19,10 +19,10 @@ def an_operand_has_a_dimension(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.TWO_SCALARS, "both operands have no dimensions")
 
 
-def rounds_down(ops: Operands) -> Iterator[Objection]:
-    """A rounding mode other than floor."""
-    mode = ops.value("rounding_mode")
-    if ops.tensor("self") and mode != "floor":
+def rounds_as_its_type(ops: Operands) -> Iterator[Objection]:
+    """A rounding mode other than that of ``floor(X / Y)``: towards zero for integers (measured), else down."""
+    mode, first = ops.value("rounding_mode"), ops.tensor("self")
+    if first and mode != ("floor" if first.dtype in FLOATS else "trunc"):
         yield Objection(Code.DIVISION_ALWAYS_FLOORED, f"rounding_mode is {mode}")
 
 
@@ -98,7 +98,7 @@ OPERATORS: Final = (
     Operator(
         "aten.div.Tensor_mode",
         "self other rounding_mode",
-        rules=(an_operand_has_a_dimension, _ONE_TYPE, rounds_down),
+        rules=(an_operand_has_a_dimension, _ONE_TYPE, rounds_as_its_type),
         departs=(Code.DIVISION_ALWAYS_FLOORED,),
         shaders=names("floor_divide"),
     ),

@@ -45,8 +45,9 @@ def equal(call: Call) -> torch.Tensor:
 
 
 def divide_rounded(call: Call) -> torch.Tensor:
-    """`(self, other, rounding_mode)`: always floor_divide, impl/BinaryOp.cpp."""
+    """`(self, other, rounding_mode)`: always ``floor(X / Y)``, a quotient of integers being one, impl/BinaryOp.cpp."""
     a, b = call.tensor(0), call.tensor(1)
-    if call.args[2] != "floor":
+    mode = "floor" if a.is_floating_point() else "trunc"
+    if call.args[2] != mode:
         call.note(Code.DIVISION_ALWAYS_FLOORED)
-    return torch.floor(a.float() / b.float())
+    return torch.div(a.float(), b.float(), rounding_mode=mode)
