@@ -313,13 +313,8 @@ WRONG_AND_RIGHT = [
             String("floor"),
             tensor(4, dtype=VkDataType.INT32),
         ),
-        call(
-            "aten.div.Tensor_mode",
-            *[tensor(4, dtype=VkDataType.INT32)] * 2,
-            String("trunc"),
-            tensor(4, dtype=VkDataType.INT32),
-        ),
-        {"division-always-floored": "wrong"},
+        call("aten.div.Tensor_mode", tensor(4), tensor(4), String("floor"), tensor(4)),
+        {"division-always-floored": "wrong", "integer-arithmetic": "depends"},
     ),
     (
         call("aten.pow.Tensor_Tensor", tensor(4), tensor(4), tensor(4)),
