@@ -1,5 +1,8 @@
 """Tables as 4-bit digits that share scales: what they rebuild, and that the products by them are the table's."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,8 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import nibbles
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.planes import BASE, FACTORS, planes
+from vkfuse.tables.planes import BASE, FACTORS, nibble_rows, planes
+from vkfuse.tables.q4 import lookup_pack
 from vkfuse.tables.readers import Consumer, Readers
 
 LINEAR = Readers(consumers=frozenset({Consumer.MATMUL}))
@@ -93,3 +97,25 @@ def test_too_many_bits_are_refused(low, high, count):
     )
     wide.values[0, 0] = high
     assert planes(wide, LINEAR, count).code == "more-than-4-bits"
+
+
+@pytest.mark.parametrize(("made", "sizes"), [(planes, (1, 2)), (lookup_pack, ()), (nibble_rows, ())])
+def test_memory_is_bounded_by_the_table(made, sizes):
+    """A table of some hundred MB is read in pieces: at most two and a half bytes for each of its bytes at a time."""
+    grid = _grid(0, 16384, 32, 32, -8, 7, points=True)
+    grid = replace(grid, zero_points=grid.zero_points.astype(np.int8))
+    for arguments in [(count,) for count in sizes] or [()]:
+        tracemalloc.start()
+        made(grid, LINEAR, *arguments)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2.5 * grid.values.nbytes + (16 << 20)  # and some chunks
+
+
+@pytest.mark.parametrize("point", [0.5, 1e10, -3e38, np.inf, np.nan])
+def test_zero_points_out_of_reach_are_refused(point):
+    """A zero point that is no integer near the values has no digits; none is cut to one."""
+    grid = _grid(0, 4, 2, 32, -8, 7, points=False)
+    grid = replace(grid, zero_points=np.full(grid.scales.shape, point, np.float32))
+    assert planes(grid, LINEAR, 1).code == "zero-point-not-integer"
+    assert grid.centred() is None

@@ -1,11 +1,14 @@
 """How a table's numbers are made: integer values, scales and zero points."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.floats import Array
+
+_FARTHEST: Final = np.iinfo(np.int16).max // 2  # of a zero point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,16 +54,26 @@ class Grid:
         first = self.scales[:, 0]
         return first if bool((self.scales == first[:, None]).all()) else None
 
+    def points(self) -> Array | None:
+        """Zero points, int32 [rows, groups], or None where one is no integer, or out of all reach."""
+        if self.zero_points is None:
+            return np.zeros(self.scales.shape, np.int32)
+        points = self.zero_points
+        if points.size and not (-_FARTHEST <= points.min() and points.max() <= _FARTHEST):
+            return None
+        whole = points.astype(np.int32)
+        return whole if np.array_equal(points, whole) else None
+
     def centred(self) -> Array | None:
         """`values - zero_points` as integers [rows, columns], or None where a zero point is no integer."""
-        if self.zero_points is None or not self.zero_points.any():
+        if not self.has_zero_points:
             return self.values
-        points = self.zero_points
-        if points.dtype.kind == "f" and not np.array_equal(points, points.round()):
+        points = self.points()
+        if points is None:
             return None
-        if float(np.abs(points.astype(np.float64)).max()) > np.iinfo(np.int16).max // 2:
-            return None
-        return self.values.astype(np.int16) - points.astype(np.int16).repeat(self.group_size, axis=1)
+        values = self.values.astype(np.int16, order="C")
+        values.reshape(*points.shape, self.group_size)[...] -= points[:, :, None].astype(np.int16)
+        return values
 
 
 def by_group(parameter: Array, rows: int, groups: int) -> Array | None:

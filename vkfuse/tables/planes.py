@@ -14,6 +14,7 @@ from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.runtime.codes import Code
 from vkfuse.tables import groups, nibbles
+from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves, rounded
 from vkfuse.tables.grid import Grid
@@ -84,7 +85,7 @@ def whole(digits: list[Array], offsets: Array, group: int) -> Array:
 
 def planes(grid: Grid, readers: Readers, count: int) -> Planes | Refusal:
     """A grid as `count` digits for matmuls of float32, or why there are none."""
-    values, points = grid.values.astype(np.int32), _points(grid)
+    values, points = grid.values, grid.points()
     if points is None or not values.size:
         return Refusal(
             code="zero-point-not-integer", detail="a zero point is no integer", hint="quantize symmetrically"
@@ -95,7 +96,7 @@ def planes(grid: Grid, readers: Readers, count: int) -> Planes | Refusal:
     grid = _even(grid, LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS)
     if grid.group_size < _SMALLEST_GROUP:
         return Refusal(code="scales-by-group", detail=f"groups of {grid.group_size} columns, offsets of four")
-    return _made(grid, values - base, points - base, readers, count)
+    return _made(grid, base, points - base, readers, count)
 
 
 def _base(values: Array, points: Array, count: int) -> int | None:
@@ -105,11 +106,13 @@ def _base(values: Array, points: Array, count: int) -> int | None:
     return min(max(round(float(points.mean())), least), most) if least <= most else None
 
 
-def _made(grid: Grid, shifted: Array, points: Array, readers: Readers, count: int) -> Planes | Refusal:
+def _made(grid: Grid, base: int, points: Array, readers: Readers, count: int) -> Planes | Refusal:
     plain, packs = replace(grid, zero_points=None), list[Q4Pack]()
-    for digit in _digits(shifted, count):
+    for place in reversed(range(count)):
         multiple = LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS
-        pack = q4_pack(replace(plain, values=digit), readers, columns_multiple=multiple)
+        pack = q4_pack(
+            replace(plain, values=_digit(grid.values, base, place)), readers, columns_multiple=multiple
+        )
         if isinstance(pack, Refusal):
             return pack
         packs.append(pack)
@@ -118,10 +121,11 @@ def _made(grid: Grid, shifted: Array, points: Array, readers: Readers, count: in
     if first.group_size < _SMALLEST_GROUP or many % 2:
         return Refusal(code="scales-by-group", detail=f"{many} groups of {first.group_size} columns")
     spread = groups.regroup(points, grid.columns // points.shape[1], first.group_size, first.padded_columns)
-    columns = np.stack([*reversed(_digits(spread, 3)), np.zeros_like(spread)], axis=-1)
-    offsets = groups.pad(
-        columns.reshape(grid.rows, -1).astype(np.int8), first.padded_rows, many * len(FACTORS)
-    )
+    columns = np.zeros((*spread.shape, len(FACTORS)), np.int8)
+    for place, factor in enumerate(FACTORS):
+        if factor:
+            columns[..., place] = _digit(spread, 0, place)
+    offsets = groups.pad(columns.reshape(grid.rows, -1), first.padded_rows, many * len(FACTORS))
     split = ("bytes-split",) if count > 1 else ()
     how = (*first.how, *split, "offsets-summed")
     return Planes(digits=tuple(packs), offsets=nibbles.pack(offsets, low_first=True), how=how)
@@ -179,7 +183,7 @@ def shifted(grid: Grid) -> tuple[Array, Array] | None:
 
     Symmetric values are themselves, and not copied.
     """
-    points = _points(grid)
+    points = grid.points()
     base = None if points is None or not grid.values.size else _base(grid.values, points, 1)
     if points is None or base is None:
         return None
@@ -193,22 +197,15 @@ def float_planes(grid: Grid, readers: Readers, activations: ScalarType, count: i
     return refused_activations(grid, kind) or planes(grid, readers, count)
 
 
-def _points(grid: Grid) -> Array | None:
-    """Zero points as integers, [rows, groups]; None where one is no integer."""
-    if grid.zero_points is None:
-        return np.zeros(grid.scales.shape, np.int32)
-    whole_ones = np.array_equal(grid.zero_points, np.round(grid.zero_points))
-    return grid.zero_points.astype(np.int32) if whole_ones else None
-
-
-def _digits(values: Array, count: int) -> list[Array]:
-    """Integers as digits of -8..7 in base 16, int8, the most significant first."""
-    found: list[Array] = []
-    for _ in range(count):
-        digit = (values - _LEAST) % BASE + _LEAST
-        found.insert(0, digit.astype(np.int8))
-        values = (values - digit) // BASE
-    return found
+def _digit(values: Array, base: int, place: int) -> Array:
+    """The digit of -8..7 that stands for ``BASE**place`` of integers [rows, columns] less `base`, int8."""
+    digits = np.empty(values.shape, np.int8)
+    for rows in chunks(*values.shape):
+        left = values[rows].astype(np.int32) - base
+        for _ in range(place):
+            left = (left - _LEAST) // BASE  # less its lowest digit
+        digits[rows] = (left - _LEAST) % BASE + _LEAST
+    return digits
 
 
 def _even(grid: Grid, multiple: int) -> Grid:
