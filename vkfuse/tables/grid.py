@@ -59,7 +59,7 @@ class Grid:
         if self.zero_points is None:
             return np.zeros(self.scales.shape, np.int32)
         points = self.zero_points
-        if points.size and not (-_FARTHEST <= points.min() and points.max() <= _FARTHEST):
+        if points.size and not (points.min() >= -_FARTHEST and points.max() <= _FARTHEST):
             return None
         whole = points.astype(np.int32)
         return whole if np.array_equal(points, whole) else None
