@@ -119,3 +119,11 @@ def test_zero_points_out_of_reach_are_refused(point):
     grid = replace(grid, zero_points=np.full(grid.scales.shape, point, np.float32))
     assert planes(grid, LINEAR, 1).code == "zero-point-not-integer"
     assert grid.centred() is None
+
+
+def test_scales_of_one_are_one_in_padding_too():
+    """What looks integers up is told from a table by its scales, of which none is another number."""
+    tied = Readers(consumers=frozenset({Consumer.GATHER, Consumer.MATMUL}))
+    rows = nibble_rows(_grid(0, 127, 2, 16, -8, 7, points=True), tied)
+    assert rows.pack.scales.shape == (128, 1)
+    assert (rows.pack.scales == 1).all()

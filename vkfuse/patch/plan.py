@@ -21,7 +21,7 @@ from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
-from vkfuse.tables.byte_rows import ByteRows, byte_rows
+from vkfuse.tables.byte_rows import ByteRows, gathered_rows
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
@@ -273,7 +273,7 @@ class _Offers:
 
 
 def _gathered(grid: Grid) -> _Made:
-    rows = byte_rows(grid)
+    rows = gathered_rows(grid)
     return rows if isinstance(rows, Refusal) else _gather(rows, found=grid.found)
 
 

@@ -1,5 +1,6 @@
 """A table of one byte a weight, whose rows are gathered as they are and dequantized after."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,4 +50,22 @@ def byte_rows(grid: Grid) -> ByteRows | Refusal:
         zero_points=None if points is None else points.astype(np.float32),
         group_size=grid.group_size,
         dtype=grid.dtype,
+    )
+
+
+def gathered_rows(grid: Grid) -> ByteRows | Refusal:
+    """The same in place of floats, which they must not outgrow."""
+    rows = byte_rows(grid)
+    return rows if isinstance(rows, Refusal) else outgrown(grid, rows.arrays) or rows
+
+
+def outgrown(grid: Grid, arrays: Iterable[Array]) -> Refusal | None:
+    """Why rows are not gathered in parts that take more bytes than the floats that they stand for."""
+    taken, floats = sum(array.nbytes for array in arrays), grid.values.size * grid.dtype.bytes
+    if taken <= floats:
+        return None
+    return Refusal(
+        code="groups-outgrow-floats",
+        detail=f"integers, scales and zero points of groups of {grid.group_size} take {taken:,} bytes, floats {floats:,}",
+        hint="quantize in larger groups",
     )

@@ -14,6 +14,7 @@ from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.runtime.codes import Code
 from vkfuse.tables import groups, nibbles
+from vkfuse.tables.byte_rows import outgrown
 from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves, rounded
@@ -144,6 +145,12 @@ class NibbleRows:
     zero_points: Array | None
     group_size: int
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What is stored: 4-bit rows, scales, zero points where there are any, and the scales of one."""
+        points = () if self.zero_points is None else (self.zero_points,)
+        return self.pack.packed, self.scales, *points, self.pack.scales
+
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high), [high - low, columns]."""
         rows = (
@@ -170,12 +177,14 @@ def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:
     pack = q4_pack(plain, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
+    pack = replace(pack, scales=np.ones((pack.padded_rows, 1), np.float16))  # those of padding too
     wide = grid.scales.astype(np.float32, copy=False)
     small = [None if readers.scales is Scales.FLOAT32 else halves(part) for part in (wide, less)]
     scales, points = (part if half is None else half for part, half in zip((wide, less), small, strict=True))
-    return NibbleRows(
+    rows = NibbleRows(
         pack=pack, scales=scales, zero_points=points if less.any() else None, group_size=grid.group_size
     )
+    return outgrown(grid, rows.arrays) or rows
 
 
 def shifted(grid: Grid) -> tuple[Array, Array] | None:

@@ -16,7 +16,7 @@ from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.wrapping import wrapped
-from vkfuse.tables.byte_rows import ByteRows, byte_rows
+from vkfuse.tables.byte_rows import ByteRows, gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.planes import NibbleRows, nibble_rows
@@ -31,9 +31,7 @@ aten = torch.ops.aten
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """``et_vk.embedding_q4gsw``, or why the operator cannot express this table."""
     del constants
-    if site.lookups().meta["val"].numel() == 0:
-        return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
-    pack = lookup_pack(site.numbers(), table.readers)
+    pack = _no_indices(site) or lookup_pack(site.numbers(), table.readers)
     if isinstance(pack, Refusal):
         return pack
     return Proposal(
@@ -45,6 +43,13 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposa
         operators=("et_vk.embedding_q4gsw.default",),
         how=(*pack.how, *_steps(site)),
     )
+
+
+def _no_indices(site: Site) -> Refusal | None:
+    """The refusal of indices that are empty by their shape."""
+    if site.lookups().meta["val"].numel():
+        return None
+    return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
 
 
 def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
@@ -61,9 +66,7 @@ def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> fx.No
 def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """4-bit rows looked up by scales of one, and what was looked up dequantized; or why that cannot be."""
     del constants
-    if site.lookups().meta["val"].numel() == 0:
-        return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
-    rows = nibble_rows(site.numbers(), table.readers)
+    rows = _no_indices(site) or nibble_rows(site.numbers(), table.readers)
     if isinstance(rows, Refusal):
         return rows
     points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
@@ -84,7 +87,7 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Pro
     """One byte a weight, gathered on the CPU, and only what was gathered dequantized; or why that cannot be."""
     del constants
     grid = site.numbers()
-    rows = byte_rows(grid)
+    rows = gathered_rows(grid)
     if isinstance(rows, Refusal):
         return rows
     points = {} if rows.zero_points is None else {"zero_points": tensor(rows.zero_points)}
