@@ -325,12 +325,13 @@ def test_integer_scalars():
 
     class Scalars(nn.Module):
         def forward(self, x, tokens):
-            return x * 2 - 3, x + ((1 << 24) + 1), tokens * 2, torch.add(x, 1, alpha=2), x / True
+            added = torch.add(x, 1, alpha=2), aten.sub.Scalar(x, 1, 3)
+            return x * 2 - 3, x + ((1 << 24) + 1), tokens * 2, *added, x / True
 
     inputs = (torch.randn(5), torch.arange(5))
     before = _program(Scalars(), *inputs)
     after, (note,) = scalars_as_tensors(before)
-    assert len(note.nodes) == 3
+    assert len(note.nodes) == 4
     kept = [a for n in after.graph.nodes for a in n.args if type(a) is int]
     assert kept == [(1 << 24) + 1, 2]
     _same(before, after, inputs)
@@ -398,11 +399,12 @@ def test_ands_with_true():
 
 
 def test_softplus():
-    """Within the rounding of floats, relative, from where it is 0 to where it is x; another steepness stays."""
+    """Within the rounding of floats, relative, from where it is 0 to where it is x; another steepness or line stays."""
 
     class Softplus(nn.Module):
         def forward(self, x):
-            return nn.functional.softplus(x), nn.functional.softplus(x, beta=2)
+            f = nn.functional.softplus
+            return f(x), f(x, beta=2), f(x, threshold=1)
 
     inputs = (torch.linspace(-80, 80, 4001),)
     before = _program(Softplus(), *inputs)
@@ -428,18 +430,19 @@ def test_extremes():
 
 
 def test_expansions():
-    """A bias that is expanded over a dynamic batch is broadcast; one that something else reads stays as it is."""
+    """A bias that is expanded over a dynamic batch is broadcast; one of two, or what something else reads, stays."""
 
     class Biased(nn.Module):
         def forward(self, scores, bias):
             added = scores + bias.expand(scores.shape[0], -1, -1).contiguous()
-            return added, (bias * 2).expand(scores.shape[0], -1, -1).flip(0)
+            one, other, read = ((bias * n).expand(scores.shape[0], -1, -1) for n in (2, 3, 4))
+            return added, one * other, read.flip(0)
 
     shapes = ({0: Dim("batch", min=2, max=8)}, None)
     before = _program(Biased(), torch.randn(3, 4, 5), torch.randn(1, 4, 5), dynamic=shapes)
     after, (note,) = expansions_as_broadcasts(before)
-    assert (note.code, len(note.nodes)) == ("expansions-as-broadcasts", 1)
-    assert sum(n.target == aten.expand.default for n in after.graph.nodes) == 1
+    assert (note.code, len(note.nodes)) == ("expansions-as-broadcasts", 2)
+    assert sum(n.target == aten.expand.default for n in after.graph.nodes) == 2
     _same(before, after, *((torch.randn(batch, 4, 5), torch.randn(1, 4, 5)) for batch in (2, 8)))
 
 
@@ -730,6 +733,53 @@ _REPAIRED = {
         _SEQUENCE,
         None,
         "indices-from-the-start",
+    ),
+    "other spectra": (
+        _Lambda(
+            lambda _, x: (
+                torch.stft(x[0], 6, center=False, return_complex=False).abs(),
+                torch.stft(x[0], 6, 2, 4, center=False, return_complex=True, align_to_window=True).abs(),
+                torch.stft(x[0], 6, window=1j * torch.ones(6), onesided=False, return_complex=True).abs(),
+            )
+        ),
+        (1, 8, 24),
+        None,
+        "padding-concatenated",
+    ),
+    "rounded at halves": (
+        _Lambda(
+            lambda _, x: torch.fake_quantize_per_tensor_affine(
+                (64 * x).round() * 0.0017046479717822269, 0.0034092959435644537, 3, -128, 127
+            )
+        ),
+        _SEQUENCE,
+        None,
+        "activations-in-floats",
+    ),
+    "sort of truths": (_Lambda(lambda _, x: (x > 0).sort(-1)), _SEQUENCE, None, ""),
+    "numbers of another type": (
+        _Lambda(lambda _, x: x.maximum(torch.full_like(x, 0.7, dtype=torch.int32))),
+        _SEQUENCE,
+        None,
+        "bounds-as-clamps",
+    ),
+    "norm of halves": (
+        _Lambda(lambda _, x: nn.functional.rms_norm((x / 100).half(), (12,)).float()),
+        _SEQUENCE,
+        None,
+        "rms-norm-written-out",
+    ),
+    "greatest as indices": (
+        _Lambda(lambda _, x: x[:, (4 * x[0, 0]).clamp(-8, 7).int().topk(3).values]),
+        _SEQUENCE,
+        None,
+        "indices-from-the-start",
+    ),
+    "permuted ones": (
+        _Lambda(lambda _, x: x[:1, :1, :1].view(1, 1, 1, 1, 1).transpose(0, 1).reshape(1, 1)),
+        _SEQUENCE,
+        None,
+        "",
     ),
     "windows": (
         _Lambda(lambda _, x: x.reshape(1, 8, 3, 4, 3, 4).permute(0, 2, 4, 1, 3, 5).reshape(9, 128)),

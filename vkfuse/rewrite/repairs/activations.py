@@ -101,7 +101,8 @@ def _number(node: fx.Node, editor: GraphEditor) -> float | None:
         return 0.0
     if node.target in _FILLED:
         given = node.args[_FILLED[node.target]]
-        return float(given) if isinstance(given, (int, float)) else None
+        known = isinstance(given, (int, float))
+        return float(torch.tensor(given, dtype=node.meta["val"].dtype)) if known else None
     if node not in editor.constants or node.meta["val"].numel() > _MOST_READ:
         return None
     values = editor.constants.value(node)

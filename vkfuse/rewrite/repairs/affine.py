@@ -48,7 +48,8 @@ def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
         node.target == aten.fake_quantize_per_tensor_affine.default
         and node.meta["val"].dtype == torch.float32
     ):
-        return _rounded(editor, argument(node, 0, "self"), *_numbers(node))
+        scale = torch.tensor(_numbers(node)[0])  # torch inverts it as a float
+        return _rounded(editor, argument(node, 0, "self"), float(1 / scale), *_numbers(node))
     quantize = node.args[0] if node.target == decomposed.dequantize_per_tensor.default else None
     if not isinstance(quantize, fx.Node) or quantize.target != decomposed.quantize_per_tensor.default:
         return None
@@ -57,12 +58,14 @@ def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
         torch.float32
     }:
         return None
-    return _rounded(editor, source, *_numbers(quantize))
+    return _rounded(editor, source, 1.0 / _numbers(quantize)[0], *_numbers(quantize))
 
 
-def _rounded(editor: GraphEditor, source: fx.Node, scale: float, zero: int, low: int, high: int) -> fx.Node:
+def _rounded(
+    editor: GraphEditor, source: fx.Node, inverse: float, scale: float, zero: int, low: int, high: int
+) -> fx.Node:
     """The multiple of `scale` that is nearest to each value, within the range of what is stored."""
-    steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, 1.0 / scale))
+    steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, inverse))
     kept = editor.call(aten.clamp.default, steps, float(low - zero), float(high - zero))
     return editor.call(aten.mul.Tensor, kept, scale)
 

@@ -24,6 +24,7 @@ _TENSOR_FORMS: dict[Any, Any] = {
     aten.div.Scalar: aten.div.Tensor,
 }
 _EXACT_INTEGERS = 1 << 24
+_LINEAR = 20  # from where on log(1 + exp(x)) is x, as floats
 
 
 @replaces(aten.rms_norm.default, code="rms-norm-written-out", detail="mean of squares and rsqrt")
@@ -34,7 +35,7 @@ def write_out_rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
     dtype = node.meta["val"].dtype
     x = editor.cast(argument(node, 0, "input"), torch.float32)
     mean = editor.call(aten.mean.dim, editor.call(aten.pow.Tensor_Scalar, x, 2), dimensions, True)
-    shifted = editor.call(aten.add.Tensor, mean, torch.finfo(dtype).eps if eps is None else eps)
+    shifted = editor.call(aten.add.Tensor, mean, torch.finfo(torch.float32).eps if eps is None else eps)
     out = editor.call(aten.mul.Tensor, x, editor.call(aten.rsqrt.default, shifted))
     if weight is not None:
         out = editor.call(aten.mul.Tensor, out, weight)
@@ -53,8 +54,9 @@ def scalars_as_tensors(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """
     if not _is_scalar_arithmetic(node) or not _is_float(node):
         return None
-    operands = [_operand(editor, node, value) for value in node.args]
-    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *operands, **node.kwargs)
+    operands = [_operand(editor, node, value) for value in node.args[:2]]
+    alpha = dict(zip(("alpha",), node.args[2:], strict=False))  # keyword of the tensor forms alone
+    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *operands, **node.kwargs, **alpha)
 
 
 def _operand(editor: GraphEditor, node: fx.Node, value: Any) -> Any:
@@ -193,7 +195,8 @@ def write_out_softplus(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     The series of atanh to the 15th power is within 2e-9 of it, relative, for s = y / (2 + y) of at most 1 / 3.
     """
     x, call = argument(node, 0, "self"), editor.call
-    if argument(node, 1, "beta", 1) != 1 or not x.meta["val"].is_floating_point():
+    beta, threshold = argument(node, 1, "beta", 1), argument(node, 2, "threshold", _LINEAR)
+    if beta != 1 or threshold < _LINEAR or not x.meta["val"].is_floating_point():
         return None
     y = call(aten.exp.default, call(aten.neg.default, call(aten.abs.default, x)))
     s = call(aten.div.Tensor, y, call(aten.add.Tensor, y, 2.0))

@@ -3,6 +3,7 @@
 ``x[positions]`` and ``take_along_dim`` may get them. What an embedding or a ``gather`` looks up may not: torch refuses it.
 """
 
+import operator
 from typing import Any, Final
 
 import torch
@@ -56,9 +57,8 @@ def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
         return bool((value < 0).any())
     if index.target in _MOVES:
         return _may_be_negative(argument(index, 0, "self"), constants)
-    of_several = index.target.__class__.__name__ == "builtin_function_or_method"
-    made = index.args[0] if of_several else index
-    return not (isinstance(made, fx.Node) and made.target in _PLACES)
+    made, which = index.args if index.target is operator.getitem else (index, 1)
+    return not (which == 1 and isinstance(made, fx.Node) and made.target in _PLACES)
 
 
 @replaces(

@@ -56,10 +56,10 @@ def _blocks(node: fx.Node) -> tuple[fx.Node, list[int], list[int]] | None:
     kept = sorted(order)
     places = [kept.index(d) for d in order]
     starts = [i for i, place in enumerate(places) if i == 0 or places[i - 1] + 1 != place]
-    runs = [places[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    runs = [places[start:end] for start, end in zip(starts, [*starts[1:], len(places)], strict=False)]
     blocks = sorted(runs)
     sizes = [_size([shape[kept[place]] for place in block]) for block in blocks]
-    if len(blocks) > _MOST or sizes.count(-1) > 1:
+    if not 0 < len(blocks) <= _MOST or sizes.count(-1) > 1:
         return None
     source = argument(before, 0, "self") if before.target in _VIEWS else before
     return source, sizes, [blocks.index(run) for run in runs]

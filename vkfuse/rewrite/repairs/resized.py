@@ -119,14 +119,16 @@ _BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Ten
 
 def expansions_as_broadcasts(exported: ExportedProgram) -> Repairs:
     """Let elementwise arithmetic with tensors of the full shape broadcast what an expansion of floats would copy."""
-    expansions = (n for n in exported.graph.nodes if n.target == aten.expand.default)
-    found = [n for n in expansions if _is_expansion_of_floats(n) and _only_broadcast(n)]
-    editor = GraphEditor(exported)
-    for node in found:
-        for copy in _copies_of(node):
-            editor.replace(copy, argument(node, 0, "self"))
+    editor, found, gone = GraphEditor(exported), [], set[fx.Node]()
+    for node in exported.graph.find_nodes(op="call_function", target=aten.expand.default):
+        copies = _copies_of(node)
+        if _is_expansion_of_floats(node) and _only_broadcast(copies, gone):
+            found.append(node.name)
+            gone.update(copies)
+            for copy in copies:
+                editor.replace(copy, argument(node, 0, "self"))
     detail = "an expansion is not resized by the runtime"
-    return done(editor, (n.name for n in found), code="expansions-as-broadcasts", detail=detail)
+    return done(editor, found, code="expansions-as-broadcasts", detail=detail)
 
 
 def _is_expansion_of_floats(node: fx.Node) -> bool:
@@ -139,17 +141,15 @@ def _copies_of(node: fx.Node) -> list[fx.Node]:
     return [node, *(copy for user in node.users if user.target in _COPIES for copy in _copies_of(user))]
 
 
-def _only_broadcast(node: fx.Node) -> bool:
-    """Whether every reader of `node` and of its copies is arithmetic with another tensor of the same shape."""
-    copies = _copies_of(node)
+def _only_broadcast(copies: list[fx.Node], gone: set[fx.Node]) -> bool:
+    """Whether each reader of an expansion and its copies is arithmetic with a tensor of its shape that stays."""
+    shape, short = str(tuple(copies[0].meta["val"].shape)), gone.union(copies)
     readers = [user for copy in copies for user in copy.users if user not in copies]
-    return bool(readers) and all(_broadcasts(reader, copies) for reader in readers)
-
-
-def _broadcasts(reader: fx.Node, copies: list[fx.Node]) -> bool:
-    others = [i for i in reader.all_input_nodes if i not in copies]
-    shape = str(tuple(copies[0].meta["val"].shape))
-    return reader.target in _BROADCASTING and any(str(tuple(o.meta["val"].shape)) == shape for o in others)
+    return bool(readers) and all(
+        reader.target in _BROADCASTING
+        and any(str(tuple(o.meta["val"].shape)) == shape for o in reader.all_input_nodes if o not in short)
+        for reader in readers
+    )
 
 
 _TRIANGLES = (aten.tril.default, aten.triu.default)

@@ -25,7 +25,7 @@ def sorts_as_topk(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     if not isinstance(sort, fx.Node) or sort.target not in (*_SORTS, *_ARGSORTS):
         return None
     source, dim = argument(sort, 0, "self"), _option(sort, "dim", -1)
-    if not source.meta["val"].ndim:
+    if not source.meta["val"].ndim or source.meta["val"].dtype is torch.bool:
         return None
     size = editor.sizes(source)[dim % source.meta["val"].ndim]
     both = editor.call(aten.topk.default, source, size, dim, _option(sort, "descending", False), True)

@@ -51,10 +51,12 @@ def _chosen(node: fx.Node) -> tuple[list[fx.Node], fx.Node]:
 
 
 def _is_plain(transform: fx.Node, editor: GraphEditor) -> bool:
-    """Of floats, its window a constant."""
+    """Of floats, complex, its window a constant of floats in the middle of each frame."""
     window = _option(transform, "window")
-    value = argument(transform, 0, "self").meta["val"]
-    return value.dtype is torch.float32 and (window is None or window in editor.constants)
+    real = argument(transform, 0, "self").meta["val"].dtype is torch.float32
+    known = window is None or (window in editor.constants and not window.meta["val"].is_complex())
+    plain = transform.meta["val"].is_complex() and not _option(transform, "align_to_window")
+    return real and known and plain
 
 
 def _option(transform: fx.Node, name: str) -> Any:
