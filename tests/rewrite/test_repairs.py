@@ -763,8 +763,12 @@ _REPAIRED = {
         None,
         "bounds-as-clamps",
     ),
-    "norm of halves": (
-        _Lambda(lambda _, x: nn.functional.rms_norm((x / 100).half(), (12,)).float()),
+    "norm of halves and of doubles": (
+        _Lambda(
+            lambda _, x: [
+                nn.functional.rms_norm((x / 100).to(t), (12,)).float() for t in (torch.half, torch.double)
+            ]
+        ),
         _SEQUENCE,
         None,
         "rms-norm-written-out",

@@ -29,13 +29,14 @@ _LINEAR = 20  # from where on log(1 + exp(x)) is x, as floats
 
 @replaces(aten.rms_norm.default, code="rms-norm-written-out", detail="mean of squares and rsqrt")
 def write_out_rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 as torch does."""
+    """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 or wider."""
     dimensions = list(range(-len(argument(node, 1, "normalized_shape")), 0))
     weight, eps = argument(node, 2, "weight"), argument(node, 3, "eps")
     dtype = node.meta["val"].dtype
-    x = editor.cast(argument(node, 0, "input"), torch.float32)
+    wide = torch.promote_types(dtype, torch.float32)
+    x = editor.cast(argument(node, 0, "input"), wide)
     mean = editor.call(aten.mean.dim, editor.call(aten.pow.Tensor_Scalar, x, 2), dimensions, True)
-    shifted = editor.call(aten.add.Tensor, mean, torch.finfo(torch.float32).eps if eps is None else eps)
+    shifted = editor.call(aten.add.Tensor, mean, torch.finfo(wide).eps if eps is None else eps)
     out = editor.call(aten.mul.Tensor, x, editor.call(aten.rsqrt.default, shifted))
     if weight is not None:
         out = editor.call(aten.mul.Tensor, out, weight)
