@@ -57,6 +57,49 @@ def test_rotary_embeddings(name):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+RESULTS = {
+    "a real term in more rows": lambda z, x: (torch.view_as_real(z[:1] + x), (z[:1] + x).imag),
+    "parts in other rows": lambda _, x: torch.view_as_real(torch.complex(x[:1], x)),
+    "real numbers made complex": lambda z, x: (x.to(torch.complex64) * z).imag,
+    "a half made complex": lambda _, x: x.half().to(torch.complex64).abs(),
+}
+
+
+class _Computes(nn.Module):
+    """Complex z and real x [4, 3]."""
+
+    def __init__(self, result):
+        super().__init__()
+        self._result = result
+
+    def forward(self, pairs, x):
+        return self._result(torch.view_as_complex(pairs), x)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_real_operands(name):
+    """Both parts have the sizes of the result, and real numbers no imaginary part."""
+    inputs = torch.randn(4, 3, 2), torch.randn(4, 3)
+    before = _program(_Computes(RESULTS[name]), *inputs)
+    after, (note,) = complex_numbers_as_pairs(before)
+    assert note.code == "complex-as-pairs"
+    torch.testing.assert_close(after.module()(*inputs), before.module()(*inputs))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda z, x: torch.add(z, z * x, alpha=2).real,
+        lambda z, x: torch.sub(z, z * x, alpha=2).abs(),
+        lambda z, x: torch.cat([z, x]).real,
+    ],
+)
+def test_operands_that_are_not_known_stay(result):
+    """A factor of a sum, and a real tensor in a row with complex ones."""
+    before = _program(_Computes(result), torch.randn(4, 3, 2), torch.randn(4, 3))
+    assert complex_numbers_as_pairs(before) == (before, ())
+
+
 def test_what_is_not_known_stays():
     """A result that is complex, and a Fourier transform."""
 

@@ -133,6 +133,61 @@ def test_other_choices_are_left():
         assert experts_as_wide_linears(exported) == (exported, ())
 
 
+class _Experts(nn.Module):
+    """Two of six experts for each token [T, 8] by `scores` of them; `total` of outputs [T, 2, 8] and weights."""
+
+    def __init__(self, scores, total):
+        super().__init__()
+        self.gate = nn.Parameter(torch.randn(8, 6))
+        self.up, self.down = (nn.Parameter(torch.randn(6, *sizes)) for sizes in ((16, 8), (8, 16)))
+        self.register_buffer("allowed", torch.tensor([True, False, True, False, True, True]))
+        self._scores, self._total = scores, total
+
+    def forward(self, x):
+        weights, chosen = torch.topk(self._scores(x @ self.gate, self.allowed), 2)
+        inner = torch.einsum("ti,taoi->tao", x, self.up[chosen]).relu()
+        return self._total(torch.einsum("tao,taio->tai", inner, self.down[chosen]), weights)
+
+
+def _weighted(outputs, weights):
+    return torch.einsum("tai,ta->ti", outputs, weights)
+
+
+SCORES = {
+    "infinity": lambda scores, allowed: scores.masked_fill(~allowed, -torch.inf),
+    "lowest": lambda scores, allowed: scores.masked_fill(~allowed, torch.finfo(scores.dtype).min),
+}
+
+
+@pytest.mark.parametrize("total", [_weighted, lambda y, w: _weighted(y, w.softmax(1))])
+@pytest.mark.parametrize("name", SCORES)
+def test_masked_scores(name, total):
+    """Experts that a mask leaves no score, as where groups are chosen first, are not chosen."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 8)
+    exported = from_exported(torch.export.export(_Experts(SCORES[name], total), (x,))).exported
+    repaired, (note,) = experts_as_wide_linears(exported)
+    assert note.code == "experts-as-wide-linears"
+    torch.testing.assert_close(repaired.module()(x), exported.module()(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        lambda y, w: (y * w[..., None]).sum(1, dtype=torch.float64),
+        lambda y, w: torch.einsum("tabi,ta->tbi", y[:, :, None].repeat(1, 1, 6, 1), w),
+        lambda y, w: torch.einsum("tabi,ta->tbi", y[:, :, None] * torch.ones(6, 1), w),
+        lambda y, w: torch.einsum("ta,ta->t", w, w)[:, None] * _weighted(y, w),
+        lambda y, w: _weighted(y, w**-0.5),
+    ],
+)
+def test_sums_that_are_left(total):
+    """Sums in another type or of other ranks, and what is no number for experts that are not chosen."""
+    model = _Experts(lambda scores, _allowed: scores.relu(), total)
+    exported = from_exported(torch.export.export(model, (torch.randn(1, 8),))).exported
+    assert experts_as_wide_linears(exported) == (exported, ())
+
+
 def test_experts_in_four_bits(tmp_path):
     """`--import` and `--quantize`: a file of one delegate whose experts are tables of 4 bits."""
     torch.export.save(_exported(BLOCKS["mixtral, grouped"]), tmp_path / "model.pt2")

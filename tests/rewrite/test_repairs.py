@@ -31,7 +31,7 @@ from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
-from vkfuse.rewrite.repairs.repeats import repeats_as_rows
+from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
@@ -94,13 +94,14 @@ def test_cache_writes(write):
 
 
 def test_cache_writes_left_alone():
-    """Several rows, integers, and added rows are no choice between two values."""
+    """Several rows, integers, added rows and some of a row's columns are no choice between two values."""
 
     class Several(nn.Module):
         def forward(self, cache, row, position, integers):
+            column = cache.scatter(0, position[:, None].expand(1, 1), row[:1, :1])
             many = cache.index_copy(0, position.repeat(2), row)
             added = cache.index_put((position,), row[:1], accumulate=True)
-            return many, added, integers.index_copy(0, position, integers[:1])
+            return column, many, added, integers.index_copy(0, position, integers[:1])
 
     inputs = (torch.randn(8, 4), torch.randn(2, 4), torch.tensor([3]), torch.arange(8))
     before = _program(Several(), *inputs)
@@ -998,6 +999,18 @@ def test_repeated_heads_are_more_rows(spelling):
     assert (note.code, len(note.nodes)) == ("repeats-as-rows", 2)
     assert not {n.target for n in after.graph.nodes} & {aten.repeat_interleave.self_int, aten.expand.default}
     torch.testing.assert_close(after.module()(*inputs), before.module()(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "after"), [(1, (2, 6, 5, 4)), (2, (2, 6, 4, 5))])
+def test_expansions_that_are_more_than_repeated_heads(batch, after):
+    """Keys that are expanded along their batch too, or viewed in other sizes."""
+
+    class Product(nn.Module):
+        def forward(self, x, keys):
+            return torch.matmul(x, keys[:, :, None].expand(2, 2, 3, 5, 4).reshape(after))
+
+    before = _program(Product(), torch.randn(2, 6, 4, after[2]), torch.randn(batch, 2, 5, 4))
+    assert repeats_as_rows(before) == repeats_as_concatenation(before) == (before, ())
 
 
 class _Rms(nn.Module):

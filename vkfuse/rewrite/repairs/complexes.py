@@ -35,7 +35,9 @@ def complex_numbers_as_pairs(exported: ExportedProgram) -> Repairs:
             continue
         with editor.before(node):
             made = _computed(editor, node, pairs)
-        if made is None:
+            if isinstance(made, tuple):
+                made = tuple(_in_full(editor, node, part) for part in made)
+        if made is None or isinstance(made, tuple) != _is_complex(node):
             return exported, ()
         if isinstance(made, tuple):
             pairs[node] = made
@@ -58,16 +60,32 @@ def _is_complex(node: fx.Node) -> bool:
 def _computed(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair]) -> Any:
     """A pair for a complex result, a node for a real one, None where that is not known."""
     rule = _RULES.get(node.target)
-    if rule is not None:
+    if rule is not None and not node.kwargs:  # a factor, `alpha`
         operands = (pairs.get(a, a) if isinstance(a, fx.Node) else a for a in node.args)
         return rule(editor, *(_pair(a) if isinstance(a, complex) else a for a in operands))
     if node.target not in _ON_EACH_PART:
         return None
+    of = node.args[0] if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
+    if not all(n in pairs for n in of):
+        return _of_real(editor, node) if node.target == _COPY else None
     return tuple(_part(editor, node, pairs, which) for which in (0, 1))
 
 
 def _pair(number: complex) -> _Pair:
     return number.real, number.imag
+
+
+def _of_real(editor: GraphEditor, node: fx.Node) -> _Pair:
+    """Real numbers as complex ones."""
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    real = editor.cast(source, node.meta["val"].dtype.to_real())
+    return real, editor.call(aten.zeros_like.default, real)
+
+
+def _in_full(editor: GraphEditor, node: fx.Node, part: fx.Node) -> fx.Node:
+    """A part of what `node` computes in all its sizes; a real term or the other part may have had more."""
+    same = str(part.meta["val"].shape) == str(node.meta["val"].shape)
+    return part if same else editor.call(aten.expand.default, part, editor.sizes(node))
 
 
 def _part(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair], which: int) -> fx.Node:
@@ -92,12 +110,7 @@ def _polar(editor: GraphEditor, length: Any, angle: fx.Node) -> _Pair:
 
 
 def _exp(editor: GraphEditor, z: _Pair) -> _Pair:
-    length = (
-        torch.exp(torch.tensor(z[0])).item()
-        if isinstance(z[0], float)
-        else editor.call(aten.exp.default, z[0])
-    )
-    return _polar(editor, length, z[1])
+    return _polar(editor, editor.call(aten.exp.default, z[0]), z[1])
 
 
 def _product(editor: GraphEditor, a: Any, b: Any) -> Any:
@@ -142,6 +155,7 @@ def _length(editor: GraphEditor, z: _Pair) -> fx.Node:
     return editor.call(aten.sqrt.default, editor.call(aten.add.Tensor, *squares))
 
 
+_COPY: Final = aten._to_copy.default  # noqa: SLF001 - the operator's name
 _RULES: Final[Mapping[Any, _Rule]] = {
     aten.view_as_complex.default: _of_columns,
     aten.view_as_real.default: _columns,
@@ -173,6 +187,6 @@ _ON_EACH_PART: Final = frozenset(
             aten.detach.default,
             aten.cat.default,
         ),
-        aten._to_copy.default,  # noqa: SLF001 - the operator's name
+        _COPY,
     }
 )

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature
 
 from vkfuse.program.load import constants_of
 from vkfuse.rewrite.editor import GraphEditor
@@ -57,11 +58,11 @@ class _Cache:
 def quantized_caches_as_floats(exported: ExportedProgram) -> Repairs:
     """Keep the floats that quantized state stands for, where a program reads nothing else of it."""
     editor, tensors = GraphEditor(exported), constants_of(exported)
-    state = {n for n, b in exported.graph_signature.inputs_to_buffers.items() if n in tensors}
-    written = exported.graph_signature.buffers_to_mutate
+    signature = exported.graph_signature
+    state = {n: b for n, b in signature.inputs_to_buffers.items() if n in tensors}
     found: list[_Cache] = []
     for node in reversed(_of_integers(exported.graph)):
-        cache = None if any(node in each.steps for each in found) else _cache(node, state, written)
+        cache = None if any(node in each.steps for each in found) else _cache(node, state, signature)
         if cache is not None:
             found.append(cache)
     for cache in found:
@@ -133,7 +134,7 @@ def _computed(
     return values[cache.read]
 
 
-def _cache(node: fx.Node, state: set[str], written: Mapping[str, str]) -> _Cache | None:
+def _cache(node: fx.Node, state: Mapping[str, str], signature: ExportGraphSignature) -> _Cache | None:
     """The quantized cache of which `node` is the floats, none of its parts read by anything else."""
     value = node.meta.get("val")
     if not _by_rows(node) or not isinstance(value, torch.Tensor) or not value.is_floating_point():
@@ -147,13 +148,15 @@ def _cache(node: fx.Node, state: set[str], written: Mapping[str, str]) -> _Cache
         for n, w in writes.items()
         if not n.meta["val"].is_floating_point() and n.meta["val"].shape == value.shape
     ]
-    places = {(w.positions, w.dimension) for w in writes.values()}
+    written, returned = signature.buffers_to_mutate, {*signature.user_outputs}
+    places = {(w.positions, w.dimension - len(w.cache.meta["val"].shape)) for w in writes.values()}
     kept = all(
-        n.name in written and w.cache.name in state and list(w.cache.users) == [n] and _read_by(n, steps)
+        written.get(n.name) == state.get(w.cache.name, "") and list(w.cache.users) == [n]
         for n, w in writes.items()
     )
-    constant = all(n.op == "placeholder" and n.name in state and _is_one_row(n, own) for n in others)
-    apart = all(_read_by(n, steps) for n in steps if n is not node)
+    fixed = state.keys() - {n for n, b in state.items() if b in written.values()}
+    constant = all(n.op == "placeholder" and n.name in fixed and _is_one_row(n, own) for n in others)
+    apart = all(_read_by(n, steps) and n.name not in returned for n in (*writes, *steps) if n is not node)
     if not own or len(places) != 1 or not (kept and constant and apart):
         return None
     return _Cache(read=node, steps=tuple(steps), writes=writes)

@@ -97,8 +97,8 @@ def _repeat(node: fx.Node) -> _Repeat | None:
     count, along = expand.meta["val"].shape[new], new - 1
     if along < 1 or not isinstance(count, int):
         return None
-    heads = source.meta["val"].shape[along]
-    whole = isinstance(heads, int) and node.meta["val"].shape[along] == heads * count
+    wanted = [size * count if d == along else size for d, size in enumerate(source.meta["val"].shape)]
+    whole = isinstance(wanted[along], int) and str(list(node.meta["val"].shape)) == str(wanted)
     return _Repeat(source=source, count=count, dimension=along) if whole else None
 
 

@@ -93,7 +93,9 @@ def _scatter(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
         return None
     positions, dimension = index.args[0], dimension % len(sizes)
     along = [size if d == dimension else "1" for d, size in enumerate(sizes)]
-    if list(map(str, positions.meta["val"].shape)) != along:
+    others = [size for d, size in enumerate(sizes) if d != dimension]
+    whole = others == [str(size) for d, size in enumerate(cache.meta["val"].shape) if d != dimension]
+    if not whole or list(map(str, positions.meta["val"].shape)) != along:
         return None
     while positions.meta["val"].ndim != 1 and positions.target in _VIEWS:
         positions = positions.args[0]

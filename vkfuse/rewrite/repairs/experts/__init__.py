@@ -17,11 +17,12 @@ from typing import Any, Final
 import torch
 from torch import fx
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.experts.choices import CHOICES
 from vkfuse.rewrite.repairs.experts.elements import ELEMENTS
-from vkfuse.rewrite.repairs.experts.known import Rule, Walk
+from vkfuse.rewrite.repairs.experts.known import Product, Rule, Spread, Value, Walk, shape_of
 from vkfuse.rewrite.repairs.experts.products import PRODUCTS
 from vkfuse.rewrite.repairs.experts.routing import routing_of
 from vkfuse.rewrite.repairs.notes import Repair, Repairs
@@ -67,7 +68,7 @@ def _walked(walk: Walk) -> Walk | None:
         rule = _RULES.get(node.target) or _RULES.get(str(node.target))
         with walk.editor.before(node):
             value = None if rule is None else rule(walk, node)
-        if value is None:
+        if value is None or not _alike(value, node):
             return None
         if isinstance(value, fx.Node):
             walk.results[node] = value
@@ -76,3 +77,19 @@ def _walked(walk: Walk) -> Walk | None:
         for user in node.users:
             heappush(left, user)
     return walk
+
+
+def _alike(value: Value, node: fx.Node) -> bool:
+    """Whether what stands for `node` has its type and, a result, its sizes but for the number of tokens."""
+    if isinstance(value, fx.Node) and shape_of(value)[1:] != shape_of(node)[1:]:
+        return False
+    match value:
+        case Spread(dense=made) | (fx.Node() as made):
+            return _types(made) == _types(node)
+        case Product(x=x, weight=weight):
+            return _types(x, weight) == _types(node)
+    return True
+
+
+def _types(*nodes: fx.Node) -> set[torch.dtype]:
+    return {tensor.dtype for node in nodes for tensor in tree_leaves(node.meta["val"])}

@@ -127,8 +127,11 @@ def _gathered(walk: Walk, node: fx.Node) -> Value | None:
     """The chosen experts' scores, of those that were chosen by or of others."""
     source, choice = walk.of(node.args[0]), walk.of(argument(node, 2, "index"))
     plain = isinstance(source, fx.Node) and isinstance(choice, Choice) and choice.places == BY_PAIRS
-    last = argument(node, 1, "dim") in {-1, 1} and plain and source.meta["val"].ndim == 2
-    return Spread(dense=source, places=BY_PAIRS) if last else None
+    routing = walk.routing
+    if not plain or argument(node, 1, "dim") not in {-1, 1} or shape_of(source) != shape_of(routing.scores):
+        return None
+    own = source is walk.editor.node(argument(routing.topk, 0, "self"))
+    return Spread(dense=routing.scores if own else source, places=BY_PAIRS)
 
 
 def _scattered(walk: Walk, node: fx.Node) -> Value | None:

@@ -38,7 +38,6 @@ _ON_ELEMENTS: Final = (
     *(getattr(aten, name).Scalar for name in ("add", "sub", "mul", "div")),
     aten.sub.Tensor,
     aten.div.Tensor,
-    aten.pow.Tensor_Scalar,
 )
 
 
@@ -113,6 +112,12 @@ def elementwise(walk: Walk, node: fx.Node) -> Value | None:
     return replace(spread[0], dense=walk.editor.call(node.target, *dense, **node.kwargs))
 
 
+def _power(walk: Walk, node: fx.Node) -> Value | None:
+    """A whole power: others need not be numbers for an expert that is not chosen."""
+    exponent = argument(node, 1, "exponent")
+    return elementwise(walk, node) if exponent >= 0 and exponent == int(exponent) else None
+
+
 def _stands_beside(other: fx.Node, node: fx.Node, places: Places) -> bool:
     """Whether a tensor is the same for all experts of a token."""
     shape, rank = shape_of(other), len(shape_of(node))
@@ -126,7 +131,8 @@ def _softmax(walk: Walk, node: fx.Node) -> Value | None:
         return None
     if argument(node, 1, "dim") % rank != 1:
         return moved(walk, node, value)
-    return replace(value, dense=walk.routing.softmax(walk.editor, value.dense)) if rank == 2 else None
+    dtype = argument(node, 2, "dtype")
+    return replace(value, dense=walk.routing.softmax(walk.editor, value.dense, dtype)) if rank == 2 else None
 
 
 ELEMENTS: Final[Mapping[Any, Rule]] = {
@@ -134,5 +140,6 @@ ELEMENTS: Final[Mapping[Any, Rule]] = {
     **dict.fromkeys((aten.view.default, aten.reshape.default), _viewed),
     **dict.fromkeys(_ON_ELEMENTS, elementwise),
     **dict.fromkeys(DIMENSION, _shaped),
+    aten.pow.Tensor_Scalar: _power,
     aten.softmax.int: _softmax,
 }

@@ -155,7 +155,7 @@ def _einsum(walk: Walk, node: fx.Node) -> Value | None:
     ):
         if isinstance(y, Weights):
             return _contracted(walk, x, one, y, other, result)
-        if isinstance(y, Spread) and isinstance(x, (Spread, Product)) and other == one[:2]:
+        if isinstance(y, Spread) and isinstance(x, (Spread, Product)) and other == one[:2] and len(one) == 3:
             return _weighted_sum(walk, x, y) if result == one[0] + one[2:] and x.places == BY_PAIRS else None
     return None
 

@@ -17,12 +17,12 @@ aten = torch.ops.aten
 
 _STEEP: Final = 6e4  # a half can hold it
 _TIMES: Final = 3  # scores that differ by more than 1 / _STEEP ** _TIMES are told apart
-_HIDDEN: Final = -6e4  # a score that softmax makes 0 beside any that a router gives
+_MOST: Final = 6e4  # beyond any score that a router gives: softmax makes 0 of its negative beside any; a half can hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """`count` of `experts` chosen for each token by `scores` [T, experts]; `chosen` [T, experts] is 1 for them, else 0."""
+    """`count` of `experts` chosen for each token by finite `scores` [T, experts]; `chosen` is 1 for them, else 0."""
 
     topk: fx.Node
     scores: fx.Node
@@ -38,11 +38,11 @@ class Routing:
         )
         return editor.call(aten.mul.Tensor, dense, mask)
 
-    def softmax(self, editor: GraphEditor, dense: fx.Node) -> fx.Node:
+    def softmax(self, editor: GraphEditor, dense: fx.Node, dtype: torch.dtype | None) -> fx.Node:
         """Softmax of `dense` [T, experts] over the chosen."""
-        hidden = editor.call(aten.mul.Tensor, editor.call(aten.sub.Tensor, self.chosen, 1.0), -_HIDDEN)
+        hidden = editor.call(aten.mul.Tensor, editor.call(aten.sub.Tensor, self.chosen, 1.0), _MOST)
         return editor.call(
-            aten.softmax.int, editor.call(aten.add.Tensor, self.only_chosen(editor, dense), hidden), 1
+            aten.softmax.int, editor.call(aten.add.Tensor, self.only_chosen(editor, dense), hidden), 1, dtype
         )
 
 
@@ -56,7 +56,9 @@ def routing_of(editor: GraphEditor, topk: fx.Node) -> Routing | None:
     if value.ndim != 2 or not (greatest and last) or not isinstance(experts, int):
         return None
     with editor.before(topk):
-        dense = editor.node(scores)
+        dense = editor.call(
+            aten.clamp.default, scores, -_MOST, _MOST
+        )  # masked ones: infinity times 0 is no number
         chosen = _chosen(editor, dense, experts, count)
     return Routing(topk=topk, scores=dense, chosen=chosen, experts=experts, count=count)
 
