@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -87,6 +88,19 @@ def test_threads_afterwards():
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_threads_of_others_afterwards():
+    """A thread that began to compute while another was within has all threads after a turn of its own, and new ones have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with ThreadPoolExecutor(1) as worker, ThreadPoolExecutor(1) as new:
+        with one_thread():
+            worker.submit(torch.get_num_threads).result()
+        assert worker.submit(one_thread()(torch.get_num_threads)).result() == 1
+        threads = [of.submit(torch.get_num_threads).result() for of in (worker, new)]
+    torch.set_num_threads(before)
+    assert threads == [3, 3]
 
 
 def test_operands_told_apart():

@@ -22,6 +22,7 @@ from vkfuse.lower.places import StatePlace
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
+from vkfuse.program.guards import without_pending_sizes
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
 from vkfuse.runtime.codes import Objection
@@ -116,7 +117,8 @@ def _lower(
     named: Mapping[str, bytes] = NO_DATA,
 ) -> Any:
     try:
-        with torch.no_grad():  # tracing writes to buffers, which autograd forbids where a gradient is needed
+        # Tracing writes to buffers, which autograd forbids where a gradient is needed.
+        with torch.no_grad(), without_pending_sizes(methods.values()):
             edge = to_edge_transform_and_lower(
                 dict(methods),
                 partitioner={name: [made] for name, made in partitioners.items()},

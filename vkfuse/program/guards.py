@@ -1,11 +1,27 @@
-"""Sizes that torch compares while it works out shapes, and which must not narrow what the program takes."""
+"""Sizes that torch compares or makes up while it works out shapes, and which must leave the program as it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
 import torch
+from torch._export.utils import _get_shape_env_from_gm
+from torch.export import ExportedProgram
+
+
+@contextmanager
+def without_pending_sizes(programs: Iterable[ExportedProgram]) -> Iterator[None]:
+    """Afterwards no size that only a run knows waits for the result that has it: torch would trace the programs no more.
+
+    ExecuTorch's passes make such sizes anew with each trace, in the environment of the program that is lowered.
+    """
+    try:
+        yield
+    finally:
+        for environment in (_get_shape_env_from_gm(program.graph_module) for program in programs):
+            if environment is not None:
+                environment.pending_fresh_unbacked_symbols.clear()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -37,8 +38,11 @@ def one_thread() -> Iterator[None]:
 
     Tables are looked at, and their products computed, in pieces of a millisecond; threads meet after each, and where others
     want the cores too, as on a machine of CI, the wait is up to fifty times the work. Sums are the same on any machine.
+    A count that is set holds for new threads too, and one that began to compute in the meantime keeps it: so what a new
+    thread has is given back.
     """
-    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as another:
+        threads = another.submit(torch.get_num_threads).result()
     torch.set_num_threads(1)
     try:
         yield
