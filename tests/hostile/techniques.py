@@ -180,6 +180,34 @@ class Hostile:
             lambda spec: spec["children_spec"][1].update(type="collections.defaultdict", context=context),
         )
 
+    def class_whose_field_is_source(self, archive):
+        as_class(archive, [f"x={self.evil}"])
+
+    def class_whose_field_is_an_attribute(self, archive):
+        as_class(archive, ["x.__class__"])
+
+    def class_with_a_field_twice(self, archive):
+        as_class(archive, ["x", "x"])
+
+    def class_with_more_fields_than_values(self, archive):
+        as_class(archive, ["x", "y"], values=1)
+
+    def class_whose_fields_are_numbers(self, archive):
+        as_class(archive, [1])
+
+    def class_whose_fields_are_a_mapping(self, archive):
+        as_class(archive, {"x": 1})
+
+    def class_that_is_no_name(self, archive):
+        as_class(archive, ["x"], kind={"x": 1})
+
+    def class_within_itself_without_an_end(self, archive):
+        def edit(entry):
+            start, end = '{"type": "a.B", "context": "[\\"x\\"]", "children_spec": [', "]}"
+            entry["out_spec"] = f"[1, {start * 50_000}{end * 50_000}]"
+
+        _edit_signatures(archive, edit)
+
 
 # Ways to hide an archive in another: readers of zip files disagree on where the directory is.
 TWO_FACES = {"behind another": behind_another, "by a second directory": with_two_directories}
@@ -209,17 +237,36 @@ def _retarget(model, target):
     model["graph_module"]["graph"]["nodes"][0]["target"] = target
 
 
-def _restructure(archive, change):
-    """Change how the program's inputs are nested."""
+def _restructure(archive, change, part="in_spec"):
+    """Change how the program's inputs, or outputs, are nested."""
 
-    def edit(model):
+    def edit(signature):
+        protocol, spec = json.loads(signature[part])
+        change(spec)
+        signature[part] = json.dumps([protocol, spec])
+
+    _edit_signatures(archive, edit)
+
+
+def _edit_signatures(archive, edit):
+    def edit_all(model):
         for entry in model["graph_module"]["module_call_graph"]:
             if entry["signature"]:
-                protocol, spec = json.loads(entry["signature"]["in_spec"])
-                change(spec)
-                entry["signature"]["in_spec"] = json.dumps([protocol, spec])
+                edit(entry["signature"])
 
-    archive.edit_json(MODEL, edit)
+    archive.edit_json(MODEL, edit_all)
+
+
+def as_class(archive, fields, *, kind="some.Output", values=None, part="out_spec"):
+    """Let outputs, or keyword inputs, be of a class that names its fields."""
+    leaf = {"type": None, "context": None, "children_spec": []}
+    context, children = json.dumps(fields), [leaf] * (len(fields) if values is None else values)
+
+    def change(spec):
+        of = spec if part == "out_spec" else spec["children_spec"][1]
+        of.update(type=kind, context=context, children_spec=children)
+
+    _restructure(archive, change, part)
 
 
 def _graph(model):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from archives import MODEL, WEIGHT, WEIGHTS, Touch, take_apart, torch_file
-from techniques import TWO_FACES, UNIMPORTED, Bombs, Hostile, Silent, techniques, ways, write
+from techniques import TWO_FACES, UNIMPORTED, Bombs, Hostile, Silent, as_class, techniques, ways, write
 
-from vkfuse.errors import InputError, UnsafePickleError
+from vkfuse.errors import InputError, UnsafePickleError, VkfuseError
 from vkfuse.program.check import open_checked
 from vkfuse.program.load import load
 
@@ -83,6 +83,25 @@ def test_source_in_fields_that_nothing_needs_is_left_out(way, archive, tmp_path)
         trace = node["metadata"].pop("stack_trace", "")
         assert all(line.isprintable() for line in trace.split("\n"))
     assert "system" not in json.dumps(checked.model)
+
+
+@pytest.mark.parametrize("field", ["class", "__init__", "self", "fx_pytree", "Å"])
+def test_fields_of_a_class_are_only_keys(field, archive, tmp_path):
+    """The output of a class of any name is a dictionary of its field, be that a word of Python's, and computes the same."""
+    hostile = copy.deepcopy(archive)
+    as_class(hostile, [field], kind="__main__.exec")
+    before, after = (load(_written(each, tmp_path)).exported for each in (archive, hostile))
+    (inputs,), _ = before.example_inputs
+    assert torch.equal(after.module()(inputs)[field], before.module()(inputs))
+
+
+@pytest.mark.parametrize("field", ["class", "self", "a.b", "arg_0"])
+def test_keywords_that_are_no_names_are_refused(field, archive, tmp_path):
+    """A name of an input that cannot be one in Python ends in an error that names the file, and not in a traceback."""
+    hostile = copy.deepcopy(archive)
+    as_class(hostile, [field], kind="builtins.dict", part="in_spec")
+    with pytest.raises(VkfuseError, match=r"model\.pt2"):
+        load(_written(hostile, tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -154,3 +154,25 @@ def test_numbers_off_a_tensor(tmp_path):
     optimize(torch.export.export(_Rows(counted=False).eval(), given), tmp_path / "model.pte", baseline="none")
     with pytest.raises(LoweringError, match=r"nonzero, .*test_loadable.py:\d+: return self.linear"):
         optimize(torch.export.export(_Rows(counted=True).eval(), given), tmp_path / "no.pte", baseline="none")
+
+
+class _Kept(nn.Module):
+    """Rows that pass a test: how many, only a run knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        kept = x.sum(1) > 0
+        return self.layer(x)[kept].relu(), kept.nonzero()
+
+
+def test_a_program_is_lowered_again(tmp_path):
+    """A size that only a run knows waits for nobody afterwards: the same program in memory gives the same file."""
+    rows = torch.export.Dim("rows", min=2, max=16)
+    program = torch.export.export(_Kept(), (torch.randn(4, 8),), dynamic_shapes=({0: rows},))
+    first, second = (
+        optimize(program, tmp_path / name, baseline="none", verify=False).output.read_bytes() for name in "ab"
+    )
+    assert first == second

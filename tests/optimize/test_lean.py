@@ -91,7 +91,7 @@ def test_threads_afterwards():
 
 
 def test_threads_of_others_afterwards():
-    """A thread that began to compute while another was within has all threads after a turn of its own, and new ones have."""
+    """A thread that began to compute while another was within has all threads after a turn of its own; new ones too."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with ThreadPoolExecutor(1) as worker, ThreadPoolExecutor(1) as new:

@@ -1,6 +1,7 @@
 """Memory that is given back while it grows."""
 
 import mmap
+import threading
 import time
 
 import numpy as np
@@ -37,3 +38,11 @@ def test_mapped_pages_are_given_back(tmp_path):
         assert touched.sum() == 0
         assert _soon(lambda: pages._in_memory()[1] < before + pages._GROWN)
     assert bytes(view[-4:]) == b"last"
+
+
+def test_nothing_watches_afterwards():
+    """What watches memory ends with the run, whatever ends it."""
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), pages.thrifty():
+        raise KeyboardInterrupt
+    assert _soon(lambda: threading.active_count() == before)
