@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from vkfuse.glsl.manifest import bench_spirv, digest, shipped_spirv
 from vkfuse.glsl.variants import VARIANTS, BindingKind, DType, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
-from vkfuse.glsl.vulkan.loader import vulkan
+from vkfuse.glsl.vulkan.loader import vk
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
 from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
 from vkfuse.glsl.vulkan.timing import barrier, open_timer
@@ -161,9 +161,7 @@ class Bench:
         """Set up the copy."""
         kinds = (BindingKind.STORAGE_BUFFER, BindingKind.STORAGE_BUFFER)
         with ExitStack() as stack:
-            source, target = (create_buffer(device, options.copy_bytes) for _ in range(2))
-            stack.callback(source.free)
-            stack.callback(target.free)
+            source, target = (create_buffer(stack, device, options.copy_bytes) for _ in range(2))
             opened = open_pipeline(device, bench_spirv("copy"), kinds, (COPY_LOCAL, 1, 1))
             pipeline = stack.enter_context(opened)
             yield cls(
@@ -182,7 +180,6 @@ class Bench:
 
     def copy_by_command(self, commands: Any) -> None:
         """Record one copy by the driver's."""
-        vk = vulkan()
         region = vk.VkBufferCopy(size=self.options.copy_bytes)
         vk.vkCmdCopyBuffer(commands, self.source.handle, self.target.handle, 1, [region])
 

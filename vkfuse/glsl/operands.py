@@ -1,7 +1,7 @@
 """The operands of one lookup on a device: upload, dispatch by the runtime's rules, read back."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,27 +52,27 @@ class Lookup:
 @contextmanager
 def operands(device: Device, variant: Variant, lookup: Lookup) -> Iterator[tuple[Resource, ...]]:
     """Out, indices, weight, scales and sizes on the device, in binding order; the output is poisoned."""
-    resources: list[Resource] = []
-    try:
-        resources.append(output_of(device, variant, lookup.sizes, guard=GUARD_BYTES))
-        poison(resources[0])
-        resources.append(indices_of(device, variant, lookup.indices))
-        resources.append(weight_of(device, variant.weight, pack_weight(lookup.values, variant.weight)))
-        resources.append(filled_buffer(device, lookup.scales.astype(numpy_type(variant.scales))))
-        resources.append(filled_buffer(device, np.array(lookup.sizes, np.int32)))
-        yield tuple(resources)
-    finally:
-        for resource in resources:
-            resource.free()
+    with ExitStack() as scope:
+        output = output_of(scope, device, variant, lookup.sizes, guard=GUARD_BYTES)
+        poison(output)
+        yield (
+            output,
+            indices_of(scope, device, variant, lookup.indices),
+            weight_of(scope, device, variant.weight, pack_weight(lookup.values, variant.weight)),
+            filled_buffer(scope, device, lookup.scales.astype(numpy_type(variant.scales))),
+            filled_buffer(scope, device, np.array(lookup.sizes, np.int32)),
+        )
 
 
-def output_of(device: Device, variant: Variant, sizes: Size4, *, guard: int = 0) -> Resource:
+def output_of(
+    scope: ExitStack, device: Device, variant: Variant, sizes: Size4, *, guard: int = 0
+) -> Resource:
     """An output for `sizes` in the variant's storage; a buffer has `guard` bytes behind it, which are not bound."""
     width, height, depth = sizes[0] // VECTOR, max(1, sizes[1]), max(1, sizes[2] * sizes[3])
     texel = Texel.FLOAT16 if variant.dtype is DType.HALF else Texel.FLOAT32
     if variant.storage is TensorStorage.TEXTURE3D:
-        return create_image(device, (width, height, depth), texel, dimensions=3)
-    buffer = create_buffer(device, width * height * depth * texel.nbytes + guard)
+        return create_image(scope, device, (width, height, depth), texel, dimensions=3)
+    buffer = create_buffer(scope, device, width * height * depth * texel.nbytes + guard)
     buffer.nbytes -= guard
     return buffer
 
@@ -83,31 +83,33 @@ def poison(output: Resource) -> None:
     upload(output, np.full(output.nbytes + guard, POISON, np.uint8))
 
 
-def weight_of(device: Device, layout: WeightLayout, words: npt.NDArray[np.uint32]) -> Resource:
+def weight_of(
+    scope: ExitStack, device: Device, layout: WeightLayout, words: npt.NDArray[np.uint32]
+) -> Resource:
     """The packed weight as the runtime would hold it."""
     if layout is not WeightLayout.LINEAR_TEXTURE2D:
-        return filled_buffer(device, words)
+        return filled_buffer(scope, device, words)
     height, width, _ = words.shape
-    image = create_image(device, (width, height, 1), Texel.INT32, dimensions=2)
+    image = create_image(scope, device, (width, height, 1), Texel.INT32, dimensions=2)
     upload(image, words)
     return image
 
 
-def filled_buffer(device: Device, data: Array) -> Resource:
+def filled_buffer(scope: ExitStack, device: Device, data: Array) -> Resource:
     """A buffer with `data`, rounded up as the runtime does; the filling is not zero."""
     raw = padded_bytes(data)
-    buffer = create_buffer(device, raw.size)
+    buffer = create_buffer(scope, device, raw.size)
     upload(buffer, raw)
     return buffer
 
 
-def indices_of(device: Device, variant: Variant, indices: Int32) -> Resource:
+def indices_of(scope: ExitStack, device: Device, variant: Variant, indices: Int32) -> Resource:
     """The indices in the storage of the graph: a buffer, or a 3-D texture of four a texel."""
     if variant.storage is TensorStorage.BUFFER:
-        return filled_buffer(device, indices)
+        return filled_buffer(scope, device, indices)
     texels = index_texels(indices)
     depth, height, width, _ = texels.shape
-    image = create_image(device, (width, height, depth), Texel.INT32, dimensions=3)
+    image = create_image(scope, device, (width, height, depth), Texel.INT32, dimensions=3)
     upload(image, texels)
     return image
 

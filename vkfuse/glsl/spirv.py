@@ -17,7 +17,6 @@ class Op(IntEnum):
 
     EXTENSION = 10
     CAPABILITY = 17
-    TYPE_IMAGE = 25
     TYPE_SAMPLED_IMAGE = 27
     TYPE_POINTER = 32
     VARIABLE = 59
@@ -27,7 +26,6 @@ class Op(IntEnum):
 class Decoration(IntEnum):
     """The decorations that matter here."""
 
-    BLOCK = 2
     BUFFER_BLOCK = 3
     BINDING = 33
 
@@ -36,7 +34,6 @@ class StorageClass(IntEnum):
     """Storage classes of resources."""
 
     UNIFORM_CONSTANT = 0
-    UNIFORM = 2
     STORAGE_BUFFER = 12
 
 

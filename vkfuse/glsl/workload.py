@@ -71,11 +71,6 @@ class Traffic:
     read: int
     written: int
 
-    @property
-    def total(self) -> int:
-        """Bytes read and written."""
-        return self.read + self.written
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTable:
@@ -102,11 +97,9 @@ def random_tables(
     with ExitStack() as stack:
         tables = []
         for _ in range(count):
-            weight = weight_of(device, layout, _random_words(layout, shape, rng))
-            stack.callback(weight.free)
+            weight = weight_of(stack, device, layout, _random_words(layout, shape, rng))
             drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
-            held = filled_buffer(device, drawn.astype(numpy_type(scales)))
-            stack.callback(held.free)
+            held = filled_buffer(stack, device, drawn.astype(numpy_type(scales)))
             tables.append(DeviceTable(weight=weight, scales=held))
         yield tuple(tables)
 
@@ -119,17 +112,12 @@ def workload(
     rng = np.random.default_rng(1)
     rows = [random_rows(shape, rng) for _ in range(dispatches)]
     with ExitStack() as stack:
-
-        def kept(resource: Resource) -> Resource:
-            stack.callback(resource.free)
-            return resource
-
-        sizes = kept(filled_buffer(device, np.array(shape.sizes, np.int32)))
+        sizes = filled_buffer(stack, device, np.array(shape.sizes, np.int32))
         resources = []
         for turn, indices in enumerate(rows):
-            output = kept(output_of(device, variant, shape.sizes))
+            output = output_of(stack, device, variant, shape.sizes)
             table = tables[turn % len(tables)]
-            asked = kept(indices_of(device, variant, indices))
+            asked = indices_of(stack, device, variant, indices)
             resources.append((output, asked, table.weight, table.scales, sizes))
         yield Workload(dispatches=tuple(resources), traffic=_mean_traffic(variant, shape, rows))
 

@@ -1,13 +1,13 @@
 """A Vulkan device with one compute queue: choose, open, record, submit, wait."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from vkfuse.errors import VkfuseError
 from vkfuse.glsl.vulkan.instance import Instance, no_device, open_instance
-from vkfuse.glsl.vulkan.loader import NoVulkanError, VulkanCallError, vulkan
+from vkfuse.glsl.vulkan.loader import NoVulkanError, VulkanCallError, made, vk
 
 Recorder: TypeAlias = Callable[[Any], None]
 
@@ -49,7 +49,6 @@ class Device:
     @contextmanager
     def recorded(self, record: Recorder) -> Iterator[Any]:
         """A command buffer with what `record(commands)` records, to be run as often as wanted."""
-        vk = vulkan()
         allocate = vk.VkCommandBufferAllocateInfo(
             commandPool=self.pool, level=vk.VK_COMMAND_BUFFER_LEVEL_PRIMARY, commandBufferCount=1
         )
@@ -64,7 +63,6 @@ class Device:
 
     def run(self, commands: Any) -> None:
         """Run a command buffer and wait for its end."""
-        vk = vulkan()
         submit = vk.VkSubmitInfo(commandBufferCount=1, pCommandBuffers=[commands])
         try:
             vk.vkQueueSubmit(self.queue, 1, [submit], vk.VK_NULL_HANDLE)
@@ -83,28 +81,20 @@ class Device:
 @contextmanager
 def open_device(index: int | None = None, *, validate: bool = False) -> Iterator[Device]:
     """Open device `index`, or the first GPU, or else the first device; close it at the end."""
-    vk = vulkan()
-    with open_instance(validate=validate) as instance:
+    with open_instance(validate=validate) as instance, ExitStack() as scope:
         physical_devices = _physical_devices(instance)
         infos = [_info(at, physical) for at, physical in enumerate(physical_devices)]
         info = _choose(infos, index)
         physical = physical_devices[info.index]
         family = _compute_family(physical)
         handle = _create(physical, family, info)
-        pool_info = vk.VkCommandPoolCreateInfo(queueFamilyIndex=family)
-        pool = vk.vkCreateCommandPool(handle, pool_info, None)
+        scope.callback(vk.vkDestroyDevice, handle, None)
+        pool = made(scope, handle, "CommandPool", vk.VkCommandPoolCreateInfo(queueFamilyIndex=family))
         queue = vk.vkGetDeviceQueue(handle, family, 0)
-        try:
-            yield Device(
-                info=info, instance=instance, physical=physical, handle=handle, queue=queue, pool=pool
-            )
-        finally:
-            vk.vkDestroyCommandPool(handle, pool, None)
-            vk.vkDestroyDevice(handle, None)
+        yield Device(info=info, instance=instance, physical=physical, handle=handle, queue=queue, pool=pool)
 
 
 def _physical_devices(instance: Instance) -> list[Any]:
-    vk = vulkan()
     try:
         devices = list(vk.vkEnumeratePhysicalDevices(instance.handle))
     except vk.VkError as error:
@@ -124,7 +114,6 @@ def _choose(infos: list[DeviceInfo], index: int | None) -> DeviceInfo:
 
 
 def _info(index: int, physical: Any) -> DeviceInfo:
-    vk = vulkan()
     properties = vk.vkGetPhysicalDeviceProperties(physical)
     limits, api = properties.limits, properties.apiVersion
     return DeviceInfo(
@@ -143,7 +132,6 @@ def _info(index: int, physical: Any) -> DeviceInfo:
 
 
 def _has_16bit_storage(physical: Any) -> bool:
-    vk = vulkan()
     storage = vk.VkPhysicalDevice16BitStorageFeatures()
     features = vk.VkPhysicalDeviceFeatures2(pNext=storage)
     vk.vkGetPhysicalDeviceFeatures2(physical, features)
@@ -151,7 +139,6 @@ def _has_16bit_storage(physical: Any) -> bool:
 
 
 def _compute_family(physical: Any) -> int:
-    vk = vulkan()
     for index, family in enumerate(vk.vkGetPhysicalDeviceQueueFamilyProperties(physical)):
         if family.queueFlags & vk.VK_QUEUE_COMPUTE_BIT:
             return index
@@ -159,7 +146,6 @@ def _compute_family(physical: Any) -> int:
 
 
 def _create(physical: Any, family: int, info: DeviceInfo) -> Any:
-    vk = vulkan()
     storage = vk.VkPhysicalDevice16BitStorageFeatures(storageBuffer16BitAccess=info.storage_16bit)
     queue = vk.VkDeviceQueueCreateInfo(queueFamilyIndex=family, queueCount=1, pQueuePriorities=[1.0])
     create = vk.VkDeviceCreateInfo(pNext=storage, queueCreateInfoCount=1, pQueueCreateInfos=[queue])

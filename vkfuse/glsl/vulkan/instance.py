@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vkfuse.glsl.vulkan.loader import NoVulkanError, vulkan
+from vkfuse.glsl.vulkan.loader import NoVulkanError, vk
 
 VALIDATION_LAYER = "VK_LAYER_KHRONOS_validation"
 DEBUG_EXTENSION = "VK_EXT_debug_utils"
@@ -23,21 +23,20 @@ class Instance:
 
 def validation_available() -> bool:
     """Whether the Khronos validation layer can be loaded."""
-    layers = vulkan().vkEnumerateInstanceLayerProperties()
+    layers = vk.vkEnumerateInstanceLayerProperties()
     return any(layer.layerName == VALIDATION_LAYER for layer in layers)
 
 
 @contextmanager
 def open_instance(*, validate: bool = False) -> Iterator[Instance]:
     """Create an instance, with the validation layer if asked for and installed; destroy it at the end."""
-    vk = vulkan()
     validated = validate and validation_available()
     try:
-        handle = vk.vkCreateInstance(_create_info(vk, validated=validated), None)
+        handle = vk.vkCreateInstance(_create_info(validated=validated), None)
     except (vk.VkErrorIncompatibleDriver, vk.VkErrorInitializationFailed) as error:
         raise no_device() from error
     instance = Instance(handle=handle, validated=validated)
-    messenger = _listen(vk, instance) if validated else None
+    messenger = _listen(instance) if validated else None
     try:
         yield instance
     finally:
@@ -54,7 +53,7 @@ def no_device() -> NoVulkanError:
     )
 
 
-def _create_info(vk: Any, *, validated: bool) -> Any:
+def _create_info(*, validated: bool) -> Any:
     return vk.VkInstanceCreateInfo(
         pApplicationInfo=vk.VkApplicationInfo(pApplicationName="vkfuse", apiVersion=API_VERSION),
         ppEnabledLayerNames=[VALIDATION_LAYER] if validated else [],
@@ -62,7 +61,7 @@ def _create_info(vk: Any, *, validated: bool) -> Any:
     )
 
 
-def _listen(vk: Any, instance: Instance) -> Any:
+def _listen(instance: Instance) -> Any:
     """Append each warning and error of the layer to `instance.messages`."""
 
     def receive(_severity: int, _kind: int, data: Any, _user: Any) -> int:

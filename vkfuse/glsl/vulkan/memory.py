@@ -1,16 +1,17 @@
 """Device memory: storage and uniform buffers, sampled and storage images, and copies to and from numpy arrays."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vkfuse.glsl.vulkan.device import Device
-from vkfuse.glsl.vulkan.loader import VulkanCallError, vulkan
+from vkfuse.glsl.vulkan.loader import VulkanCallError, made, vk
 
 Extent: TypeAlias = tuple[int, int, int]
 Array: TypeAlias = npt.NDArray[Any]
@@ -31,18 +32,12 @@ class Texel(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Buffer:
-    """A buffer of `nbytes` with memory of its own, mapped where `host` is true."""
+    """A buffer of `nbytes` with memory of its own."""
 
     device: Device
     handle: Any
     memory: Any
     nbytes: int
-
-    def free(self) -> None:
-        """Destroy the buffer and its memory."""
-        vk = vulkan()
-        vk.vkDestroyBuffer(self.device.handle, self.handle, None)
-        vk.vkFreeMemory(self.device.handle, self.memory, None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +46,6 @@ class Image:
 
     device: Device
     handle: Any
-    memory: Any
     view: Any
     extent: Extent
     texel: Texel
@@ -59,22 +53,14 @@ class Image:
     @property
     def nbytes(self) -> int:
         """Bytes of its texels, tightly packed."""
-        return self.extent[0] * self.extent[1] * self.extent[2] * self.texel.nbytes
-
-    def free(self) -> None:
-        """Destroy the image, its view and its memory."""
-        vk = vulkan()
-        vk.vkDestroyImageView(self.device.handle, self.view, None)
-        vk.vkDestroyImage(self.device.handle, self.handle, None)
-        vk.vkFreeMemory(self.device.handle, self.memory, None)
+        return prod(self.extent) * self.texel.nbytes
 
 
 Resource: TypeAlias = Buffer | Image
 
 
-def create_buffer(device: Device, nbytes: int, *, host: bool = False) -> Buffer:
-    """A buffer for any use that the runner has; `host`: in memory that the CPU can map."""
-    vk = vulkan()
+def create_buffer(scope: ExitStack, device: Device, nbytes: int, *, host: bool = False) -> Buffer:
+    """A buffer for any use that the runner has, until the scope ends; `host`: in memory that the CPU can map."""
     usage = (
         vk.VK_BUFFER_USAGE_STORAGE_BUFFER_BIT
         | vk.VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT
@@ -83,14 +69,14 @@ def create_buffer(device: Device, nbytes: int, *, host: bool = False) -> Buffer:
     )
     handle = vk.vkCreateBuffer(device.handle, vk.VkBufferCreateInfo(size=max(nbytes, 4), usage=usage), None)
     requirements = vk.vkGetBufferMemoryRequirements(device.handle, handle)
-    memory = _allocate(device, requirements, host=host)
+    memory = _allocate(scope, device, requirements, host=host)
+    scope.callback(vk.vkDestroyBuffer, device.handle, handle, None)
     vk.vkBindBufferMemory(device.handle, handle, memory, 0)
     return Buffer(device=device, handle=handle, memory=memory, nbytes=nbytes)
 
 
-def create_image(device: Device, extent: Extent, texel: Texel, *, dimensions: int) -> Image:
-    """An image as the runtime creates all of its: optimal tiling, sampled and written by shaders."""
-    vk = vulkan()
+def create_image(scope: ExitStack, device: Device, extent: Extent, texel: Texel, *, dimensions: int) -> Image:
+    """An image as the runtime creates all of its, until the scope ends: optimal tiling, sampled and written by shaders."""
     usage = (
         vk.VK_IMAGE_USAGE_SAMPLED_BIT
         | vk.VK_IMAGE_USAGE_STORAGE_BIT
@@ -108,19 +94,20 @@ def create_image(device: Device, extent: Extent, texel: Texel, *, dimensions: in
         usage=usage,
     )
     handle = vk.vkCreateImage(device.handle, info, None)
-    memory = _allocate(device, vk.vkGetImageMemoryRequirements(device.handle, handle), host=False)
+    memory = _allocate(scope, device, vk.vkGetImageMemoryRequirements(device.handle, handle), host=False)
+    scope.callback(vk.vkDestroyImage, device.handle, handle, None)
     vk.vkBindImageMemory(device.handle, handle, memory, 0)
-    view = _create_view(device, handle, texel, dimensions)
-    image = Image(device=device, handle=handle, memory=memory, view=view, extent=extent, texel=texel)
+    view = made(scope, device.handle, "ImageView", _view(handle, texel, dimensions))
     device.submit(lambda commands: _to_general(commands, handle))
-    return image
+    return Image(device=device, handle=handle, view=view, extent=extent, texel=texel)
 
 
 def upload(resource: Resource, data: Array) -> None:
     """Copy `data` (C order; for an image [depth, height, width, 4]) to the start of a buffer or to all of an image."""
     if data.nbytes == 0:
         return
-    with _staging(resource.device, data.nbytes) as staging:
+    with ExitStack() as scope:
+        staging = create_buffer(scope, resource.device, data.nbytes, host=True)
         with _mapped(staging, data.nbytes) as bytes_:
             bytes_[:] = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         resource.device.submit(lambda commands: _record_copy(commands, resource, staging, to_resource=True))
@@ -131,7 +118,8 @@ def download(resource: Resource, nbytes: int | None = None) -> npt.NDArray[np.ui
     count = resource.nbytes if nbytes is None else nbytes
     if count == 0:
         return np.empty(0, np.uint8)
-    with _staging(resource.device, count) as staging:
+    with ExitStack() as scope:
+        staging = create_buffer(scope, resource.device, count, host=True)
         resource.device.submit(lambda commands: _record_copy(commands, resource, staging, to_resource=False))
         with _mapped(staging, count) as bytes_:
             return bytes_.copy()
@@ -139,7 +127,6 @@ def download(resource: Resource, nbytes: int | None = None) -> npt.NDArray[np.ui
 
 def _record_copy(commands: Any, resource: Resource, staging: Buffer, *, to_resource: bool) -> None:
     """Record the copy of all of `staging` to or from `resource`."""
-    vk = vulkan()
     if isinstance(resource, Buffer):
         pair = (staging.handle, resource.handle) if to_resource else (resource.handle, staging.handle)
         vk.vkCmdCopyBuffer(commands, *pair, 1, [vk.VkBufferCopy(size=staging.nbytes)])
@@ -154,18 +141,8 @@ def _record_copy(commands: Any, resource: Resource, staging: Buffer, *, to_resou
 
 
 @contextmanager
-def _staging(device: Device, nbytes: int) -> Iterator[Buffer]:
-    staging = create_buffer(device, nbytes, host=True)
-    try:
-        yield staging
-    finally:
-        staging.free()
-
-
-@contextmanager
 def _mapped(buffer: Buffer, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
     """The first `nbytes` of a host-visible buffer as a numpy array."""
-    vk = vulkan()
     device = buffer.device.handle
     mapping = vk.vkMapMemory(device, buffer.memory, 0, nbytes, 0)
     try:
@@ -174,8 +151,7 @@ def _mapped(buffer: Buffer, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
         vk.vkUnmapMemory(device, buffer.memory)
 
 
-def _allocate(device: Device, requirements: Any, *, host: bool) -> Any:
-    vk = vulkan()
+def _allocate(scope: ExitStack, device: Device, requirements: Any, *, host: bool) -> Any:
     if host:
         wanted = vk.VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk.VK_MEMORY_PROPERTY_HOST_COHERENT_BIT
     else:
@@ -183,16 +159,18 @@ def _allocate(device: Device, requirements: Any, *, host: bool) -> Any:
     index = _memory_type(device, requirements.memoryTypeBits, wanted)
     info = vk.VkMemoryAllocateInfo(allocationSize=requirements.size, memoryTypeIndex=index)
     try:
-        return vk.vkAllocateMemory(device.handle, info, None)
+        memory = vk.vkAllocateMemory(device.handle, info, None)
     except vk.VkError as error:
         raise VulkanCallError(
             f"the device has no room for {requirements.size} bytes", hint="choose smaller sizes"
         ) from error
+    scope.callback(vk.vkFreeMemory, device.handle, memory, None)
+    return memory
 
 
 def _memory_type(device: Device, allowed: int, wanted: int) -> int:
     """The first memory type with all wanted properties."""
-    properties = vulkan().vkGetPhysicalDeviceMemoryProperties(device.physical)
+    properties = vk.vkGetPhysicalDeviceMemoryProperties(device.physical)
     for index in range(properties.memoryTypeCount):
         if allowed >> index & 1 and properties.memoryTypes[index].propertyFlags & wanted == wanted:
             return index
@@ -200,7 +178,6 @@ def _memory_type(device: Device, allowed: int, wanted: int) -> int:
 
 
 def _format(texel: Texel) -> int:
-    vk = vulkan()
     formats: dict[Texel, int] = {
         Texel.INT32: vk.VK_FORMAT_R32G32B32A32_SINT,
         Texel.FLOAT32: vk.VK_FORMAT_R32G32B32A32_SFLOAT,
@@ -209,20 +186,17 @@ def _format(texel: Texel) -> int:
     return formats[texel]
 
 
-def _create_view(device: Device, handle: Any, texel: Texel, dimensions: int) -> Any:
-    vk = vulkan()
-    info = vk.VkImageViewCreateInfo(
+def _view(handle: Any, texel: Texel, dimensions: int) -> Any:
+    return vk.VkImageViewCreateInfo(
         image=handle,
         viewType=vk.VK_IMAGE_VIEW_TYPE_2D if dimensions == 2 else vk.VK_IMAGE_VIEW_TYPE_3D,
         format=_format(texel),
-        subresourceRange=_whole_image(vk),
+        subresourceRange=_whole_image(),
     )
-    return vk.vkCreateImageView(device.handle, info, None)
 
 
 def _to_general(commands: Any, handle: Any) -> None:
     """Record the transition of a new image to layout GENERAL."""
-    vk = vulkan()
     everything = vk.VK_PIPELINE_STAGE_ALL_COMMANDS_BIT
     barrier = vk.VkImageMemoryBarrier(
         dstAccessMask=vk.VK_ACCESS_MEMORY_READ_BIT | vk.VK_ACCESS_MEMORY_WRITE_BIT,
@@ -231,10 +205,10 @@ def _to_general(commands: Any, handle: Any) -> None:
         srcQueueFamilyIndex=vk.VK_QUEUE_FAMILY_IGNORED,
         dstQueueFamilyIndex=vk.VK_QUEUE_FAMILY_IGNORED,
         image=handle,
-        subresourceRange=_whole_image(vk),
+        subresourceRange=_whole_image(),
     )
     vk.vkCmdPipelineBarrier(commands, everything, everything, 0, 0, None, 0, None, 1, [barrier])
 
 
-def _whole_image(vk: Any) -> Any:
+def _whole_image() -> Any:
     return vk.VkImageSubresourceRange(aspectMask=vk.VK_IMAGE_ASPECT_COLOR_BIT, levelCount=1, layerCount=1)

@@ -2,14 +2,15 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vkfuse.glsl.geometry import Size3
 from vkfuse.glsl.variants import BindingKind
 from vkfuse.glsl.vulkan.device import Device
-from vkfuse.glsl.vulkan.loader import VulkanCallError, vulkan
+from vkfuse.glsl.vulkan.loader import VulkanCallError, made, vk
 from vkfuse.glsl.vulkan.memory import Buffer, Resource
 
 PUSH_CONSTANT_BYTES = 8
@@ -29,7 +30,6 @@ class Pipeline:
 
     def bind(self, resources: Sequence[Resource]) -> Any:
         """A descriptor set with `resources` at bindings 0, 1, ...; freed with the pipeline."""
-        vk = vulkan()
         allocate = vk.VkDescriptorSetAllocateInfo(
             descriptorPool=self.pool, descriptorSetCount=1, pSetLayouts=[self.set_layout]
         )
@@ -39,7 +39,6 @@ class Pipeline:
         return descriptors
 
     def _write(self, descriptors: Any, binding: int, resource: Resource) -> Any:
-        vk = vulkan()
         target: dict[str, Any]
         if isinstance(resource, Buffer):
             target = {
@@ -60,7 +59,6 @@ class Pipeline:
 
     def record(self, commands: Any, descriptors: Any, push: bytes, groups: Size3) -> None:
         """Record one dispatch of `groups` work groups; `push`: the eight bytes of push constants."""
-        vk = vulkan()
         compute = vk.VK_PIPELINE_BIND_POINT_COMPUTE
         vk.vkCmdBindPipeline(commands, compute, self.handle)
         vk.vkCmdBindDescriptorSets(commands, compute, self.layout, 0, 1, [descriptors], 0, None)
@@ -74,60 +72,55 @@ def open_pipeline(
     device: Device, spirv: bytes, kinds: tuple[BindingKind, ...], local: Size3, *, sets: int = 1
 ) -> Iterator[Pipeline]:
     """Compile `spirv` for a local size (specialization constants 0-2), with room for `sets` descriptor sets."""
-    vk = vulkan()
-    set_layout = _create_set_layout(device, kinds)
     constants = vk.VkPushConstantRange(stageFlags=vk.VK_SHADER_STAGE_COMPUTE_BIT, size=PUSH_CONSTANT_BYTES)
-    layout_info = vk.VkPipelineLayoutCreateInfo(
-        pSetLayouts=[set_layout], setLayoutCount=1, pushConstantRangeCount=1, pPushConstantRanges=[constants]
-    )
-    layout = vk.vkCreatePipelineLayout(device.handle, layout_info, None)
-    sampler = vk.vkCreateSampler(device.handle, vk.VkSamplerCreateInfo(), None)
-    pool = _create_pool(device, kinds, sets)
-    handle = _compile(device, spirv, layout, local)
-    try:
+    with ExitStack() as scope:
+        make = partial(made, scope, device.handle)
+        set_layout = make("DescriptorSetLayout", _set_layout(kinds))
+        layout_info = vk.VkPipelineLayoutCreateInfo(
+            pSetLayouts=[set_layout],
+            setLayoutCount=1,
+            pushConstantRangeCount=1,
+            pPushConstantRanges=[constants],
+        )
+        layout = make("PipelineLayout", layout_info)
+        handle = _compile(device, spirv, layout, local)
+        scope.callback(vk.vkDestroyPipeline, device.handle, handle, None)
         yield Pipeline(
             device=device,
             kinds=kinds,
             handle=handle,
             layout=layout,
             set_layout=set_layout,
-            pool=pool,
-            sampler=sampler,
+            pool=make("DescriptorPool", _pool(kinds, sets)),
+            sampler=make("Sampler", vk.VkSamplerCreateInfo()),
         )
-    finally:
-        vk.vkDestroyPipeline(device.handle, handle, None)
-        vk.vkDestroyDescriptorPool(device.handle, pool, None)
-        vk.vkDestroySampler(device.handle, sampler, None)
-        vk.vkDestroyPipelineLayout(device.handle, layout, None)
-        vk.vkDestroyDescriptorSetLayout(device.handle, set_layout, None)
 
 
 def _compile(device: Device, spirv: bytes, layout: Any, local: Size3) -> Any:
-    vk = vulkan()
-    module_info = vk.VkShaderModuleCreateInfo(codeSize=len(spirv), pCode=spirv)
-    module = vk.vkCreateShaderModule(device.handle, module_info, None)
     entries = [vk.VkSpecializationMapEntry(constantID=i, offset=4 * i, size=4) for i in range(3)]
     sizes = vk.ffi.from_buffer(struct.pack("<3I", *local))
     constants = vk.VkSpecializationInfo(mapEntryCount=3, pMapEntries=entries, dataSize=12, pData=sizes)
-    stage = vk.VkPipelineShaderStageCreateInfo(
-        stage=vk.VK_SHADER_STAGE_COMPUTE_BIT, module=module, pName="main", pSpecializationInfo=constants
-    )
-    info = vk.VkComputePipelineCreateInfo(stage=stage, layout=layout)
-    try:
-        return vk.vkCreateComputePipelines(device.handle, vk.VK_NULL_HANDLE, 1, [info], None)[0]
-    except vk.VkError as error:
-        raise VulkanCallError(f"the driver refused a shader: {type(error).__name__}") from error
-    finally:
-        vk.vkDestroyShaderModule(device.handle, module, None)
+    with ExitStack() as scope:
+        code = vk.VkShaderModuleCreateInfo(codeSize=len(spirv), pCode=spirv)
+        stage = vk.VkPipelineShaderStageCreateInfo(
+            stage=vk.VK_SHADER_STAGE_COMPUTE_BIT,
+            module=made(scope, device.handle, "ShaderModule", code),
+            pName="main",
+            pSpecializationInfo=constants,
+        )
+        info = vk.VkComputePipelineCreateInfo(stage=stage, layout=layout)
+        try:
+            return vk.vkCreateComputePipelines(device.handle, vk.VK_NULL_HANDLE, 1, [info], None)[0]
+        except vk.VkError as error:
+            raise VulkanCallError(f"the driver refused a shader: {type(error).__name__}") from error
 
 
 def _descriptor_type(kind: BindingKind) -> int:
-    value: int = getattr(vulkan(), f"VK_DESCRIPTOR_TYPE_{kind}")
+    value: int = getattr(vk, f"VK_DESCRIPTOR_TYPE_{kind}")
     return value
 
 
-def _create_set_layout(device: Device, kinds: tuple[BindingKind, ...]) -> Any:
-    vk = vulkan()
+def _set_layout(kinds: tuple[BindingKind, ...]) -> Any:
     bindings = [
         vk.VkDescriptorSetLayoutBinding(
             binding=binding,
@@ -137,15 +130,12 @@ def _create_set_layout(device: Device, kinds: tuple[BindingKind, ...]) -> Any:
         )
         for binding, kind in enumerate(kinds)
     ]
-    info = vk.VkDescriptorSetLayoutCreateInfo(bindingCount=len(bindings), pBindings=bindings)
-    return vk.vkCreateDescriptorSetLayout(device.handle, info, None)
+    return vk.VkDescriptorSetLayoutCreateInfo(bindingCount=len(bindings), pBindings=bindings)
 
 
-def _create_pool(device: Device, kinds: tuple[BindingKind, ...], sets: int) -> Any:
-    vk = vulkan()
+def _pool(kinds: tuple[BindingKind, ...], sets: int) -> Any:
     sizes = [
         vk.VkDescriptorPoolSize(type=_descriptor_type(kind), descriptorCount=sets * kinds.count(kind))
         for kind in sorted(set(kinds))
     ]
-    info = vk.VkDescriptorPoolCreateInfo(maxSets=sets, poolSizeCount=len(sizes), pPoolSizes=sizes)
-    return vk.vkCreateDescriptorPool(device.handle, info, None)
+    return vk.VkDescriptorPoolCreateInfo(maxSets=sets, poolSizeCount=len(sizes), pPoolSizes=sizes)

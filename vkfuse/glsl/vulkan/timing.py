@@ -1,14 +1,14 @@
 """GPU time by timestamp queries."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vkfuse.glsl.vulkan.device import Device, Recorder
-from vkfuse.glsl.vulkan.loader import vulkan
+from vkfuse.glsl.vulkan.loader import made, vk
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,7 +21,6 @@ class Timer:
 
     def seconds(self) -> float:
         """Run the commands; seconds on the device from their start to their end."""
-        vk = vulkan()
         self.device.run(self.commands)
         ticks = np.zeros(2, np.uint64)
         flags = vk.VK_QUERY_RESULT_64_BIT | vk.VK_QUERY_RESULT_WAIT_BIT
@@ -33,9 +32,7 @@ class Timer:
 @contextmanager
 def open_timer(device: Device, record: Recorder, *, before: Recorder | None = None) -> Iterator[Timer]:
     """A timer for what `record(commands)` records; what `before` records runs first each time, untimed."""
-    vk = vulkan()
     info = vk.VkQueryPoolCreateInfo(queryType=vk.VK_QUERY_TYPE_TIMESTAMP, queryCount=2)
-    queries = vk.vkCreateQueryPool(device.handle, info, None)
 
     def timed(commands: Any) -> None:
         end_of_work = vk.VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT
@@ -47,16 +44,14 @@ def open_timer(device: Device, record: Recorder, *, before: Recorder | None = No
         record(commands)
         vk.vkCmdWriteTimestamp(commands, end_of_work, queries, 1)
 
-    try:
-        with device.recorded(timed) as commands:
-            yield Timer(device=device, commands=commands, queries=queries)
-    finally:
-        vk.vkDestroyQueryPool(device.handle, queries, None)
+    with ExitStack() as scope:
+        queries = made(scope, device.handle, "QueryPool", info)
+        commands = scope.enter_context(device.recorded(timed))
+        yield Timer(device=device, commands=commands, queries=queries)
 
 
 def barrier(commands: Any) -> None:
     """Record a barrier as between two dependent dispatches: what follows sees what went before."""
-    vk = vulkan()
     stages = vk.VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | vk.VK_PIPELINE_STAGE_TRANSFER_BIT
     written = vk.VK_ACCESS_SHADER_WRITE_BIT | vk.VK_ACCESS_TRANSFER_WRITE_BIT
     used = vk.VK_ACCESS_SHADER_READ_BIT | written
