@@ -22,8 +22,8 @@ from vkfuse.pte.enums import (
     VkStorageType,
 )
 from vkfuse.pte.layout import PROGRAM, Field, Kind
-from vkfuse.pte.node import Node
 from vkfuse.pte.nodes import method_node
+from vkfuse.pte.records import Node
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan_writer import write_vulkan
 from vkfuse.pte.writer import write_pte
@@ -204,7 +204,7 @@ def methods(draw, name, stored):
         kinds.append(st.builds(model.DelegateCall, delegate_index=of, args=indices))
     frame = st.builds(model.Frame, filename=TEXT, lineno=INT32, name=TEXT, context=TEXT)
     device = st.builds(
-        model.BufferDevice,
+        model.NonConstBufferDevice,
         buffer_idx=INT32,
         device=st.sampled_from(DeviceType),
         device_index=st.integers(-128, 127),
@@ -440,7 +440,7 @@ def test_every_field_of_the_schema_is_written(files):
     found = {}
     for name in ("mixed", "traced", "fused"):
         for method in read_pte(files / f"{name}.pte").methods:
-            device = model.BufferDevice(buffer_idx=1, device=DeviceType.CUDA, device_index=0)
+            device = model.NonConstBufferDevice(buffer_idx=1, device=DeviceType.CUDA, device_index=0)
             named = [
                 replace(value, name="name") if isinstance(value, model.Tensor) else value
                 for value in (*method.values, *EVERY)

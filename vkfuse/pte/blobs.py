@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vkfuse.pte.flatbuffer import FlatTable
-from vkfuse.pte.model import Subsegments
+from vkfuse.pte.model import SubsegmentOffsets
 from vkfuse.pte.segments import Bytes, cut
 from vkfuse.pte.values import Extent
 
@@ -18,8 +18,8 @@ class Blobs:
 
     data: memoryview
     segments: tuple[Extent, ...]
-    constant_segment: Subsegments | None
-    mutable_segments: tuple[Subsegments, ...]
+    constant_segment: SubsegmentOffsets | None
+    mutable_segments: tuple[SubsegmentOffsets, ...]
     inline_constants: tuple[Bytes, ...]
     inline_delegates: tuple[Bytes, ...]
     external: Mapping[str, memoryview]
@@ -42,7 +42,9 @@ class Blobs:
             )
         return self._subsegment(tensor, self.mutable_segments[segment], index, nbytes)
 
-    def _subsegment(self, tensor: FlatTable, subsegments: Subsegments, index: int, nbytes: int) -> Bytes:
+    def _subsegment(
+        self, tensor: FlatTable, subsegments: SubsegmentOffsets, index: int, nbytes: int
+    ) -> Bytes:
         """Return `nbytes` at offset `index` of a segment."""
         where = tensor.path("data_buffer_idx")
         if index >= len(subsegments.offsets):

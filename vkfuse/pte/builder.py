@@ -13,7 +13,7 @@ from flatbuffers import number_types
 from numpy.typing import NDArray
 
 from vkfuse.pte.layout import Field, Kind, Layout, slots_of
-from vkfuse.pte.node import Node
+from vkfuse.pte.records import Node
 
 _FLAGS: Final = MappingProxyType(
     {

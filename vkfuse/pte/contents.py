@@ -13,7 +13,7 @@ from vkfuse.errors import FormatError
 from vkfuse.multiples import round_up
 from vkfuse.pages import address, digest
 from vkfuse.pte.enums import DataLocation
-from vkfuse.pte.model import Delegate, PteFile, Subsegments, Tensor
+from vkfuse.pte.model import Delegate, PteFile, SubsegmentOffsets, Tensor
 from vkfuse.pte.values import Extent
 
 ALIGNMENT: Final = 128  # the default of serialize_pte_binary
@@ -89,20 +89,20 @@ class Contents:
         base = self._file.header.segment_base if self._file.header else 0
         return [base, *(segment.offset - base for segment in self._file.segments)]
 
-    def _constants(self, tensors: list[Tensor]) -> Subsegments | None:
+    def _constants(self, tensors: list[Tensor]) -> SubsegmentOffsets | None:
         """Lay out the constants; None where the file has none and no place for them."""
         was = self._file.constant_segment
         if was is None and not tensors:
             return None
         return self._tensors(tensors, _common(was.offsets if was else (), _ALIGNMENT))
 
-    def _initial_states(self, tensors: list[Tensor]) -> Iterator[Subsegments]:
+    def _initial_states(self, tensors: list[Tensor]) -> Iterator[SubsegmentOffsets]:
         """Lay out the initial states of planned tensors, packed."""
         count = max((tensor.initial_segment + 1 for tensor in tensors), default=0)
         for index in range(count):
             yield self._tensors([tensor for tensor in tensors if tensor.initial_segment == index], 1)
 
-    def _tensors(self, tensors: list[Tensor], alignment: int) -> Subsegments:
+    def _tensors(self, tensors: list[Tensor], alignment: int) -> SubsegmentOffsets:
         """Lay out a segment of tensors, in the order of the input's indices; entry 0 is the placeholder."""
         datas: dict[_Key, memoryview] = {}
         for tensor in sorted(tensors, key=lambda tensor: tensor.data_buffer_idx):
@@ -120,7 +120,7 @@ class Contents:
             Piece(at=start + offset, data=data)
             for offset, data in zip(offsets[1:], datas.values(), strict=True)
         ]
-        return Subsegments(segment_index=len(self.segments) - 1, offsets=tuple(offsets))
+        return SubsegmentOffsets(segment_index=len(self.segments) - 1, offsets=tuple(offsets))
 
     def _shared(self, blobs: Iterable[memoryview]) -> dict[_Key, int]:
         """Lay out a segment for each blob, equal new ones once; return their indices by place in memory."""

@@ -1,11 +1,7 @@
 """The enumerations of the program and Vulkan schemas (scalar_type.fbs, program.fbs, Vulkan's schema.fbs)."""
 
 from enum import IntEnum
-from typing import Final, TypeVar
-
-from vkfuse.pte.flatbuffer import FlatTable
-
-E = TypeVar("E", bound=IntEnum)
+from typing import Final
 
 
 class ScalarType(IntEnum):
@@ -147,12 +143,3 @@ class VkMemoryLayout(IntEnum):
     PACKED_INT8_4C1W = 8
     PACKED_INT8_CONV2D = 9
     DEFAULT_LAYOUT = 255
-
-
-def enumerated(table: FlatTable, name: str, enum: type[E]) -> E:
-    """Return an enum field; FormatError for a number without a name."""
-    number = table.integer(name)
-    try:
-        return enum(number)
-    except ValueError:
-        raise table.error(f"unknown {enum.__name__} {number}", name) from None

@@ -5,11 +5,12 @@ blow up.
 Format: https://flatbuffers.dev/internals/.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - the module's exception is spelled in lower case
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from vkfuse.errors import FormatError
 from vkfuse.pte.layout import Field, Kind, Layout, slots_of
@@ -22,6 +23,7 @@ _TABLE_COST: Final = 16  # one decoded table, in elements: what a dataclass cost
 _CEILING: Final = 1 << 23  # elements in one file: half a million tables, some hundred MB decoded
 _MOST_SLOTS: Final = 16  # no table of the schemas has more fields; a newer writer's others are not read
 _LONGEST_NAME: Final = 512  # names are repeated in labels and messages
+_Enum = TypeVar("_Enum", bound=IntEnum)
 _PER_BYTE: Final = 8  # no writer shares tables, so an honest file needs less than 2 elements a byte
 
 
@@ -168,40 +170,49 @@ class FlatTable:
         """Whether the field is stored."""
         return self._position(self._fields[name].slot, 1, name) != 0
 
-    def integer(self, name: str) -> int:
-        """Return a scalar that is no double."""
+    def values(self) -> Iterator[Any]:
+        """Yield the fields of a table of numbers, strings and vectors of numbers, each as the schema types it."""
+        readers: dict[Kind, Callable[[str], Any]] = {
+            Kind.SCALAR: self.integer,
+            Kind.STRING: self.text,
+            Kind.SCALARS: self.integers,
+        }
+        yield from (readers[field.kind](name) for name, field in self._fields.items())
+
+    def integer(self, name: str) -> Any:
+        """Return a scalar, also a bool or a double."""
         field = self._field(name, Kind.SCALAR)
         position = self._position(field.slot, field.codec.size, name)
         return _number(field.codec, self._source.data, position, name) if position else field.default
 
-    def number(self, name: str) -> float:
-        """Return a double."""
-        field = self._field(name, Kind.SCALAR)
-        position = self._position(field.slot, field.codec.size, name)
-        return float(field.codec.unpack_from(self._source.data, position)[0]) if position else 0.0
+    def enumerated(self, name: str, enum: type[_Enum]) -> _Enum:
+        """Return an enum field; FormatError for a number without a name."""
+        number = self.integer(name)
+        try:
+            return enum(number)
+        except ValueError:
+            raise self.error(f"unknown {enum.__name__} {number}", name) from None
 
-    def integers(self, name: str) -> tuple[int, ...]:
-        """Return a vector of integers; empty where it is absent."""
-        values: tuple[int, ...] = self._items(name)
-        return values
+    def index(self, name: str, count: int) -> int:
+        """Return an index; FormatError where it is not in 0..count-1."""
+        return self._checked(name, (self.integer(name),), count)[0]
 
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """Return a vector of doubles; empty where it is absent."""
-        values: tuple[float, ...] = self._items(name)
-        return values
+    def indices(self, name: str, count: int, *, lowest: int = 0) -> tuple[int, ...]:
+        """Return a vector of indices; FormatError where one is not in lowest..count-1."""
+        return self._checked(name, self.integers(name), count, lowest)
 
-    def flags(self, name: str) -> tuple[bool, ...]:
-        """Return a vector of bools; empty where it is absent."""
-        return tuple(bool(item) for item in self.integers(name))
+    def _checked(self, name: str, ids: tuple[int, ...], count: int, lowest: int = 0) -> tuple[int, ...]:
+        for index in ids:
+            if not lowest <= index < count:
+                raise self.error(f"index {index} of {count}", name)
+        return ids
 
-    def _items(self, name: str) -> tuple[int, ...]:
-        """Return all scalars of a vector."""
+    def integers(self, name: str) -> tuple[Any, ...]:
+        """Return a vector of scalars, also of bools or doubles; empty where it is absent."""
         field = self._field(name, Kind.SCALARS)
         first, count = self._vector(name, field, field.codec.size)
         self._source.budget.spend(count, name)
-        codec = Struct(f"<{count}{field.codec.format[1:]}")
-        items: tuple[int, ...] = codec.unpack_from(self._source.data, first)
-        return items
+        return Struct(f"<{count}{field.codec.format[1:]}").unpack_from(self._source.data, first)
 
     def blob(self, name: str) -> tuple[int, memoryview]:
         """(offset in the flatbuffer, bytes) of a vector of bytes, not copied; (0, empty) if absent."""

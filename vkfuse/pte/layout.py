@@ -45,7 +45,7 @@ class Field:
     kind: Kind
     element: str
     codec: Struct  # of the scalar or vector element; of the reference otherwise
-    default: int = 0
+    default: float = 0
 
 
 Layout = dict[str, dict[str, Field]]
@@ -66,7 +66,11 @@ def _field(slot: int, declaration: str) -> tuple[str, Field]:
         storage = Kind.SCALARS if vector else Kind.SCALAR
     else:
         storage = Kind.TABLES if vector else Kind.TABLE
-    return name, Field(slot=slot, kind=storage, element=element, codec=codec, default=int(default or 0))
+    absent = _ABSENT.get(element, int)(default or 0)
+    return name, Field(slot=slot, kind=storage, element=element, codec=codec, default=absent)
+
+
+_ABSENT: Final = {"bool": bool, "double": float}  # as a reader takes a field that is not there
 
 
 def _table(declarations: str) -> dict[str, Field]:

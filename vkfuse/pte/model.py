@@ -159,7 +159,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BufferDevice:
+class NonConstBufferDevice:
     """Where one of `Method.non_const_buffer_sizes` is allocated."""
 
     buffer_idx: int
@@ -206,7 +206,7 @@ class Method:
     chain_inputs: tuple[int, ...] = ()
     chain_outputs: tuple[int, ...] = ()
     frames: tuple[tuple[Frame, ...], ...] | None = None
-    buffer_devices: tuple[BufferDevice, ...] | None = None
+    buffer_devices: tuple[NonConstBufferDevice, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +230,7 @@ class NamedData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subsegments:
+class SubsegmentOffsets:
     """Where tensors start inside a segment; entry 0 is a placeholder."""
 
     segment_index: int
@@ -251,8 +251,8 @@ class PteFile:
     methods: tuple[Method, ...]
     program_at: Extent
     segments: tuple[Extent, ...]  # absolute in the file
-    constant_segment: Subsegments | None
-    mutable_segments: tuple[Subsegments, ...]
+    constant_segment: SubsegmentOffsets | None
+    mutable_segments: tuple[SubsegmentOffsets, ...]
     named: tuple[NamedData, ...]
     inline_delegates: tuple[Extent, ...]
     inline_constants: tuple[Extent, ...]

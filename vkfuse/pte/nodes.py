@@ -6,19 +6,8 @@ Source: schema/program.fbs and exir/emit/_emitter.py of ExecuTorch 1.5.
 from collections.abc import Callable
 
 from vkfuse.pte.enums import DataLocation, TensorDataLocation
-from vkfuse.pte.model import (
-    Allocation,
-    BoxedIntList,
-    Delegate,
-    Frame,
-    Method,
-    OptionalTensorList,
-    Tensor,
-    TensorList,
-    Value,
-)
-from vkfuse.pte.node import Node
-from vkfuse.pte.scalars import scalar_node
+from vkfuse.pte.model import Allocation, BoxedIntList, Delegate, Frame, Method, Tensor, Value
+from vkfuse.pte.records import Node
 
 Numbered = Callable[[Tensor], int]  # where a tensor's bytes are in the written file
 Placed = Callable[[Delegate], tuple[DataLocation, int]]  # where a delegate's are
@@ -30,6 +19,7 @@ def method_node(method: Method, numbered: Numbered, placed: Placed) -> Node:
         "ContainerMetadata",
         {"encoded_inp_str": method.encoded_inputs, "encoded_out_str": method.encoded_outputs},
     )
+    devices = method.buffer_devices
     return Node(
         "ExecutionPlan",
         {
@@ -39,27 +29,19 @@ def method_node(method: Method, numbered: Numbered, placed: Placed) -> Node:
             "inputs": method.inputs,
             "outputs": method.outputs,
             "chains": [_chain(method)],
-            "operators": [Node.of(operator) for operator in method.operators],
+            "operators": [*map(Node.of, method.operators)],
             "delegates": [_delegate(delegate, placed) for delegate in method.delegates],
             "non_const_buffer_sizes": method.non_const_buffer_sizes,
-            "non_const_buffer_device": _buffer_devices(method),
+            "non_const_buffer_device": devices and [*map(Node.of, devices)],
         },
     )
 
 
 def _value(value: Value, numbered: Numbered) -> Node:
     """Return the union member of a value."""
-    match value:
-        case Tensor():
-            return _tensor(value, numbered(value))
-        case BoxedIntList(ids):
-            return Node("IntList", {"items": ids})
-        case TensorList(ids):
-            return Node("TensorList", {"items": ids})
-        case OptionalTensorList(ids):
-            return Node("OptionalTensorList", {"items": ids})
-        case _:
-            return scalar_node(value)
+    if isinstance(value, Tensor):
+        return _tensor(value, numbered(value))
+    return Node.of(value, "IntList" if isinstance(value, BoxedIntList) else "")
 
 
 def _tensor(tensor: Tensor, index: int) -> Node:
@@ -128,7 +110,7 @@ def _frames(frames: tuple[tuple[Frame, ...], ...] | None) -> list[Node] | None:
     """Return where each instruction comes from."""
     if frames is None:
         return None
-    return [Node("FrameList", {"items": [Node.of(frame) for frame in entry]}) for entry in frames]
+    return [Node("FrameList", {"items": [*map(Node.of, entry)]}) for entry in frames]
 
 
 def _delegate(delegate: Delegate, placed: Placed) -> Node:
@@ -139,23 +121,6 @@ def _delegate(delegate: Delegate, placed: Placed) -> Node:
         {
             "id": delegate.id,
             "processed": Node("BackendDelegateDataReference", {"location": location, "index": index}),
-            "compile_specs": [Node.of(spec) for spec in delegate.compile_specs],
+            "compile_specs": [*map(Node.of, delegate.compile_specs)],
         },
     )
-
-
-def _buffer_devices(method: Method) -> list[Node] | None:
-    """Return where planned buffers are allocated."""
-    if method.buffer_devices is None:
-        return None
-    return [
-        Node(
-            "NonConstBufferDevice",
-            {
-                "buffer_idx": entry.buffer_idx,
-                "device_type": entry.device,
-                "device_index": entry.device_index,
-            },
-        )
-        for entry in method.buffer_devices
-    ]

@@ -3,32 +3,29 @@
 Source: schema/program.fbs and runtime/executor/method.cpp of ExecuTorch 1.5.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Final, get_args
 
 from vkfuse.pte.blobs import Blobs
-from vkfuse.pte.enums import DataLocation, DeviceType, enumerated
+from vkfuse.pte.enums import DataLocation, DeviceType
 from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
 from vkfuse.pte.model import (
     BoxedIntList,
-    BufferDevice,
     CompileSpec,
     Delegate,
-    DelegateCall,
     Frame,
-    FreeCall,
     Instruction,
     JumpFalseCall,
-    KernelCall,
     Method,
-    MoveCall,
+    NonConstBufferDevice,
     Operator,
     OptionalTensorList,
     TensorList,
     Value,
 )
-from vkfuse.pte.scalars import read_scalar
+from vkfuse.pte.records import read_record, read_shared
 from vkfuse.pte.segments import Bytes, cut, segment_of
 from vkfuse.pte.tensor import read_tensor
 
@@ -37,22 +34,7 @@ _ID_LISTS: Final[dict[str, type[BoxedIntList | TensorList | OptionalTensorList]]
     "TensorList": TensorList,
     "OptionalTensorList": OptionalTensorList,
 }
-
-
-def checked(
-    table: FlatTable, name: str, ids: Iterable[int], count: int, *, lowest: int = 0
-) -> tuple[int, ...]:
-    """Return the ids; FormatError where one is not in lowest..count-1."""
-    ids = tuple(ids)
-    for index in ids:
-        if not lowest <= index < count:
-            raise table.error(f"index {index} of {count}", name)
-    return ids
-
-
-def index_of(table: FlatTable, name: str, count: int) -> int:
-    """Return an index field; FormatError where it is not in 0..count-1."""
-    return checked(table, name, (table.integer(name),), count)[0]
+_INSTRUCTIONS: Final[Mapping[str, type[Instruction]]] = {of.__name__: of for of in get_args(Instruction)}
 
 
 def read_method(plan: FlatTable, blobs: Blobs) -> Method:
@@ -65,24 +47,16 @@ def read_method(plan: FlatTable, blobs: Blobs) -> Method:
     return Method(
         name=plan.name("name"),
         values=values,
-        inputs=checked(plan, "inputs", plan.integers("inputs"), len(values)),
-        outputs=checked(plan, "outputs", plan.integers("outputs"), len(values)),
+        inputs=plan.indices("inputs", len(values)),
+        outputs=plan.indices("outputs", len(values)),
         instructions=_instructions(chains, len(values), len(operators), len(delegates)),
         operators=operators,
         delegates=delegates,
         non_const_buffer_sizes=plan.integers("non_const_buffer_sizes"),
         encoded_inputs=meta.text("encoded_inp_str") if meta else "",
         encoded_outputs=meta.text("encoded_out_str") if meta else "",
-        chain_inputs=tuple(
-            index
-            for chain in chains
-            for index in checked(chain, "inputs", chain.integers("inputs"), len(values))
-        ),
-        chain_outputs=tuple(
-            index
-            for chain in chains
-            for index in checked(chain, "outputs", chain.integers("outputs"), len(values))
-        ),
+        chain_inputs=tuple(index for of in chains for index in of.indices("inputs", len(values))),
+        chain_outputs=tuple(index for of in chains for index in of.indices("outputs", len(values))),
         frames=_frames(chains),
         buffer_devices=_buffer_devices(plan),
     )
@@ -93,30 +67,20 @@ def _frames(chains: tuple[FlatTable, ...]) -> tuple[tuple[Frame, ...], ...] | No
     if not any(chain.has("stacktrace") for chain in chains):
         return None
     return tuple(
-        tuple(_frame(table) for table in frames.children("items"))
+        tuple(read_record(Frame, table) for table in frames.children("items"))
         for chain in chains
         for frames in chain.children("stacktrace")
     )
 
 
-def _frame(table: FlatTable) -> Frame:
-    """Read a line of a program."""
-    return Frame(
-        filename=table.text("filename"),
-        lineno=table.integer("lineno"),
-        name=table.text("name"),
-        context=table.text("context"),
-    )
-
-
-def _buffer_devices(plan: FlatTable) -> tuple[BufferDevice, ...] | None:
+def _buffer_devices(plan: FlatTable) -> tuple[NonConstBufferDevice, ...] | None:
     """Read where planned buffers are allocated, if the plan says so."""
     if not plan.has("non_const_buffer_device"):
         return None
     return tuple(
-        BufferDevice(
+        NonConstBufferDevice(
             buffer_idx=table.integer("buffer_idx"),
-            device=enumerated(table, "device_type", DeviceType),
+            device=table.enumerated("device_type", DeviceType),
             device_index=table.integer("device_index"),
         )
         for table in plan.children("non_const_buffer_device")
@@ -134,9 +98,9 @@ def _value(kind: str, table: FlatTable, count: int, blobs: Blobs) -> Value:
     if kind == "Tensor":
         return read_tensor(table, blobs)
     if kind not in _ID_LISTS:
-        return read_scalar(kind, table)
+        return read_shared(kind, table)  # type: ignore[no-any-return]
     lowest = -1 if kind == "OptionalTensorList" else 0
-    return _ID_LISTS[kind](checked(table, "items", table.integers("items"), count, lowest=lowest))
+    return _ID_LISTS[kind](table.indices("items", count, lowest=lowest))
 
 
 def _operator(table: FlatTable) -> Operator:
@@ -149,7 +113,7 @@ def _delegate(table: FlatTable, blobs: Blobs) -> Delegate:
     reference = table.child("processed")
     if reference is None:
         raise table.error("missing", "processed")
-    location = enumerated(reference, "location", DataLocation)
+    location = reference.enumerated("location", DataLocation)
     blob = _processed(reference, location, blobs)
     return Delegate(
         id=table.name("id"),
@@ -166,7 +130,7 @@ def _delegate(table: FlatTable, blobs: Blobs) -> Delegate:
 def _processed(reference: FlatTable, location: DataLocation, blobs: Blobs) -> Bytes:
     """Return a delegate's blob, in a segment or inline."""
     if location is DataLocation.INLINE:
-        return blobs.inline_delegates[index_of(reference, "index", len(blobs.inline_delegates))]
+        return blobs.inline_delegates[reference.index("index", len(blobs.inline_delegates))]
     extent = segment_of(reference, blobs.segments, "index")
     return Bytes(cut(blobs.data, extent, reference.path("index")), extent)
 
@@ -174,37 +138,24 @@ def _processed(reference: FlatTable, location: DataLocation, blobs: Blobs) -> By
 def _instructions(
     chains: tuple[FlatTable, ...], values: int, operators: int, delegates: int
 ) -> tuple[Instruction, ...]:
-    """Read the chains as one list of instructions."""
+    """Read the chains as one list of instructions; a jump inside of one is counted from where that starts."""
     instructions: list[Instruction] = []
     for chain in chains:
         members = [entry.member("instr_args", INSTRUCTIONS) for entry in chain.children("instructions")]
-        base, end = len(instructions), len(members)
-        instructions += [
-            _jump(table, values, base, end)
-            if kind == "JumpFalseCall"
-            else _instruction(kind, table, values, operators, delegates)
-            for kind, table in members
-        ]
+        base, end = len(instructions), len(members) + 1
+        counts = {"op_index": operators, "delegate_index": delegates, "destination_instruction": end}
+        for kind, table in members:
+            entry = _instruction(_INSTRUCTIONS[kind], table, counts, values)
+            if isinstance(entry, JumpFalseCall):
+                entry = replace(entry, destination_instruction=base + entry.destination_instruction)
+            instructions.append(entry)
     return tuple(instructions)
 
 
-def _jump(table: FlatTable, values: int, base: int, end: int) -> JumpFalseCall:
-    """Read a jump inside a chain of `end` instructions that starts at `base`."""
-    return JumpFalseCall(
-        cond_value_index=index_of(table, "cond_value_index", values),
-        destination_instruction=base + index_of(table, "destination_instruction", end + 1),
-    )
-
-
-def _instruction(kind: str, table: FlatTable, values: int, operators: int, delegates: int) -> Instruction:
-    """Read an instruction that is no jump."""
-    if kind == "MoveCall":
-        return MoveCall(
-            move_from=index_of(table, "move_from", values), move_to=index_of(table, "move_to", values)
-        )
-    if kind == "FreeCall":
-        return FreeCall(value_index=index_of(table, "value_index", values))
-    args = checked(table, "args", table.integers("args"), values)
-    if kind == "KernelCall":
-        return KernelCall(op_index=index_of(table, "op_index", operators), args=args)
-    return DelegateCall(delegate_index=index_of(table, "delegate_index", delegates), args=args)
+def _instruction(
+    kind: type[Instruction], table: FlatTable, counts: Mapping[str, int], values: int
+) -> Instruction:
+    """Read an instruction, all of whose fields are indices: of values, but for those that have a count of their own."""
+    names = [of.name for of in fields(kind)]
+    read: Mapping[str, Callable[[str, int], Any]] = {"args": table.indices}
+    return kind(**{name: read.get(name, table.index)(name, counts.get(name, values)) for name in names})

@@ -15,7 +15,7 @@ from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.kinds import other_kind
 from vkfuse.pte.layout import PROGRAM
-from vkfuse.pte.model import Header, Method, NamedData, PteFile, Subsegments
+from vkfuse.pte.model import Header, Method, NamedData, PteFile, SubsegmentOffsets
 from vkfuse.pte.program import read_method
 from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
@@ -121,12 +121,12 @@ def _blobs(
     )
 
 
-def _subsegments(table: FlatTable, segments: tuple[Extent, ...]) -> Subsegments:
+def _subsegments(table: FlatTable, segments: tuple[Extent, ...]) -> SubsegmentOffsets:
     """Return the offsets; those of a segment that does not exist must all be the placeholder."""
     offsets = table.integers("offsets")
     if len(offsets) > 1:
         segment_of(table, segments)
-    return Subsegments(segment_index=table.integer("segment_index"), offsets=offsets)
+    return SubsegmentOffsets(segment_index=table.integer("segment_index"), offsets=offsets)
 
 
 def _inline(root: FlatTable, name: str, data_name: str) -> tuple[Bytes, ...]:

@@ -38,7 +38,7 @@ def read_segments(root: FlatTable, data: memoryview, base: int) -> tuple[Extent,
 
 def segment_of(table: FlatTable, segments: tuple[Extent, ...], name: str = "segment_index") -> Extent:
     """Return the segment that an index field names."""
-    index = table.integer(name)
+    index: int = table.integer(name)
     if index >= len(segments):
         raise table.error(f"segment {index} of {len(segments)}", name)
     return segments[index]

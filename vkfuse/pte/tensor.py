@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from vkfuse.pte.blobs import Blobs
-from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation, enumerated
+from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation
 from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.model import Allocation, Tensor
 from vkfuse.pte.segments import Bytes, cut
@@ -19,21 +19,21 @@ MAX_RANK: Final = 16  # kTensorDimensionLimit
 def read_tensor(table: FlatTable, blobs: Blobs) -> Tensor:
     """Read a tensor and find its bytes."""
     sizes, dim_order = _shape(table)
-    scalar_type = enumerated(table, "scalar_type", ScalarType)
+    scalar_type = table.enumerated("scalar_type", ScalarType)
     allocation = _allocation(table)
     extra = table.child("extra_tensor_info")
     tensor = Tensor(
         scalar_type=scalar_type,
         sizes=sizes,
         dim_order=dim_order,
-        dynamism=enumerated(table, "shape_dynamism", ShapeDynamism),
+        dynamism=table.enumerated("shape_dynamism", ShapeDynamism),
         data_buffer_idx=table.integer("data_buffer_idx"),
         allocation=allocation,
         name=extra.name("fully_qualified_name") if extra else "",
         external=_external(extra),
-        device=enumerated(extra, "device_type", DeviceType) if extra else DeviceType.CPU,
+        device=extra.enumerated("device_type", DeviceType) if extra else DeviceType.CPU,
         device_index=extra.integer("device_index") if extra else 0,
-        requires_grad=bool(table.integer("requires_grad")),
+        requires_grad=table.integer("requires_grad"),
         layout=table.integer("layout"),
         initial_segment=extra.integer("mutable_data_segments_idx") if extra else 0,
     )
@@ -67,7 +67,7 @@ def _external(extra: FlatTable | None) -> bool:
     """Whether the tensor's bytes are outside the .pte."""
     if extra is None:
         return False
-    return enumerated(extra, "location", TensorDataLocation) is TensorDataLocation.EXTERNAL
+    return extra.enumerated("location", TensorDataLocation) is TensorDataLocation.EXTERNAL
 
 
 def _with_data(tensor: Tensor, table: FlatTable, blobs: Blobs) -> Tensor:

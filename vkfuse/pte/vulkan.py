@@ -13,14 +13,13 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.errors import FormatError, naming
-from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType, enumerated
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
-from vkfuse.pte.program import checked
-from vkfuse.pte.scalars import read_scalar
+from vkfuse.pte.records import read_record, read_shared
 from vkfuse.pte.segments import cut
 from vkfuse.pte.tensor import MAX_RANK
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Extent, Int, String
@@ -182,12 +181,12 @@ def read_vulkan_graph(
         version=root.text("version"),
         chain=chain,
         values=values,
-        input_ids=checked(root, "input_ids", root.integers("input_ids"), len(values)),
-        output_ids=checked(root, "output_ids", root.integers("output_ids"), len(values)),
+        input_ids=root.indices("input_ids", len(values)),
+        output_ids=root.indices("output_ids", len(values)),
         constants=constants,
         shaders=shaders,
-        storage_override=enumerated(root, "storage_type_override", VkStorageType),
-        layout_override=enumerated(root, "memory_layout_override", VkMemoryLayout),
+        storage_override=root.enumerated("storage_type_override", VkStorageType),
+        layout_override=root.enumerated("memory_layout_override", VkMemoryLayout),
         header_at=header_at,
         flatbuffer_at=flatbuffer_at,
         bytes_at=bytes_at,
@@ -233,32 +232,31 @@ def _value(kind: str, table: FlatTable, count: int, constants: tuple[Constant, .
         case "VkTensor":
             return _tensor(table, constants)
         case "IntList":
-            return IntList(table.integers("items"))
+            return read_record(IntList, table)
         case "ValueList":
-            return ValueList(checked(table, "items", table.integers("items"), count))
+            return ValueList(table.indices("items", count))
         case "SymInt":
-            return SymInt(table.integer("value"))
+            return read_record(SymInt, table)
         case _:
-            return read_scalar(kind, table)
+            return read_shared(kind, table)  # type: ignore[no-any-return]
 
 
 def _tensor(table: FlatTable, constants: tuple[Constant, ...]) -> VkTensor:
     """Read a tensor and cut its bytes from its constant."""
     tensor = VkTensor(
-        dtype=enumerated(table, "datatype", VkDataType),
+        dtype=table.enumerated("datatype", VkDataType),
         dims=table.integers("dims"),
         constant_id=table.integer("constant_id"),
         mem_obj_id=table.integer("mem_obj_id"),
-        storage=enumerated(table, "storage_type", VkStorageType),
-        layout=enumerated(table, "memory_layout", VkMemoryLayout),
-        staging_dtype=enumerated(table, "staging_datatype", VkDataType),
+        storage=table.enumerated("storage_type", VkStorageType),
+        layout=table.enumerated("memory_layout", VkMemoryLayout),
+        staging_dtype=table.enumerated("staging_datatype", VkDataType),
     )
     if len(tensor.dims) > MAX_RANK:
         raise table.error(f"{len(tensor.dims)} dimensions, more than {MAX_RANK}", "dims")
     if not tensor.constant:
         return tensor
-    checked(table, "constant_id", (tensor.constant_id,), len(constants))
-    data = constants[tensor.constant_id].data
+    data = constants[table.index("constant_id", len(constants))].data
     if data is None:
         return tensor
     return replace(tensor, data=cut(data, Extent(0, tensor.nbytes), table.path("constant_id")))
@@ -269,5 +267,5 @@ def _call(table: FlatTable, count: int) -> OperatorCall:
     return OperatorCall(
         node_id=table.integer("node_id"),
         name=table.name("name"),
-        args=checked(table, "args", table.integers("args"), count),
+        args=table.indices("args", count),
     )

@@ -11,18 +11,8 @@ from vkfuse.multiples import round_up
 from vkfuse.pages import address
 from vkfuse.pte.builder import build
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
-from vkfuse.pte.node import Node
-from vkfuse.pte.scalars import scalar_node
-from vkfuse.pte.vulkan import (
-    NAMED,
-    Constant,
-    IntList,
-    SymInt,
-    ValueList,
-    VkTensor,
-    VkValue,
-    VulkanGraph,
-)
+from vkfuse.pte.records import Node
+from vkfuse.pte.vulkan import NAMED, Constant, VulkanGraph
 
 _HEADER: Final = Struct("<4s4sHIIIQ")
 _ALIGNMENT: Final = 16
@@ -74,45 +64,14 @@ def _graph(graph: VulkanGraph, inline: _Inline) -> Node:
         "VkGraph",
         {
             "version": graph.version,
-            "chain": [Node.of(call) for call in graph.chain],
-            "values": [Node("VkValue", {"value": _value(value)}) for value in graph.values],
+            "chain": [*map(Node.of, graph.chain)],
+            "values": [Node("VkValue", {"value": Node.of(value)}) for value in graph.values],
             "input_ids": graph.input_ids,
             "output_ids": graph.output_ids,
             "constants": [_bytes(constant, inline) for constant in graph.constants],
             "shaders": [_bytes(shader, inline) for shader in graph.shaders],
             "storage_type_override": graph.storage_override,
             "memory_layout_override": graph.layout_override,
-        },
-    )
-
-
-def _value(value: VkValue) -> Node:
-    """Return the union member of a value."""
-    match value:
-        case VkTensor():
-            return _tensor(value)
-        case IntList(items):
-            return Node("IntList", {"items": items})
-        case ValueList(ids):
-            return Node("ValueList", {"items": ids})
-        case SymInt(number):
-            return Node("SymInt", {"value": number})
-        case _:
-            return scalar_node(value)
-
-
-def _tensor(tensor: VkTensor) -> Node:
-    """Return a tensor."""
-    return Node(
-        "VkTensor",
-        {
-            "datatype": tensor.dtype,
-            "dims": tensor.dims,
-            "constant_id": tensor.constant_id,
-            "mem_obj_id": tensor.mem_obj_id,
-            "storage_type": tensor.storage,
-            "memory_layout": tensor.layout,
-            "staging_datatype": tensor.staging_dtype,
         },
     )
 

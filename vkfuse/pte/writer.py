@@ -15,9 +15,9 @@ from vkfuse.pte.builder import build
 from vkfuse.pte.contents import ALIGNMENT, Contents
 from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES, PROGRAM
-from vkfuse.pte.model import Delegate, PteFile, Subsegments
-from vkfuse.pte.node import Node
+from vkfuse.pte.model import Delegate, PteFile
 from vkfuse.pte.nodes import method_node
+from vkfuse.pte.records import Node
 
 _HEADER: Final = Struct("<4sIQQQ")  # magic, length, program size, segment base, segment data size
 _HEADER_AT: Final = 8
@@ -81,12 +81,9 @@ def _program(file: PteFile, contents: Contents, *, shared: bool) -> bytes:
             "execution_plan": [method_node(method, contents.number, placed) for method in file.methods],
             "constant_buffer": (),
             "backend_delegate_data": inline,
-            "segments": [
-                Node("DataSegment", {"offset": segment.offset, "size": segment.size})
-                for segment in contents.segments
-            ],
-            "constant_segment": _subsegments(contents.constants) if contents.constants else None,
-            "mutable_data_segments": [_subsegments(entry) for entry in contents.initial_states] or None,
+            "segments": [Node.of(segment, "DataSegment") for segment in contents.segments],
+            "constant_segment": Node.of(contents.constants) if contents.constants else None,
+            "mutable_data_segments": [*map(Node.of, contents.initial_states)] or None,
             "named_data": [
                 Node("NamedData", {"key": entry.key, "segment_index": contents.segment(entry.data)})
                 for entry in file.named
@@ -95,8 +92,3 @@ def _program(file: PteFile, contents: Contents, *, shared: bool) -> bytes:
         },
     )
     return build(root, PROGRAM, _MEMBERS, b"ET12", shared=shared)
-
-
-def _subsegments(entry: Subsegments) -> Node:
-    """Return where tensors are in a segment."""
-    return Node("SubsegmentOffsets", {"segment_index": entry.segment_index, "offsets": entry.offsets})
