@@ -1,5 +1,7 @@
 """`--cache`: new weights in a graph that an earlier run lowered give the file that a lowering would."""
 
+import shutil
+
 import pytest
 import torch
 from programs import BOTH, LanguageModel, export, indices, quantize
@@ -15,15 +17,16 @@ LOOKED = "looking in the cache"
 class Scaled(LanguageModel):
     """A tied language model with a norm, whose weight is the same in every new model, and 0.5 in its graph."""
 
-    def __init__(self, scale=0.5, norm=1.0):
+    def __init__(self, scale=0.5, norm=1.0, key=""):
         super().__init__(128)
-        self.norm, self.scale = nn.LayerNorm(64), scale
+        self.norm, self.scale, self.key = nn.LayerNorm(64), scale, key
         nn.init.constant_(self.norm.weight, norm)
 
     def forward(self, tokens):
-        """[n, m] -> [n, m, rows]."""
+        """[n, m] -> [n, m, rows], under a key where there is one."""
         rows = self.table(tokens)
-        return self.head(self.norm(torch.tanh(self.layer(rows)) * self.scale + rows))
+        found = self.head(self.norm(torch.tanh(self.layer(rows)) * self.scale + rows))
+        return {self.key: found} if self.key else found
 
 
 def _scaled(seed, **changes):
@@ -69,11 +72,15 @@ def test_new_weights_are_put_into_the_earlier_file(filled, tmp_path):
 
 @pytest.mark.parametrize(
     ("program", "options"),
-    [(lambda: _scaled(1, scale=0.25), {}), (lambda: _scaled(1), {"storage": "buffer"})],
-    ids=["number", "options"],
+    [
+        (lambda: _scaled(1, scale=0.25), {}),
+        (lambda: _scaled(1, key="logits"), {}),
+        (lambda: _scaled(1), {"storage": "buffer"}),
+    ],
+    ids=["number", "key", "options"],
 )
 def test_another_graph_is_lowered(program, options, filled, tmp_path):
-    """A number of the graph and an option of the delegate make another entry."""
+    """A number of the graph, a key of its results and an option of the delegate make another entry."""
     entries, _ = filled
     known = {*entries.iterdir()}
     _, note = _optimized(program(), tmp_path / "other.pte", cache=entries, **options)
@@ -120,3 +127,15 @@ def test_where_there_is_no_cache(filled, tmp_path):
     (tmp_path / "made.pte").write_bytes(filled[1])
     with pytest.raises(VkfuseError, match=r"a \.pte is not lowered"):
         vkfuse.optimize(tmp_path / "made.pte", tmp_path / "again.pte", cache=tmp_path / "entries")
+
+
+def test_a_folder_that_cannot_be_written(filled, tmp_path):
+    """What it holds is of use all the same; what is lowered is written, and the report says that it was not kept."""
+    entries = tmp_path / "entries"
+    shutil.copytree(filled[0], entries)
+    entries.chmod(0o555)
+    assert "not lowered in this run" in _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)[1]
+    made, note = _optimized(_scaled(0, scale=0.125), tmp_path / "other.pte", cache=entries)
+    assert f", and not kept: cannot write {entries}" in note
+    assert made == _optimized(_scaled(0, scale=0.125), tmp_path / "lowered.pte")[0]
+    assert {path.name for path in entries.iterdir()} == {path.name for path in filled[0].iterdir()}

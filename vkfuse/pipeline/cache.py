@@ -122,7 +122,7 @@ class Cache:
         """Read an entry whole, and check it. MissedError."""
         try:
             with self._path("json").open("rb") as stream:
-                sha256, text = stream.readline(), stream.read(_MOST)
+                sha256, text = stream.readline(_MOST), stream.read(_MOST)
         except FileNotFoundError as error:
             raise MissedError("no run before had this graph, these options and versions") from error
         except OSError as error:
@@ -162,11 +162,11 @@ def _contents(exported: ExportedProgram) -> Iterator[tuple[str, str]]:
 
 
 def _lines(exported: ExportedProgram, contents: Mapping[str, str]) -> Iterator[str]:
-    """Yield what a lowering depends on: the graph, its signature and ranges, shapes and types of constants."""
+    """Yield what a lowering depends on: the graph, its signature, call and ranges, shapes and types of constants."""
     for node in exported.graph.nodes:
         value = torch.utils._pytree.tree_map(_described, node.meta.get("val"))  # noqa: SLF001 - torch.utils has no other
         yield f"{node.op} {node.name} {node.target} {node.args!r} {node.kwargs!r} {value!r}"
-    yield repr(exported.graph_signature)
+    yield repr((exported.graph_signature, exported.call_spec))
     yield repr(sorted((str(symbol), str(of)) for symbol, of in exported.range_constraints.items()))
     for name, value in _tensors(exported):
         steers = value.numel() <= 1 or value.dtype not in _NUMBERS

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from vkfuse.errors import OutputError
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
@@ -197,7 +198,10 @@ def _lowered(
             missed = str(error)
     lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
     if cache is not None:
-        cache.keep(temporary, lowered.reasons)
+        try:
+            cache.keep(temporary, lowered.reasons)
+        except OutputError as error:
+            missed += f", and not kept: {error.message}"
     placed = tuple(replace(m, state=lowered.state.get(m.name, ())) for m in methods)
     notes = (note("", missed, verified=True),) if missed else ()
     return placed, measure(pte, options.runtime, reasons=lowered.reasons, names=names), notes
