@@ -11,7 +11,6 @@ from build_graphs import site
 from executorch.backends.vulkan.op_registry import vulkan_supported_ops
 
 from vkfuse.lint.operands import operands_of
-from vkfuse.measure.stored import KINDS
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import TORCH_TYPES
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
@@ -23,7 +22,7 @@ from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.table import kernels
 
 inf, nan = math.inf, math.nan
-_KINDS = {TORCH_TYPES[kind]: stored for stored, kind in KINDS.items()}
+_KINDS = {TORCH_TYPES[kind.scalar]: kind for kind in VkDataType if kind.scalar is not None}
 
 
 def run(name, *args, storage=VkStorageType.TEXTURE_3D, constants=(), out=(torch.float32,)):

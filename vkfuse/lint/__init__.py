@@ -25,17 +25,6 @@ _TO_LINK: Final = {
     "quantized": Code.NEEDS_QUANTIZED_KERNELS,
     "llm": Code.NEEDS_LLM_KERNELS,
 }
-
-_VULKAN_TYPES: Final = {
-    ScalarType.BOOL: VkDataType.BOOL,
-    ScalarType.BYTE: VkDataType.UINT8,
-    ScalarType.CHAR: VkDataType.INT8,
-    ScalarType.INT: VkDataType.INT32,
-    ScalarType.LONG: VkDataType.INT64,
-    ScalarType.HALF: VkDataType.FLOAT16,
-    ScalarType.FLOAT: VkDataType.FLOAT32,
-    ScalarType.DOUBLE: VkDataType.FLOAT64,
-}
 # What maybe_cast_and_copy_into_staging and its counterpart convert (runtime/graph/ComputeGraph.cpp).
 _CASTS: Final = {
     (ScalarType.LONG, VkDataType.INT32),
@@ -183,7 +172,7 @@ def _conversion(outside: object, inside: object) -> str:
     if not (isinstance(outside, Tensor) and isinstance(inside, VkTensor)) or inside.constant:
         return ""
     staging = inside.dtype if inside.staging_dtype is VkDataType.UNSET else inside.staging_dtype
-    if _VULKAN_TYPES.get(outside.scalar_type) is staging or (outside.scalar_type, staging) in _CASTS:
+    if outside.scalar_type is staging.scalar or (outside.scalar_type, staging) in _CASTS:
         return ""
     return f"{outside.scalar_type.label} outside, {staging.label} inside; the runtime does not convert"
 

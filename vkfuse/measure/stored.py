@@ -22,16 +22,6 @@ _MOST_PACKED: Final = 8.0
 _MOST_BYTE: Final = 256.0  # less its zero point
 _GATHERED: Final = frozenset({ScalarType.CHAR, ScalarType.BYTE})
 _SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
-KINDS: Final = {
-    VkDataType.BOOL: ScalarType.BOOL,
-    VkDataType.UINT8: ScalarType.BYTE,
-    VkDataType.INT8: ScalarType.CHAR,
-    VkDataType.INT32: ScalarType.INT,
-    VkDataType.INT64: ScalarType.LONG,
-    VkDataType.FLOAT16: ScalarType.HALF,
-    VkDataType.FLOAT32: ScalarType.FLOAT,
-    VkDataType.FLOAT64: ScalarType.DOUBLE,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +299,7 @@ def values_of(constant: ConstantTensor) -> Numbers | None:
 
     FormatError where they are too few.
     """
-    kind = KINDS.get(constant.dtype) if isinstance(constant.dtype, VkDataType) else constant.dtype
+    kind = constant.dtype.scalar if isinstance(constant.dtype, VkDataType) else constant.dtype
     if constant.data is None or kind is None:
         return None
     count = math.prod(constant.dims)

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from vkfuse.measure.stored import KINDS
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.operations import operation_of
 from vkfuse.pte.enums import ScalarType
@@ -94,7 +93,7 @@ class Folding:
             self.known[index] = arguments[0]
             self.made |= {index} if call.args[0] in self.made else set()
             return
-        kind = KINDS.get(out.dtype)
+        kind = out.dtype.scalar
         result = None if kind is None else self._evaluation.computed(call.name, arguments, kind, out.dims)
         if result is not None:
             self.known[index] = result
@@ -164,7 +163,7 @@ def _constants(graph: VulkanGraph) -> Iterator[tuple[int, Array]]:
     """Yield the constants whose bytes are in the file."""
     for index, value in enumerate(graph.values):
         if isinstance(value, VkTensor) and value.constant and value.data is not None:
-            kind = KINDS.get(value.dtype)
+            kind = value.dtype.scalar
             stored = None if kind is None else numbers(value.data, kind, value.dims)
             if stored is not None:
                 yield index, stored.rows(0, value.dims[0]) if value.dims else stored.stored

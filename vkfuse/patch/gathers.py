@@ -15,14 +15,13 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import BoxedIntList, KernelCall, Tensor
 from vkfuse.pte.values import Bool, Int
 from vkfuse.tables.byte_rows import ByteRows
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, kind_of
 
 VIEW: Final = "executorch_prim::et_view.default"
 _GATHER: Final = "aten::embedding.out"
 _CAST: Final = "dim_order_ops::_to_dim_order_copy.out"
 _LESS: Final = "aten::sub.out"
 _TIMES: Final = "aten::mul.out"
-_KINDS: Final = {"int8": ScalarType.CHAR, "uint8": ScalarType.BYTE, "float32": ScalarType.FLOAT}
 
 
 def rows_like(edit: MethodEdit, indices: int, table: ByteRows) -> int:
@@ -62,7 +61,7 @@ class _Steps:
     def gathered(self, stored: Array) -> int:
         """Gather rows of an array [rows, width]."""
         edit = self._edit
-        out = _planned(edit, edit.tensor(self._indices), _KINDS[stored.dtype.name], stored.shape[1])
+        out = _planned(edit, edit.tensor(self._indices), kind_of(stored), stored.shape[1])
         padding, no = edit.value(Int(-1)), edit.value(Bool(value=False))
         self.then(_GATHER, edit.constant(stored), self._indices, padding, no, no, out, out)
         return out

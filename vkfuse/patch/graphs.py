@@ -7,15 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from vkfuse.measure.stored import KINDS
-from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import NAMED, Constant, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK
-from vkfuse.tables.floats import NUMPY, Array
+from vkfuse.tables.floats import Array, kind_of
 
 WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
-_TYPES: Final = {np.dtype(NUMPY[kind]): stored for stored, kind in KINDS.items()}
+_TYPES: Final = {kind.scalar: kind for kind in VkDataType}
 _NOWHERE: Final = Extent(0, 0)
 EMPTY: Final = VulkanGraph(
     version="0",
@@ -83,13 +82,13 @@ class GraphEdit:
             )
             self._known[known] = self.value(
                 VkTensor(
-                    dtype=_TYPES[array.dtype],
+                    dtype=_TYPES[kind_of(array)],
                     dims=array.shape,
                     constant_id=len(self._constants) - 1,
                     mem_obj_id=-1,
                     storage=VkStorageType.DEFAULT_STORAGE,
                     layout=VkMemoryLayout.DEFAULT_LAYOUT,
-                    staging_dtype=_TYPES[array.dtype],
+                    staging_dtype=_TYPES[kind_of(array)],
                     data=data,
                 )
             )

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from vkfuse.measure.stored import KINDS
 from vkfuse.measure.tables import FloatMatmul
 from vkfuse.patch.flat import VIEW, is_batch, sizes_back
 from vkfuse.patch.graphs import WIDTH, GraphEdit
@@ -130,7 +129,7 @@ def _bias(edit: GraphEdit, pack: Q4Pack | Q8Pack, read: FloatMatmul) -> int:
     bias = None if read.bias is None else edit.at(read.bias)
     if not isinstance(bias, VkTensor) or bias.data is None or read.bias is None:
         return edit.value(None)
-    stored = numbers(bias.data, KINDS[bias.dtype], bias.dims)
+    stored = numbers(bias.data, _KINDS[bias.dtype], bias.dims)
     if pack.padded_rows == pack.rows or stored is None:
         return read.bias
     return edit.constant(np.pad(stored.stored, (0, pack.padded_rows - pack.rows)))

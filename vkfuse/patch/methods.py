@@ -10,7 +10,7 @@ import numpy as np
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.places import Plan
 from vkfuse.patch.pruned import members, pruned_method, values_of
-from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism
+from vkfuse.pte.enums import DeviceType, ShapeDynamism
 from vkfuse.pte.model import (
     Delegate,
     DelegateCall,
@@ -26,15 +26,9 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import SymInt, VulkanGraph
 from vkfuse.pte.vulkan_writer import write_vulkan
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, kind_of
 
 _NEW: Final = (1 << 32) - 1  # the index of a new constant, which the writer counts: behind all others
-_TYPES: Final = {
-    np.dtype(np.uint8): ScalarType.BYTE,
-    np.dtype(np.int8): ScalarType.CHAR,
-    np.dtype(np.float16): ScalarType.HALF,
-    np.dtype(np.float32): ScalarType.FLOAT,
-}
 
 
 class MethodEdit:
@@ -119,7 +113,7 @@ class MethodEdit:
         if id(array) not in self._known:
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             tensor = Tensor(
-                scalar_type=_TYPES[array.dtype],
+                scalar_type=kind_of(array),
                 sizes=array.shape,
                 dim_order=tuple(range(array.ndim)),
                 dynamism=ShapeDynamism.STATIC,

@@ -25,46 +25,18 @@ _BARE: Final = re.compile(
 )  # anything else would be looked up among sympy's names
 _DIGITS: Final = re.compile(r"[-+]?[\d.]{1,40}(e[-+]?\d{1,3})?|inf|nan", re.ASCII)
 _CONSTANTS: Final = frozenset(["True", "False", "true", "false", "oo", "int_oo", "nan", "zoo"])
-_ASSUMPTIONS: Final = frozenset(
-    [
-        *("integer", "positive", "nonnegative", "negative", "nonzero", "real", "finite", "commutative"),
-        "evaluate",
-    ]
-)
+_ASSUMED: Final = "integer positive nonnegative negative nonzero real finite commutative evaluate"
+_ASSUMPTIONS: Final = frozenset(_ASSUMED.split())
 _GROWING: Final = frozenset(
     ["Pow", "PowByNatural", "FloatPow", "LShift"]
-)  # base or number, then exponent or places
-_FUNCTIONS: Final = _GROWING | frozenset(
-    [
-        *(
-            "Abs",
-            "Add",
-            "And",
-            "CeilDiv",
-            "CeilToInt",
-            "CleanDiv",
-            "Eq",
-            "Equality",
-            "FloatTrueDiv",
-            "FloorDiv",
-        ),
-        *(
-            "FloorToInt",
-            "Float",
-            "Ge",
-            "GreaterThan",
-            "Gt",
-            "Identity",
-            "Integer",
-            "IntTrueDiv",
-            "Le",
-            "LessThan",
-        ),
-        *("Lt", "Max", "Min", "Mod", "ModularIndexing", "Mul", "Ne", "Not", "Or", "PythonMod", "Rational"),
-        *("RoundDecimal", "RoundToInt", "RShift", "StrictGreaterThan", "StrictLessThan", "Symbol", "ToFloat"),
-        *("TruncToFloat", "TruncToInt", "Unequality", "Where", "ceiling", "floor"),
-    ]
-)
+)  # of a base, or a number, and so much
+_PRINTED: Final = """
+Abs Add And CeilDiv CeilToInt CleanDiv Eq Equality FloatTrueDiv FloorDiv FloorToInt Float Ge
+GreaterThan Gt Identity Integer IntTrueDiv Le LessThan Lt Max Min Mod ModularIndexing Mul Ne Not Or
+PythonMod Rational RoundDecimal RoundToInt RShift StrictGreaterThan StrictLessThan Symbol ToFloat
+TruncToFloat TruncToInt Unequality Where ceiling floor
+"""
+_FUNCTIONS: Final = _GROWING | frozenset(_PRINTED.split())
 _OPERATORS: Final = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr)
 _NUMBERS: Final = ("Integer", "Float", "Rational")
 

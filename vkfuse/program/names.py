@@ -9,153 +9,82 @@ from types import MappingProxyType
 from typing import Final
 
 # Classes and functions that torch.save's pickles of tensors import.
-_TORCH_NAMES: Final = frozenset(
-    {
-        "torch.Size",
-        "torch.Tensor",
-        "torch.device",
-        "torch._tensor._rebuild_from_type_v2",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_tensor_v3",
-        "torch._utils._rebuild_wrapper_subclass",
-        "torch.nn.parameter.Parameter",
-        "torch.serialization._get_layout",
-        "torch.storage.UntypedStorage",
-        "torch.storage.TypedStorage",
-        "collections.OrderedDict",
-        "builtins.set",
-        "builtins.frozenset",
-        "builtins.complex",
-        "builtins.slice",
-    }
-)
-_TORCHAO_NAMES: Final = frozenset(
-    {
-        "torchao.dtypes.affine_quantized_tensor.AffineQuantizedTensor",
-        "torchao.dtypes.uintx.plain_layout.PlainAQTTensorImpl",
-        "torchao.dtypes.utils.PlainLayout",
-        "torchao.quantization.Float8Tensor",
-        "torchao.quantization.Int4PlainInt32Tensor",
-        "torchao.quantization.Int4PreshuffledTensor",
-        "torchao.quantization.Int4Tensor",
-        "torchao.quantization.Int4TilePackedTo4dTensor",
-        "torchao.quantization.Int8Tensor",
-        "torchao.quantization.IntxOpaqueTensor",
-        "torchao.quantization.IntxUnpackedToInt8Tensor",
-        "torchao.quantization.granularity.PerAxis",
-        "torchao.quantization.granularity.PerBlock",
-        "torchao.quantization.granularity.PerGroup",
-        "torchao.quantization.granularity.PerRow",
-        "torchao.quantization.granularity.PerTensor",
-        "torchao.quantization.granularity.PerToken",
-        "torchao.quantization.linear_activation_quantized_tensor.LinearActivationQuantizedTensor",
-        "torchao.quantization.quant_primitives.MappingType",
-        "torchao.quantization.quant_primitives.ZeroPointDomain",
-        "torchao.quantization.quantize_.common.kernel_preference.KernelPreference",
-        "torchao.quantization.quantize_.workflows.int8.int8_tensor.QuantizeTensorToInt8Kwargs",
-        "torchao.quantization.quantize_.workflows.intx.intx_packing_format.IntxPackingFormat",
-        "torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor.IntxUnpackedToInt8TensorActivationQuantization",
-    }
-)
+_OF_TORCH: Final = """
+torch.Size torch.Tensor torch.device torch._tensor._rebuild_from_type_v2
+torch._utils._rebuild_parameter torch._utils._rebuild_tensor torch._utils._rebuild_tensor_v2
+torch._utils._rebuild_tensor_v3 torch._utils._rebuild_wrapper_subclass torch.nn.parameter.Parameter
+torch.serialization._get_layout torch.storage.UntypedStorage torch.storage.TypedStorage
+collections.OrderedDict builtins.set builtins.frozenset builtins.complex builtins.slice
+"""
+_OF_TORCHAO: Final = """
+torchao.dtypes.affine_quantized_tensor.AffineQuantizedTensor
+torchao.dtypes.uintx.plain_layout.PlainAQTTensorImpl torchao.dtypes.utils.PlainLayout
+torchao.quantization.Float8Tensor torchao.quantization.Int4PlainInt32Tensor
+torchao.quantization.Int4PreshuffledTensor torchao.quantization.Int4Tensor
+torchao.quantization.Int4TilePackedTo4dTensor torchao.quantization.Int8Tensor
+torchao.quantization.IntxOpaqueTensor torchao.quantization.IntxUnpackedToInt8Tensor
+torchao.quantization.granularity.PerAxis torchao.quantization.granularity.PerBlock
+torchao.quantization.granularity.PerGroup torchao.quantization.granularity.PerRow
+torchao.quantization.granularity.PerTensor torchao.quantization.granularity.PerToken
+torchao.quantization.linear_activation_quantized_tensor.LinearActivationQuantizedTensor
+torchao.quantization.quant_primitives.MappingType
+torchao.quantization.quant_primitives.ZeroPointDomain
+torchao.quantization.quantize_.common.kernel_preference.KernelPreference
+torchao.quantization.quantize_.workflows.int8.int8_tensor.QuantizeTensorToInt8Kwargs
+torchao.quantization.quantize_.workflows.intx.intx_packing_format.IntxPackingFormat
+torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor.IntxUnpackedToInt8TensorActivationQuantization
+"""
+_CLASSES: Final = frozenset(f"{_OF_TORCH} {_OF_TORCHAO}".split())
 _TORCH_DTYPE: Final = re.compile(
     r"torch\.(u?int\d+|float\d+(_\w+)?|bfloat16|complex\d+|bool|half|double|long|short|\w+Storage)"
 )
 
 # torch/_export/serde/serialize.py, _SYM_OPS, as torch spells them in a program; `getitem` picks one of several results.
+_ARITHMETIC: Final = """
+add and_ eq floordiv ge getitem gt le lshift lt mod mul ne neg or_ pos pow rshift sub truediv
+"""
 SYMBOLIC: Final = frozenset(
     [
-        *(
-            f"_operator.{name}"
-            for name in (
-                *("add", "and_", "eq", "floordiv", "ge", "getitem", "gt", "le", "lshift", "lt", "mod", "mul"),
-                *("ne", "neg", "or_", "pos", "pow", "rshift", "sub", "truediv"),
-            )
-        ),
+        *(f"_operator.{name}" for name in _ARITHMETIC.split()),
         *(f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not")),
-        "torch._sym_sqrt",
-        "math.trunc",
+        *("torch._sym_sqrt", "math.trunc"),
     ]
 )
 # Operators on graphs, which are checked as the program is.
-HIGHER_ORDER: Final = frozenset(
-    [
-        *("auto_functionalized", "auto_functionalized_v2", "cond", "map_impl", "scan", "while_loop"),
-        *("wrap_with_autocast", "wrap_with_set_grad_enabled"),
-    ]
-)
+_ON_GRAPHS: Final = """
+auto_functionalized auto_functionalized_v2 cond map_impl scan while_loop wrap_with_autocast
+wrap_with_set_grad_enabled
+"""
+HIGHER_ORDER: Final = frozenset(_ON_GRAPHS.split())
 OPERATOR_ARGUMENT: Final = frozenset(
     {"auto_functionalized", "auto_functionalized_v2"}
 )  # take an operator first
 
 # Structures of inputs and outputs (torch/utils/_pytree.py) that are rebuilt without importing anything.
-STRUCTURES: Final = frozenset(
-    [
-        *("builtins.tuple", "builtins.list", "builtins.dict"),
-        *("collections.OrderedDict", "collections.deque", "collections.namedtuple"),
-        "torch.fx.immutable_collections.immutable_list",
-        "torch.fx.immutable_collections.immutable_dict",
-    ]
-)
+_NESTED: Final = """
+builtins.tuple builtins.list builtins.dict collections.OrderedDict collections.deque
+collections.namedtuple torch.fx.immutable_collections.immutable_list
+torch.fx.immutable_collections.immutable_dict
+"""
+STRUCTURES: Final = frozenset(_NESTED.split())
 
 # Namespaces that torch, torchao and ExecuTorch register operators in (torch._C._dispatch_get_all_op_names()).
-NAMESPACES: Final = frozenset(
-    [
-        *("aten", "prim", "prims", "sym", "rngprims", "inductor_prims", "debugprims", "_native", "_dtensor"),
-        *(
-            "c10d",
-            "_c10d_functional",
-            "_c10d_functional_autograd",
-            "c10d_functional",
-            "fsdp",
-            "symm_mem",
-            "streams",
-        ),
-        *(
-            "quantized",
-            "_quantized",
-            "quantized_decomposed",
-            "quantization",
-            "quant_fusion",
-            "sparse",
-            "mkl",
-            "mkldnn",
-        ),
-        *(
-            "mkldnn_prepacked",
-            "onednn",
-            "onnx",
-            "onnx_symbolic",
-            "preprocess",
-            "profiler",
-            "static_runtime",
-            "inductor",
-        ),
-        *(
-            "_test",
-            "_inductor_test",
-            "cplib",
-            "debug_mode_ops",
-            "flex_lib",
-            "higher_order",
-            "torchao",
-            "float8_sparse",
-        ),
-        *("export", "executorch", "executorch_prim", "dim_order_ops", "et_copy", "et_vk", "llama"),
-    ]
-)
+_SPACES: Final = """
+aten prim prims sym rngprims inductor_prims debugprims _native _dtensor c10d _c10d_functional
+_c10d_functional_autograd c10d_functional fsdp symm_mem streams quantized _quantized
+quantized_decomposed quantization quant_fusion sparse mkl mkldnn mkldnn_prepacked onednn onnx
+onnx_symbolic preprocess profiler static_runtime inductor _test _inductor_test cplib debug_mode_ops
+flex_lib higher_order torchao float8_sparse export executorch executorch_prim dim_order_ops et_copy
+et_vk llama
+"""
+NAMESPACES: Final = frozenset(_SPACES.split())
 _OPERATOR: Final = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)")
 _HIGHER_ORDER: Final = re.compile(r"torch\.ops\.higher_order\.(\w+)")
 
 
 def is_allowed_class(qualified: str) -> bool:
     """Whether a pickle may import `qualified` (module.name): tensors, torchao's tensor classes and enums, containers."""
-    return (
-        qualified in _TORCH_NAMES
-        or qualified in _TORCHAO_NAMES
-        or _TORCH_DTYPE.fullmatch(qualified) is not None
-    )
+    return qualified in _CLASSES or _TORCH_DTYPE.fullmatch(qualified) is not None
 
 
 def is_allowed_target(target: str) -> bool:

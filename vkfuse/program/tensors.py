@@ -7,36 +7,16 @@ import torch
 
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.runtime.operands import Tensor
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import NUMPY, Array
 
+TORCH_TYPES: Final[dict[ScalarType, torch.dtype]] = {kind: getattr(torch, kind.label) for kind in NUMPY}
+_SCALARS: Final = {dtype: kind for kind, dtype in TORCH_TYPES.items()}
 # Types in a delegate, where 64 bits become 32; others are UNSET, which no shader has.
 _DTYPES: Final = {
-    torch.bool: VkDataType.BOOL,
-    torch.uint8: VkDataType.UINT8,
-    torch.int8: VkDataType.INT8,
-    torch.int32: VkDataType.INT32,
+    **{TORCH_TYPES[kind.scalar]: kind for kind in VkDataType if kind.scalar is not None},
     torch.int64: VkDataType.INT32,
-    torch.float16: VkDataType.FLOAT16,
-    torch.float32: VkDataType.FLOAT32,
     torch.float64: VkDataType.FLOAT32,
 }
-
-TORCH_TYPES: Final = {
-    ScalarType.BYTE: torch.uint8,
-    ScalarType.CHAR: torch.int8,
-    ScalarType.SHORT: torch.int16,
-    ScalarType.INT: torch.int32,
-    ScalarType.LONG: torch.int64,
-    ScalarType.HALF: torch.float16,
-    ScalarType.FLOAT: torch.float32,
-    ScalarType.DOUBLE: torch.float64,
-    ScalarType.BOOL: torch.bool,
-    ScalarType.BFLOAT16: torch.bfloat16,
-    ScalarType.UINT16: torch.uint16,
-    ScalarType.UINT32: torch.uint32,
-    ScalarType.UINT64: torch.uint64,
-}
-_SCALARS: Final = {dtype: kind for kind, dtype in TORCH_TYPES.items()}
 
 
 def described(value: torch.Tensor, *, constant: bool = False) -> Tensor:

@@ -1,71 +1,44 @@
 """The enumerations of the program and Vulkan schemas (scalar_type.fbs, program.fbs, Vulkan's schema.fbs)."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Self
 
 
 class ScalarType(IntEnum):
-    """Element types of a program's tensors."""
+    """Element types of a program's tensors: the bytes of one element, and the name that PyTorch has for it (`float32`)."""
 
-    BYTE = 0
-    CHAR = 1
-    SHORT = 2
-    INT = 3
-    LONG = 4
-    HALF = 5
-    FLOAT = 6
-    DOUBLE = 7
-    BOOL = 11
-    QINT8 = 12
-    QUINT8 = 13
-    QINT32 = 14
-    BFLOAT16 = 15
-    QUINT4X2 = 16
-    QUINT2X4 = 17
-    BITS16 = 22
-    FLOAT8E5M2 = 23
-    FLOAT8E4M3FN = 24
-    FLOAT8E5M2FNUZ = 25
-    FLOAT8E4M3FNUZ = 26
-    UINT16 = 27
-    UINT32 = 28
-    UINT64 = 29
+    bytes: int
+    label: str
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of one element."""
-        return _WIDE.get(self, 1)
+    BYTE = 0, 1, "uint8"
+    CHAR = 1, 1, "int8"
+    SHORT = 2, 2, "int16"
+    INT = 3, 4, "int32"
+    LONG = 4, 8, "int64"
+    HALF = 5, 2, "float16"
+    FLOAT = 6, 4, "float32"
+    DOUBLE = 7, 8, "float64"
+    BOOL = 11, 1, "bool"
+    QINT8 = 12, 1, "qint8"
+    QUINT8 = 13, 1, "quint8"
+    QINT32 = 14, 4, "qint32"
+    BFLOAT16 = 15, 2, "bfloat16"
+    QUINT4X2 = 16, 1, "quint4x2"
+    QUINT2X4 = 17, 1, "quint2x4"
+    BITS16 = 22, 2, "bits16"
+    FLOAT8E5M2 = 23, 1, "float8e5m2"
+    FLOAT8E4M3FN = 24, 1, "float8e4m3fn"
+    FLOAT8E5M2FNUZ = 25, 1, "float8e5m2fnuz"
+    FLOAT8E4M3FNUZ = 26, 1, "float8e4m3fnuz"
+    UINT16 = 27, 2, "uint16"
+    UINT32 = 28, 4, "uint32"
+    UINT64 = 29, 8, "uint64"
 
-    @property
-    def label(self) -> str:
-        """The type as PyTorch names it (`float32`)."""
-        return _LABELS.get(self, self.name.lower())
-
-
-_WIDE: Final = {
-    ScalarType.SHORT: 2,
-    ScalarType.INT: 4,
-    ScalarType.LONG: 8,
-    ScalarType.HALF: 2,
-    ScalarType.FLOAT: 4,
-    ScalarType.DOUBLE: 8,
-    ScalarType.QINT32: 4,
-    ScalarType.BFLOAT16: 2,
-    ScalarType.BITS16: 2,
-    ScalarType.UINT16: 2,
-    ScalarType.UINT32: 4,
-    ScalarType.UINT64: 8,
-}
-_LABELS: Final = {
-    ScalarType.BYTE: "uint8",
-    ScalarType.CHAR: "int8",
-    ScalarType.SHORT: "int16",
-    ScalarType.INT: "int32",
-    ScalarType.LONG: "int64",
-    ScalarType.HALF: "float16",
-    ScalarType.FLOAT: "float32",
-    ScalarType.DOUBLE: "float64",
-}
+    def __new__(cls, number: int, size: int = 1, label: str = "") -> Self:
+        """A member that is its number."""
+        member = int.__new__(cls, number)
+        member._value_, member.bytes, member.label = number, size, label
+        return member
 
 
 class ShapeDynamism(IntEnum):
@@ -98,22 +71,30 @@ class DeviceType(IntEnum):
 
 
 class VkDataType(IntEnum):
-    """Element types of a Vulkan graph."""
+    """Element types of a Vulkan graph, and what each is in a program: `scalar`, None for UNSET."""
 
-    BOOL = 0
-    UINT8 = 1
-    INT8 = 2
-    INT32 = 3
-    FLOAT16 = 4
-    FLOAT32 = 5
-    FLOAT64 = 6
-    INT64 = 7
+    scalar: ScalarType | None
+
+    BOOL = 0, ScalarType.BOOL
+    UINT8 = 1, ScalarType.BYTE
+    INT8 = 2, ScalarType.CHAR
+    INT32 = 3, ScalarType.INT
+    FLOAT16 = 4, ScalarType.HALF
+    FLOAT32 = 5, ScalarType.FLOAT
+    FLOAT64 = 6, ScalarType.DOUBLE
+    INT64 = 7, ScalarType.LONG
     UNSET = 127
+
+    def __new__(cls, number: int, scalar: ScalarType | None = None) -> Self:
+        """A member that is its number."""
+        member = int.__new__(cls, number)
+        member._value_, member.scalar = number, scalar
+        return member
 
     @property
     def bytes(self) -> int:
         """Bytes of one element; 0 for UNSET."""
-        return (1, 1, 1, 4, 2, 4, 8, 8)[self] if self is not VkDataType.UNSET else 0
+        return 0 if self.scalar is None else self.scalar.bytes
 
     @property
     def label(self) -> str:

@@ -12,23 +12,19 @@ from vkfuse.pte.enums import ScalarType
 
 Array = npt.NDArray[Any]
 
+_AS_THEY_ARE: Final = "BYTE CHAR SHORT INT LONG HALF FLOAT DOUBLE BOOL UINT16 UINT32 UINT64"
+_OF_NUMPY: Final = {np.dtype(ScalarType[name].label): ScalarType[name] for name in _AS_THEY_ARE.split()}
 NUMPY: Final[Mapping[ScalarType, type[np.generic]]] = {
-    ScalarType.BYTE: np.uint8,
-    ScalarType.CHAR: np.int8,
-    ScalarType.SHORT: np.int16,
-    ScalarType.INT: np.int32,
-    ScalarType.LONG: np.int64,
-    ScalarType.HALF: np.float16,
-    ScalarType.FLOAT: np.float32,
-    ScalarType.DOUBLE: np.float64,
-    ScalarType.BOOL: np.bool_,
+    **{kind: dtype.type for dtype, kind in _OF_NUMPY.items()},
     ScalarType.BFLOAT16: np.float32,
-    ScalarType.UINT16: np.uint16,
-    ScalarType.UINT32: np.uint32,
-    ScalarType.UINT64: np.uint64,
 }
 _FLOATS: Final = {ScalarType.HALF, ScalarType.BFLOAT16, ScalarType.FLOAT, ScalarType.DOUBLE}
 _EPS: Final = {ScalarType.HALF: 2.0**-10, ScalarType.BFLOAT16: 2.0**-7}
+
+
+def kind_of(array: Array) -> ScalarType:
+    """Return the type of an array's numbers."""
+    return _OF_NUMPY[array.dtype]
 
 
 def coarseness(kind: ScalarType) -> float:

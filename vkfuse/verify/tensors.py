@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from vkfuse.errors import FormatError
-from vkfuse.measure.stored import KINDS
 from vkfuse.program.tensors import TORCH_TYPES
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.place import Place
@@ -25,10 +24,9 @@ def scalar_dtype(kind: ScalarType | int, where: Place | str) -> torch.dtype:
 
 def vulkan_dtype(kind: VkDataType, where: Place | str) -> torch.dtype:
     """Return torch's type; FormatError for UNSET."""
-    try:
-        return TORCH_TYPES[KINDS[kind]]
-    except KeyError:
-        raise FormatError(f"element type {kind.name} cannot be executed", field=str(where)) from None
+    if kind.scalar is None:
+        raise FormatError(f"element type {kind.name} cannot be executed", field=str(where))
+    return TORCH_TYPES[kind.scalar]
 
 
 def tensor_of(
