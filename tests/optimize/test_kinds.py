@@ -145,6 +145,7 @@ def _dynamic():
             torch.log_softmax(scores.transpose(0, 2)[..., None], 1),
             functional.layer_norm(rows, rows.shape[1:]),
             functional.layer_norm(scores, scores.shape[2:]),
+            rows.masked_scatter(mask[:1, :, None], rows * 2),
         )
 
     return _program(
@@ -262,6 +263,7 @@ def test_dynamic(outcome_of):
     """What the runtime does not resize, or pads with what a longer input left."""
     outcome = outcome_of(_dynamic)
     written = {"conditions-in-full-rank", "convolution-written-out", "softmax-in-rows", "squeezes-as-views"}
+    written |= {"scattered-rows-looked-up"}
     assert written <= _codes(outcome.report)
     masks = _lengths(lambda n: torch.rand(n, n) > 0.5)
     assert worst_error(outcome.exported, outcome.path, list(masks)) < 1e-5

@@ -29,10 +29,12 @@ from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimension
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
+from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
 from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
+from vkfuse.rewrite.repairs.scattered import scattered_rows_looked_up
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 
@@ -106,6 +108,114 @@ def test_cache_writes_left_alone():
     inputs = (torch.randn(8, 4), torch.randn(2, 4), torch.tensor([3]), torch.arange(8))
     before = _program(Several(), *inputs)
     assert cache_writes_as_choices(before) == (before, ())
+
+
+def _by_all(cache, rows, start):
+    batches, heads = (torch.arange(size) for size in cache.shape[:2])
+    positions = torch.arange(rows.shape[2]) + start
+    cache[batches[:, None, None], heads[None, :, None], positions[None, None, :]] = rows
+
+
+def _by_first_and_third(cache, rows, start):
+    positions = torch.arange(rows.shape[2]) + start
+    cache[torch.arange(cache.shape[0])[:, None], :, positions[None]] = rows.transpose(1, 2)
+
+
+def _by_heads_behind_positions(cache, rows, start):
+    positions = torch.arange(rows.shape[2]) + start
+    cache[:, torch.arange(cache.shape[1])[None], positions[:, None]] = rows.transpose(1, 2)
+
+
+def _by_pairs_of_one(cache, rows, start):
+    cache[torch.zeros(1, dtype=torch.int64), :, start] = rows[:1, :, 0]
+
+
+@pytest.mark.parametrize(
+    ("write", "batches"),
+    [
+        *((write, n) for write in (_by_all, _by_first_and_third, _by_heads_behind_positions) for n in (1, 2)),
+        (_by_pairs_of_one, 1),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_writes_by_several_index_tensors(write, batches, count):
+    """Index tensors that count through whole dimensions leave one, in whatever order the rows are laid out."""
+
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("cache", torch.randn(batches, 2, 8, 4))
+
+        def forward(self, rows, start):
+            write(self.cache, rows, start)
+            return self.cache * 2
+
+    given, dynamic = (torch.randn(batches, 2, count or 2, 4), torch.tensor([3])), None
+    if count is None:
+        dynamic = ({2: Dim("rows", min=1, max=8)}, None)
+    before = _program(Writes(), *given, dynamic=dynamic)
+    done = repair(before, (fold_constants, writes_along_one_dimension))
+    (put,) = (n for n in done.exported.graph.nodes if n.target == aten.index_put.default)
+    assert put.args[1][:2] == [None, None]
+    assert "writes-along-one-dimension" in {note.code for note in done.repairs}
+    counts = (count,) * 3 if count else (3, 1, 5)
+    calls = [
+        (torch.randn(batches, 2, n, 4), torch.tensor([at])) for n, at in zip(counts, (5, 0, 1), strict=True)
+    ]
+    _same(before, done.exported, *calls)
+
+
+def test_writes_by_other_index_tensors():
+    """Pairs of places, dimensions of which a part is written, and two dimensions at computed places are no rows of one."""
+
+    class Writes(nn.Module):
+        def forward(self, cache, row, places):
+            two = torch.arange(2)
+            return (
+                cache.index_put((two, places), row),
+                cache.index_put((two[1:, None], torch.arange(3)[None]), row[:1, None]),
+                cache.index_put((places[:, None], places[None]), row[:, None]),
+            )
+
+    before = _program(Writes(), torch.randn(2, 8, 4), torch.randn(2, 4), torch.tensor([1, 0]))
+    assert repair(before, (writes_along_one_dimension,)).exported is before
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("expanded", [False, True])
+def test_scattered_rows(dynamic, expanded):
+    """Rows that a mask puts are those of two tensors by their places, whatever the mask has; spare ones are left."""
+
+    class Scatters(nn.Module):
+        def forward(self, words, chosen, images):
+            mask = chosen.unsqueeze(-1)
+            return words.masked_scatter(mask.expand_as(words) if expanded else mask, images)
+
+    length = Dim("length", min=2, max=16)
+    given = torch.randn(2, 6, 4), torch.rand(2, 6) > 0.5, torch.randn(3, 5, 4)
+    before = _program(Scatters(), *given, dynamic=({1: length}, {1: length}, None) if dynamic else None)
+    after, (note,) = scattered_rows_looked_up(before)
+    assert note.code == "scattered-rows-looked-up"
+    assert aten.masked_scatter.default not in {n.target for n in after.graph.nodes}
+    masks = [torch.rand(2, 6) > 0.5, torch.zeros(2, 6).bool(), torch.ones(2, 6).bool()]
+    if dynamic:
+        masks += [torch.rand(2, 2) > 0.5, torch.tensor([[True] * 7 + [False] * 9] * 2)]
+    _same(before, after, *((torch.randn(*mask.shape, 4), mask, torch.randn(3, 5, 4)) for mask in masks))
+
+
+def test_scattered_elements():
+    """A mask that tells elements of a row apart, integers, and images of other columns are left."""
+
+    class Scatters(nn.Module):
+        def forward(self, words, chosen, images):
+            return (
+                words.masked_scatter(chosen, images),
+                words.long().masked_scatter(chosen[..., :1], images.long()),
+                words.masked_scatter(chosen[..., :1], images.reshape(-1, 2)),
+            )
+
+    before = _program(Scatters(), torch.randn(2, 6, 4), torch.rand(2, 6, 4) > 0.5, torch.randn(12, 4))
+    assert scattered_rows_looked_up(before) == (before, ())
 
 
 class _Rows(nn.Module):

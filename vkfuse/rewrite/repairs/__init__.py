@@ -57,6 +57,7 @@ from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_hal
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
+from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
 from vkfuse.rewrite.repairs.pads import pads_as_concatenation, rolls_as_concatenation
 from vkfuse.rewrite.repairs.permutations import (
     permutations_in_one,
@@ -81,6 +82,7 @@ from vkfuse.rewrite.repairs.resized import (
     splits_as_slices,
     squeezes_as_views,
 )
+from vkfuse.rewrite.repairs.scattered import scattered_rows_looked_up
 from vkfuse.rewrite.repairs.sorts import sorts_as_topk
 from vkfuse.rewrite.repairs.spectra import spectra_as_convolutions
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
@@ -108,6 +110,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     remainders_with_sign,
     indices_from_the_start,
     taken_by_gathering,
+    scattered_rows_looked_up,
+    writes_along_one_dimension,
     sorts_as_topk,
     spectra_as_convolutions,
     exponential_units_written_out,

@@ -97,9 +97,14 @@ def _scatter(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
     whole = others == [str(size) for d, size in enumerate(cache.meta["val"].shape) if d != dimension]
     if not whole or list(map(str, positions.meta["val"].shape)) != along:
         return None
-    while positions.meta["val"].ndim != 1 and positions.target in _VIEWS:
-        positions = positions.args[0]
-    return cache, dimension, positions, rows
+    return cache, dimension, in_one_dimension(positions), rows
+
+
+def in_one_dimension(node: fx.Node) -> fx.Node:
+    """What `node` is a view of, where that has one dimension; else as far as views go."""
+    while node.meta["val"].ndim != 1 and node.target in _VIEWS:
+        node = node.args[0]  # type: ignore[assignment]
+    return node
 
 
 _VIEWS: Final = (aten.unsqueeze.default, aten.view.default, aten.reshape.default)
