@@ -36,10 +36,10 @@ class _Made:
 
     label: Any
     values: tuple[Numbers, ...]
-    sources: tuple[int, ...]
-    judged: bool
-    moves: bool
-    family: str
+    sources: tuple[int, ...] = ()
+    judged: bool = False
+    moves: bool = False
+    family: str = ""
 
 
 def find_departure(
@@ -127,10 +127,7 @@ def _program_values(
     reference: Reference, inputs: tuple[Argument, ...], arithmetic: Arithmetic
 ) -> list[_Made]:
     """Inputs, and results of the nodes that they reach."""
-    made = [
-        _Made(label=None, values=_numbers(value), sources=(), judged=False, moves=False, family="")
-        for value in inputs
-    ]
+    made = [_Made(label=None, values=_numbers(value)) for value in inputs]
     places: dict[fx.Node, int] = {}
     reached = _reached(reference.exported)
 

@@ -3,7 +3,7 @@
 A kernel call lists its schema's arguments in order, outputs included, then what it returns (those ids again).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,13 +88,15 @@ def _functional(
     return name, CpuKernel(name=name, run=run, arity=arity, outputs=outputs)
 
 
-def _quantize(values: list[Any]) -> tuple[torch.Tensor]:
+def quantize(values: Sequence[Any]) -> tuple[torch.Tensor]:
+    """`(input, scale, zero_point, quant_min, quant_max, ...)`: integers as floats, as op_quantize.cpp of quantized/cpu."""
     x, scale, zero, low, high = values[:5]
     scaled = (x.float() * (1.0 / float(scale))).round() + int(zero)
     return (scaled.clamp(low, high),)
 
 
-def _dequantize(values: list[Any]) -> tuple[torch.Tensor]:
+def dequantize(values: Sequence[Any]) -> tuple[torch.Tensor]:
+    """`(input, scale, zero_point, ...)`."""
     return ((values[0].float() - int(values[2])) * float(values[1]),)
 
 
@@ -188,10 +190,10 @@ _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bi
 # that sum as torch does not.
 _FUNCTIONAL: Final = dict(
     (
-        _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), _quantize),
-        _functional("quantized_decomposed::quantize_per_tensor.Tensor_out", 7, (6,), _quantize),
-        _functional("quantized_decomposed::dequantize_per_tensor.out", 8, (7,), _dequantize),
-        _functional("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), _dequantize),
+        _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), quantize),
+        _functional("quantized_decomposed::quantize_per_tensor.Tensor_out", 7, (6,), quantize),
+        _functional("quantized_decomposed::dequantize_per_tensor.out", 8, (7,), dequantize),
+        _functional("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), dequantize),
         _functional("quantized_decomposed::quantize_per_channel.out", 8, (7,), _quantize_channel),
         _functional("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
         _functional(

@@ -15,12 +15,7 @@ def gelu(call: Call) -> torch.Tensor:
 
 
 def same(call: Call) -> torch.Tensor:
-    """`(input, ...)`: a copy, converted to the output's type."""
-    return call.tensor(0)
-
-
-def prepack(call: Call) -> torch.Tensor:
-    """`(constant)`: a constant copied to the GPU."""
+    """`(input, ...)`: a copy, converted to the output's type, or of a constant to the GPU."""
     return call.tensor(0)
 
 
@@ -28,13 +23,6 @@ def rms_norm(call: Call) -> torch.Tensor:
     """`(input, weight, eps)`: impl/RmsNorm.cpp."""
     x, weight = call.tensor(0).float(), call.tensor(1).float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + float(call.args[2])) * weight
-
-
-def native_layer_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`(input, normalized_shape, weight, bias, eps)`: over the last dimension, both parameters present."""
-    x, shape = call.tensor(0), call.args[1]
-    out, mean, rstd = torch.native_layer_norm(x, shape, call.tensor(2), call.tensor(3), float(call.args[4]))
-    return out, mean, rstd
 
 
 def native_group_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,14 +39,3 @@ def conv_with_clamp(call: Call) -> torch.Tensor:
     out: torch.Tensor = torch.ops.aten.convolution.default(*call.args[:9])
     least, most = (None if bound is None else float(torch.tensor(bound)) for bound in call.args[9:11])
     return out if least is None and most is None else out.clamp(least, most)
-
-
-def quantize_per_tensor(call: Call) -> torch.Tensor:
-    """`(input, scale, zero_point, quant_min, quant_max, dtype)`: glsl/q8ta_quantize.glsl."""
-    scaled = (call.tensor(0).float() * (1.0 / float(call.args[1]))).round() + call.integer(2)
-    return scaled.clamp(call.integer(3), call.integer(4))
-
-
-def dequantize_per_tensor(call: Call) -> torch.Tensor:
-    """`(input, scale, zero_point, ...)`: glsl/q8ta_dequantize.glsl."""
-    return (call.tensor(0).float() - call.integer(2)) * float(call.args[1])

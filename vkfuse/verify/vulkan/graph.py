@@ -20,6 +20,7 @@ from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
+from vkfuse.verify.memory import fits
 from vkfuse.verify.steps import Argument, Observer, Step
 from vkfuse.verify.tensors import tensor_of, undefined, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
@@ -115,7 +116,7 @@ class GraphRun:
             return int(value.item()) if isinstance(value, torch.Tensor) else value
         if not isinstance(spec, VkTensor) or not isinstance(value, torch.Tensor):
             raise ExecutionError("input", self._where, f"value {index} is no tensor")
-        if not _fits(value, spec):
+        if not fits(tuple(value.shape), spec.dims):
             raise ExecutionError(
                 "input", self._where, f"{list(value.shape)} does not fit into {list(spec.dims)}"
             )
@@ -130,7 +131,7 @@ class GraphRun:
         """Copy an output back, as the type that the program's tensor has."""
         spec = self._graph.values[index]
         if isinstance(value, torch.Tensor) and isinstance(spec, VkTensor):
-            if not _fits(value, spec):
+            if not fits(tuple(value.shape), spec.dims):
                 reason = f"an output of shape {list(value.shape)} does not fit into {list(spec.dims)}"
                 raise ExecutionError("output", self._where, reason)
             value = value.to(self._staging(spec))
@@ -231,15 +232,8 @@ def _undefined(why: Code, call: Call, spec: VkValue, value: Argument) -> Argumen
     return undefined(spec.dims if why is Code.NO_RESIZE else value.shape, value.dtype)
 
 
-def _fits(value: torch.Tensor, spec: VkTensor) -> bool:
-    """Whether a tensor has the file's rank, and is no larger than it says."""
-    return value.dim() == len(spec.dims) and all(
-        size <= most for size, most in zip(value.shape, spec.dims, strict=True)
-    )
-
-
 def _fitted(call: Call, value: torch.Tensor, spec: VkTensor) -> torch.Tensor:
-    if not _fits(value, spec):
+    if not fits(tuple(value.shape), spec.dims):
         raise call.fails(f"a result of shape {list(value.shape)} does not fit into {list(spec.dims)}")
     return value.to(vulkan_dtype(spec.dtype, call.where))
 

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from vkfuse.runtime.versions import DEFAULT, find_runtime
+from vkfuse.verify.kernels import dequantize, quantize
 from vkfuse.verify.vulkan import (
     attention,
     binary,
@@ -42,7 +43,6 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.embedding.default": embedding.embedding,
     "aten.index.Tensor": embedding.index,
     "aten.gelu.default": elementwise.gelu,
-    "aten.native_layer_norm.default": elementwise.native_layer_norm,
     "dim_order_ops._to_dim_order_copy.default": elementwise.same,
     "et_vk.apply_rotary_emb.default": attention.apply_rotary_emb,
     "et_vk.apply_rotary_emb_hf.default": attention.apply_rotary_emb_hf,
@@ -59,15 +59,16 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.linear_q8ta_q8csw.default": linear_8bit.linear_q8ta_q8csw,
     "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
     "aten._weight_int8pack_mm.default": linear_8bit.weight_int8pack_mm,
-    "et_vk.prepack.default": elementwise.prepack,
+    "et_vk.prepack.default": elementwise.same,
     "aten.native_group_norm.default": elementwise.native_group_norm,
     "et_vk.rms_norm.default": elementwise.rms_norm,
     "et_vk.sdpa.default": attention.sdpa,
     "llama.custom_sdpa.default": attention.custom_sdpa,
     "sdpa_with_kv_cache.default": attention.sdpa_with_kv_cache,
     "update_cache.default": attention.update_cache,
-    "quantized_decomposed.quantize_per_tensor.default": elementwise.quantize_per_tensor,
-    "quantized_decomposed.dequantize_per_tensor.default": elementwise.dequantize_per_tensor,
+    # As on the CPU: glsl/q8ta_quantize.glsl, glsl/q8ta_dequantize.glsl.
+    "quantized_decomposed.quantize_per_tensor.default": lambda call: quantize(call.args),
+    "quantized_decomposed.dequantize_per_tensor.default": lambda call: dequantize(call.args),
     "torchao.choose_qparams_affine.default": linear.choose_qparams_affine,
     **symbolic.KERNELS,
 }
