@@ -867,6 +867,30 @@ _REPAIRED = {
         None,
         "activations-in-floats",
     ),
+    "positions of rounded numbers": (
+        _Lambda(lambda _, x: x[:, (4 * x[0, 0]).clamp(-8, 7).long()]),
+        _SEQUENCE,
+        None,
+        "indices-from-the-start",
+    ),
+    "positions written from the end": (
+        _Lambda(lambda _, x: x.index_put((x[0, 0, :1].clamp(-1, 0.5).floor().long(),), 2 * x[:, :1])),
+        _SEQUENCE,
+        None,
+        "cache-writes-as-choices indices-from-the-start",
+    ),
+    "queries of one head, keys of several": (
+        _Lambda(lambda _, x: nn.functional.scaled_dot_product_attention(x[:, :1], x, x).sum(1)),
+        (2, 3, 8, 4),
+        None,
+        "",
+    ),
+    "long product of integers": (
+        _Lambda(lambda _, x: (9 * x).int() @ (9 * x).int().mT),
+        (1, 2, 8, 256),
+        None,
+        "",
+    ),
     "sort of truths": (_Lambda(lambda _, x: (x > 0).sort(-1)), _SEQUENCE, None, ""),
     "numbers of another type": (
         _Lambda(lambda _, x: x.maximum(torch.full_like(x, 0.7, dtype=torch.int32))),

@@ -38,11 +38,7 @@ class _Attention:
     mask: fx.Node | None
     causal: bool
     scale: float
-
-    @property
-    def grouped(self) -> bool:
-        """Whether several query heads share a key head."""
-        return bool(self.query.meta["val"].shape[1] != self.key.meta["val"].shape[1])
+    grouped: bool  # several query heads share a key head
 
 
 @replaces(_ATTENTION, code="attention-in-four-dimensions", detail="dimensions of one in front")
@@ -89,7 +85,10 @@ def _attention(node: fx.Node) -> _Attention | None:
         t.meta["val"].ndim != 4 for t in (query, key, value)
     ):
         return None
-    scale = argument(node, 6, "scale")
+    shapes = [operand.meta["val"].shape for operand in (query, key, value)]
+    scale, grouped = argument(node, 6, "scale"), _is_grouped(*shapes)
+    if argument(node, 7, "enable_gqa", default=False) and len({str(s[1]) for s in shapes}) > 1 + grouped:
+        return None
     return _Attention(
         node=node,
         query=query,
@@ -98,7 +97,14 @@ def _attention(node: fx.Node) -> _Attention | None:
         mask=argument(node, 3, "attn_mask"),
         causal=bool(argument(node, 5, "is_causal", default=False)),
         scale=1.0 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale),
+        grouped=grouped,
     )
+
+
+def _is_grouped(query: torch.Size, key: torch.Size, value: torch.Size) -> bool:
+    """Whether each key head is that of as many query heads, by which nothing but heads is broadcast."""
+    alike = [str(size) for size in (query[0], *key[:2])] == [str(size) for size in (key[0], *value[:2])]
+    return alike and query[1] != key[1] and query[1] % key[1] == 0
 
 
 def _write_out(editor: GraphEditor, attention: _Attention) -> fx.Node:

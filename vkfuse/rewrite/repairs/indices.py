@@ -33,9 +33,13 @@ _MOVES: Final = frozenset(
 )  # values of the first argument, and no others
 
 
-@replaces(aten.index.Tensor, code="indices-from-the-start", detail="the runtime counts no index from the end")
+@replaces(
+    *(aten.index.Tensor, aten.index_put.default),
+    code="indices-from-the-start",
+    detail="the runtime counts no index from the end",
+)
 def indices_from_the_start(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
-    """Wrap what may be negative in an index along one dimension."""
+    """Wrap what may be negative in an index along one dimension, of what is read or of a cache that is written."""
     source, indices = argument(node, 0, "self"), argument(node, 1, "indices")
     given = [axis for axis, index in enumerate(indices) if index is not None]
     if (
@@ -46,13 +50,13 @@ def indices_from_the_start(editor: GraphEditor, node: fx.Node) -> fx.Node | None
         return None
     (axis,) = given
     positive = wrapped(editor, indices[axis], editor.sizes(source)[axis])
-    return editor.call(aten.index.Tensor, source, [None] * axis + [positive])
+    return editor.call(node.target, source, [None] * axis + [positive], *node.args[2:], **node.kwargs)
 
 
 def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
     value = constants.value(index) if index in constants else index.meta["val"]
     if value.dtype not in _SIGNED:
-        return False
+        return value.is_floating_point()  # made whole
     if index in constants:
         return bool((value < 0).any())
     if index.target in _MOVES:

@@ -44,7 +44,7 @@ def long_products_in_parts(editor: GraphEditor, node: fx.Node) -> fx.Node | None
 
 
 def _is_long(first: torch.Tensor, second: torch.Tensor) -> bool:
-    if first.ndim < 3 or first.shape[:-2] != second.shape[:-2]:
+    if first.ndim < 3 or first.shape[:-2] != second.shape[:-2] or not first.is_floating_point():
         return False
     rows, columns = first.shape[-2:]
     return rows <= _FEW and columns >= _LONG and columns % _PART == 0
