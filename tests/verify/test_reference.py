@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+import torchao  # noqa: F401 - its operators
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.export import export
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
@@ -10,7 +13,7 @@ from torchao.quantization.granularity import PerGroup
 from vkfuse.errors import InputError
 from vkfuse.program.load import from_exported
 from vkfuse.verify import rowwise
-from vkfuse.verify.reference import Arithmetic, Reference, noisy_runtime
+from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
 
 
 class _Tied(nn.Module):
@@ -89,6 +92,74 @@ class _Counter(nn.Module):
     def forward(self, x):
         self.seen.add_(x)
         return self.seen * 1
+
+
+def test_arithmetics_together_are_what_they_are_alone(lowered, monkeypatch):
+    """Several at once read a table's rows once, and each computes what it computes alone, noise included."""
+    monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
+    monkeypatch.setattr(rowwise, "BLOCK_VALUES", 64)
+    file = lowered("8da4w")
+    runtime = Arithmetic(dynamic_rows=True)
+    several = [EAGER, runtime, noisy_runtime(runtime, 0), noisy_runtime(runtime, 1)]
+    reference = Reference(file.exported)
+    alone = [reference(file.inputs, arithmetic=arithmetic)[0] for arithmetic in several]
+    read, rows = [], rowwise.RowTable.rows
+    monkeypatch.setattr(rowwise.RowTable, "rows", lambda table, at: read.append(at) or rows(table, at))
+    reference(file.inputs)
+    once = len(read)
+    together = reference.each(file.inputs, several)
+    assert 1 < once == len(read) - once
+    for (ours,), theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_state_advances_in_each_arithmetic_by_itself():
+    """A call in one leaves the buffers of the others, and of one alone `reset` puts them back."""
+    reference = Reference(from_exported(export(_Counter(), (torch.ones(4),))).exported)
+    runtime, ones = Arithmetic(dynamic_rows=True), (torch.ones(4),)
+    reference(ones)
+    assert [float(found[0][0]) for found in reference.each(ones, [EAGER, runtime])] == [2, 1]
+    reference.reset(EAGER)
+    assert [float(found[0][0]) for found in reference.each(ones, [EAGER, runtime])] == [1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    rows=st.integers(1, 5),
+    groups=st.integers(1, 4),
+    group=st.sampled_from([1, 4, 32]),
+    zeros=st.sampled_from(["none", "all zero", "some"]),
+    types=st.sampled_from(
+        [
+            (torch.float32, torch.float32),
+            (torch.bfloat16, torch.bfloat16),
+            (torch.float32, torch.bfloat16),
+            (torch.float16, torch.float32),
+        ]
+    ),
+)
+def test_rows_are_what_torchao_dequantizes(data, rows, groups, group, zeros, types):
+    """Bit for bit, with scales of any size and sign, with zero points and without, in each type."""
+    scale_type, output = types
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1 << 16)))
+    values = torch.randint(-128, 128, (rows, groups * group), generator=generator, dtype=torch.int8)
+    exponents = torch.randint(-40, 40, (rows, groups), generator=generator)
+    scales = (torch.randn(rows, groups, generator=generator) * 2.0**exponents).to(scale_type)
+    points = torch.randint(-8, 8, (rows, groups), generator=generator, dtype=torch.int8)
+    point = {"none": None, "all zero": torch.zeros_like(points), "some": points}[zeros]
+    args = (values, [1, group], scales, point, torch.int8, -128, 127)
+    wanted = torch.ops.torchao.dequantize_affine.default(*args, output_dtype=output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowwise, "_LAZY_FROM", 0)
+        table = rowwise.RowTable.call("torchao.dequantize_affine.default", args, {"output_dtype": output})
+    assert isinstance(table, rowwise.RowTable)
+    before = values.clone()
+    torch.testing.assert_close(table.whole(), wanted, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        table.rows(torch.tensor([rows - 1])), wanted[-1:], rtol=0, atol=0, equal_nan=True
+    )
+    assert torch.equal(values, before)
 
 
 def test_state_is_kept_apart_from_the_program():

@@ -15,7 +15,10 @@ import vkfuse
 from vkfuse.lower import partition
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.options import BaselineChoice
-from vkfuse.verify.session import run_file
+from vkfuse.program.load import from_exported
+from vkfuse.verify import verify
+from vkfuse.verify.session import Session, run_file
+from vkfuse.verify.verify import VerifyOptions, _Comparison, verify_file
 
 VERDICTS = json.loads(Path(__file__).with_name("state_verdicts.json").read_text("utf-8"))
 BUFFERS = {"window": "rows", "sum": "total", "quantized": "cache.v_cache, cache.k_cache"}
@@ -88,3 +91,26 @@ def test_a_write_zeroes_the_rows_behind_it(tmp_path):
         vkfuse.optimize(programs()["index_copy"], path, verify=False, **CHOSEN)
     (got,) = run_file(path)(calls("index_copy")[1])
     assert not got[:, :, 1:].any()
+
+
+def test_calls_that_were_made_are_not_made_again(tmp_path, monkeypatch):
+    """Four calls in a row go on from the example's, and each sample's run is what it is from a new beginning."""
+    path, exported, made, resets = tmp_path / "model.pte", programs()["index_copy"], [], []
+    vkfuse.optimize(exported, path, verify=False, **CHOSEN)
+    call, reset = Session.__call__, Session.reset
+    monkeypatch.setattr(Session, "__call__", lambda *given: made.append(given[1]) or call(*given))
+    monkeypatch.setattr(Session, "reset", lambda session: resets.append(1) or reset(session))
+    program = from_exported(exported).exported
+    verdict = verify_file(path, program, VerifyOptions(seeds=2))
+    assert verdict.ok
+    labels = [run.label for run in verdict.runs]
+    assert labels[:4] == ["example", "fourth call in a row", "random 0", "random 1"]
+    assert (len(verdict.runs), len(made), len(resets)) == (
+        5,
+        6,
+        3,
+    )  # one of the random ones is the edge rows'
+    monkeypatch.setattr(_Comparison, "_stand", lambda *_: 0)
+    monkeypatch.setattr(verify, "_alike", lambda *_: False)
+    assert verify_file(path, program, VerifyOptions(seeds=2)).runs == verdict.runs
+    assert (len(made), len(resets)) == (6 + 8, 3 + 5)

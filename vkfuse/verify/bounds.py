@@ -8,7 +8,7 @@ import torch
 from torch._ops import OpOverload
 
 MOST_RESULT_BYTES: Final = 1 << 32
-BLOCK_VALUES: Final = 1 << 20  # of a table that are unpacked at a time: 4 MiB of float32
+BLOCK_VALUES: Final = 1 << 19  # of a table that are unpacked at a time: 2 MiB of float32
 _GROWING: Final = frozenset(
     {
         "arange", "broadcast_to", "constant_pad_nd", "convolution", "empty", "expand_copy", "full", "grid_sampler_2d",

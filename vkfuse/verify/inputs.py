@@ -28,16 +28,23 @@ class Sample:
     earlier: tuple[tuple[Argument, ...], ...] = ()
     inward: tuple["Sample", ...] = ()
 
+    @property
+    def calls(self) -> tuple[tuple[Argument, ...], ...]:
+        """Inputs of all calls, its own last."""
+        return *self.earlier, self.values
+
 
 def samples(
     example: tuple[Argument, ...], domain: Domain, seeds: int, *, stateful: bool = False
 ) -> Iterator[Sample]:
-    """Yield the example, `seeds` random ones, edge rows, extreme lengths; where calls leave state, one after others.
+    """Yield the example, where calls leave state one after others, `seeds` random ones, edge rows, extreme lengths.
 
     InputError for a bad example.
     """
     lengths = _example_lengths(example, domain)
     yield Sample(label="example", values=example)
+    if stateful:
+        yield _in_a_row(example, domain, seeds)
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
         yield Sample(
@@ -55,8 +62,6 @@ def samples(
                 for each in _inward(extreme, lengths)
             )
             yield replace(first, inward=tuple(rest))
-    if stateful:
-        yield _in_a_row(example, domain, seeds)
 
 
 def _in_a_row(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Sample:

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.load import constants_of
+from vkfuse.rewrite.constants import Constants
 from vkfuse.verify.errors import NoInputsError, first_line
-from vkfuse.verify.rowwise import RowTable
+from vkfuse.verify.rowwise import RowTable, computed
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
@@ -48,14 +50,18 @@ class Reference:
         self.exported = exported
         self._module = exported.graph_module
         self._fixed = _fixed_inputs(exported)
-        self._state: dict[str, Argument] = {}
+        self._shared = _shared(exported)
+        self._states: dict[Arithmetic, dict[str, Argument]] = {}
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
 
-    def reset(self) -> None:
-        """Set the buffers to what the program says."""
-        self._state = {}
+    def reset(self, arithmetic: Arithmetic | None = None) -> None:
+        """Set the buffers to what the program says, of one arithmetic or of all."""
+        if arithmetic is None:
+            self._states = {}
+        else:
+            self._states.pop(arithmetic, None)
 
     def __call__(
         self,
@@ -64,11 +70,23 @@ class Reference:
         arithmetic: Arithmetic = EAGER,
     ) -> tuple[Any, ...]:
         """Run on the flat user inputs; return the flat user outputs. NoInputsError where the program does not take them."""
-        runner = _Runner(self._module, observe, arithmetic)
-        values = tuple(self._placeholders(inputs))
+        return self.each(inputs, (arithmetic,), observe)[0]
+
+    def each(
+        self,
+        inputs: tuple[Argument, ...],
+        arithmetics: Sequence[Arithmetic],
+        observe: NodeObserver | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Run on the same inputs in several arithmetics at once, each with the buffers that its own calls left.
+
+        What depends on no input is computed once. NoInputsError as above.
+        """
+        runners = [_Runner(self._module, arithmetic) for arithmetic in arithmetics]
+        given = [[*self._placeholders(inputs, arithmetic)] for arithmetic in arithmetics]
         try:
             with torch.no_grad():
-                results = runner.run(*values, enable_io_processing=False)
+                results = _run(self._module, runners, given, self._shared, observe)
         except VkfuseError:
             raise
         except Exception as error:  # torch's operators raise anything
@@ -76,9 +94,10 @@ class Reference:
                 f"the program itself fails on these inputs: {first_line(error)}",
                 hint="give others with --inputs; an index must be within its table",
             ) from error
-        outputs = tuple(self._user_outputs(results))
-        self._check_dimensions(outputs)
-        return outputs
+        found = [tuple(self._user_outputs(*pair)) for pair in zip(results, arithmetics, strict=True)]
+        for outputs in found:
+            self._check_dimensions(outputs)
+        return found
 
     def _check_dimensions(self, outputs: tuple[Any, ...]) -> None:
         """See that each output has the dimensions that the program was exported with: a squeeze may drop a length of 1."""
@@ -89,26 +108,27 @@ class Reference:
                     f"on these inputs output {position} has {value.dim()} dimensions, {known} in the program"
                 )
 
-    def _placeholders(self, inputs: tuple[Argument, ...]) -> Iterator[Argument]:
+    def _placeholders(self, inputs: tuple[Argument, ...], arithmetic: Arithmetic) -> Iterator[Argument]:
         """Yield a value for each placeholder, in the order of the graph."""
-        remaining = iter(inputs)
+        remaining, state = iter(inputs), self._states.get(arithmetic, {})
         for spec in self.exported.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT:
                 yield _next(remaining)
-            elif spec.target in self._state:
-                yield self._state[spec.target]
+            elif spec.target in state:
+                yield state[spec.target]
             else:
                 yield _copied(self._fixed[spec.arg.name])
         if next(remaining, None) is not None:
             raise InputError("more inputs than the program takes")
 
-    def _user_outputs(self, results: Any) -> Iterator[Any]:
+    def _user_outputs(self, results: Any, arithmetic: Arithmetic) -> Iterator[Any]:
         """Yield user outputs, and keep what the program writes to its buffers."""
+        state = self._states.setdefault(arithmetic, {})
         for spec, value in zip(self.exported.graph_signature.output_specs, results, strict=True):
             if spec.kind is OutputKind.USER_OUTPUT:
                 yield value
             elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
-                self._state[spec.target] = value
+                state[spec.target] = value
 
 
 def flat_inputs(
@@ -151,21 +171,54 @@ def _copied(value: Argument) -> Argument:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-class _Runner(fx.Interpreter):
-    """Runs a graph; large tables are dequantized by rows, the runtime's arithmetic may replace torch's."""
+def _shared(exported: ExportedProgram) -> frozenset[fx.Node]:
+    """What is the same in any arithmetic and of any inputs."""
+    constants, shared = Constants(exported), set[fx.Node]()
+    for node in exported.graph.nodes:
+        own = str(node.target) in _SUBSTITUTES.keys() - {_DEQUANTIZE}  # which is torch's own of integers
+        if node in constants and not own and shared.issuperset(node.all_input_nodes):
+            shared.add(node)
+    return frozenset(shared)
 
-    def __init__(self, module: fx.GraphModule, observe: NodeObserver | None, arithmetic: Arithmetic) -> None:
+
+def _run(
+    module: fx.GraphModule,
+    runners: Sequence["_Runner"],
+    given: Sequence[Sequence[Argument]],
+    shared: AbstractSet[fx.Node],
+    observe: NodeObserver | None,
+) -> list[Any]:
+    """Return what each runner makes of the placeholders given to it: all of them run a node, then the next."""
+    placeholders = zip(*given, strict=True)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            results: Sequence[Any] = next(placeholders)
+        elif node in shared:
+            results = [*computed([runners[0].run_node(node)])] * len(runners)
+        else:
+            results = computed([runner.run_node(node) for runner in runners])
+        if node.op == "output":
+            return [*results]
+        for runner, result in zip(runners, results, strict=True):
+            runner.keep(node, result)
+        if observe is not None and node.op == "call_function":
+            observe(node, results[0])
+    raise RuntimeError("a graph without output")
+
+
+class _Runner(fx.Interpreter):
+    """Runs nodes; large tables are dequantized by rows, the runtime's arithmetic may replace torch's."""
+
+    def __init__(self, module: fx.GraphModule, arithmetic: Arithmetic) -> None:
         super().__init__(module, garbage_collect_values=True)
-        self._observe = observe
         self._arithmetic = arithmetic
         self._generator = torch.Generator().manual_seed(arithmetic.seed)
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Run a node and tell who watches."""
-        result = super().run_node(n)
-        if self._observe is not None and n.op == "call_function":
-            self._observe(n, result)
-        return result
+    def keep(self, node: fx.Node, result: Any) -> None:
+        """Keep a node's result, and none that no later node reads."""
+        self.env[node] = result
+        for read in self.user_to_last_uses.get(node, ()):
+            del self.env[read]
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, or what stands in for it."""
@@ -228,11 +281,12 @@ class _Unquantized:
     value: torch.Tensor
 
 
+_DEQUANTIZE: Final = "torchao.dequantize_affine.default"
 _SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
     "aten.gelu.default": _Runner.gelu,
     "torchao.choose_qparams_affine.default": _Runner.qparams,
     "torchao.quantize_affine.default": _Runner.quantize,
-    "torchao.dequantize_affine.default": _Runner.dequantize,
+    _DEQUANTIZE: _Runner.dequantize,
 }
 
 

@@ -3,7 +3,7 @@
 A 4-bit table of 128256 x 2048 is 131 MB; as float32 it would be 1 GB.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,12 +12,16 @@ from torch.nn import functional
 
 from vkfuse.verify.bounds import BLOCK_VALUES
 
-_LAZY_FROM: Final = 1 << 22  # values; smaller tables are dequantized at once
+_LAZY_FROM: Final = 1 << 16  # values; smaller tables are dequantized at once
+_FLOAT: Final = torch.float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTable:
-    """`dequantize_affine` with a scale of its own for each row, not computed yet."""
+    """`dequantize_affine` with a scale of its own for each row, not computed yet.
+
+    `in_floats`: all of it is computed in float32, where results may take the place of operands.
+    """
 
     values: torch.Tensor
     scales: torch.Tensor
@@ -25,10 +29,11 @@ class RowTable:
     block: tuple[int, ...]
     rest: tuple[Any, ...]
     named: tuple[tuple[str, Any], ...]
+    in_floats: bool
 
     @staticmethod
     def call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what an operator makes of a table, or a table; NotImplemented where all of it is needed."""
+        """Return what an operator makes of a table, a product or a table; NotImplemented where all of it is needed."""
         if name == "torchao.dequantize_affine.default":
             return _table(args, kwargs)
         if any(isinstance(argument, RowTable) for argument in args) and name in _READERS:
@@ -37,14 +42,12 @@ class RowTable:
 
     def rows(self, selected: torch.Tensor | slice) -> torch.Tensor:
         """Dequantize some rows."""
+        values, scales = self.values[selected], self.scales[selected]
         zeros = None if self.zeros is None else self.zeros[selected]
+        if self.in_floats:
+            return _in_place(values.to(_FLOAT, copy=True), scales, zeros, self.block[1])
         result: torch.Tensor = torch.ops.torchao.dequantize_affine.default(
-            self.values[selected],
-            list(self.block),
-            self.scales[selected],
-            zeros,
-            *self.rest,
-            **dict(self.named),
+            values, list(self.block), scales, zeros, *self.rest, **dict(self.named)
         )
         return result
 
@@ -67,13 +70,16 @@ def _table(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     own_rows = all(part is None or part.shape[:1] == values.shape[:1] for part in (scales, zeros))
     if values.dim() != 2 or values.numel() < _LAZY_FROM or block[0] != 1 or not own_rows:
         return NotImplemented
+    output = rest[3] if len(rest) > 3 else kwargs.get("output_dtype", _FLOAT)
+    in_floats = output is _FLOAT and scales.dtype is _FLOAT
     return RowTable(
         values=values,
         scales=scales,
-        zeros=zeros,
+        zeros=None if in_floats and zeros is not None and not zeros.any() else zeros,
         block=tuple(block),
         rest=tuple(rest),
         named=tuple(kwargs.items()),
+        in_floats=in_floats,
     )
 
 
@@ -86,12 +92,53 @@ def _embedding(table: RowTable, indices: torch.Tensor, *rest: Any, **named: Any)
 def _linear(x: Any, table: Any, bias: torch.Tensor | None = None) -> Any:
     if not isinstance(table, RowTable) or isinstance(x, RowTable):
         return NotImplemented
-    out = x.new_empty((*x.shape[:-1], table.values.shape[0]))
+    return RowProduct(x=x, table=table, bias=bias)
+
+
+def _in_place(
+    values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, group: int
+) -> torch.Tensor:
+    """`dequantize_affine` of float32 [rows, columns], which is overwritten: what it computes, without its copies."""
+    grouped = values.view(len(values), -1, group)
+    if zeros is not None:
+        grouped.sub_(zeros.reshape(len(values), -1, 1).to(_FLOAT))
+    grouped.mul_(scales.reshape(len(values), -1, 1))
+    return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowProduct:
+    """A linear by a table, to be computed together with others by the same one."""
+
+    x: torch.Tensor
+    table: RowTable
+    bias: torch.Tensor | None
+
+
+def computed(results: Sequence[Any]) -> Sequence[Any]:
+    """Return results with what products are in their place; rows of a table are dequantized once for all of them."""
+    products = [each for each in results if isinstance(each, RowProduct)]
+    if len(products) < len(results) or any(each.table is not products[0].table for each in products):
+        return [_products([each])[0] if isinstance(each, RowProduct) else each for each in results]
+    return _products(products) if products else results
+
+
+def _products(products: Sequence[RowProduct]) -> list[torch.Tensor]:
+    """Compute products by one table."""
+    table = products[0].table
+    rows = [each.x.reshape(-1, each.x.shape[-1]) for each in products]
+    x = rows[0] if len(rows) == 1 else torch.cat(rows)
+    out = x.new_empty((len(x), table.values.shape[0]))
     start = 0
-    for rows in table.blocks():
-        out[..., start : start + rows.shape[0]] = functional.linear(x, rows)
-        start += rows.shape[0]
-    return out if bias is None else out + bias
+    for block in table.blocks():
+        out[:, start : start + len(block)] = functional.linear(x, block)
+        start += len(block)
+    parts = zip(products, torch.split(out, [len(part) for part in rows]), strict=True)
+    return [_finished(each, part.reshape(*each.x.shape[:-1], -1)) for each, part in parts]
+
+
+def _finished(product: RowProduct, out: torch.Tensor) -> torch.Tensor:
+    return out if product.bias is None else out + product.bias
 
 
 _READERS: Final[dict[str, Callable[..., Any]]] = {
