@@ -173,7 +173,7 @@ def test_a_repair_of_one_node(exported):
         rows = editor.call(node.target, *node.args)
         return editor.call(aten.add.Tensor, rows, editor.cast(rows, torch.float32))
 
-    nothing = replaces(code="nothing", detail="nothing")(lambda _editor, _node: None)
+    nothing = replaces(code="nothing", detail="nothing")(lambda: None)
     assert nothing(exported) == (exported, ())
     repaired, (repair,) = doubled(exported)
     assert (repair.code, repair.nodes, doubled.__name__) == ("doubled", tuple(seen), "doubled")

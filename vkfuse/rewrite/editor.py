@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -24,6 +24,8 @@ from torch.export.graph_signature import (
 from vkfuse.program.tensors import owned
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
+from vkfuse.rewrite.operands import defaults_of, operands
+from vkfuse.rewrite.traced import Traced, Tracer, untraced
 
 aten = torch.ops.aten
 
@@ -84,12 +86,33 @@ class GraphEditor:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A new call at the point of insertion, with its value's shape and dtype worked out.
 
-        Nodes of the original among the arguments stand for their copies.
+        Nodes of the original among the arguments stand for their copies. Of an operator without an overload, torch
+        chooses one by the arguments.
         """
         if self._place is None:
             raise ValueError(f"no place for {target}")
+        args, kwargs = untraced((args, kwargs))
         with self.graph.inserting_before(self._copy.nodes[self._place.name]):
             return self._call(target, *args, **kwargs)
+
+    def again(self, node: fx.Node, **changed: Any) -> torch.Tensor:
+        """The same call with other operands, by their names."""
+        given, names = operands(node) | changed, [*defaults_of(node.target)]
+        count = max(len(node.args), *(names.index(name) + 1 for name in changed))
+        kwargs = {name: given[name] for name in names[count:] if name in node.kwargs}
+        return self.tensor(self.call(node.target, *[*given.values()][:count], **kwargs))
+
+    def tensor(self, node: fx.Node) -> torch.Tensor:
+        """`node` as the tensor that it computes: torch's functions of it, and arithmetic, become calls here."""
+        return cast("torch.Tensor", Traced(node, self._tracer))
+
+    def stored(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        """A constant as a tensor to compute with."""
+        return self.tensor(self.constant(value, name))
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self)
 
     def cast(self, source: fx.Node, dtype: torch.dtype) -> fx.Node:
         """`source` as numbers of a type, itself where it has that."""
@@ -103,8 +126,9 @@ class GraphEditor:
 
     def _call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         args, kwargs = fx.node.map_arg((args, kwargs), self._copied)
-        node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        target = _overload(target, fake_args, fake_kwargs)
+        node = self.graph.call_function(target, args, kwargs)
         with (
             enable_python_dispatcher(),
             self._copy.fake_mode,
@@ -151,8 +175,9 @@ class GraphEditor:
         stored = (*self.program.state_dict, *self.program.constants)
         return frozenset(part for name in stored for part in accumulate(name.split("."), "{}.{}".format))
 
-    def sizes(self, original: fx.Node) -> list[Any]:
-        """The dimensions of `original`, ints where static, else nodes that compute them."""
+    def sizes(self, of: fx.Node | torch.Tensor) -> list[Any]:
+        """The dimensions of a node of the original, ints where static, else nodes that compute them."""
+        original = untraced(of)
         shape = original.meta["val"].shape
         return [s if isinstance(s, int) else self._size(original, d, s) for d, s in enumerate(shape)]
 
@@ -322,6 +347,14 @@ class _Copy:
             for spec in exported.graph_signature.input_specs
         }
         return cls(module=module, nodes=nodes, specs=specs, fake_mode=_fake_mode(module.graph))
+
+
+def _overload(target: Any, args: Any, kwargs: Any) -> Any:
+    """The overload that torch would call, of an operator that has several."""
+    if not isinstance(target, torch._ops.OpOverloadPacket):  # noqa: SLF001 - torch names the class nowhere else
+        return target
+    name = torch._C._jit_resolve_packet(target._qualified_op_name, *args, **kwargs)  # noqa: SLF001 - as dynamo does
+    return getattr(target, name)
 
 
 def _free(base: str, taken: Collection[str]) -> str:

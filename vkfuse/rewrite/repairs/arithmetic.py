@@ -4,6 +4,7 @@
 ``native_layer_norm`` needs a weight and a bias (runtime/graph/ops/impl/NativeLayerNorm.cpp).
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from torch import fx
 
 from vkfuse.multiples import ceil_div
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -28,19 +29,14 @@ _LINEAR = 20  # from where on log(1 + exp(x)) is x, as floats
 
 
 @replaces(aten.rms_norm.default, code="rms-norm-written-out", detail="mean of squares and rsqrt")
-def write_out_rms_norm(editor: GraphEditor, node: fx.Node) -> fx.Node:
+def write_out_rms_norm(
+    x: torch.Tensor, normalized_shape: Sequence[int], weight: torch.Tensor | None, eps: float | None
+) -> torch.Tensor:
     """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 or wider."""
-    dimensions = list(range(-len(argument(node, 1, "normalized_shape")), 0))
-    weight, eps = argument(node, 2, "weight"), argument(node, 3, "eps")
-    dtype = node.meta["val"].dtype
-    wide = torch.promote_types(dtype, torch.float32)
-    x = editor.cast(argument(node, 0, "input"), wide)
-    mean = editor.call(aten.mean.dim, editor.call(aten.pow.Tensor_Scalar, x, 2), dimensions, True)
-    shifted = editor.call(aten.add.Tensor, mean, torch.finfo(wide).eps if eps is None else eps)
-    out = editor.call(aten.mul.Tensor, x, editor.call(aten.rsqrt.default, shifted))
-    if weight is not None:
-        out = editor.call(aten.mul.Tensor, out, weight)
-    return editor.cast(out, dtype)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = wide.pow(2).mean(list(range(-len(normalized_shape), 0)), True)
+    out = wide * (mean + (torch.finfo(wide.dtype).eps if eps is None else eps)).rsqrt()
+    return (out if weight is None else out * weight).to(x.dtype)
 
 
 @replaces(
@@ -55,9 +51,9 @@ def scalars_as_tensors(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """
     if not _is_scalar_arithmetic(node) or not _is_float(node):
         return None
-    operands = [_operand(editor, node, value) for value in node.args[:2]]
+    terms = [_operand(editor, node, value) for value in node.args[:2]]
     alpha = dict(zip(("alpha",), node.args[2:], strict=False))  # keyword of the tensor forms alone
-    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *operands, **node.kwargs, **alpha)
+    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *terms, **node.kwargs, **alpha)
 
 
 def _operand(editor: GraphEditor, node: fx.Node, value: Any) -> Any:
@@ -87,24 +83,22 @@ def _as_float(value: Any) -> Any:
 
 
 @replaces(aten.layer_norm.default, code="layer-norm-completed", detail="the runtime wants weight and bias")
-def complete_layer_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def complete_layer_norms(
+    editor: GraphEditor, node: fx.Node, normalized_shape: Sequence[int]
+) -> torch.Tensor | None:
     """Give layer norms over known sizes without weight or bias a weight of ones and a bias of zeros."""
-    shape = list(argument(node, 1, "normalized_shape"))
-    if not all(isinstance(size, int) for size in shape):
-        return None
-    both, source = _completed(editor, node, shape, "layer_norm"), argument(node, 0, "input")
-    return None if both is None else editor.call(node.target, source, shape, *both, *node.args[4:])
+    known = all(isinstance(size, int) for size in normalized_shape)
+    return _completed(editor, node, normalized_shape, "layer_norm") if known else None
 
 
-def _completed(
-    editor: GraphEditor, node: fx.Node, shape: list[int], name: str
-) -> tuple[fx.Node, fx.Node] | None:
-    """Weight and bias of a norm, ones and zeros of `shape` where it has none; None where it has both."""
-    weight, bias, dtype = argument(node, 2, "weight"), argument(node, 3, "bias"), node.meta["val"].dtype
+def _completed(editor: GraphEditor, node: fx.Node, shape: Sequence[int], name: str) -> torch.Tensor | None:
+    """A norm with ones and zeros of `shape` where it has no weight or bias; None where it has both."""
+    weight, bias, dtype = operand(node, "weight"), operand(node, "bias"), node.meta["val"].dtype
     if None not in {weight, bias}:
         return None
     weight = weight or editor.constant(torch.ones(shape, dtype=dtype), f"{name}.ones")
-    return weight, bias or editor.constant(torch.zeros(shape, dtype=dtype), f"{name}.zeros")
+    bias = bias or editor.constant(torch.zeros(shape, dtype=dtype), f"{name}.zeros")
+    return editor.again(node, weight=weight, bias=bias)
 
 
 @replaces(
@@ -112,45 +106,41 @@ def _completed(
     code="layer-norm-in-rows",
     detail="the runtime's sums of three texels need a matrix",
 )
-def layer_norms_in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def layer_norms_in_rows(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, normalized_shape: Sequence[int]
+) -> torch.Tensor | None:
     """Flatten what is normalized over two or three texels, or values, to a matrix.
 
     The runtime sums a texture's rows by halves over a work group that may be three wide where two axes are no longer
     (runtime/graph/ops/glsl/native_layer_norm_texture.glsl), but not of a matrix.
     """
-    if not _is_narrow(node):
+    if len(normalized_shape) != 1 or not _is_narrow(x.shape):
         return None
-    source, *rest = node.args
-    whole = argument(node, 0, "input")
-    rows = editor.call(aten.reshape.default, source, [-1, whole.meta["val"].shape[-1]])
-    normalized = editor.call(node.target, rows, *rest, **node.kwargs)
-    return editor.call(aten.reshape.default, normalized, editor.sizes(whole))
+    return editor.again(node, x=x.reshape([-1, x.shape[-1]])).reshape(editor.sizes(x))
 
 
 _MATRIX, _TEXEL, _THREE = 2, 4, 3
 
 
-def _is_narrow(node: fx.Node) -> bool:
+def _is_narrow(dims: torch.Size) -> bool:
     """Whether a texture of it may be three texels wide and at most as deep, or deep and at most as wide."""
-    dims, shape = node.meta["val"].shape, argument(node, 1, "normalized_shape")
-    if len(shape) != 1 or len(dims) <= _MATRIX or not isinstance(shape[0], int):
+    if len(dims) <= _MATRIX or not isinstance(dims[-1], int):
         return False
-    widths, depths = {shape[0], ceil_div(shape[0], _TEXEL)}, {_MATRIX, _THREE}
+    widths, depths = {dims[-1], ceil_div(dims[-1], _TEXEL)}, {_MATRIX, _THREE}
     if all(isinstance(size, int) for size in dims[:-_MATRIX]):
         depths = {prod(dims[:-_MATRIX]), prod(dims[: -_MATRIX - 1]) * ceil_div(dims[-_MATRIX - 1], _TEXEL)}
     return any(min(w, d) >= _MATRIX and max(w, d) == _THREE for w in widths for d in depths)
 
 
 @replaces(aten.cat.default, code="concatenation-promoted", detail="the runtime joins bytes, not values")
-def concatenations_of_one_type(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def concatenations_of_one_type(
+    editor: GraphEditor, node: fx.Node, tensors: Sequence[torch.Tensor]
+) -> torch.Tensor | None:
     """Convert what is joined to the type of the result: neither the shaders nor the CPU kernel do (measured)."""
-    parts, dtype = list(argument(node, 0, "tensors")), node.meta["val"].dtype
-    if all(part.meta["val"].dtype == dtype for part in parts):
+    dtype = node.meta["val"].dtype
+    if all(part.dtype == dtype for part in tensors):
         return None
-    same = [
-        part if part.meta["val"].dtype == dtype else editor.call(aten.to.dtype, part, dtype) for part in parts
-    ]
-    return editor.call(node.target, same, *node.args[1:], **node.kwargs)
+    return editor.again(node, tensors=[part.to(dtype) for part in tensors])
 
 
 def _is_float(node: fx.Node) -> bool:
@@ -160,51 +150,43 @@ def _is_float(node: fx.Node) -> bool:
 
 
 @replaces(aten.instance_norm.default, code="instance-norm-as-group-norm", detail="each channel a group")
-def instance_norms_as_group_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def instance_norms_as_group_norms(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, use_input_stats: bool, eps: float
+) -> torch.Tensor | None:
     """Replace each instance norm by a group norm of as many groups as there are channels."""
-    source, weight, bias, _, _, own, _, eps, *_ = node.args
-    if not own:
-        return None
-    return editor.call(aten.group_norm.default, source, node.meta["val"].shape[1], weight, bias, eps)
+    return torch.group_norm(x, x.shape[1], weight, bias, eps) if use_input_stats else None
 
 
 @replaces(aten.group_norm.default, code="group-norm-completed", detail="the runtime wants weight and bias")
-def complete_group_norms(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def complete_group_norms(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
     """Give group norms without weight or bias a weight of ones and a bias of zeros."""
-    source, groups = argument(node, 0, "input"), argument(node, 1, "num_groups")
-    both = _completed(editor, node, [source.meta["val"].shape[1]], "group_norm")
-    return None if both is None else editor.call(node.target, source, groups, *both, *node.args[4:])
+    return _completed(editor, node, [x.shape[1]], "group_norm")
 
 
 @replaces(aten.group_norm.default, code="group-norm-in-four-dimensions", detail="the runtime's takes images")
-def group_norms_in_four_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def group_norms_in_four_dimensions(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor
+) -> torch.Tensor | None:
     """Give group norms of [batch, channels, length] a last dimension of one: the runtime's is wrong without (measured)."""
-    if node.meta["val"].ndim != _SEQUENCES:
-        return None
-    wide = editor.call(aten.unsqueeze.default, argument(node, 0, "input"), -1)
-    normalized = editor.call(aten.group_norm.default, wide, *node.args[1:], **node.kwargs)
-    return editor.call(aten.squeeze.dim, normalized, -1)
+    return editor.again(node, x=x.unsqueeze(-1)).squeeze(-1) if x.ndim == _SEQUENCES else None
 
 
 _SEQUENCES = 3  # dimensions of [batch, channels, length]
 
 
 @replaces(aten.softplus.default, code="softplus-written-out", detail="the runtime has no logarithm of 1 + x")
-def write_out_softplus(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def write_out_softplus(x: torch.Tensor, beta: float, threshold: float) -> torch.Tensor | None:
     """Compute log(1 + exp(x)) as max(x, 0) + log(1 + y), y = exp(-abs(x)); the logarithm as 2 atanh(y / (2 + y)).
 
     The series of atanh to the 15th power is within 2e-9 of it, relative, for s = y / (2 + y) of at most 1 / 3.
     """
-    x, call = argument(node, 0, "self"), editor.call
-    beta, threshold = argument(node, 1, "beta", 1), argument(node, 2, "threshold", _LINEAR)
-    if beta != 1 or threshold < _LINEAR or not x.meta["val"].is_floating_point():
+    if beta != 1 or threshold < _LINEAR or not x.is_floating_point():
         return None
-    y = call(aten.exp.default, call(aten.neg.default, call(aten.abs.default, x)))
-    s = call(aten.div.Tensor, y, call(aten.add.Tensor, y, 2.0))
-    square = call(aten.mul.Tensor, s, s)
-    series = call(aten.mul.Tensor, square, 1 / 15)
+    y = (-x.abs()).exp()
+    s = y / (y + 2.0)
+    square = s * s
+    series = square * (1 / 15)
     for power in (13, 11, 9, 7, 5, 3):
-        series = call(aten.mul.Tensor, call(aten.add.Tensor, series, 1 / power), square)
-    twice = call(aten.mul.Tensor, s, 2.0)
-    logarithm = call(aten.add.Tensor, call(aten.mul.Tensor, twice, series), twice)
-    return call(aten.add.Tensor, call(aten.relu.default, x), logarithm)
+        series = (series + 1 / power) * square
+    twice = s * 2.0
+    return x.relu() + (twice * series + twice)

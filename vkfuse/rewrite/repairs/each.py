@@ -1,34 +1,44 @@
 """The shape that most repairs have: a node is replaced where it stands, by what a function makes of it."""
 
-from collections.abc import Callable, Iterable
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import torch
 from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import defaults_of, operands
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule, Repairs
+from vkfuse.rewrite.traced import untraced
 
-Make: TypeAlias = Callable[[GraphEditor, fx.Node], fx.Node | None]
+Make: TypeAlias = Callable[..., fx.Node | torch.Tensor | None]
 
 
 def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRule]:
     """Make a repair of what replaces one node: a function that gets each call of `targets`, without any each node.
 
-    What it makes stands in front of the node, and every reader of the node reads it; None leaves a node as it is. The
-    function is to make nothing before it knows.
+    Of an operator with several results each is replaced by itself. The function's parameters are `editor`, `node`, the
+    call, `which` of several results, and operands of the call by the names of its schema: as tensors, on which torch's
+    functions become calls, where they are annotated so, else as they are. What it makes stands in front of what it
+    replaces; None leaves that as it is. The function is to make nothing before it knows.
     """
 
     def repair_of(make: Make) -> RepairRule:
+        wanted = _parameters(make, targets)
+
         @wraps(make)
         def repair(exported: ExportedProgram) -> Repairs:
             editor, found = GraphEditor(exported), []
             for node in exported.graph.nodes:
-                if targets and node.target not in targets:
+                call, which = _call(node) if targets else (node, None)
+                if targets and (call.target not in targets or _has_several(node)):
                     continue
                 with editor.before(node):
-                    new = make(editor, node)
+                    new = untraced(make(**_given(editor, wanted, call, which)))
                 if new is not None:
                     editor.replace(node, new)
                     found.append(node.name)
@@ -37,6 +47,45 @@ def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRu
         return repair
 
     return repair_of
+
+
+def _call(node: fx.Node) -> tuple[fx.Node, int | None]:
+    """The call that `node` is, or is one of several results of, and which."""
+    if node.target is not operator.getitem:
+        return node, None
+    return node.args  # type: ignore[return-value]
+
+
+def _has_several(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (tuple, list))
+
+
+_OTHERS: Final = frozenset({"editor", "node", "which"})
+
+
+def _parameters(make: Make, targets: Sequence[Any]) -> Mapping[str, bool]:
+    """The parameters of a function, with whether each is a tensor. TypeError for one that is no operand of a target."""
+    wanted = {name: "Tensor" in str(of.annotation) for name, of in inspect.signature(make).parameters.items()}
+    for names in map(defaults_of, targets) if targets else ({},):
+        unknown = wanted.keys() - _OTHERS - names.keys()
+        if unknown:
+            raise TypeError(f"{make.__name__}: no operand {', '.join(sorted(unknown))} of each of {targets}")
+    return wanted
+
+
+def _given(
+    editor: GraphEditor, wanted: Mapping[str, bool], call: fx.Node, which: int | None
+) -> dict[str, Any]:
+    given = {
+        "editor": editor,
+        "node": call,
+        "which": which,
+        **(operands(call) if wanted.keys() - _OTHERS else {}),
+    }
+    return {
+        name: fx.node.map_arg(given[name], editor.tensor) if traced else given[name]
+        for name, traced in wanted.items()
+    }
 
 
 def done(editor: GraphEditor, nodes: Iterable[str], *, code: str, detail: str) -> Repairs:

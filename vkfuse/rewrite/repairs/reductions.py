@@ -6,15 +6,13 @@ a texture, of which batches are none, and builds no softmax over channels that a
 (runtime/graph/ops/impl/Softmax.cpp).
 """
 
-import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import fx
 
 from vkfuse.program.tensors import described
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.runtime.operators.reduce import is_across_images
@@ -25,24 +23,21 @@ _MOST = 2  # dimensions that the runtime reduces at once
 _BATCHED = 4  # dimensions, the outermost a batch
 
 
-@replaces(operator.getitem, code="extremes-alone", detail="no runtime has them with their places")
-def extremes_alone(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
-    """Compute the greatest or least floats along a dimension by themselves, and their places by themselves."""
-    both, place = node.args
-    found = _ALONE.get(both.target) if isinstance(both, fx.Node) else None
-    if not isinstance(both, fx.Node) or found is None:
-        return None
-    source, dim = argument(both, 0, "self"), argument(both, 1, "dim")
-    keep = argument(both, 2, "keepdim", default=False)
-    if not source.meta["val"].is_floating_point():
-        return None
-    return editor.call(found[1], source, dim, keep) if place else editor.call(found[0], source, [dim], keep)
-
-
-_ALONE: Final[Mapping[Any, tuple[Any, Any]]] = {
-    aten.max.dim: (aten.amax.default, aten.argmax.default),
-    aten.min.dim: (aten.amin.default, aten.argmin.default),
+_ALONE: Final[Mapping[Any, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]]] = {
+    aten.max.dim: (torch.amax, torch.argmax),
+    aten.min.dim: (torch.amin, torch.argmin),
 }
+
+
+@replaces(*_ALONE, code="extremes-alone", detail="no runtime has them with their places")
+def extremes_alone(
+    node: fx.Node, which: int, x: torch.Tensor, dim: int, keepdim: bool
+) -> torch.Tensor | None:
+    """Compute the greatest or least floats along a dimension by themselves, and their places by themselves."""
+    if not x.is_floating_point():
+        return None
+    extreme, place = _ALONE[node.target]
+    return place(x, dim, keepdim) if which else extreme(x, [dim], keepdim)
 
 
 @replaces(
@@ -50,18 +45,16 @@ _ALONE: Final[Mapping[Any, tuple[Any, Any]]] = {
     code="reductions-keep-dimensions",
     detail="the runtime's inner reductions keep them",
 )
-def reductions_keep_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def reductions_keep_dimensions(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool
+) -> torch.Tensor | None:
     """Let each reduction of floats along one or two dimensions, the last not by itself, keep them, and squeeze them."""
-    if argument(node, 2, "keepdim", default=False) or node.kwargs:
+    if keepdim or node.kwargs or not x.is_floating_point() or x.ndim <= 1 or not dim:
         return None
-    source, given = argument(node, 0, "self"), argument(node, 1, "dim")
-    value = source.meta["val"]
-    if not value.dtype.is_floating_point or value.ndim <= 1 or not given:
+    dims = sorted(d % x.ndim for d in dim)
+    if len(dims) > _MOST or dims == [x.ndim - 1]:
         return None
-    dims = sorted(d % value.ndim for d in given)
-    if len(dims) > _MOST or dims == [value.ndim - 1]:
-        return None
-    return editor.call(aten.squeeze.dims, editor.call(node.target, source, dims, True), dims)
+    return editor.again(node, dim=dims, keepdim=True).squeeze(dims)
 
 
 @replaces(
@@ -70,31 +63,27 @@ def reductions_keep_dimensions(editor: GraphEditor, node: fx.Node) -> fx.Node | 
     code="softmax-in-rows",
     detail="the runtime's softmax is not over batches",
 )
-def softmaxes_in_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def softmaxes_in_rows(editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: int) -> torch.Tensor | None:
     """Turn what each softmax over the batch, or over channels of several batches, reads and writes, into rows."""
-    source, dim, *rest = node.args  # both are positional in exported programs
-    value = argument(node, 0, "self").meta["val"]
-    if value.ndim != _BATCHED or not is_across_images(described(value), argument(node, 1, "dim")):
+    if x.ndim != _BATCHED or not is_across_images(described(x), dim):
         return None
     order = list(range(_BATCHED))
-    order[dim], order[-1] = order[-1], order[dim]  # type: ignore[index]
-    rows = editor.call(aten.permute.default, source, order)
-    return editor.call(aten.permute.default, editor.call(node.target, rows, -1, *rest, **node.kwargs), order)
+    order[dim], order[-1] = order[-1], order[dim]
+    return editor.again(node, x=x.permute(order), dim=-1).permute(order)
 
 
-_SOFTMAXES: Final = (aten.softmax.int, aten.log_softmax.int)
 _LONG: Final = 1024  # of 4,096 values a half-precision softmax is 0.6% off, of 16,000 15% (measured)
 
 
 @replaces(
-    *_SOFTMAXES, code="half-softmax-widened", detail="half-precision sums of more than 1,024 exponentials"
+    *(aten.softmax.int, aten.log_softmax.int),
+    code="half-softmax-widened",
+    detail="half-precision sums of more than 1,024 exponentials",
 )
-def widen_long_half_softmaxes(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def widen_long_half_softmaxes(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: int, dtype: torch.dtype | None
+) -> torch.Tensor | None:
     """Compute softmaxes of more than 1,024 half-precision values in float32: the shader sums in half (`sums-in-half`)."""
-    source, dim = argument(node, 0, "self"), argument(node, 1, "dim")
-    value, rest = source.meta["val"], node.args[2:]
-    half = value.dtype is torch.float16 and node.meta["val"].dtype is torch.float16 and value.ndim
-    if not half or described(value).dims[dim] <= _LONG or any(rest) or node.kwargs:
+    if x.dtype is not torch.float16 or dtype is not None or not x.ndim or described(x).dims[dim] <= _LONG:
         return None
-    wide = editor.call(node.target, editor.cast(source, torch.float32), dim)
-    return editor.cast(wide, torch.float16)
+    return editor.again(node, x=x.to(torch.float32)).to(torch.float16)

@@ -6,15 +6,14 @@ the last dimension. So do the pairs of an interleaved rotary embedding, ``x.view
 part i of them is every second column.
 """
 
-import operator
 import sys
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -33,28 +32,28 @@ class _Part:
 
 
 @replaces(
-    aten.select.int,
-    operator.getitem,
-    code="stacks-as-slices",
-    detail="four dimensions in place of five",
+    *(aten.select.int, aten.unbind.int), code="stacks-as-slices", detail="four dimensions in place of five"
 )
-def stacks_as_slices(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def stacks_as_slices(
+    editor: GraphEditor, node: fx.Node, which: int | None, x: fx.Node, dim: int
+) -> torch.Tensor | None:
     """Replace each part that is taken out of a view of five dimensions or more."""
-    part = _part(node)
+    index = operand(node, "index") if which is None else which
+    part = _part(x, dim, index % x.meta["val"].shape[dim]) if isinstance(index, int) else None
     return None if part is None else _slice(editor, part)
 
 
-def _slice(editor: GraphEditor, part: _Part) -> fx.Node:
-    shape, source = part.view.meta["val"].shape, argument(part.view, 0, "self")
+def _slice(editor: GraphEditor, part: _Part) -> torch.Tensor:
+    shape, source = part.view.meta["val"].shape, operand(part.view, "x")
     last = source.meta["val"].ndim - 1
     rest = [int(size) for d, size in enumerate(shape) if d >= last and d != part.stacked]
     where = _first(rest, part) if part.stacked == last else (part.index, sys.maxsize, int(shape[-1]))
-    columns = editor.call(aten.slice.Tensor, source, last, *where)
-    sizes = [*editor.sizes(source)[:last], *rest]
-    whole = columns if len(rest) == 1 else editor.call(aten.reshape.default, columns, sizes)
+    whole: torch.Tensor = aten.slice.Tensor(editor.tensor(source), last, *where)
+    if len(rest) > 1:
+        whole = whole.reshape([*editor.sizes(source)[:last], *rest])
     kept = [d for d in part.order if d != part.stacked]
     order = [d - (d > part.stacked) for d in kept]
-    return whole if order == sorted(order) else editor.call(aten.permute.default, whole, order)
+    return whole if order == sorted(order) else whole.permute(order)
 
 
 def _first(rest: list[int], part: _Part) -> tuple[int, int]:
@@ -63,27 +62,15 @@ def _first(rest: list[int], part: _Part) -> tuple[int, int]:
     return part.index * width, (part.index + 1) * width
 
 
-def _part(node: fx.Node) -> _Part | None:
-    """The part of a view, which split the last dimension in two or more, that an unbinding or a selection takes out."""
-    taking, index = _taking(node)
-    if taking is None:
-        return None
-    order, view = _permutation(argument(taking, 0, "self"))
+def _part(x: fx.Node, dim: int, index: int) -> _Part | None:
+    """Part `index` of a view, which split the last dimension in two or more, along the dimension that is `x`'s `dim`."""
+    order, view = _permutation(x)
     if view.target not in _VIEWS or view.meta["val"].ndim <= 4 or not _splits_last(view):
         return None
-    stacked = order[argument(taking, 1, "dim", 0)]
-    if stacked not in {argument(view, 0, "self").meta["val"].ndim - 1, view.meta["val"].ndim - 1}:
+    stacked = order[dim]
+    if stacked not in {operand(view, "x").meta["val"].ndim - 1, view.meta["val"].ndim - 1}:
         return None
     return _Part(view=view, stacked=stacked, index=index, order=order)
-
-
-def _taking(node: fx.Node) -> tuple[fx.Node | None, int]:
-    """The selection that `node` is, or the unbinding that it is a result of, and which part it takes."""
-    source, index = argument(node, 0, "self"), argument(node, 1, "index")
-    if node.target is operator.getitem:
-        return (source, index) if source.target == aten.unbind.int else (None, 0)
-    index, count = argument(node, 2, "index"), source.meta["val"].shape[argument(node, 1, "dim")]
-    return (node, index % count) if isinstance(index, int) else (None, 0)
 
 
 def _permutation(node: fx.Node) -> tuple[tuple[int, ...], fx.Node]:
@@ -91,12 +78,12 @@ def _permutation(node: fx.Node) -> tuple[tuple[int, ...], fx.Node]:
     dimensions = node.meta["val"].ndim
     if node.target != aten.permute.default:
         return tuple(range(dimensions)), node
-    return tuple(d % dimensions for d in argument(node, 1, "dims")), argument(node, 0, "self")
+    return tuple(d % dimensions for d in operand(node, "dims")), operand(node, "x")
 
 
 def _splits_last(view: fx.Node) -> bool:
     """Whether a view keeps every dimension of its input but the last, of static size, which it splits."""
-    before, after = argument(view, 0, "self").meta["val"].shape, view.meta["val"].shape
+    before, after = operand(view, "x").meta["val"].shape, view.meta["val"].shape
     lead = len(before) - 1
     static = all(isinstance(size, int) for size in (before[-1], *after[lead:]))
     return static and [str(s) for s in before[:-1]] == [str(s) for s in after[:lead]]
