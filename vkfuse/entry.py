@@ -1,18 +1,23 @@
 """The public `optimize`: programs are lowered with torch and ExecuTorch, a .pte is rewritten without them."""
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vkfuse.entries import MissedError
 from vkfuse.mapping import leading
-from vkfuse.options import Options, Progress
+from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.output import published
 from vkfuse.patch.stages import optimize_file
+from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
 from vkfuse.pte.reader import begins_pte
+from vkfuse.report.checks import require_passed
 from vkfuse.report.result import Result
+from vkfuse.runs import repeated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vkfuse.pipeline import Source
 
 
@@ -36,6 +41,24 @@ def optimize(
     if isinstance(source, Path | str) and begins_pte(leading(source, 8)):
         chosen = (options or Options()).changed(changes)
         return optimize_file(read_pte(source), Path(output), chosen, progress=progress)
+    with contextlib.suppress(MissedError):
+        return _repeated(source, Path(output), (options or Options()).changed(changes), progress)
     from vkfuse import pipeline  # noqa: PLC0415 - imports torch
 
     return pipeline.optimize(source, output, options, progress=progress, **changes)
+
+
+def _repeated(
+    source: "Source | Mapping[str, Source]", output: Path, options: Options, progress: Progress
+) -> Result:
+    """Write what an earlier run wrote for the same files. MissedError, and what `optimize` raises."""
+    sources = checked_methods(source if isinstance(source, Mapping) else {METHOD: source})
+    paths = {name: Path(of) for name, of in sources.items() if isinstance(of, Path | str)}
+    if options.cache is None or len(paths) < len(sources):
+        raise MissedError("no cache, or programs in memory")
+    options.check_gates()
+    before = [] if isinstance(options.baseline, BaselineChoice) else [options.baseline]
+    with published(output, [*paths.values(), *before]) as temporary:
+        report = repeated(paths, output, options, into=temporary, progress=progress)
+        require_passed(report)
+    return Result(report=report, output=output)

@@ -14,7 +14,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -151,6 +151,15 @@ class Publication:
 def _discard(output: _Output) -> None:
     output.temporary.unlink(missing_ok=True)
     os.close(output.lock)
+
+
+@contextlib.contextmanager
+def published(target: Path, reads: Iterable[Path]) -> Iterator[Path]:
+    """A temporary to write in place of `target`, published at the end. OutputError where that is one of those read."""
+    with Publication() as publication:
+        for path in reads:
+            publication.reads("input", path)
+        yield publication.file(target, "output")
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:

@@ -9,6 +9,8 @@ from torch import nn
 
 import vkfuse
 from vkfuse.errors import OutputError, VkfuseError
+from vkfuse.lower import partition
+from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.quiet import quiet
 
 LOOKED = "looking in the cache"
@@ -85,7 +87,53 @@ def test_another_graph_is_lowered(program, options, filled, tmp_path):
     known = {*entries.iterdir()}
     _, note = _optimized(program(), tmp_path / "other.pte", cache=entries, **options)
     assert "no run before had this graph" in note
-    assert len({*entries.iterdir()} - known) == 2  # a file and what is known of it
+    assert {path.suffix for path in {*entries.iterdir()} - known} == {".json", ".pte"}
+
+
+class Cached(nn.Module):
+    """A layer whose results stay, one row a call."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+        self.register_buffer("cache", torch.full((16, 64), start))
+
+    def forward(self, row, position):
+        """[1, 64], [1] -> [16, 64]."""
+        self.cache.index_copy_(0, position, self.layer(row))
+        return self.cache + 1
+
+
+def _cached(seed, start=0.0):
+    torch.manual_seed(seed)
+    with quiet():
+        return export(quantize(Cached(start), nn.Linear), torch.randn(1, 64), torch.tensor([3]))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_state(in_place, tmp_path, monkeypatch):
+    """New weights around a cache are put in, written in place or not; the report says where it is. New first values not."""
+
+    def refuse(program):
+        if any("update_cache" in str(node.target) for node in program.graph.nodes):
+            raise StateOutsideError("")
+
+    if not in_place:
+        monkeypatch.setattr(partition, "require_owned", refuse)
+    entries, reports = tmp_path / "entries", []
+    for name, program, lowered in (
+        ("first", _cached(0), True),
+        ("second", _cached(1), False),
+        ("started", _cached(1, 0.5), True),
+    ):
+        stages, file = [], tmp_path / f"{name}.pte"
+        options = {"baseline": "none", "cache": entries}
+        reports.append(vkfuse.optimize(program, file, progress=stages.append, **options).report)
+        assert ("lowering" in stages) == lowered, name
+        assert file.read_bytes() == _optimized(program, tmp_path / "lowered.pte")[0]
+    said = [[note for note in report.notes if not note.startswith("cache: ")] for report in reports]
+    assert said[0] == said[1]
+    assert "on the GPU: cache" in said[0][0]
 
 
 def test_what_stood_for_several_weights_is_lowered(tmp_path):

@@ -4,7 +4,7 @@ Imports neither torch nor ExecuTorch.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Final
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lint import faults
 from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
-from vkfuse.output import Publication, write
+from vkfuse.output import published, write
 from vkfuse.pages import digest, forget
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
@@ -52,7 +52,8 @@ def optimize_file(
     meter, runtime = Meter(), find_runtime(options.runtime)
     progress = meter.watching(progress)
     _check(options)
-    with _published(into, output, file, options) as temporary:
+    place = published(output, _reads(file, options)) if into is None else contextlib.nullcontext(into)
+    with place as temporary:
         progress("planning")
         sound = mended(file, runtime)
         plans = plan(sound.file, runtime, options.vulkan, progress, options.lossy)
@@ -148,14 +149,7 @@ def _require_loadable(after: Measured) -> None:
         )
 
 
-@contextlib.contextmanager
-def _published(into: Path | None, target: Path, file: PteFile, options: Options) -> Iterator[Path]:
-    """The file to write: `into`, which the caller publishes, or one that becomes `target` at the end."""
-    if into is not None:
-        yield into
-        return
-    with Publication() as publication:
-        for path in (file.path, options.baseline):
-            if path not in {"", "stdin"} and not isinstance(path, BaselineChoice):
-                publication.reads("input", Path(path))
-        yield publication.file(target, "output")
+def _reads(file: PteFile, options: Options) -> list[Path]:
+    """Return the files that a run reads, but for stdin."""
+    given = [] if file.path in {"", "stdin"} else [Path(file.path)]
+    return given if isinstance(options.baseline, BaselineChoice) else [*given, options.baseline]

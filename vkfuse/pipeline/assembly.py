@@ -14,17 +14,18 @@ from vkfuse.pipeline.verification import deviations, precision, together, verify
 from vkfuse.report.build import Measured
 from vkfuse.report.checks import checked
 from vkfuse.report.cost import Meter
-from vkfuse.report.model import Diff, InputFile, MethodRow, RepairRow, Report
-from vkfuse.report.whole import report_of
+from vkfuse.report.model import Diff, MethodRow, RepairRow, Report
+from vkfuse.report.whole import inputs_of, report_of
 from vkfuse.runtime.versions import Runtime
 
 
 def report_of_plan(methods: Methods, before: Methods, runtime: Runtime, meter: Meter) -> Report:
     """What a plan would make of each table, `before` being the plan without fused lookups."""
+    rows = tuple(MethodRow(name=m.name, input=m.input) for m in methods)
     return Report(
         runtime=runtime.version,
-        input=_inputs(methods),
-        methods=tuple(MethodRow(name=m.name, input=m.input) for m in methods),
+        input=inputs_of(rows),
+        methods=rows,
         tables=table_rows(methods, before),
         repairs=tuple(_repair_rows(methods)) if any(m.prepared is not m.surveyed for m in methods) else (),
         cost=meter.cost(),
@@ -39,7 +40,7 @@ def report_of_file(
     of_bytes = report_of(after, before.measured, options.runtime, path=str(target))
     report = replace(
         of_bytes,
-        input=_inputs(methods),
+        input=inputs_of(rows),
         baseline=before.baseline,
         methods=rows,
         tables=table_rows(methods, before.methods),
@@ -62,18 +63,6 @@ def _diff(diff: Diff | None, before: Before) -> Diff | None:
     """What changed; the tables of a file that was made for this are none of its own: they have rows, by name."""
     made = before.baseline.kind != "file"
     return replace(diff, tables=()) if made and diff is not None else diff
-
-
-def _inputs(methods: Methods) -> InputFile | None:
-    """The files that programs were read from, as one: paths and the sum of bytes; None for programs in memory."""
-    files = [m.input for m in methods if m.input is not None]
-    if not files:
-        return None
-    return InputFile(
-        path=", ".join(f.path for f in files),
-        bytes=sum(f.bytes for f in files),
-        sha256=", ".join(f.sha256 for f in files),
-    )
 
 
 def _method_rows(methods: Methods, after: Measured, options: Options) -> Iterator[MethodRow]:

@@ -1,13 +1,10 @@
 """Files that earlier runs lowered, by the graphs that they were lowered from: new weights are put in without lowering.
 
-An entry of the folder DIR is DIR/KEY.json, the SHA-256 of what follows and then JSON, beside DIR/KEY.pte, the file of the
-run that made it. KEY is the SHA-256 of all that a lowering depends on but for the numbers of weights: graphs with repairs
-and tables done, options, versions, and constants that may steer (of one element, or no floats and no packs).
+The key of an entry is the SHA-256 of all that a lowering depends on but for the numbers of weights: graphs with repairs and
+tables done, options, versions, and constants that may steer (of one element, no floats and no packs, what state starts as).
 """
 
 import hashlib
-import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +13,15 @@ from typing import Any, Final
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.errors import FormatError, VkfuseError
+from vkfuse.entries import Entries, MissedError, damaged, made_with
+from vkfuse.errors import FormatError
+from vkfuse.lower.lowering import Lowered
+from vkfuse.lower.owned import StateOutsideError
+from vkfuse.lower.places import Outside, StatePlace
 from vkfuse.measure.names import KEY
 from vkfuse.options import Options
-from vkfuse.output import Publication, reported
 from vkfuse.pages import digest
 from vkfuse.pipeline.method import Methods, to_lower
-from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import Method, NamedData, PteFile, Tensor
 from vkfuse.pte.place import Place
@@ -33,20 +32,20 @@ from vkfuse.rewrite.content import content
 from vkfuse.runtime.codes import Code, Objection
 
 _NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
-_MOST: Final = 64 << 20  # bytes of an entry's JSON
 Reasons = Mapping[str, Mapping[str, Objection]]
-
-
-class MissedError(Exception):
-    """The program has to be lowered; the message says why."""
+State = Mapping[str, tuple[StatePlace, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """A file of an earlier run with the constants of this one, and why operators of each method are on the CPU."""
+    """A file of an earlier run with the constants of this one.
+
+    For each method why operators are on the CPU, and where the buffers are that it writes.
+    """
 
     file: PteFile
     reasons: Reasons
+    state: State
 
 
 class Cache:
@@ -58,96 +57,99 @@ class Cache:
     def __init__(self, methods: Methods, options: Options) -> None:
         if options.cache is None:
             raise TypeError("no folder is named")
-        self._folder = options.cache
-        with reported(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._entries = Entries(options.cache)
+        self._entries.made()
         self._programs = to_lower(methods)
         self._check()
         self._contents = {name: dict(_contents(of)) for name, of in self._programs.items()}
         self.key = self._key(options)
 
     def earlier(self, named: Mapping[str, bytes]) -> Earlier:
-        """Return the file of an earlier run with this one's constants and `named` data. MissedError."""
-        before, reasons, file = self._entry()
+        """Return the file of an earlier run with this one's constants and `named` data.
+
+        MissedError; StateOutsideError where lowering raised that.
+        """
+        entry = self._entries.read(self.key)
+        if isinstance(entry, dict) and "outside" in entry:
+            raise StateOutsideError(str(entry["outside"]))
+        with damaged():
+            before, reasons, state = _contents_of(entry), _reasons_of(entry), _state_of(entry)
+            file = read_pte(self._entries.file(entry["sha256"]))
+            sound = digest(file.data).hex() == entry["sha256"]
+        if not sound or not before.keys() == reasons.keys() == state.keys() == self._contents.keys():
+            raise MissedError("the entry's file is another, or damaged")
         constants = _Constants(before, self._contents, self._programs)
         try:
             graphs = vulkan_graphs(file)
         except FormatError as error:
             raise MissedError("the entry's file is damaged") from error
         methods = tuple(_with_constants(method, graphs, constants) for method in file.methods)
-        kept = (_renamed(entry, constants, named, file.size) for entry in file.named)
-        entries = {entry.key: entry for entry in kept}
+        kept = (_renamed(each, constants, named, file.size) for each in file.named)
+        entries = {each.key: each for each in kept}
         if not named.keys() <= entries.keys() or (KEY in entries and KEY not in named):
             raise MissedError("the earlier file records other names")
-        return Earlier(file=replace(file, methods=methods, named=tuple(entries.values())), reasons=reasons)
+        made = replace(file, methods=methods, named=tuple(entries.values()))
+        return Earlier(file=made, reasons=reasons, state=state)
 
-    def keep(self, file: Path, reasons: Reasons) -> None:
+    def keep(self, file: Path, lowered: Lowered) -> None:
         """Store a lowered file for later runs. OutputError."""
+        sha256 = digest(read_pte(file).data).hex()
         of = {
-            "sha256": digest(read_pte(file).data).hex(),
+            "sha256": sha256,
             "contents": self._contents,
             "reasons": {
                 name: {op: [why.code.value, why.detail] for op, why in each.items()}
-                for name, each in reasons.items()
+                for name, each in lowered.reasons.items()
+            },
+            "state": {
+                name: [[of.buffer, of.nbytes, of.outside] for of in each]
+                for name, each in lowered.state.items()
             },
         }
-        text = json.dumps(of).encode()
-        with Publication() as publication:
-            stored, entry = (publication.file(self._path(suffix), "--cache") for suffix in ("pte", "json"))
-            with reported(self._folder):
-                shutil.copyfile(file, stored)
-                entry.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+        self._entries.keep(self.key, of, file, sha256)
 
-    def _path(self, suffix: str) -> Path:
-        return self._folder / f"{self.key}.{suffix}"
+    def keep_outside(self, error: StateOutsideError) -> None:
+        """Store that caches of these programs cannot be written in place. OutputError."""
+        self._entries.keep(self.key, {"outside": error.message})
 
     def _check(self) -> None:
         """Raise MissedError for programs whose lowering depends on more than a key tells."""
         for exported in self._programs.values():
-            if exported.graph_signature.buffers_to_mutate:
-                raise MissedError("programs with state are not cached")
             if any(True for _ in exported.graph_module.named_children()):
                 raise MissedError("programs with branches are not cached")
 
     def _key(self, options: Options) -> str:
-        made = provenance(options, ())
-        said = [made.versions, made.runtime_data, options.runtime, options.vulkan, options.names]
+        said = [*made_with(options), options.runtime, options.vulkan, options.names]
         found = hashlib.sha256(repr(said).encode())
         for name, exported in self._programs.items():
             for line in (name, *_lines(exported, self._contents[name])):
                 found.update(line.encode() + b"\0")
         return found.hexdigest()
 
-    def _entry(self) -> tuple[dict[str, dict[str, str]], Reasons, PteFile]:
-        """Read an entry whole, and check it. MissedError."""
-        try:
-            with self._path("json").open("rb") as stream:
-                sha256, text = stream.readline(_MOST), stream.read(_MOST)
-        except FileNotFoundError as error:
-            raise MissedError("no run before had this graph, these options and versions") from error
-        except OSError as error:
-            raise MissedError(f"the entry cannot be read: {error.strerror}") from error
-        if hashlib.sha256(text).hexdigest().encode() != sha256.strip():
-            raise MissedError("the entry is damaged")
-        try:
-            of = json.loads(text)
-            reasons = {
-                str(name): {
-                    str(op): Objection(Code(code), str(detail)) for op, (code, detail) in each.items()
-                }
-                for name, each in of["reasons"].items()
-            }
-            contents = {
-                str(name): {str(of): str(sha256) for of, sha256 in each.items()}
-                for name, each in of["contents"].items()
-            }
-            file = read_pte(self._path("pte"))
-            sound = digest(file.data).hex() == of["sha256"]
-        except (VkfuseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise MissedError("the entry is damaged") from error
-        if not sound or contents.keys() != self._contents.keys():
-            raise MissedError("the entry's file is another, or damaged")
-        return contents, reasons, file
+
+def _contents_of(entry: Any) -> dict[str, dict[str, str]]:
+    """Return the hash of each constant by method and name."""
+    return {
+        str(name): {str(of): str(sha256) for of, sha256 in each.items()}
+        for name, each in entry["contents"].items()
+    }
+
+
+def _reasons_of(entry: Any) -> Reasons:
+    return {
+        str(name): {str(op): Objection(Code(code), str(detail)) for op, (code, detail) in each.items()}
+        for name, each in entry["reasons"].items()
+    }
+
+
+def _state_of(entry: Any) -> State:
+    return {
+        str(name): tuple(
+            StatePlace(buffer=str(buffer), nbytes=int(nbytes), outside=outside and Outside(outside))
+            for buffer, nbytes, outside in each
+        )
+        for name, each in entry["state"].items()
+    }
 
 
 def _tensors(exported: ExportedProgram) -> Iterator[tuple[str, torch.Tensor]]:
@@ -168,8 +170,9 @@ def _lines(exported: ExportedProgram, contents: Mapping[str, str]) -> Iterator[s
         yield f"{node.op} {node.name} {node.target} {node.args!r} {node.kwargs!r} {value!r}"
     yield repr((exported.graph_signature, exported.call_spec))
     yield repr(sorted((str(symbol), str(of)) for symbol, of in exported.range_constraints.items()))
+    state = {*exported.graph_signature.buffers_to_mutate.values()}
     for name, value in _tensors(exported):
-        steers = value.numel() <= 1 or value.dtype not in _NUMBERS
+        steers = name in state or value.numel() <= 1 or value.dtype not in _NUMBERS
         yield f"{name} {_described(value)} {contents[name] if steers else ''}"
 
 

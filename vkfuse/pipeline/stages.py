@@ -9,10 +9,12 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from vkfuse.entries import MissedError
 from vkfuse.errors import OutputError
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
+from vkfuse.lower.places import StatePlace
 from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import BaselineChoice, Compute, Into, Options, Progress
@@ -20,7 +22,7 @@ from vkfuse.output import Publication, write
 from vkfuse.pages import thrifty
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
-from vkfuse.pipeline.cache import Cache, MissedError, note
+from vkfuse.pipeline.cache import Cache, note
 from vkfuse.pipeline.losses import lossy, table_settings
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, surveyed, to_lower
 from vkfuse.pipeline.tables import stored_names
@@ -38,6 +40,7 @@ from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
 from vkfuse.report.result import Result
+from vkfuse.runs import kept
 from vkfuse.runtime.versions import find_runtime
 
 Source = Path | str | Checked | ExportedProgram
@@ -88,6 +91,7 @@ def optimize(
             report, provenance=provenance(chosen, command), losses=losses, notes=(*report.notes, *notes)
         )
         require_passed(report)
+        report = kept(report, places.model, chosen)
     return Result(report=report, output=target)
 
 
@@ -192,16 +196,26 @@ def _lowered(
             write(temporary, partial(write_pte, earlier.file, as_lowered=True), target)
             after = measure(read_pte(temporary), options.runtime, reasons=earlier.reasons, names=names)
             if after.loadable.ok:
-                return methods, after, (note(cache.key, "", verified=options.verify),)
+                return _placed(methods, earlier.state), after, (note(cache.key, "", verified=options.verify),)
             missed = "the earlier run's file would not load"
         except MissedError as error:
             missed = str(error)
-    lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
+    try:
+        lowered, pte = lower_loadable(to_lower(methods), options, written, progress, named=named)
+    except StateOutsideError as error:
+        if cache is not None:
+            with contextlib.suppress(OutputError):  # said where there is a file to keep
+                cache.keep_outside(error)
+        raise
     if cache is not None:
         try:
-            cache.keep(temporary, lowered.reasons)
+            cache.keep(temporary, lowered)
         except OutputError as error:
             missed += f", and not kept: {error.message}"
-    placed = tuple(replace(m, state=lowered.state.get(m.name, ())) for m in methods)
     notes = (note("", missed, verified=True),) if missed else ()
-    return placed, measure(pte, options.runtime, reasons=lowered.reasons, names=names), notes
+    after = measure(pte, options.runtime, reasons=lowered.reasons, names=names)
+    return _placed(methods, lowered.state), after, notes
+
+
+def _placed(methods: Methods, state: Mapping[str, tuple[StatePlace, ...]]) -> Methods:
+    return tuple(replace(m, state=state.get(m.name, ())) for m in methods)

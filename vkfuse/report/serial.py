@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -15,7 +15,7 @@ from vkfuse.pte.place import Place
 from vkfuse.report.model import SCHEMA, SEVERAL, Report, Reports
 
 _SCALARS: Final = {str: "string", int: "integer", bool: "boolean", NoneType: "null", Place: "string"}
-_NOT_FINITE: Final = ("nan", "inf", "-inf")
+NOT_FINITE: Final = ("nan", "inf", "-inf")
 
 
 def to_json(report: Report | Reports) -> dict[str, Any]:
@@ -31,16 +31,16 @@ def dumps(report: Report | Reports) -> str:
     return json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, place: Callable[[Place], Any] = str) -> Any:
     """Return a dataclass, mapping, tuple or scalar as JSON types; a place, or a number that JSON lacks, as text."""
     if isinstance(value, Place):
-        return str(value)
+        return place(value)
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name), place=place) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, place=place) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [plain(item) for item in value]
+        return [plain(item, place=place) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
@@ -77,7 +77,7 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if hint in _SCALARS:
         return {"type": _SCALARS[hint]}
     if hint is float:
-        return {"anyOf": [{"type": "number"}, {"enum": list(_NOT_FINITE)}]}
+        return {"anyOf": [{"type": "number"}, {"enum": list(NOT_FINITE)}]}
     if is_dataclass(hint):
         return _reference(hint, definitions)
     return _generic(hint, definitions)

@@ -1,11 +1,13 @@
 """The report of a file, as far as its bytes tell, against another."""
 
+from collections.abc import Iterable
+
 from vkfuse.measure.weights import weights
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured
 from vkfuse.report.diff import diff_of
-from vkfuse.report.model import Baseline, BaselineKind, OutputFile, Report
+from vkfuse.report.model import Baseline, BaselineKind, InputFile, MethodRow, OutputFile, Report
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.runtime.versions import find_runtime
 
@@ -41,6 +43,18 @@ def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:
         loadable=before.loadable.ok,
         missing=before.loadable.missing,
         delegation=before.delegation,
+    )
+
+
+def inputs_of(methods: Iterable[MethodRow]) -> InputFile | None:
+    """Return the files that programs were read from as one: paths, hashes, the sum of bytes; None where there are none."""
+    files = [row.input for row in methods if row.input is not None]
+    if not files:
+        return None
+    return InputFile(
+        path=", ".join(f.path for f in files),
+        bytes=sum(f.bytes for f in files),
+        sha256=", ".join(f.sha256 for f in files),
     )
 
 
