@@ -102,7 +102,7 @@ class Options(Typed):
     writes a rewritten .pte that the runtime fails on or gets wrong as before. `max_memory` bounds, in bytes, what constants
     may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
     `keep_baseline` is where the file before is written, of a kind that is made. `cache` is a folder where lowered files are
-    kept, and looked for by their graphs.
+    kept, and looked for by their graphs, and whole runs by their input.
     `compute` in float32 widens a program of bfloat16 or float16, but for its inputs and outputs.
     Raises VkfuseError for a value of another type.
     """
@@ -124,7 +124,8 @@ class Options(Typed):
     cache: Path | None = field(
         default=None,
         metadata=option(
-            "Folder of files lowered before: new weights in a known graph are not lowered.", metavar="DIR"
+            "Folder of what runs made: the same input costs a hash, new weights in a known graph no lowering.",
+            metavar="DIR",
         ),
     )
     allow_pickle: bool = field(

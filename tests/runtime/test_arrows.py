@@ -39,6 +39,8 @@ ARROWS = {
     "measure": {"pte", "runtime", "glsl", "lint", "tables"},
     "report": {"gates", "pte", "runtime", "lint", "tables", "measure", "__version__"},
     "provenance": {"options", "report", "runtime", "__version__"},
+    "entries": {"options", "output", "provenance"},
+    "runs": {"entries", "options", "output", "provenance", "pte", "report"},
     "patch": {
         *("options", "output", "pte", "runtime", "lint", "measure", "report", "tables"),
         "provenance",
@@ -72,6 +74,8 @@ ARROWS = {
         "tables",
         "verify",
         "provenance",
+        "entries",
+        "runs",
     },
 }
 NARROW = {  # of a package, the only modules that another may import
@@ -98,6 +102,8 @@ WITHOUT_TORCH = {
     "report",
     "tables",
     "patch",
+    "entries",
+    "runs",
 }
 RUNS_EXECUTORCH = {"verify/foreign", "verify/device_process"}  # the installed one, on a file
 NAMED_BY = {  # files that may name operators of the runtime, and why

@@ -32,6 +32,7 @@ from vkfuse.rewrite.content import content
 from vkfuse.runtime.codes import Code, Objection
 
 _NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
+_FUSED: Final = "et_vk.linear_"
 Reasons = Mapping[str, Mapping[str, Objection]]
 State = Mapping[str, tuple[StatePlace, ...]]
 
@@ -170,10 +171,20 @@ def _lines(exported: ExportedProgram, contents: Mapping[str, str]) -> Iterator[s
         yield f"{node.op} {node.name} {node.target} {node.args!r} {node.kwargs!r} {value!r}"
     yield repr((exported.graph_signature, exported.call_spec))
     yield repr(sorted((str(symbol), str(of)) for symbol, of in exported.range_constraints.items()))
-    state = {*exported.graph_signature.buffers_to_mutate.values()}
+    state, packs = {*exported.graph_signature.buffers_to_mutate.values()}, {*_packs(exported)}
     for name, value in _tensors(exported):
-        steers = name in state or value.numel() <= 1 or value.dtype not in _NUMBERS
+        data = value.dtype in _NUMBERS or name in packs
+        steers = name in state or value.numel() <= 1 or not data
         yield f"{name} {_described(value)} {contents[name] if steers else ''}"
+
+
+def _packs(exported: ExportedProgram) -> Iterator[str]:
+    """Yield the names of constants that fused linears alone read: sums of weights are integers, and steer nothing."""
+    signature = exported.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    for node in exported.graph.find_nodes(op="placeholder"):
+        if node.name in names and all(str(user.target).startswith(_FUSED) for user in node.users):
+            yield names[node.name]
 
 
 def _described(value: Any) -> Any:
