@@ -22,9 +22,9 @@ from vkfuse.pipeline.method import Method, Methods
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.place import Place
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
+from vkfuse.rewrite.operands import operand
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.floats import NUMPY, Array
 from vkfuse.tables.readers import Consumer
@@ -103,7 +103,7 @@ def _floats(exported: ExportedProgram) -> Iterator[tuple[str, FloatTable]]:
     signature = exported.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     for node in exported.graph.find_nodes(op="call_function", target=_EMBEDDING):
-        weight = argument(node, 0, "weight")
+        weight = operand(node, "weight")
         tensor = exported.state_dict.get(names.get(weight.name, ""))
         if tensor is not None:
             rows, columns = tensor.shape
@@ -119,9 +119,9 @@ def _table(node: Node, rows: int, columns: int, *, parameter: bool) -> FloatTabl
         rows=rows,
         columns=columns,
         scalar_type=scalar_type,
-        padding=argument(node, 2, "padding_idx", _NO_PADDING),
+        padding=operand(node, "padding_idx"),
         parameter=parameter,
-        viewed=argument(node, 1, "indices").target in _VIEWS,
+        viewed=operand(node, "indices").target in _VIEWS,
     )
 
 

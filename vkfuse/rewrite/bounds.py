@@ -6,27 +6,13 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.moves import MOVES
 
 aten = torch.ops.aten
 
-_SAME_VALUES = (
-    aten.alias.default,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.embedding.default,
-    aten.expand.default,
-    aten.permute.default,
-    aten.reshape.default,
-    aten.slice.Tensor,
-    aten.squeeze.dim,
-    aten.transpose.int,
-    aten.unsqueeze.default,
-    aten.view.default,
-)
-
 # The arguments from which an operator takes every value of its result.
 _TAKEN_FROM = {
-    **dict.fromkeys(_SAME_VALUES, (0,)),
+    **dict.fromkeys((*MOVES, aten.alias.default, aten.embedding.default), (0,)),
     aten.scalar_tensor.default: (0,),
     aten.full.default: (1,),
     aten.where.self: (1, 2),

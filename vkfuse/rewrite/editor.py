@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
 from vkfuse.program.tensors import owned
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
-from vkfuse.rewrite.operands import defaults_of, operands
+from vkfuse.rewrite.operands import arguments_with
 from vkfuse.rewrite.traced import Traced, Tracer, untraced
 
 aten = torch.ops.aten
@@ -97,10 +97,8 @@ class GraphEditor:
 
     def again(self, node: fx.Node, **changed: Any) -> torch.Tensor:
         """The same call with other operands, by their names."""
-        given, names = operands(node) | changed, [*defaults_of(node.target)]
-        count = max(len(node.args), *(names.index(name) + 1 for name in changed))
-        kwargs = {name: given[name] for name in names[count:] if name in node.kwargs}
-        return self.tensor(self.call(node.target, *[*given.values()][:count], **kwargs))
+        args, kwargs = arguments_with(node, changed)
+        return self.tensor(self.call(node.target, *args, **kwargs))
 
     def tensor(self, node: fx.Node) -> torch.Tensor:
         """`node` as the tensor that it computes: torch's functions of it, and arithmetic, become calls here."""
@@ -109,6 +107,10 @@ class GraphEditor:
     def stored(self, value: torch.Tensor, name: str) -> torch.Tensor:
         """A constant as a tensor to compute with."""
         return self.tensor(self.constant(value, name))
+
+    def arange(self, size: Any) -> torch.Tensor:
+        """int64 [size]: 0, 1, 2 and so on."""
+        return self.tensor(self.call(aten.arange.default, size))
 
     @cached_property
     def _tracer(self) -> Tracer:
@@ -214,9 +216,9 @@ class GraphEditor:
         *_, last = self.graph.find_nodes(op="placeholder")
         return last
 
-    def replace(self, original: fx.Node, new: fx.Node) -> None:
-        """Let every reader of `original` read `new`."""
-        old, new = self._copy.nodes[original.name], self._copied(new)
+    def replace(self, original: fx.Node, by: fx.Node | torch.Tensor) -> None:
+        """Let every reader of `original` read `by`."""
+        old, new = self._copy.nodes[original.name], self._copied(untraced(by))
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self._replaced[old] = new
 

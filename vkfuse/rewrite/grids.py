@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from vkfuse.program.tensors import array, scalar_type
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.operands import operands
 from vkfuse.tables import nibbles
 from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array
@@ -28,85 +28,59 @@ def _range_of(values: Array, low: Any, high: Any) -> tuple[int, int]:
     return int(info.min if low is None else low), int(info.max if high is None else high)
 
 
-def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
-    """``torchao.dequantize_affine``, its arguments by position or by name."""
-    values = _array(node.args[0], constants)
-    scales = _array(argument(node, 2, "scale"), constants)
-    if values is None or scales is None or values.ndim != 2 or values.dtype.kind == "f":
-        return None
-    block = [int(b) if b != -1 else values.shape[i] for i, b in enumerate(argument(node, 1, "block_size"))]
-    rows, columns = values.shape
-    groups = columns // block[1]
-    points_node = argument(node, 3, "zero_point")
-    points = _array(points_node, constants)
-    low, high = _range_of(values, argument(node, 5, "quant_min"), argument(node, 6, "quant_max"))
-    scales = by_group(scales, rows, groups)
-    points = None if points is None else by_group(points, rows, groups)
-    if scales is None or (points is None and points_node is not None):
-        return None
+def _grid(
+    node: fx.Node, values: Array, scales: Array, points: Array | None, group_size: int, low: Any, high: Any
+) -> Grid:
+    low, high = _range_of(values, low, high)
     return Grid(
         values=values,
         scales=scales,
         zero_points=points,
-        group_size=block[1],
+        group_size=group_size,
         quant_min=low,
         quant_max=high,
-        dtype=scalar_type(argument(node, 7, "output_dtype", torch.float32)),
+        dtype=scalar_type(node.meta["val"].dtype),
     )
 
 
-def _read_per_channel(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.dequantize_per_channel``: input, scales, zero_points, axis, quant_min, quant_max, dtype."""
-    values = _array(node.args[0], constants)
-    scales = _array(node.args[1], constants)
-    if values is None or scales is None or values.ndim < _MATRIX or node.args[3] != 0:
+def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
+    """``torchao.dequantize_affine``."""
+    given = operands(node)
+    values, scales, points = (_array(given[name], constants) for name in ("x", "scale", "zero_point"))
+    if values is None or scales is None or values.ndim != _MATRIX or values.dtype.kind == "f":
         return None
-    points, values = _array(node.args[2], constants), values.reshape(len(values), -1)
-    return Grid(
-        values=values,
-        scales=scales.reshape(-1, 1),
-        zero_points=None if points is None else points.reshape(-1, 1),
-        group_size=values.shape[1],
-        quant_min=int(node.args[4]),  # type: ignore[arg-type]
-        quant_max=int(node.args[5]),  # type: ignore[arg-type]
-        dtype=scalar_type(node.kwargs.get("out_dtype") or torch.float32),  # type: ignore[arg-type]
-    )
+    rows, columns = values.shape
+    group = int(given["block_size"][1])
+    group = columns if group == -1 else group
+    scales = by_group(scales, rows, columns // group)
+    points = None if points is None else by_group(points, rows, columns // group)
+    if scales is None or (points is None and given["zero_point"] is not None):
+        return None
+    return _grid(node, values, scales, points, group, given["quant_min"], given["quant_max"])
+
+
+def _read_by_rows(node: fx.Node, constants: Constants) -> Grid | None:
+    """``quantized_decomposed.dequantize_per_channel``, of rows, and ``dequantize_per_channel_group``."""
+    given = operands(node)
+    values, scales, points = (_array(given[name], constants) for name in ("x", "scales", "zero_points"))
+    if values is None or scales is None or values.ndim < _MATRIX or given.get("axis", 0) != 0:
+        return None
+    values, scales = values.reshape(len(values), -1), scales.reshape(len(values), -1)
+    points = None if points is None else points.reshape(len(values), -1)
+    group = int(given.get("group_size", values.shape[1]))
+    return _grid(node, values, scales, points, group, given["quant_min"], given["quant_max"])
 
 
 def _read_per_tensor(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.dequantize_per_tensor``: input, scale, zero_point, quant_min, quant_max, dtype."""
-    values = _array(node.args[0], constants)
+    """``quantized_decomposed.dequantize_per_tensor``."""
+    given = operands(node)
+    values = _array(given["x"], constants)
     if values is None or values.ndim < _MATRIX:
         return None
     values = values.reshape(len(values), -1)
-    return Grid(
-        values=values,
-        scales=np.full((len(values), 1), node.args[1], np.float32),
-        zero_points=np.full((len(values), 1), node.args[2], np.int32),
-        group_size=values.shape[1],
-        quant_min=int(node.args[3]),  # type: ignore[arg-type]
-        quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=scalar_type(node.kwargs.get("out_dtype") or torch.float32),  # type: ignore[arg-type]
-    )
-
-
-def _read_per_channel_group(node: fx.Node, constants: Constants) -> Grid | None:
-    """``quantized_decomposed.dequantize_per_channel_group``: as above, with group_size in place of the axis."""
-    values = _array(node.args[0], constants)
-    scales = _array(node.args[1], constants)
-    if values is None or scales is None or values.ndim != 2:
-        return None
-    points = _array(node.args[2], constants)
-    group = int(argument(node, 6, "group_size", values.shape[1]))
-    return Grid(
-        values=values,
-        scales=scales.reshape(values.shape[0], -1),
-        zero_points=None if points is None else points.reshape(values.shape[0], -1),
-        group_size=group,
-        quant_min=int(node.args[3]),  # type: ignore[arg-type]
-        quant_max=int(node.args[4]),  # type: ignore[arg-type]
-        dtype=scalar_type(argument(node, 7, "output_dtype", torch.float32)),
-    )
+    scales = np.full((len(values), 1), given["scale"], np.float32)
+    points = np.full((len(values), 1), given["zero_point"], np.int32)
+    return _grid(node, values, scales, points, values.shape[1], given["quant_min"], given["quant_max"])
 
 
 def _read_lookup(bits: int) -> GridReader:
@@ -116,22 +90,14 @@ def _read_lookup(bits: int) -> GridReader:
     """
 
     def read(node: fx.Node, constants: Constants) -> Grid | None:
-        packed = _array(node.args[0], constants)
-        scales = _array(node.args[1], constants)
-        points = _array(node.args[2], constants)
-        if packed is None or scales is None or (points is None and node.args[2] is not None):
+        weight, scales, points, low, high, *_ = operands(node).values()
+        packed, scales, known = (_array(of, constants) for of in (weight, scales, points))
+        if packed is None or scales is None or (known is None and points is not None):
             return None
         values = unpacked(packed, bits)
-        grouped = scales.reshape(len(values), -1)
-        return Grid(
-            values=values,
-            scales=grouped,
-            zero_points=None if points is None else points.reshape(len(values), -1),
-            group_size=values.shape[1] // grouped.shape[1],
-            quant_min=int(node.args[3]),  # type: ignore[arg-type]
-            quant_max=int(node.args[4]),  # type: ignore[arg-type]
-            dtype=scalar_type(node.meta["val"].dtype),
-        )
+        scales = scales.reshape(len(values), -1)
+        known = None if known is None else known.reshape(len(values), -1)
+        return _grid(node, values, scales, known, values.shape[1] // scales.shape[1], low, high)
 
     return read
 
@@ -161,15 +127,8 @@ def read_arithmetic(operand: fx.Node, constants: Constants) -> Grid | None:
     )  # applied after the matmul, by torchao's int8 linears
     groups = max(1, scale.size // rows)
     low, high = (-8, 7) if nibbles.fits(integers) else _range_of(integers, None, None)
-    return Grid(
-        values=integers,
-        scales=scale.reshape(rows, groups),
-        zero_points=points[0].reshape(rows, groups) if points else None,
-        group_size=columns // groups,
-        quant_min=low,
-        quant_max=high,
-        dtype=scalar_type(operand.meta["val"].dtype),
-    )
+    scale, known = scale.reshape(rows, groups), points[0].reshape(rows, groups) if points else None
+    return _grid(operand, integers, scale, known, columns // groups, low, high)
 
 
 def weights_behind(operand: fx.Node, constants: Constants) -> list[fx.Node]:
@@ -190,8 +149,8 @@ def weight_readers() -> dict[object, GridReader]:
     return {
         torch.ops.torchao.dequantize_affine.default: _read_dequantize_affine,
         decomposed.dequantize_per_tensor.default: _read_per_tensor,
-        decomposed.dequantize_per_channel.default: _read_per_channel,
-        decomposed.dequantize_per_channel_group.default: _read_per_channel_group,
+        decomposed.dequantize_per_channel.default: _read_by_rows,
+        decomposed.dequantize_per_channel_group.default: _read_by_rows,
     }
 
 

@@ -44,6 +44,17 @@ def operand(node: fx.Node, name: str) -> Any:
     return operands(node)[name]
 
 
+def arguments_with(node: fx.Node, changed: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, by position and by keyword, with some operands changed; those between at their defaults."""
+    given = {**operands(node), **changed}
+    names, last = [*given], sum(not of.kwarg_only for of in node.target._schema.arguments)  # type: ignore[union-attr] # noqa: SLF001
+    count = len(node.args)
+    for at, name in enumerate(names[:last]):
+        count = max(count, at + 1) if name in changed else count
+    named = {name: given[name] for name in names[count:] if name in node.kwargs or name in changed}
+    return [given[name] for name in names[:count]], named
+
+
 def is_dynamic(of: fx.Node | torch.Tensor) -> bool:
     """Whether a tensor has a symbolic size."""
     value = of.meta["val"] if isinstance(of, fx.Node) else of

@@ -9,11 +9,11 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.program.tensors import tensor
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.grids import lookup_readers, read_arithmetic, weight_readers, weights_behind
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.sites import READERS, Site, Table
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer
@@ -128,10 +128,10 @@ def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
     known = _known_use(node)
     if known is not None and known.operand in constants:
         yield known
-    for operand in node.all_input_nodes:
-        if operand in constants and (known is None or operand is not known.operand):
-            gathers = any(_known_gather(step) for step in constants.expression(operand))
-            yield _Use(consumer=Consumer.CONSTANT_GATHER if gathers else Consumer.OTHER, operand=operand)
+    for read in node.all_input_nodes:
+        if read in constants and (known is None or read is not known.operand):
+            gathers = any(_known_gather(step) for step in constants.expression(read))
+            yield _Use(consumer=Consumer.CONSTANT_GATHER if gathers else Consumer.OTHER, operand=read)
 
 
 def _known_gather(node: fx.Node) -> bool:
@@ -168,9 +168,9 @@ def _known_use(node: fx.Node) -> _Use | None:
         position, transposed = _MATMULS[node.target]
         return _matmul(node.args[position], transposed=transposed) if not node.kwargs else None
     if node.target in _CONVOLUTIONS:
-        return _Use(consumer=Consumer.CONVOLVE, operand=argument(node, 1, "weight"))
+        return _Use(consumer=Consumer.CONVOLVE, operand=operand(node, "weight"))
     if node.target == aten.index.Tensor:
-        indices = argument(node, 1, "indices")
+        indices = operand(node, "indices")
         return _gather(node.args[0], indices[0]) if len(indices) == 1 else None
     if node.target == aten.gather.default:
         return _row_gather(node)
@@ -182,19 +182,19 @@ def _known_use(node: fx.Node) -> _Use | None:
 
 def _along_rows(node: fx.Node) -> bool:
     """Whether dimension 0 is the one that `node` takes elements along."""
-    return argument(node, 1, "dim") in {0, -argument(node, 0, "self").meta["val"].ndim}
+    return operand(node, "dim") in {0, -operand(node, "x").meta["val"].ndim}
 
 
 def _row_gather(node: fx.Node) -> _Use | None:
     """A gather along dimension 0 of whole rows: its index is one number a row, repeated over all columns."""
-    table, spread = argument(node, 0, "self"), argument(node, 2, "index")
+    table, spread = operand(node, "x"), operand(node, "index")
     if not _along_rows(node) or table.meta["val"].ndim != _MATRIX or spread.target not in _SPREADS:
         return None
     stood = spread.args[0]
     widths = [n.meta["val"].shape[1:] for n in (stood, spread, table)]
     if stood.target not in _STOOD or widths[0] != (1,) or widths[1] != widths[2]:
         return None
-    indices = argument(stood, 0, "self")
+    indices = operand(stood, "x")
     same = indices.meta["val"].shape == spread.meta["val"].shape[:1]
     return _gather(table, indices) if same else None
 

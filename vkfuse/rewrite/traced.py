@@ -46,6 +46,8 @@ class Tracer(TracerBase):
         args, kwargs = untraced((args, kwargs))
         if target is operator.getitem and isinstance(args[0].meta["val"], torch.Tensor):
             return Traced(self._sliced(*args), self)
+        if target in {operator.add, operator.mul} and not isinstance(args[0], fx.Node):
+            args = args[::-1]  # as torch has a number in front
         if target == "to":
             return Traced(self._editor.cast(*args), self)
         return Traced(self._editor.call(_operator(target), *args, **kwargs), self)

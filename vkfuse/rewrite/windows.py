@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.operands import operands
 
 _Pair = tuple[int, int]
 
@@ -38,15 +37,15 @@ class Window:
 
 def window_of(node: fx.Node) -> Window:
     """The window of a convolution, ``aten.convolution`` or one of its forms for so many axes."""
-    kernel = tuple(argument(node, 1, "weight").meta["val"].shape[2:])
-    dilation = each(argument(node, 5, "dilation", 1), len(kernel))
-    groups = 8 if node.target == torch.ops.aten.convolution.default else 6
+    given = operands(node)
+    kernel = tuple(given["weight"].meta["val"].shape[2:])
+    dilation = each(given["dilation"], len(kernel))
     return Window(
         kernel=kernel,
-        stride=each(argument(node, 3, "stride", 1), len(kernel)),
-        pads=_pads(argument(node, 4, "padding", 0), kernel, dilation),
+        stride=each(given["stride"], len(kernel)),
+        pads=_pads(given["padding"], kernel, dilation),
         dilation=dilation,
-        groups=argument(node, groups, "groups", 1),
+        groups=given["groups"],
     )
 
 

@@ -5,14 +5,15 @@ No ExecuTorch runtime has a kernel for ``torchao.quantize_affine`` or ``torchao.
 ``quantized_decomposed.quantize_per_tensor`` makes them, are for chains of fused operators (impl/Q8ta*.cpp).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import Repair, Repairs
 
@@ -36,44 +37,33 @@ def decompose_affine(exported: ExportedProgram) -> Repairs:
 
 
 @replaces(code="activations-in-floats", detail="rounded and clamped as floats, in the delegate")
-def activations_as_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def activations_as_floats(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Write ``dequantize(quantize(x))`` with numbers for scale and zero point as ``clamp(round(x / scale)) * scale``.
 
     So is what quantization-aware training leaves of it, ``fake_quantize_per_tensor_affine``.
 
     The integers are of 8 to 24 bits, which float32 holds, so that each step is the one that torch computes.
     """
+    if node.target == aten.fake_quantize_per_tensor_affine.default:
+        given = operands(node)
+        single = node.meta["val"].dtype == torch.float32
+        inverse = float(1 / torch.tensor(given["scale"]))  # as a float, as torch has it
+        return _rounded(editor, given, inverse) if single else None
     decomposed = torch.ops.quantized_decomposed
-    if (
-        node.target == aten.fake_quantize_per_tensor_affine.default
-        and node.meta["val"].dtype == torch.float32
-    ):
-        scale = torch.tensor(_numbers(node)[0])  # torch inverts it as a float
-        return _rounded(editor, argument(node, 0, "self"), float(1 / scale), *_numbers(node))
-    quantize = node.args[0] if node.target == decomposed.dequantize_per_tensor.default else None
-    if not isinstance(quantize, fx.Node) or quantize.target != decomposed.quantize_per_tensor.default:
+    quantize = operand(node, "x") if node.target == decomposed.dequantize_per_tensor.default else node
+    if quantize is node or quantize.target != decomposed.quantize_per_tensor.default:
         return None
-    source = argument(quantize, 0, "input")
-    if _numbers(node)[:2] != _numbers(quantize)[:2] or {source.meta["val"].dtype, node.meta["val"].dtype} != {
-        torch.float32
-    }:
-        return None
-    return _rounded(editor, source, 1.0 / _numbers(quantize)[0], *_numbers(quantize))
+    given, back = operands(quantize), operands(node)
+    same = all(given[name] == back[name] for name in ("scale", "zero_point"))
+    single = {n.meta["val"].dtype for n in (node, given["x"])} == {torch.float32}
+    return _rounded(editor, given, 1.0 / given["scale"]) if same and single else None
 
 
-def _rounded(
-    editor: GraphEditor, source: fx.Node, inverse: float, scale: float, zero: int, low: int, high: int
-) -> fx.Node:
-    """The multiple of `scale` that is nearest to each value, within the range of what is stored."""
-    steps = editor.call(aten.round.default, editor.call(aten.mul.Tensor, source, inverse))
-    kept = editor.call(aten.clamp.default, steps, float(low - zero), float(high - zero))
-    return editor.call(aten.mul.Tensor, kept, scale)
-
-
-def _numbers(node: fx.Node) -> tuple[Any, ...]:
-    """Scale, zero point and range of what quantizes or dequantizes by numbers."""
-    names = ("scale", "zero_point", "quant_min", "quant_max")
-    return tuple(argument(node, at, name) for at, name in enumerate(names, 1))
+def _rounded(editor: GraphEditor, given: Mapping[str, Any], inverse: float) -> torch.Tensor:
+    """The multiple of the scale that is nearest to each value, within the range of what is stored."""
+    low, high = (float(given[name] - given["zero_point"]) for name in ("quant_min", "quant_max"))
+    steps = (editor.tensor(given["x"]) * inverse).round()
+    return steps.clamp(low, high) * given["scale"]  # type: ignore[no-any-return]
 
 
 def _feeds_fused_linear(node: fx.Node) -> bool:

@@ -7,23 +7,23 @@ of it become one, while its caller still passes two (backends/transforms/remove_
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
-from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import COPIES
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
 _ALIASES = (aten.alias.default, aten.detach.default)
-_COPIES = (aten.expand.default, aten.clone.default, aten.contiguous.default)
 
 
-@replaces(*_ALIASES, *_COPIES, code="aliases-as-themselves", detail="a delegate's results are told apart")
-def aliases_as_themselves(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+@replaces(
+    *(*_ALIASES, *COPIES, aten.expand.default),
+    code="aliases-as-themselves",
+    detail="a delegate's results are told apart",
+)
+def aliases_as_themselves(node: fx.Node, x: fx.Node) -> fx.Node | None:
     """Let readers of another name, or an equal copy, of a computed tensor read the tensor."""
-    del editor
-    source: fx.Node = argument(node, 0, "self")
-    same = source.op == "call_function" and (node.target in _ALIASES or _layout(node) == _layout(source))
-    return source if same else None
+    same = x.op == "call_function" and (node.target in _ALIASES or _layout(node) == _layout(x))
+    return x if same else None
 
 
 @replaces(
@@ -31,12 +31,11 @@ def aliases_as_themselves(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     code="ands-with-true",
     detail="what is anded is the result",
 )
-def ands_with_true(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def ands_with_true(x: fx.Node, other: object) -> fx.Node | None:
     """Let readers of what is true at all times, and something else, read the other: masks begin so."""
-    del editor
-    for one, other in (node.args, node.args[::-1]):
-        if _is_true(one) and isinstance(other, fx.Node) and other.meta["val"].dtype == torch.bool:
-            return other
+    for true, left in ((x, other), (other, x)):
+        if _is_true(true) and isinstance(left, fx.Node) and left.meta["val"].dtype == torch.bool:
+            return left
     return None
 
 

@@ -5,41 +5,30 @@ are summed by a matrix of zeros and ones. The sums are the operator's own, in an
 """
 
 import operator
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
-from vkfuse.rewrite.arguments import argument
-from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.operands import operands
+from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 _SUM, _MEAN, _MAX = 0, 1, 2
-_BAGS: Final = {
-    aten.embedding_bag.default,
-    aten.embedding_bag.padding_idx,
-    aten._embedding_bag.default,  # noqa: SLF001 - the operator's name
-    aten._embedding_bag_forward_only.default,  # noqa: SLF001 - the operator's name
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bag:
     """An operator's arguments. `starts` are the first positions of the bags, None where they are computed."""
 
-    node: fx.Node
-    table: fx.Node
-    indices: fx.Node
+    name: str
+    table: torch.Tensor
+    indices: torch.Tensor
     offsets: fx.Node
     mode: int
-    weights: fx.Node | None
+    weights: torch.Tensor | None
     last: bool
     padding: int | None
     starts: tuple[int, ...] | None
@@ -47,7 +36,7 @@ class _Bag:
     @property
     def length(self) -> int | None:
         """How many indices each bag has, None where bags differ or the number is not known."""
-        count = self.indices.meta["val"].shape[0]
+        count: Any = self.indices.shape[0]
         if self.starts is None:
             return None if self.last else _step_of(self.offsets, count)
         if not isinstance(count, int):
@@ -58,42 +47,38 @@ class _Bag:
         return lengths.pop() if len(lengths) == 1 and whole and 0 not in lengths else None
 
 
-def bags_as_lookups(exported: ExportedProgram) -> Repairs:
+@replaces(
+    *(aten.embedding_bag.default, aten.embedding_bag.padding_idx),
+    *(aten._embedding_bag.default, aten._embedding_bag_forward_only.default),  # noqa: SLF001 - the operators' names
+    code="bag-as-lookup",
+    detail="lookups, and sums, means or maxima of their rows",
+)
+def bags_as_lookups(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each bag by a lookup and a reduction, where only its result is read."""
-    editor = GraphEditor(exported)
-    found = [(bag, result) for bag in _bags(editor) for result in bag.node.users]
-    for bag, result in found:
-        with editor.before(result):
-            editor.replace(result, _reduced(editor, bag))
-    names, detail = (bag.node.name for bag, _ in found), "lookups, and sums, means or maxima of their rows"
-    return done(editor, names, code="bag-as-lookup", detail=detail)
+    if any(user.target != operator.getitem or user.args[1] != 0 for user in node.users):
+        return None
+    bag = _bag(editor, node)
+    if bag.indices.ndim != 1 or (bag.length is None and (bag.mode == _MAX or bag.last)):
+        return None
+    return _of_one_length(bag) if bag.length is not None else _by_matrix(editor, bag)
 
 
-def _bags(editor: GraphEditor) -> Iterator[_Bag]:
-    for node in editor.program.graph.nodes:
-        if node.target not in _BAGS or any(
-            user.target != operator.getitem or user.args[1] != 0 for user in node.users
-        ):
-            continue
-        bag = _bag(node, editor.constants)
-        dense = bag.length is not None
-        if bag.indices.meta["val"].ndim == 1 and (dense or (bag.mode != _MAX and not bag.last)):
-            yield bag
-
-
-def _bag(node: fx.Node, constants: Constants) -> _Bag:
-    offsets, padding = argument(node, 2, "offsets"), argument(node, 8, "padding_idx", None)
+def _bag(editor: GraphEditor, node: fx.Node) -> _Bag:
+    given, constants = operands(node), editor.constants
+    offsets, padding, weights = given["offsets"], given.get("padding_idx"), given["per_sample_weights"]
     known = constants.value(offsets).tolist() if offsets in constants else None
-    rows = node.args[0].meta["val"].shape[0]  # type: ignore[union-attr]
+    table = editor.tensor(given["weight"])
+    if padding is not None:
+        padding = None if padding < 0 and node.target not in _PADDED else padding % table.shape[0]
     return _Bag(
-        node=node,
-        table=node.args[0],  # type: ignore[arg-type]
-        indices=argument(node, 1, "indices"),
+        name=node.name,
+        table=table,
+        indices=editor.tensor(given["indices"]),
         offsets=offsets,
-        mode=argument(node, 4, "mode", _SUM),
-        weights=argument(node, 6, "per_sample_weights", None),
-        last=bool(argument(node, 7, "include_last_offset", False)),
-        padding=None if padding is None or (padding < 0 and node.target not in _PADDED) else padding % rows,
+        mode=given["mode"],
+        weights=None if weights is None else editor.tensor(weights),
+        last=bool(given["include_last_offset"]),
+        padding=padding,
         starts=None if known is None else tuple(known),
     )
 
@@ -116,73 +101,52 @@ def _step_of(offsets: fx.Node, count: Any) -> int | None:
     return step if whole else None  # type: ignore[return-value]
 
 
-def _reduced(editor: GraphEditor, bag: _Bag) -> fx.Node:
-    """The bags [bags, columns]."""
-    return _of_one_length(editor, bag) if bag.length is not None else _by_matrix(editor, bag)
-
-
-def _of_one_length(editor: GraphEditor, bag: _Bag) -> fx.Node:
+def _of_one_length(bag: _Bag) -> torch.Tensor:
     """Rows [bags, length, columns], reduced over the bag."""
-    shape = [-1, bag.length]
-    indices = editor.call(aten.reshape.default, bag.indices, shape)
-    rows = editor.call(aten.embedding.default, bag.table, indices)
+    shape = [-1, bag.length or 0]
+    indices = bag.indices.reshape(shape)
+    rows = torch.embedding(bag.table, indices)
     if bag.weights is not None:
-        weights = editor.call(aten.reshape.default, bag.weights, [*shape, 1])
-        rows = editor.call(aten.mul.Tensor, rows, weights)
+        rows = rows * bag.weights.reshape([*shape, 1])
     if bag.padding is None:
-        reduce: Any = {_SUM: aten.sum.dim_IntList, _MEAN: aten.mean.dim, _MAX: aten.amax.default}[bag.mode]
-        return editor.call(reduce, rows, [1])
-    real = editor.call(aten.unsqueeze.default, _real(editor, bag, indices, rows), -1)
+        reduce: Any = {_SUM: rows.sum, _MEAN: rows.mean, _MAX: rows.amax}[bag.mode]
+        return reduce([1])  # type: ignore[no-any-return]
+    real = _real(bag, indices, rows).unsqueeze(-1)
     if bag.mode == _MAX:
-        return _largest(editor, rows, real)
-    total = editor.call(aten.sum.dim_IntList, editor.call(aten.mul.Tensor, rows, real), [1])
-    return (
-        total if bag.mode == _SUM else _divided(editor, total, editor.call(aten.sum.dim_IntList, real, [1]))
-    )
+        return _largest(rows, real)
+    total = (rows * real).sum([1])
+    return total if bag.mode == _SUM else total / real.sum([1]).clamp(1)
 
 
-def _real(editor: GraphEditor, bag: _Bag, indices: fx.Node, like: fx.Node) -> fx.Node:
+def _real(bag: _Bag, indices: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Ones for indices, zeros for padding, in the type of `like`."""
-    return editor.cast(editor.call(aten.ne.Scalar, indices, bag.padding), like.meta["val"].dtype)
+    return aten.ne.Scalar(indices, bag.padding).to(like.dtype)  # type: ignore[no-any-return]
 
 
-def _largest(editor: GraphEditor, rows: fx.Node, real: fx.Node) -> fx.Node:
+def _largest(rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """The largest of the rows that are no padding, zero where all are."""
-    least = torch.finfo(rows.meta["val"].dtype).min
-    far = editor.call(aten.mul.Scalar, editor.call(aten.rsub.Scalar, real, 1), least)
-    largest = editor.call(aten.amax.default, editor.call(aten.add.Tensor, rows, far), [1])
-    return editor.call(aten.mul.Tensor, largest, editor.call(aten.amax.default, real, [1]))
+    far: torch.Tensor = aten.rsub.Scalar(real, 1) * torch.finfo(rows.dtype).min
+    return (rows + far).amax([1]) * real.amax([1])
 
 
-def _divided(editor: GraphEditor, total: fx.Node, count: fx.Node) -> fx.Node:
-    return editor.call(aten.div.Tensor, total, editor.call(aten.clamp.default, count, 1))
-
-
-def _by_matrix(editor: GraphEditor, bag: _Bag) -> fx.Node:
+def _by_matrix(editor: GraphEditor, bag: _Bag) -> torch.Tensor:
     """Rows [n, columns] of all bags, summed by a matrix [bags, n] that has a one where a row is the bag's."""
-    rows = editor.call(aten.embedding.default, bag.table, bag.indices)
+    rows = torch.embedding(bag.table, bag.indices)
     members = _members(editor, bag, rows)
     if bag.padding is not None:
-        members = editor.call(aten.mul.Tensor, members, _real(editor, bag, bag.indices, rows))
-    weighted = members if bag.weights is None else editor.call(aten.mul.Tensor, members, bag.weights)
-    total = editor.call(aten.mm.default, weighted, rows)
-    if bag.mode == _SUM:
-        return total
-    return _divided(editor, total, editor.call(aten.sum.dim_IntList, members, [1], True))
+        members = members * _real(bag, bag.indices, rows)
+    total = (members if bag.weights is None else members * bag.weights).mm(rows)
+    return total if bag.mode == _SUM else total / members.sum([1], True).clamp(1)
 
 
-def _members(editor: GraphEditor, bag: _Bag, rows: fx.Node) -> fx.Node:
+def _members(editor: GraphEditor, bag: _Bag, rows: torch.Tensor) -> torch.Tensor:
     """The matrix of zeros and ones [bags, n] in the type of `rows`."""
-    dtype, count = rows.meta["val"].dtype, rows.meta["val"].shape[0]
+    dtype, count = rows.dtype, rows.shape[0]
     if bag.starts is not None and isinstance(count, int):
         place, starts = torch.arange(count), torch.tensor(bag.starts)
         ends = torch.tensor([*bag.starts[1:], count])
         inside = (starts[:, None] <= place) & (place < ends[:, None])
-        return editor.constant(inside.to(dtype), f"{bag.node.name}.members")
+        return editor.stored(inside.to(dtype), f"{bag.name}.members")
     (size,) = editor.sizes(bag.indices)
-    places = editor.call(aten.arange.default, size)
-    first = editor.call(aten.unsqueeze.default, bag.offsets, 1)
-    begun = editor.cast(editor.call(aten.ge.Tensor, places, first), dtype)
-    next_begun = editor.call(aten.slice.Tensor, begun, 0, 1, sys.maxsize)
-    later = editor.call(aten.constant_pad_nd.default, next_begun, [0, 0, 0, 1])
-    return editor.call(aten.sub.Tensor, begun, later)
+    begun = (editor.arange(size) >= editor.tensor(bag.offsets).unsqueeze(1)).to(dtype)
+    return begun - torch.constant_pad_nd(begun[1:], [0, 0, 0, 1])

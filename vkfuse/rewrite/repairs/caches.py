@@ -17,19 +17,18 @@ aten = torch.ops.aten
 
 
 @replaces(code="cache-writes-as-choices", detail="the runtime writes to no computed position")
-def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each write of one row at a computed position into a float tensor of static shape."""
     write = write_of(node)
     if write is None or not write.one or not node.meta["val"].is_floating_point():
         return None
     shape, position = list(write.cache.meta["val"].shape), editor.node(write.positions)
 
-    def chosen() -> fx.Node:
-        rows = editor.constant(torch.arange(shape[write.dimension]), "cache.rows")
+    def chosen() -> torch.Tensor:
+        rows = editor.stored(torch.arange(shape[write.dimension]), "cache.rows")
         along = [-1 if d == write.dimension else 1 for d in range(len(shape))]
-        here = editor.call(aten.reshape.default, editor.call(aten.eq.Tensor, rows, position), along)
-        return editor.call(aten.expand.default, here, shape)
+        return rows.eq(editor.tensor(position)).reshape(along).expand(shape)
 
     where = editor.once(("cache", position, tuple(shape), write.dimension), chosen)
-    written = editor.call(aten.expand.default, write.rows, shape)
-    return editor.call(aten.where.self, where, written, write.cache)
+    written = editor.tensor(write.rows).expand(shape)
+    return torch.where(where, written, editor.tensor(write.cache))

@@ -4,6 +4,7 @@ Rotary embeddings are written so in the first Llama's code: ``view_as_real(view_
 begins and ends as real numbers, with operators between of which each part is arithmetic on parts, is the same in pairs.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +14,8 @@ from torch.export import ExportedProgram
 
 from vkfuse.program.load import constants_of
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import MOVES
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 
@@ -49,7 +52,7 @@ def complex_numbers_as_pairs(exported: ExportedProgram) -> Repairs:
 
 def _stored(editor: GraphEditor, name: str, value: torch.Tensor) -> _Pair:
     real, imaginary = torch.view_as_real(value.resolve_conj()).unbind(-1)
-    return editor.constant(real, f"{name}.real"), editor.constant(imaginary, f"{name}.imag")
+    return editor.stored(real, f"{name}.real"), editor.stored(imaginary, f"{name}.imag")
 
 
 def _is_complex(node: fx.Node) -> bool:
@@ -58,11 +61,10 @@ def _is_complex(node: fx.Node) -> bool:
 
 
 def _computed(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair]) -> Any:
-    """A pair for a complex result, a node for a real one, None where that is not known."""
+    """A pair for a complex result, a tensor for a real one, None where that is not known."""
     rule = _RULES.get(node.target)
     if rule is not None and not node.kwargs:  # a factor, `alpha`
-        operands = (pairs.get(a, a) if isinstance(a, fx.Node) else a for a in node.args)
-        return rule(editor, *(_pair(a) if isinstance(a, complex) else a for a in operands))
+        return rule(*(_operand(editor, given, pairs) for given in node.args))
     if node.target not in _ON_EACH_PART:
         return None
     of = node.args[0] if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
@@ -71,122 +73,84 @@ def _computed(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair]
     return tuple(_part(editor, node, pairs, which) for which in (0, 1))
 
 
-def _pair(number: complex) -> _Pair:
-    return number.real, number.imag
+def _operand(editor: GraphEditor, given: Any, pairs: Mapping[fx.Node, _Pair]) -> Any:
+    if isinstance(given, fx.Node):
+        return pairs[given] if given in pairs else editor.tensor(given)
+    return (given.real, given.imag) if isinstance(given, complex) else given
 
 
 def _of_real(editor: GraphEditor, node: fx.Node) -> _Pair:
     """Real numbers as complex ones."""
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    real = editor.cast(source, node.meta["val"].dtype.to_real())
-    return real, editor.call(aten.zeros_like.default, real)
+    real = editor.tensor(operand(node, "x")).to(node.meta["val"].dtype.to_real())
+    return real, torch.zeros_like(real)
 
 
-def _in_full(editor: GraphEditor, node: fx.Node, part: fx.Node) -> fx.Node:
+def _in_full(editor: GraphEditor, node: fx.Node, part: torch.Tensor) -> torch.Tensor:
     """A part of what `node` computes in all its sizes; a real term or the other part may have had more."""
-    same = str(part.meta["val"].shape) == str(node.meta["val"].shape)
-    return part if same else editor.call(aten.expand.default, part, editor.sizes(node))
+    same = str(part.shape) == str(node.meta["val"].shape)
+    return part if same else part.expand(editor.sizes(node))
 
 
-def _part(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair], which: int) -> fx.Node:
+def _part(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair], which: int) -> torch.Tensor:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: pairs[n][which] if n in pairs else n)
     dtype = kwargs.get("dtype")
     if isinstance(dtype, torch.dtype):
         kwargs = {**kwargs, "dtype": dtype.to_real()}
-    return editor.call(node.target, *args, **kwargs)
+    return editor.tensor(editor.call(node.target, *args, **kwargs))
 
 
-def _of_columns(editor: GraphEditor, x: fx.Node) -> _Pair:
-    return editor.call(aten.select.int, x, -1, 0), editor.call(aten.select.int, x, -1, 1)
+def _polar(length: Any, angle: torch.Tensor) -> _Pair:
+    return _product(length, (angle.cos(), angle.sin()))  # type: ignore[no-any-return]
 
 
-def _columns(editor: GraphEditor, z: _Pair) -> fx.Node:
-    return editor.call(aten.stack.default, [*z], -1)
-
-
-def _polar(editor: GraphEditor, length: Any, angle: fx.Node) -> _Pair:
-    turned = editor.call(aten.cos.default, angle), editor.call(aten.sin.default, angle)
-    return _product(editor, length, turned)  # type: ignore[no-any-return]
-
-
-def _exp(editor: GraphEditor, z: _Pair) -> _Pair:
-    return _polar(editor, editor.call(aten.exp.default, z[0]), z[1])
-
-
-def _product(editor: GraphEditor, a: Any, b: Any) -> Any:
+def _product(a: Any, b: Any) -> Any:
     """Of two pairs, or of a pair and a real number or tensor."""
     if not isinstance(a, tuple):
         a, b = b, a
     if not isinstance(b, tuple):
-        return tuple(_times(editor, part, b) for part in a)
+        return tuple(part * b for part in a)
     (ar, ai), (br, bi) = a, b
-    real = editor.call(aten.sub.Tensor, _times(editor, ar, br), _times(editor, ai, bi))
-    return real, editor.call(aten.add.Tensor, _times(editor, ar, bi), _times(editor, ai, br))
+    return ar * br - ai * bi, ar * bi + ai * br
 
 
-def _times(editor: GraphEditor, a: Any, b: Any) -> fx.Node:
-    return editor.call(aten.mul.Tensor, *((a, b) if isinstance(a, fx.Node) else (b, a)))
-
-
-def _by_parts(operator: Any) -> _Rule:
+def _by_parts(term: _Rule) -> _Rule:
     """A sum or a difference; a real second operand has one part."""
 
-    def computed(editor: GraphEditor, a: Any, b: Any) -> Any:
+    def computed(a: Any, b: Any) -> Any:
         if not isinstance(a, tuple):
             return None
         if isinstance(b, tuple):
-            return tuple(editor.call(operator, *parts) for parts in zip(a, b, strict=True))
-        return editor.call(operator, a[0], b), a[1]
+            return tuple(term(*parts) for parts in zip(a, b, strict=True))
+        return term(a[0], b), a[1]
 
     return computed
 
 
-def _quotient(editor: GraphEditor, a: Any, b: Any) -> Any:
+def _quotient(a: Any, b: Any) -> Any:
     """Of a pair and a real number or tensor."""
-    return None if isinstance(b, tuple) else tuple(editor.call(aten.div.Tensor, part, b) for part in a)
-
-
-def _conjugate(editor: GraphEditor, z: _Pair) -> _Pair:
-    return z[0], editor.call(aten.neg.default, z[1])
-
-
-def _length(editor: GraphEditor, z: _Pair) -> fx.Node:
-    squares = (_times(editor, part, part) for part in z)
-    return editor.call(aten.sqrt.default, editor.call(aten.add.Tensor, *squares))
+    return None if isinstance(b, tuple) else tuple(part / b for part in a)
 
 
 _COPY: Final = aten._to_copy.default  # noqa: SLF001 - the operator's name
 _RULES: Final[Mapping[Any, _Rule]] = {
-    aten.view_as_complex.default: _of_columns,
-    aten.view_as_real.default: _columns,
-    aten.complex.default: lambda _editor, real, imaginary: (real, imaginary),
+    aten.view_as_complex.default: lambda x: (x.select(-1, 0), x.select(-1, 1)),
+    aten.view_as_real.default: lambda z: torch.stack(z, -1),
+    aten.complex.default: lambda real, imaginary: (real, imaginary),
     aten.polar.default: _polar,
     aten.mul.Tensor: _product,
-    aten.add.Tensor: _by_parts(aten.add.Tensor),
-    aten.sub.Tensor: _by_parts(aten.sub.Tensor),
+    aten.add.Tensor: _by_parts(operator.add),
+    aten.sub.Tensor: _by_parts(operator.sub),
     aten.div.Tensor: _quotient,
-    aten.exp.default: _exp,
-    aten.abs.default: _length,
-    aten.real.default: lambda _editor, z: z[0],
-    aten.imag.default: lambda _editor, z: z[1],
-    **dict.fromkeys((aten._conj.default, aten.conj_physical.default), _conjugate),  # noqa: SLF001 - the operator's name
-    aten.resolve_conj.default: lambda _editor, z: z,
+    aten.exp.default: lambda z: _polar(z[0].exp(), z[1]),
+    aten.abs.default: lambda z: (z[0] * z[0] + z[1] * z[1]).sqrt(),
+    aten.real.default: lambda z: z[0],
+    aten.imag.default: lambda z: z[1],
+    **dict.fromkeys((aten._conj.default, aten.conj_physical.default), lambda z: (z[0], -z[1])),  # noqa: SLF001
+    aten.resolve_conj.default: lambda z: z,
 }
 _ON_EACH_PART: Final = frozenset(
-    {
-        *(
-            getattr(aten, n).default
-            for n in ("unsqueeze", "view", "reshape", "expand", "permute", "clone", "alias")
-        ),
-        *(getattr(aten, n).Tensor for n in ("index", "slice")),
-        *(getattr(aten, n).int for n in ("select", "transpose")),
-        *(
-            aten.squeeze.dim,
-            aten.squeeze.dims,
-            aten.index_select.default,
-            aten.detach.default,
-            aten.cat.default,
-        ),
-        _COPY,
-    }
+    [
+        *(*MOVES, aten.alias.default, aten.detach.default, aten.cat.default, _COPY),
+        *(aten.index.Tensor, aten.index_select.default, aten.select.int, aten.squeeze.dims),
+    ]
 )

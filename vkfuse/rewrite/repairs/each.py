@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import defaults_of, operands
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule, Repairs
-from vkfuse.rewrite.traced import untraced
 
 Make: TypeAlias = Callable[..., fx.Node | torch.Tensor | None]
 
@@ -38,11 +37,11 @@ def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRu
                 if targets and (call.target not in targets or _has_several(node)):
                     continue
                 with editor.before(node):
-                    new = untraced(make(**_given(editor, wanted, call, which)))
+                    new = make(**_given(editor, wanted, call, which))
                 if new is not None:
                     editor.replace(node, new)
-                    found.append(node.name)
-            return done(editor, found, code=code, detail=detail)
+                    found.append(call.name)
+            return done(editor, dict.fromkeys(found), code=code, detail=detail)
 
         return repair
 

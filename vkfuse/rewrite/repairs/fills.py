@@ -12,6 +12,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 
@@ -23,28 +24,11 @@ HALF_FLOOR = torch.finfo(torch.float16).min
 
 _SOFTMAX = (aten.softmax.int, aten._softmax.default, aten.scaled_dot_product_attention.default)  # noqa: SLF001 - the operator's name
 _CARRIERS = (
-    aten.add.Tensor,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.expand.default,
-    aten.full.default,
-    aten.full_like.default,
-    aten.masked_fill.Scalar,
-    aten.masked_fill.Tensor,
-    aten.mul.Scalar,
-    aten.mul.Tensor,
-    aten.new_full.default,
-    aten.permute.default,
-    aten.reshape.default,
-    aten.scalar_tensor.default,
-    aten.slice.Tensor,
-    aten.transpose.int,
-    aten.unsqueeze.default,
-    aten.view.default,
-    aten.where.Scalar,
-    aten.where.ScalarOther,
-    aten.where.ScalarSelf,
-    aten.where.self,
+    *MOVES,
+    *(aten.full.default, aten.full_like.default, aten.new_full.default, aten.scalar_tensor.default),
+    *(aten.add.Tensor, aten.mul.Scalar, aten.mul.Tensor),
+    *(aten.masked_fill.Scalar, aten.masked_fill.Tensor),
+    *(aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.self),
 )
 
 

@@ -20,9 +20,10 @@ from torch.export import ExportedProgram
 from vkfuse.multiples import round_up
 from vkfuse.program.load import constants_of
 from vkfuse.program.tensors import described
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import MOVES, readers
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.writes import Write, write_of
@@ -93,7 +94,7 @@ def _readers(node: fx.Node, last: fx.Node) -> list[fx.Node]:
     found: list[fx.Node] = []
     for user in node.users:
         if user is not last:
-            found += _readers(user, last) if user.target in _MOVES else [user]
+            found += readers(user, _MOVED) if user.target in _MOVED else [user]
     return [n for n in dict.fromkeys(found) if n.op == "call_function"]
 
 
@@ -230,9 +231,9 @@ def _start(write: Write, constants: Constants) -> fx.Node | None:
     index = write.positions
     if _is_one(index):
         return None if index in constants else index
-    if index.target != aten.add.Tensor or argument(index, 2, "alpha", 1) != 1:
+    if index.target != aten.add.Tensor or operand(index, "alpha") != 1:
         return None
-    terms = [argument(index, i, name) for i, name in enumerate(("self", "other"))]
+    terms = [operand(index, name) for name in ("x", "other")]
     if not all(isinstance(term, fx.Node) for term in terms):
         return None
     for count, start in (terms, terms[::-1]):
@@ -253,20 +254,10 @@ def _counts(node: fx.Node, constants: Constants) -> bool:
     if node in constants:
         value = constants.value(node)
         return torch.equal(value, torch.arange(len(value), dtype=value.dtype))
-    if node.target == aten.arange.default:
-        return True
-    if node.target == aten.arange.start:
-        return bool(argument(node, 0, "start") == 0)
-    return node.target == aten.arange.start_step and (node.args[0], argument(node, 2, "step", 1)) == (0, 1)
+    if node.target not in {aten.arange.default, aten.arange.start, aten.arange.start_step}:
+        return False
+    given = operands(node)
+    return (given.get("start", 0), given.get("step", 1)) == (0, 1)
 
 
-_MOVES: Final = (
-    *(aten.transpose.int, aten.permute.default, aten.view.default, aten.reshape.default, aten.expand.default),
-    *(
-        aten.unsqueeze.default,
-        aten.squeeze.dim,
-        aten.slice.Tensor,
-        aten.clone.default,
-        aten.repeat_interleave.self_int,
-    ),
-)
+_MOVED: Final = (*MOVES, aten.repeat_interleave.self_int)

@@ -4,14 +4,16 @@
 """
 
 import operator
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import MOVES
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.wrapping import wrapped
 
@@ -24,13 +26,7 @@ _PLACES: Final = frozenset(
         *(aten.topk.default, aten.sort.default),
     ]
 )  # their integers are places in a tensor
-_MOVES: Final = frozenset(
-    [
-        *(aten.view.default, aten.reshape.default, aten.expand.default, aten.clone.default),
-        *(aten.unsqueeze.default, aten.squeeze.dim, aten.select.int, aten.slice.Tensor),
-        *(aten.permute.default, aten.transpose.int, aten.flatten.using_ints, aten._to_copy.default),  # noqa: SLF001
-    ]
-)  # values of the first argument, and no others
+_MOVED: Final = frozenset([*MOVES, aten.select.int, aten._to_copy.default])  # noqa: SLF001 - the operator's name
 
 
 @replaces(
@@ -38,19 +34,16 @@ _MOVES: Final = frozenset(
     code="indices-from-the-start",
     detail="the runtime counts no index from the end",
 )
-def indices_from_the_start(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def indices_from_the_start(
+    editor: GraphEditor, node: fx.Node, x: fx.Node, indices: Sequence[fx.Node | None]
+) -> torch.Tensor | None:
     """Wrap what may be negative in an index along one dimension, of what is read or of a cache that is written."""
-    source, indices = argument(node, 0, "self"), argument(node, 1, "indices")
-    given = [axis for axis, index in enumerate(indices) if index is not None]
-    if (
-        node in editor.constants
-        or len(given) != 1
-        or not _may_be_negative(indices[given[0]], editor.constants)
-    ):
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    if len(given) != 1 or node in editor.constants or not _may_be_negative(given[0][1], editor.constants):
         return None
-    (axis,) = given
-    positive = wrapped(editor, indices[axis], editor.sizes(source)[axis])
-    return editor.call(node.target, source, [None] * axis + [positive], *node.args[2:], **node.kwargs)
+    ((axis, index),) = given
+    positive = wrapped(editor.tensor(index), editor.sizes(x)[axis])
+    return editor.again(node, indices=[None] * axis + [positive])
 
 
 def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
@@ -59,8 +52,8 @@ def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
         return value.is_floating_point()  # made whole
     if index in constants:
         return bool((value < 0).any())
-    if index.target in _MOVES:
-        return _may_be_negative(argument(index, 0, "self"), constants)
+    if index.target in _MOVED:
+        return _may_be_negative(operand(index, "x"), constants)
     made, which = index.args if index.target is operator.getitem else (index, 1)
     return not (which == 1 and isinstance(made, fx.Node) and made.target in _PLACES)
 
@@ -70,19 +63,20 @@ def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
     code="indices-from-the-start",
     detail="the runtime counts no index from the end",
 )
-def taken_by_gathering(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def taken_by_gathering(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, indices: torch.Tensor, dim: int | None
+) -> torch.Tensor | None:
     """Take along a dimension by gathering, source and indices expanded to each other elsewhere, as torch does it."""
-    source, indices, dim = (argument(node, i, name) for i, name in enumerate(("self", "indices", "dim")))
     if dim is None or node in editor.constants:
         return None
-    axis, sizes, wanted = dim % source.meta["val"].ndim, editor.sizes(source), editor.sizes(indices)
+    axis, sizes, wanted = dim % x.ndim, editor.sizes(x), editor.sizes(indices)
     common = [there if here == 1 else here for here, there in zip(sizes, wanted, strict=True)]
-    spread = [
-        _expanded(editor, part, of, [*common[:axis], of[axis], *common[axis + 1 :]])
-        for part, of in ((source, sizes), (wrapped(editor, indices, sizes[axis]), wanted))
-    ]
-    return editor.call(aten.gather.default, spread[0], axis, spread[1])
+    source, index = (
+        _expanded(part, of, [*common[:axis], of[axis], *common[axis + 1 :]])
+        for part, of in ((x, sizes), (wrapped(indices, sizes[axis]), wanted))
+    )
+    return source.gather(axis, index)
 
 
-def _expanded(editor: GraphEditor, part: fx.Node, sizes: list[Any], wanted: list[Any]) -> fx.Node:
-    return part if sizes == wanted else editor.call(aten.expand.default, part, wanted)
+def _expanded(part: torch.Tensor, sizes: list[Any], wanted: list[Any]) -> torch.Tensor:
+    return part if sizes == wanted else part.expand(wanted)

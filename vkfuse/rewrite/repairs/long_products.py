@@ -8,10 +8,8 @@ from math import prod
 from typing import Final
 
 import torch
-from torch import fx
 
-from vkfuse.rewrite.arguments import argument, is_dynamic
-from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import is_dynamic
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -26,21 +24,17 @@ _LONG: Final = 256
     code="long-products-in-parts",
     detail=f"{_PART} columns at a time, equal up to rounding",
 )
-def long_products_in_parts(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def long_products_in_parts(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
     """Replace each product [.., few rows, columns] by [.., columns, n] of static shapes."""
-    first, second = argument(node, 0, "self"), argument(node, 1, "other")
-    if is_dynamic(first) or is_dynamic(second) or not _is_long(first.meta["val"], second.meta["val"]):
+    if is_dynamic(x) or is_dynamic(other) or not _is_long(x, other):
         return None
-    *batch, rows, columns = first.meta["val"].shape
-    width, parts, matrices = second.meta["val"].shape[-1], columns // _PART, prod(batch)
-    apart = editor.call(aten.reshape.default, first, [matrices, rows, parts, _PART])
-    turned = editor.call(aten.permute.default, apart, [0, 2, 1, 3])
-    left = editor.call(aten.reshape.default, turned, [matrices * parts, rows, _PART])
-    right = editor.call(aten.reshape.default, second, [matrices * parts, _PART, width])
-    products = editor.call(aten.matmul.default, left, right)
-    together = editor.call(aten.reshape.default, products, [matrices, parts, rows * width])
-    whole = editor.call(aten.sum.dim_IntList, together, [1], True)
-    return editor.call(aten.reshape.default, whole, [*batch, rows, width])
+    *batch, rows, columns = x.shape
+    width, parts, matrices = other.shape[-1], columns // _PART, prod(batch)
+    apart = x.reshape([matrices, rows, parts, _PART]).permute([0, 2, 1, 3])
+    left = apart.reshape([matrices * parts, rows, _PART])
+    products = left.matmul(other.reshape([matrices * parts, _PART, width]))
+    whole = products.reshape([matrices, parts, rows * width]).sum([1], True)
+    return whole.reshape([*batch, rows, width])
 
 
 def _is_long(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -13,8 +13,8 @@ import torch
 from torch import fx
 
 from vkfuse.program.tensors import described
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -28,9 +28,9 @@ _LONG = 512
     code="int-mm-widened",
     detail="int8 matmuls on the CPU, the weight one byte a value",
 )
-def widen_integer_matmuls(editor: GraphEditor, node: fx.Node) -> fx.Node:
+def widen_integer_matmuls(x: torch.Tensor, mat2: torch.Tensor) -> torch.Tensor:
     """Replace each int8 matmul by an int32 one."""
-    return editor.call(aten.mm.default, *(editor.cast(of, torch.int32) for of in _factors(node)))
+    return x.to(torch.int32).mm(mat2.to(torch.int32))
 
 
 @replaces(
@@ -38,18 +38,13 @@ def widen_integer_matmuls(editor: GraphEditor, node: fx.Node) -> fx.Node:
     code="half-matmul-widened",
     detail="half-precision sums of more than 512 products",
 )
-def widen_long_half_matmuls(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def widen_long_half_matmuls(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Multiply half-precision activations over more than 512 columns in float32."""
-    factors = _factors(node)
-    long = described(factors[0].meta["val"]).dims[-1] > _LONG
+    factors = operands(node)
+    long = described(factors["x"].meta["val"]).dims[-1] > _LONG
     if node.meta["val"].dtype is not torch.float16 or not long:
         return None
-    if any(factor in editor.constants for factor in factors):
+    if any(factor in editor.constants for factor in factors.values()):
         return None
-    out = editor.call(node.target, *(editor.cast(of, torch.float32) for of in factors))
-    return editor.cast(out, torch.float16)
-
-
-def _factors(node: fx.Node) -> tuple[fx.Node, fx.Node]:
-    first, second = (argument(node, at, name) for at, name in enumerate(("self", "mat2")))
-    return first, second
+    wide = {name: editor.tensor(factor).to(torch.float32) for name, factor in factors.items()}
+    return editor.again(node, **wide).to(torch.float16)

@@ -6,13 +6,13 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 
 aten = torch.ops.aten
 
 ITEMS: Final = (aten.item.default, aten._local_scalar_dense.default)  # noqa: SLF001 - the operator's name
-_TERMS: Final = {operator.add: aten.add.Tensor, operator.sub: aten.sub.Tensor, operator.mul: aten.mul.Tensor}
+_TERMS: Final = (operator.add, operator.sub, operator.mul)
 _ASSERTIONS: Final = (
     aten._assert_scalar.default,  # noqa: SLF001 - the operator's name
     aten.sym_constrain_range.default,
@@ -20,29 +20,22 @@ _ASSERTIONS: Final = (
 )
 
 
-def positions(editor: GraphEditor, start: Any, size: Any) -> fx.Node:
+def positions(editor: GraphEditor, start: Any, size: Any) -> torch.Tensor:
     """int64 [size]: start, start + 1, ...; `size` an int or a node of the copy."""
     first = as_tensor(editor, start)
-    if size == 1:
-        return editor.call(aten.reshape.default, first, [1])
-    return editor.call(aten.add.Tensor, editor.call(aten.arange.default, size), first)
+    return first.reshape([1]) if size == 1 else editor.arange(size) + first
 
 
-def as_tensor(editor: GraphEditor, number: Any) -> fx.Node:
+def as_tensor(editor: GraphEditor, number: Any) -> torch.Tensor:
     """A number as an int64 tensor without dimensions."""
     if not isinstance(number, fx.Node):
-        return editor.constant(torch.tensor(number), "position")
+        return editor.stored(torch.tensor(number), "position")
     if number.target in ITEMS:
-        return _held(editor, argument(number, 0, "self"))
+        tensor = editor.tensor(operand(number, "x"))
+        return (tensor.reshape([]) if tensor.ndim else tensor).to(torch.int64)
     if number.target in _TERMS:
-        return editor.call(_TERMS[number.target], *(as_tensor(editor, term) for term in number.args))
-    return editor.call(aten.scalar_tensor.default, number, dtype=torch.int64)
-
-
-def _held(editor: GraphEditor, tensor: fx.Node) -> fx.Node:
-    """A tensor of one integer as one without dimensions, of 64 bits."""
-    whole = editor.call(aten.reshape.default, tensor, []) if tensor.meta["val"].ndim else tensor
-    return editor.cast(whole, torch.int64)
+        return number.target(*(as_tensor(editor, term) for term in number.args))  # type: ignore[no-any-return]
+    return editor.tensor(editor.call(aten.scalar_tensor.default, number, dtype=torch.int64))
 
 
 def is_read(number: Any) -> bool:
@@ -61,7 +54,7 @@ def is_known(number: Any) -> bool:
 
 def _is_leaf(node: fx.Node) -> bool:
     if node.target in ITEMS:
-        kind = argument(node, 0, "self").meta["val"].dtype
+        kind = operand(node, "x").meta["val"].dtype
         return not kind.is_floating_point and kind != torch.bool
     return node.target == aten.sym_size.int
 

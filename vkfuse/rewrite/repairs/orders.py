@@ -51,7 +51,7 @@ def _constants_in_order(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     code="copies-in-order",
     detail=_IGNORED,
 )
-def copies_in_order(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def copies_in_order(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Let copies into another order of dimensions keep the default one, but for those that are the program's results.
 
     Of a result whose sizes of one leave the values in place in either order, ExecuTorch gives the order twice, from the
@@ -59,7 +59,7 @@ def copies_in_order(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """
     if not _is_out_of_order(node) or not (_is_read(node) or node.meta["val"].is_contiguous()):
         return None
-    return editor.call(node.target, *node.args, **{**node.kwargs, "memory_format": torch.contiguous_format})
+    return editor.again(node, memory_format=torch.contiguous_format)
 
 
 def _is_read(node: fx.Node) -> bool:

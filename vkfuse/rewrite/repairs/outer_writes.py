@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
@@ -51,34 +50,29 @@ class _Outer:
     code="writes-along-one-dimension",
     detail="index tensors that count through whole dimensions",
 )
-def writes_along_one_dimension(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def writes_along_one_dimension(
+    editor: GraphEditor, node: fx.Node, x: fx.Node, indices: Sequence[fx.Node | None], values: torch.Tensor
+) -> torch.Tensor | None:
     """Replace each write by several index tensors that one describes."""
-    target, indices, values = (
-        argument(node, i, name) for i, name in enumerate(("self", "indices", "values"))
-    )
     given = {d: index for d, index in enumerate(indices) if index is not None}
-    outer = _outer(given, target.meta["val"].shape, editor.constants) if len(given) > 1 else None
+    outer = _outer(given, x.meta["val"].shape, editor.constants) if len(given) > 1 else None
     if outer is None:
         return None
-    layout = outer.layout(target.meta["val"].ndim)
+    layout = outer.layout(x.meta["val"].ndim)
     rows = _rows(editor, values, layout, len(layout) - len(outer.axes) + outer.rank)
-    positions = in_one_dimension(outer.positions)
-    if positions.meta["val"].ndim != 1:
-        positions = editor.call(aten.reshape.default, positions, [-1])
-    more = argument(node, 3, "accumulate", default=False)
-    return editor.call(aten.index_put.default, target, [*(None,) * outer.along, positions], rows, more)
+    positions = editor.tensor(in_one_dimension(outer.positions))
+    flat = positions if positions.ndim == 1 else positions.reshape([-1])
+    return editor.again(node, indices=[*(None,) * outer.along, flat], values=rows)
 
 
-def _rows(editor: GraphEditor, values: fx.Node, layout: Sequence[int | None], rank: int) -> fx.Node:
+def _rows(editor: GraphEditor, values: torch.Tensor, layout: Sequence[int | None], rank: int) -> torch.Tensor:
     """`values`, which expand to `rank` dimensions, in the order of `layout`."""
-    sizes = [*(1,) * (rank - values.meta["val"].ndim), *editor.sizes(values)]
+    sizes = [*(1,) * (rank - values.ndim), *editor.sizes(values)]
     used = [at for at in layout if at is not None]
     if used != sorted(used):
         left = [at for at in range(rank) if at not in used]
-        values = editor.call(
-            aten.permute.default, editor.call(aten.reshape.default, values, sizes), [*used, *left]
-        )
-    return editor.call(aten.reshape.default, values, [1 if at is None else sizes[at] for at in layout])
+        values = values.reshape(sizes).permute([*used, *left])
+    return values.reshape([1 if at is None else sizes[at] for at in layout])
 
 
 def _outer(given: dict[int, fx.Node], shape: Sequence[int], constants: Constants) -> _Outer | None:

@@ -4,12 +4,12 @@ Decomposed, circular padding is an empty tensor that slices are written into, wh
 ``slice_scatter``. The others become indices along a later axis, computed anew with each call.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
+import torch
 from torch import fx, ops
 
-from vkfuse.rewrite.arguments import argument
-from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = ops.aten
@@ -19,53 +19,48 @@ _END: Final = (1 << 63) - 1
 
 
 @replaces(aten.pad.default, code="padding-concatenated", detail="what is repeated, concatenated")
-def pads_as_concatenation(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def pads_as_concatenation(x: torch.Tensor, pad: Sequence[int], mode: str) -> torch.Tensor | None:
     """Replace each padding by the other end, by a reflection, or by few copies of the edge: static, positive widths."""
-    x, widths = argument(node, 0, "self"), argument(node, 1, "pad")
-    mode = argument(node, 2, "mode")
     most = _MOST if mode == "replicate" else _END
-    if mode not in _BEYOND or not all(type(n) is int and 0 <= n <= most for n in widths):
+    if mode not in _BEYOND or not all(type(n) is int and 0 <= n <= most for n in pad):
         return None
-    for i in range(0, len(widths), 2):
-        dimension, (before, after) = node.meta["val"].ndim - 1 - i // 2, widths[i : i + 2]
-        front = _BEYOND[mode](editor, x, dimension, -before) if before else []
-        back = _BEYOND[mode](editor, x, dimension, after) if after else []
+    for i in range(0, len(pad), 2):
+        dimension, (before, after) = x.ndim - 1 - i // 2, pad[i : i + 2]
+        front = _BEYOND[mode](x, dimension, -before) if before else []
+        back = _BEYOND[mode](x, dimension, after) if after else []
         if front or back:
-            x = editor.call(aten.cat.default, [*front, x, *back], dimension)
-    return x  # type: ignore[no-any-return]
+            x = torch.cat([*front, x, *back], dimension)
+    return x
 
 
-def _other_end(editor: GraphEditor, x: fx.Node, dimension: int, width: int) -> list[fx.Node]:
+def _other_end(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
     """What stands in front of x (a negative width) or behind it: the values of its other end."""
-    return [_slice(editor, x, dimension, *((width, _END) if width < 0 else (0, width)))]
+    return [aten.slice.Tensor(x, dimension, *((width, _END) if width < 0 else (0, width)))]
 
 
-def _mirror(editor: GraphEditor, x: fx.Node, dimension: int, width: int) -> list[fx.Node]:
+def _mirror(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
     """The values beside the edge, which itself is not repeated, in reverse."""
-    part = _slice(editor, x, dimension, *((1, 1 - width) if width < 0 else (-1 - width, -1)))
-    return [part if abs(width) == 1 else editor.call(aten.flip.default, part, [dimension])]
+    part = aten.slice.Tensor(x, dimension, *((1, 1 - width) if width < 0 else (-1 - width, -1)))
+    return [part if abs(width) == 1 else part.flip([dimension])]
 
 
-def _edge(editor: GraphEditor, x: fx.Node, dimension: int, width: int) -> list[fx.Node]:
-    return [_slice(editor, x, dimension, *((0, 1) if width < 0 else (-1, _END)))] * abs(width)
+def _edge(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
+    return [aten.slice.Tensor(x, dimension, *((0, 1) if width < 0 else (-1, _END)))] * abs(width)
 
 
 _BEYOND: Final = {"circular": _other_end, "reflect": _mirror, "replicate": _edge}
 
 
-def _slice(editor: GraphEditor, x: fx.Node, dimension: int, start: int, end: int) -> fx.Node:
-    return editor.call(aten.slice.Tensor, x, dimension, start, end)
-
-
 @replaces(aten.roll.default, code="rolls-concatenated", detail="both parts, the other way round")
-def rolls_as_concatenation(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def rolls_as_concatenation(
+    node: fx.Node, x: torch.Tensor, shifts: Sequence[int], dims: Sequence[int]
+) -> torch.Tensor | None:
     """Replace each roll along static dimensions."""
-    x, shifts, dims = argument(node, 0, "self"), argument(node, 1, "shifts"), argument(node, 2, "dims", [])
     sizes = [node.meta["val"].shape[d] for d in dims]
     if not sizes or not all(type(n) is int for n in (*sizes, *shifts)) or 0 in sizes:
         return None
     for dimension, shift, size in zip(dims, shifts, sizes, strict=True):
         if shift % size:
             ends = (-(shift % size), _END), (0, -(shift % size))
-            x = editor.call(aten.cat.default, [_slice(editor, x, dimension, *e) for e in ends], dimension)
-    return x  # type: ignore[no-any-return]
+            x = torch.cat([aten.slice.Tensor(x, dimension, *end) for end in ends], dimension)
+    return x

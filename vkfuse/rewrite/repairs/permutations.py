@@ -11,48 +11,46 @@ from typing import Any
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, behind, order_of, readers
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
 _MOST = 4
-_PERMUTATIONS = (aten.transpose.int, aten.permute.default)
 
 
 @replaces(aten.squeeze.dim, code="permuted-in-four-dimensions", detail="four dimensions in place of five")
-def permutations_without_ones(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def permutations_without_ones(editor: GraphEditor, x: fx.Node, dim: int) -> torch.Tensor | None:
     """Replace each squeezed transposition of an unsqueezed tensor of four dimensions."""
-    found = _permutation(node)
-    return None if found is None else editor.call(aten.permute.default, *found)
+    rank, added = x.meta["val"].ndim, operand(x, "x") if x.target in PERMUTATIONS else x
+    if added is x or rank <= _MOST or added.target != aten.unsqueeze.default:
+        return None
+    order, new = order_of(x), operand(added, "dim") % rank
+    if order.pop(dim % rank) != new:
+        return None
+    return editor.tensor(operand(added, "x")).permute([d - (d > new) for d in order])
 
 
-_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints)  # noqa: SLF001
-
-
-@replaces(*_VIEWS, code="permuted-in-four-dimensions", detail="dimensions that stay side by side as one")
-def permutations_of_blocks(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+@replaces(*VIEWS, code="permuted-in-four-dimensions", detail="dimensions that stay side by side as one")
+def permutations_of_blocks(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | None:
     """Replace a view of a permutation of more dimensions, where those that stay side by side make it four."""
-    moved: fx.Node = argument(node, 0, "self")
-    while moved.target == aten.clone.default:
-        moved = argument(moved, 0, "self")
-    found = _blocks(moved) if _is_plain(node) else None
+    found = _blocks(behind(x, {aten.clone.default})) if _is_plain(node) else None
     if found is None:
         return None
     source, sizes, order = found
-    whole = editor.call(aten.reshape.default, source, sizes)
-    turned = editor.call(aten.permute.default, whole, order)
-    return editor.call(aten.reshape.default, turned, [_size([size]) for size in node.meta["val"].shape])
+    turned = editor.tensor(source).reshape(sizes).permute(order)
+    return turned.reshape([_size([size]) for size in node.meta["val"].shape])
 
 
 def _blocks(node: fx.Node) -> tuple[fx.Node, list[int], list[int]] | None:
     """What `node` permutes the view of, the sizes of its blocks, and their order; None where they are more than four."""
-    if node.target not in _PERMUTATIONS or node.meta["val"].ndim <= _MOST or not _only_viewed(node):
+    if node.target not in PERMUTATIONS or node.meta["val"].ndim <= _MOST or not _only_viewed(node):
         return None
-    before = argument(node, 0, "self")
+    before = operand(node, "x")
     shape = before.meta["val"].shape
-    order = [d for d in _order(node, len(shape)) if not (isinstance(shape[d], int) and shape[d] == 1)]
+    order = [d for d in order_of(node) if not (isinstance(shape[d], int) and shape[d] == 1)]
     kept = sorted(order)
     places = [kept.index(d) for d in order]
     starts = [i for i, place in enumerate(places) if i == 0 or places[i - 1] + 1 != place]
@@ -61,7 +59,7 @@ def _blocks(node: fx.Node) -> tuple[fx.Node, list[int], list[int]] | None:
     sizes = [_size([shape[kept[place]] for place in block]) for block in blocks]
     if not 0 < len(blocks) <= _MOST or sizes.count(-1) > 1:
         return None
-    source = argument(before, 0, "self") if before.target in _VIEWS else before
+    source = operand(before, "x") if before.target in VIEWS else before
     return source, sizes, [blocks.index(run) for run in runs]
 
 
@@ -72,10 +70,7 @@ def _size(dims: list[Any]) -> int:
 
 def _only_viewed(node: fx.Node) -> bool:
     """Whether everything that reads a permutation, through copies, are views that can be said anew."""
-    return all(
-        _only_viewed(user) if user.target == aten.clone.default else user.target in _VIEWS and _is_plain(user)
-        for user in node.users
-    )
+    return all(user.target in VIEWS and _is_plain(user) for user in readers(node, {aten.clone.default}))
 
 
 def _is_plain(node: fx.Node) -> bool:
@@ -84,38 +79,11 @@ def _is_plain(node: fx.Node) -> bool:
     return len(shape) <= _MOST and sum(isinstance(size, torch.SymInt) for size in shape) <= 1
 
 
-@replaces(*_PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")
-def permutations_in_one(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+@replaces(*PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")
+def permutations_in_one(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | fx.Node | None:
     """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
-    first: fx.Node = argument(node, 0, "self")
-    if first.op != "call_function" or first.target not in _PERMUTATIONS:
+    if x.target not in PERMUTATIONS:
         return None
-    rank, source = node.meta["val"].ndim, argument(first, 0, "self")
-    before = _order(first, rank)
-    order = [before[d] for d in _order(node, rank)]
-    return source if order == sorted(order) else editor.call(aten.permute.default, source, order)
-
-
-def _permutation(node: fx.Node) -> tuple[fx.Node, list[int]] | None:
-    """The tensor and the order of its dimensions, where `node` is such a squeeze and removes the added dimension."""
-    moved = argument(node, 0, "self")
-    if moved.target not in _PERMUTATIONS or moved.meta["val"].ndim <= _MOST:
-        return None
-    added = argument(moved, 0, "self")
-    if added.target != aten.unsqueeze.default:
-        return None
-    source, rank = argument(added, 0, "self"), moved.meta["val"].ndim
-    dimensions: list[int | None] = list(range(rank - 1))
-    dimensions.insert(argument(added, 1, "dim") % rank, None)
-    order = [dimensions[d] for d in _order(moved, rank)]
-    removed = order.pop(argument(node, 1, "dim") % rank)
-    return None if removed is not None else (source, [d for d in order if d is not None])
-
-
-def _order(moved: fx.Node, rank: int) -> list[int]:
-    if moved.target == aten.permute.default:
-        return [d % rank for d in argument(moved, 1, "dims")]
-    order = list(range(rank))
-    one, other = argument(moved, 1, "dim0") % rank, argument(moved, 2, "dim1") % rank
-    order[one], order[other] = order[other], order[one]
-    return order
+    source, before = operand(x, "x"), order_of(x)
+    order = [before[d] for d in order_of(node)]
+    return source if order == sorted(order) else editor.tensor(source).permute(order)

@@ -6,19 +6,21 @@ and ``index_copy`` the same write.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.numbers import ITEMS, as_tensor, is_read, only_asserted, positions
 
 aten = torch.ops.aten
+
+_Operands: TypeAlias = Mapping[str, Any]
 
 
 def unread_numbers_dropped(exported: ExportedProgram) -> Repairs:
@@ -40,80 +42,73 @@ def positions_as_tensors(exported: ExportedProgram) -> Repairs:
 
 
 @replaces(code="positions-as-tensors", detail="no number is read off a tensor for them")
-def _without_numbers(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _without_numbers(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     make = _MAKERS.get(node.target)
-    return None if make is None else make(editor, node)
+    return None if make is None else make(editor, node, operands(node))
 
 
-def _sliced(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _sliced(editor: GraphEditor, node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """``slice``, from a position on."""
-    dim, step = argument(node, 1, "dim", 0), argument(node, 4, "step", 1)
-    size = node.meta["val"].shape[dim]
-    return _rows(editor, node, dim, argument(node, 2, "start"), size) if step == 1 else None
+    size = node.meta["val"].shape[of["dim"]]
+    return _rows(editor, of, of["start"], size) if of["step"] == 1 else None
 
 
-def _selected(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _selected(editor: GraphEditor, _node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """``select``, at a position."""
-    dim = argument(node, 1, "dim")
-    row = _rows(editor, node, dim, argument(node, 2, "index"), 1)
-    return None if row is None else editor.call(aten.squeeze.dim, row, dim)
+    row = _rows(editor, of, of["index"], 1)
+    return None if row is None else row.squeeze(of["dim"])
 
 
-def _rows(editor: GraphEditor, node: fx.Node, dim: int, start: Any, size: Any) -> fx.Node | None:
+def _rows(editor: GraphEditor, of: _Operands, start: Any, size: Any) -> torch.Tensor | None:
     at = _at(editor, start, size)
-    return at and editor.call(aten.index_select.default, argument(node, 0, "self"), dim, at)
+    return None if at is None else editor.tensor(of["x"]).index_select(of["dim"], at)
 
 
-def _written(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _written(editor: GraphEditor, _node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """``slice_scatter``, from a position on."""
-    rows, dim, step = argument(node, 1, "src"), argument(node, 2, "dim", 0), argument(node, 5, "step", 1)
-    return _copied(editor, node, argument(node, 3, "start"), dim, rows) if step == 1 else None
+    return _copied(editor, of, of["start"], editor.tensor(of["src"])) if of["step"] == 1 else None
 
 
-def _row_written(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _row_written(editor: GraphEditor, _node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """``select_scatter``, at a position."""
-    row, dim, at = (argument(node, i, name) for i, name in ((1, "src"), (2, "dim"), (3, "index")))
-    if not is_read(at):
+    if not is_read(of["index"]):
         return None
-    return _copied(editor, node, at, dim, editor.call(aten.unsqueeze.default, row, dim))
+    return _copied(editor, of, of["index"], editor.tensor(of["src"]).unsqueeze(of["dim"]))
 
 
-def _copied(editor: GraphEditor, node: fx.Node, start: Any, dim: int, rows: fx.Node) -> fx.Node | None:
-    at = _at(editor, start, rows.meta["val"].shape[dim])
-    return at and editor.call(aten.index_copy.default, argument(node, 0, "self"), dim, at, rows)
+def _copied(editor: GraphEditor, of: _Operands, start: Any, rows: torch.Tensor) -> torch.Tensor | None:
+    at = _at(editor, start, rows.shape[of["dim"]])
+    return None if at is None else editor.tensor(of["x"]).index_copy(of["dim"], at, rows)
 
 
-def _counted(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _counted(editor: GraphEditor, node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """``arange``, from a position on."""
-    value, step = node.meta["val"], argument(node, 2, "step", 1)
-    whole = step == 1 and value.dtype == torch.int64
-    return _at(editor, argument(node, 0, "start"), value.shape[0]) if whole else None
+    value = node.meta["val"]
+    whole = of.get("step", 1) == 1 and value.dtype == torch.int64
+    return _at(editor, of["start"], value.shape[0]) if whole else None
 
 
-def _at(editor: GraphEditor, start: Any, size: Any) -> fx.Node | None:
+def _at(editor: GraphEditor, start: Any, size: Any) -> torch.Tensor | None:
     """Positions from a number off a tensor on."""
     known = editor.input_size(size) if is_read(start) else None
     return None if known is None else positions(editor, start, known)
 
 
-def _computed(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def _computed(editor: GraphEditor, node: fx.Node, of: _Operands) -> torch.Tensor | None:
     """Arithmetic on a tensor and a number."""
-    first, term = argument(node, 0, "self"), argument(node, 1, "other")
-    if not is_read(term) or node.kwargs or not first.meta["val"].ndim:
+    if not is_read(of["other"]) or node.kwargs or not of["x"].meta["val"].ndim:
         return None
-    return editor.call(_ARITHMETIC[node.target], first, as_tensor(editor, term))
+    packet: Any = node.target.overloadpacket  # type: ignore[union-attr]
+    return packet(editor.tensor(of["x"]), as_tensor(editor, of["other"]))  # type: ignore[no-any-return]
 
 
-_ARITHMETIC: Final[Mapping[Any, Any]] = {
-    **{op: op for op in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)},
-    **{getattr(aten, n).Scalar: getattr(aten, n).Tensor for n in ("eq", "ne", "lt", "le", "gt", "ge")},
-}
-_MAKERS: Final[Mapping[Any, Callable[[GraphEditor, fx.Node], fx.Node | None]]] = {
+_MAKERS: Final[Mapping[Any, Callable[[GraphEditor, fx.Node, _Operands], torch.Tensor | None]]] = {
     aten.slice.Tensor: _sliced,
     aten.select.int: _selected,
     aten.slice_scatter.default: _written,
     aten.select_scatter.default: _row_written,
     aten.arange.start: _counted,
     aten.arange.start_step: _counted,
-    **dict.fromkeys(_ARITHMETIC, _computed),
+    **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor), _computed),
+    **{getattr(aten, name).Scalar: _computed for name in ("eq", "ne", "lt", "le", "gt", "ge")},
 }

@@ -6,43 +6,35 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import same_shape
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
 
 @replaces(code="rows-quantized-in-floats", detail="integers and back, in arithmetic on floats")
-def rows_quantized_in_floats(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def rows_quantized_in_floats(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace what dequantizes rows of bytes that were quantized by ranges of their own.
 
     torch/ao/quantization/fx/_decomposed.py, choose_qparams_per_token_asymmetric to dequantize_per_token; its two
     candidates for a zero point are one where the range is not tiny. It computes with float64, so that a number
     half-way between two steps may be rounded to the other.
     """
-    x = _rows_there_and_back(node)
-    if x is None:
+    rows = _rows_there_and_back(node)
+    if rows is None:
         return None
-    call = editor.call
-    least = call(
-        aten.neg.default, _positive(editor, call(aten.neg.default, call(aten.amin.default, x, [-1], True)))
-    )
-    span = call(aten.sub.Tensor, _positive(editor, call(aten.amax.default, x, [-1], True)), least)
-    scale = call(aten.clamp.default, call(aten.mul.Tensor, span, 1 / 255), torch.finfo(torch.float32).eps)
-    lowest = call(aten.neg.default, call(aten.div.Tensor, least, scale))
-    zero = _whole(editor, call(aten.sub.Tensor, lowest, 128.0))
-    steps = _whole(editor, call(aten.add.Tensor, call(aten.div.Tensor, x, scale), zero))
-    back = call(aten.mul.Tensor, call(aten.sub.Tensor, steps, zero), scale)
-    alike = str(x.meta["val"].shape) == str(node.meta["val"].shape)
-    return back if alike else call(aten.reshape.default, back, editor.sizes(node))
+    x = editor.tensor(rows)
+    least = -(-x.amin([-1], True)).relu()
+    span = x.amax([-1], True).relu() - least
+    scale = (span * (1 / 255)).clamp(torch.finfo(torch.float32).eps)
+    zero = _whole(-(least / scale) - 128.0)
+    back = (_whole(x / scale + zero) - zero) * scale
+    return back if same_shape(rows, node) else back.reshape(editor.sizes(node))
 
 
-def _positive(editor: GraphEditor, node: fx.Node) -> fx.Node:
-    return editor.call(aten.relu.default, node)
-
-
-def _whole(editor: GraphEditor, node: fx.Node) -> fx.Node:
+def _whole(x: torch.Tensor) -> torch.Tensor:
     """The nearest of the whole numbers from -128 to 127."""
-    return editor.call(aten.clamp.default, editor.call(aten.round.default, node), -128.0, 127.0)
+    return x.round().clamp(-128.0, 127.0)
 
 
 def _rows_there_and_back(node: fx.Node) -> fx.Node | None:

@@ -7,7 +7,6 @@ that it would have had.
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 
@@ -15,13 +14,13 @@ aten = torch.ops.aten
 
 
 @replaces(aten.embedding_renorm.default, code="renormalized", detail="max_norm applied to every row")
-def renormalize_whole_tables(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def renormalize_whole_tables(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | None:
     """Let each renormalization of a constant table cover all of its rows, which makes its result a constant."""
-    table = argument(node, 0, "self")
-    if table not in editor.constants or not _only_looked_up(node):
+    if x not in editor.constants or not _only_looked_up(node):
         return None
-    rows = editor.constant(torch.arange(table.meta["val"].shape[0]), f"{node.name}.rows")
-    return editor.call(node.target, table, rows, *node.args[2:])
+    return editor.again(
+        node, indices=editor.constant(torch.arange(x.meta["val"].shape[0]), f"{node.name}.rows")
+    )
 
 
 def _only_looked_up(node: fx.Node) -> bool:

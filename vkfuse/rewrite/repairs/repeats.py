@@ -8,17 +8,17 @@ concatenated along the second dimension.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, order_of, same_shape
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
-
-_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  # noqa: SLF001 - the operator's name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,69 +31,48 @@ class _Repeat:
 
 
 @replaces(
-    *(*_VIEWS, aten.repeat_interleave.self_int),
+    *(*VIEWS, aten.repeat_interleave.self_int),
     code="repeats-concatenated",
     detail="four dimensions in place of five",
 )
-def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each repetition of heads through a fifth dimension."""
     repeat = _repeat(node)
     if repeat is None:
         return None
     behind = editor.sizes(repeat.source)[repeat.dimension + 1 :]
-    flat = editor.call(aten.reshape.default, repeat.source, [-1, 1, *behind])
-    copies = editor.call(aten.cat.default, [flat] * repeat.count, 1)
-    return editor.call(aten.reshape.default, copies, editor.sizes(node))
+    flat = editor.tensor(repeat.source).reshape([-1, 1, *behind])
+    return torch.cat([flat] * repeat.count, 1).reshape(editor.sizes(node))
 
 
 @replaces(aten.matmul.default, code="repeats-as-rows", detail="a head's queries are rows of one product")
-def repeats_as_rows(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def repeats_as_rows(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, other: fx.Node
+) -> torch.Tensor | None:
     """Replace each product with repeated heads, [batch, heads * n, rows, k] by [batch, heads * n, k, columns]."""
-    repeat = _repeated_factor(node)
-    if repeat is None:
+    turned = other.target in PERMUTATIONS and order_of(other) == [0, 1, 3, 2]
+    factor = operand(other, "x") if turned else other
+    repeat, value = _repeat(factor), factor.meta["val"]
+    same = x.ndim == value.ndim and str(x.shape[:2]) == str(value.shape[:2])
+    if repeat is None or repeat.dimension != 1 or not same:
         return None
-    rows, factor, source = argument(node, 0, "self"), argument(node, 1, "other"), repeat.source
-    batch, heads, _, size = editor.sizes(rows)
-    grouped = editor.call(aten.reshape.default, rows, [batch, heads // repeat.count, -1, size])
-    if factor.target == aten.transpose.int:
-        source = editor.call(aten.transpose.int, source, -2, -1)
-    product = editor.call(aten.matmul.default, grouped, source)
-    return editor.call(aten.reshape.default, product, editor.sizes(node))
-
-
-def _repeated_factor(node: fx.Node) -> _Repeat | None:
-    """The repetition that the second factor of a product is, or is the transposition of."""
-    rows, factor = argument(node, 0, "self"), argument(node, 1, "other")
-    if rows.meta["val"].ndim != factor.meta["val"].ndim:
-        return None
-    if factor.target == aten.transpose.int and {argument(factor, i, "dim") % 4 for i in (1, 2)} == {2, 3}:
-        factor = argument(factor, 0, "self")
-    repeat = _repeat(factor)
-    same = (
-        repeat
-        and repeat.dimension == 1
-        and str(rows.meta["val"].shape[:2]) == str(factor.meta["val"].shape[:2])
-    )
-    return repeat if same else None
+    batch, heads, _, size = editor.sizes(x)
+    source = editor.tensor(repeat.source)
+    grouped = x.reshape([batch, heads // repeat.count, -1, size])
+    return grouped.matmul(source.transpose(-2, -1) if turned else source).reshape(editor.sizes(node))
 
 
 def _repeat(node: fx.Node) -> _Repeat | None:
     """A view to four dimensions of an expansion along a new one, with whatever copies stand between."""
     if node.target == aten.repeat_interleave.self_int:
-        return _interleaved(node)
-    if node.target not in _VIEWS or node.meta["val"].ndim != 4:
+        return _interleaved(**operands(node))
+    if node.target not in VIEWS or node.meta["val"].ndim != 4:
         return None
-    expand = argument(node, 0, "self")
-    while expand.target in {aten.clone.default, aten.slice.Tensor} and _same_shape(expand):
-        expand = argument(expand, 0, "self")
-    if expand.target != aten.expand.default or expand.meta["val"].ndim != 5:
+    expand = _uncopied(operand(node, "x"))
+    unsqueeze = _uncopied(operand(expand, "x")) if expand.target == aten.expand.default else expand
+    if unsqueeze.target != aten.unsqueeze.default or expand.meta["val"].ndim != 5:
         return None
-    unsqueeze = argument(expand, 0, "self")
-    while unsqueeze.target == aten.slice.Tensor and _same_shape(unsqueeze):
-        unsqueeze = argument(unsqueeze, 0, "self")
-    if unsqueeze.target != aten.unsqueeze.default:
-        return None
-    source, new = argument(unsqueeze, 0, "self"), argument(unsqueeze, 1, "dim") % 5
+    source, new = operand(unsqueeze, "x"), operand(unsqueeze, "dim") % 5
     count, along = expand.meta["val"].shape[new], new - 1
     if along < 1 or not isinstance(count, int):
         return None
@@ -102,15 +81,15 @@ def _repeat(node: fx.Node) -> _Repeat | None:
     return _Repeat(source=source, count=count, dimension=along) if whole else None
 
 
-def _interleaved(node: fx.Node) -> _Repeat | None:
-    source, count = argument(node, 0, "self"), argument(node, 1, "repeats")
-    along, rank = argument(node, 2, "dim"), source.meta["val"].ndim
-    if rank != 4 or along is None or along % rank == 0 or not isinstance(count, int):
+def _interleaved(*, x: fx.Node, repeats: Any, dim: int | None, **_: Any) -> _Repeat | None:
+    shape = x.meta["val"].shape
+    if len(shape) != 4 or dim is None or dim % 4 == 0 or not isinstance(repeats, int):
         return None
-    static = isinstance(source.meta["val"].shape[along], int)
-    return _Repeat(source=source, count=count, dimension=along % rank) if static else None
+    return _Repeat(source=x, count=repeats, dimension=dim % 4) if isinstance(shape[dim], int) else None
 
 
-def _same_shape(node: fx.Node) -> bool:
-    """Whether a slice or copy keeps the shape of its input."""
-    return str(tuple(node.meta["val"].shape)) == str(tuple(argument(node, 0, "self").meta["val"].shape))
+def _uncopied(node: fx.Node) -> fx.Node:
+    """What `node` is a copy of, or a slice that takes all of it."""
+    while node.target in {aten.clone.default, aten.slice.Tensor} and same_shape(node, operand(node, "x")):
+        node = operand(node, "x")
+    return node

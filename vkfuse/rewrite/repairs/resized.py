@@ -8,7 +8,6 @@ one of more dimensions than those before gets its extra ones at the end (Where.c
 columns] of scores [batch, rows, columns] aborts, or the result has another shape.
 """
 
-import operator
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ from torch import fx
 from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
-from vkfuse.rewrite.arguments import argument, is_dynamic
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import COPIES, same_shape
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import done, replaces
 from vkfuse.rewrite.repairs.notes import Repairs
 
@@ -29,23 +29,19 @@ aten = torch.ops.aten
     code="squeezes-as-views",
     detail="a squeeze is not resized by the runtime",
 )
-def squeezes_as_views(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def squeezes_as_views(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
     """Replace each squeeze by a view, which is resized. A dimension of a symbolic size is none of size one."""
-    source: fx.Node = argument(node, 0, "self")
-    if not is_dynamic(source):
+    if not is_dynamic(x):
         return None
-    removed, sizes = _removed(node, source.meta["val"].shape), editor.sizes(source)
-    if not removed:
-        return source
-    left = [size for dimension, size in enumerate(sizes) if dimension not in removed]
-    return editor.call(aten.view.default, source, left)
-
-
-def _removed(node: fx.Node, shape: torch.Size) -> set[int]:
-    """The dimensions that go: of those asked for, all without an argument, the ones of size one."""
-    asked = argument(node, 1, "dim", default=list(range(len(shape))))
-    dimensions = {d % len(shape) for d in (asked if isinstance(asked, (list, tuple)) else [asked])}
-    return {d for d in dimensions if isinstance(shape[d], int) and shape[d] == 1}
+    asked = operands(node).get("dim", [*range(x.ndim)])
+    dimensions = {d % x.ndim for d in (asked if isinstance(asked, (list, tuple)) else [asked])}
+    left = [
+        d for d, size in enumerate(x.shape) if d not in dimensions or not isinstance(size, int) or size != 1
+    ]
+    if len(left) == x.ndim:
+        return x
+    sizes = editor.sizes(x)
+    return x.view([sizes[d] for d in left])
 
 
 _POOLS: dict[Any, Any] = {
@@ -57,20 +53,17 @@ _UNITS = {"output_size": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilati
 
 
 @replaces(*_POOLS, code="pools-as-images", detail="a pool of images one pixel high")
-def pools_as_images(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def pools_as_images(node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
     """Replace each pool of [batch, channels, length]; one to a single value is a mean, which needs no images."""
-    source = argument(node, 0, "self")
-    if not is_dynamic(source):
+    if not is_dynamic(x):
         return None
-    pool = _POOLS[node.target]
-    if node.args[1] == [1] and pool == aten.adaptive_avg_pool2d.default:
-        return editor.call(aten.mean.dim, source, [-1], True)
-    names = [a.name for a in node.target._schema.arguments][1 : len(node.args)]  # type: ignore[union-attr]  # noqa: SLF001
-    pairs = {name: _pair(name, value) for name, value in zip(names, node.args[1:], strict=True)}
-    if "kernel_size" in pairs:
-        pairs["stride"] = pairs.get("stride") or pairs["kernel_size"]
-    pooled = editor.call(pool, editor.call(aten.unsqueeze.default, source, -2), **pairs)
-    return editor.call(aten.squeeze.dim, pooled, node.meta["val"].ndim - 1)
+    given = {name: _pair(name, value) for name, value in operands(node).items() if name != "x"}
+    if given.get("output_size") == [1, 1]:
+        return x.mean([-1], True)
+    if "kernel_size" in given:
+        given["stride"] = given["stride"] or given["kernel_size"]
+    pooled: torch.Tensor = _POOLS[node.target](x.unsqueeze(-2), **given)
+    return pooled.squeeze(x.ndim - 1)
 
 
 def _pair(name: str, given: Any) -> Any:
@@ -81,39 +74,17 @@ def _pair(name: str, given: Any) -> Any:
 _SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
 
 
-def splits_as_slices(exported: ExportedProgram) -> Repairs:
+@replaces(*_SPLITS, code="splits-as-slices", detail="a split is not resized by the runtime")
+def splits_as_slices(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> torch.Tensor | None:
     """Replace the parts of each split by slices, where the split dimension itself is static."""
-    found = [n for n in exported.graph.nodes if n.target in _SPLITS and _is_split_of_dynamic(n)]
-    editor = GraphEditor(exported)
-    for node in found:
-        _slice(editor, node)
-    names = (n.name for n in found)
-    return done(editor, names, code="splits-as-slices", detail="a split is not resized by the runtime")
-
-
-def _is_split_of_dynamic(node: fx.Node) -> bool:
     parts = node.meta["val"]
-    symbolic = any(isinstance(size, torch.SymInt) for size in parts[0].shape)
-    static = all(isinstance(part.shape[_dimension(node)], int) for part in parts)
-    return symbolic and static and all(user.target is operator.getitem for user in node.users)
+    lengths = [part.shape[dim] for part in parts]
+    if not is_dynamic(parts[0]) or not all(isinstance(length, int) for length in lengths):
+        return None
+    start = sum(lengths[:which])
+    return aten.slice.Tensor(x, dim, start, start + lengths[which])  # type: ignore[no-any-return]
 
 
-def _dimension(node: fx.Node) -> int:
-    return int(argument(node, 2, "dim", 0))
-
-
-def _slice(editor: GraphEditor, node: fx.Node) -> None:
-    dimension, whole = _dimension(node), argument(node, 0, "self")
-    lengths = [part.shape[dimension] for part in node.meta["val"]]
-    for item in node.users:
-        position = argument(item, 1, "index")
-        start = sum(lengths[:position])
-        with editor.before(item):
-            part = editor.call(aten.slice.Tensor, whole, dimension, start, start + lengths[position])
-        editor.replace(item, part)
-
-
-_COPIES = (aten.clone.default, aten.contiguous.default)
 _BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 
@@ -126,40 +97,33 @@ def expansions_as_broadcasts(exported: ExportedProgram) -> Repairs:
             found.append(node.name)
             gone.update(copies)
             for copy in copies:
-                editor.replace(copy, argument(node, 0, "self"))
+                editor.replace(copy, operand(node, "x"))
     detail = "an expansion is not resized by the runtime"
     return done(editor, found, code="expansions-as-broadcasts", detail=detail)
 
 
 def _is_expansion_of_floats(node: fx.Node) -> bool:
-    value, before = node.meta["val"], argument(node, 0, "self").meta["val"]
+    value, before = node.meta["val"], operand(node, "x").meta["val"]
     return is_dynamic(node) and value.dtype.is_floating_point and value.ndim == before.ndim
 
 
 def _copies_of(node: fx.Node) -> list[fx.Node]:
     """`node` and every copy of it."""
-    return [node, *(copy for user in node.users if user.target in _COPIES for copy in _copies_of(user))]
+    return [node, *(copy for user in node.users if user.target in COPIES for copy in _copies_of(user))]
 
 
 def _only_broadcast(copies: list[fx.Node], gone: set[fx.Node]) -> bool:
     """Whether each reader of an expansion and its copies is arithmetic with a tensor of its shape that stays."""
-    shape, short = str(tuple(copies[0].meta["val"].shape)), gone.union(copies)
+    short = gone.union(copies)
     readers = [user for copy in copies for user in copy.users if user not in copies]
     return bool(readers) and all(
         reader.target in _BROADCASTING
-        and any(str(tuple(o.meta["val"].shape)) == shape for o in reader.all_input_nodes if o not in short)
+        and any(same_shape(o, copies[0]) for o in reader.all_input_nodes if o not in short)
         for reader in readers
     )
 
 
 _TRIANGLES = (aten.tril.default, aten.triu.default)
-_CONDITION: dict[Any, int] = {  # position of the condition
-    aten.where.self: 0,
-    aten.where.ScalarOther: 0,
-    aten.where.ScalarSelf: 0,
-    aten.masked_fill.Scalar: 1,
-    aten.masked_fill.Tensor: 1,
-}
 
 
 def conditions_in_full_rank(exported: ExportedProgram) -> Repairs:
@@ -170,16 +134,17 @@ def conditions_in_full_rank(exported: ExportedProgram) -> Repairs:
 
 
 @replaces(
-    *_CONDITION,
+    *(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf),
+    *(aten.masked_fill.Scalar, aten.masked_fill.Tensor),
     code="conditions-in-full-rank",
     detail="the runtime resizes a choice by its condition first",
 )
-def _conditions(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
-    position, operands = _CONDITION[node.target], list(node.args)
-    condition = operands[position]
-    missing = node.meta["val"].ndim - condition.meta["val"].ndim if isinstance(condition, fx.Node) else 0
+def _conditions(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    (name,) = operands(node).keys() & {"condition", "mask"}
+    condition = editor.tensor(operand(node, name))
+    missing = node.meta["val"].ndim - condition.ndim
     if not missing or not is_dynamic(node):
         return None
     for _ in range(missing):
-        operands[position] = editor.call(aten.unsqueeze.default, operands[position], 0)
-    return editor.call(node.target, *operands, **node.kwargs)
+        condition = condition.unsqueeze(0)
+    return editor.again(node, **{name: condition})

@@ -5,11 +5,13 @@ element of the mask, which a kernel of the CPU does one after the other. Where t
 both tensors, one above the other, looked up by a row's place: the sum of the mask up to it.
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -20,43 +22,37 @@ aten = torch.ops.aten
     code="scattered-rows-looked-up",
     detail="the runtime takes rows by their places, and none by a mask",
 )
-def scattered_rows_looked_up(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def scattered_rows_looked_up(
+    editor: GraphEditor, x: torch.Tensor, mask: fx.Node, source: torch.Tensor
+) -> torch.Tensor | None:
     """Replace each scatter of whole rows of floats."""
-    base, source = argument(node, 0, "self"), argument(node, 2, "source")
-    mask = _of_rows(argument(node, 1, "mask"), base)
-    if mask is None or not _has_rows_like(source, base):
+    spread = operand(mask, "x") if mask.target == aten.expand.default else mask
+    if not _is_of_rows(spread.meta["val"].shape, x.shape) or not _has_rows_like(source, x):
         return None
-    *_, columns = base.meta["val"].shape
-    rows, more = (editor.call(aten.reshape.default, part, [-1, columns]) for part in (base, source))
-    both = editor.call(aten.cat.default, [rows, more])
-    taken = editor.call(aten.index.Tensor, both, [_places(editor, mask)])
-    return editor.call(aten.reshape.default, taken, editor.sizes(base))
+    both = torch.cat([part.reshape([-1, x.shape[-1]]) for part in (x, source)])
+    taken: torch.Tensor = aten.index.Tensor(both, [_places(editor, editor.tensor(spread))])
+    return taken.reshape(editor.sizes(x))
 
 
-def _of_rows(mask: fx.Node, base: fx.Node) -> fx.Node | None:
-    """The mask [..., 1] of which `mask` is a row for each element, of the shape of `base` but for its columns."""
-    if mask.target == aten.expand.default:
-        mask = argument(mask, 0, "self")
-    have, wanted = mask.meta["val"].shape, base.meta["val"].shape
-    whole = len(have) == len(wanted) > 1 and have[-1] == 1 and isinstance(wanted[-1], int)
-    return mask if whole and list(map(str, have[:-1])) == list(map(str, wanted[:-1])) else None
+def _is_of_rows(mask: torch.Size, base: torch.Size) -> bool:
+    """Whether a mask has one element for each row of `base`: its sizes, and one for the columns."""
+    whole = len(mask) == len(base) > 1 and mask[-1] == 1 and isinstance(base[-1], int)
+    return whole and list(map(str, mask[:-1])) == list(map(str, base[:-1]))
 
 
-def _has_rows_like(source: fx.Node, base: fx.Node) -> bool:
-    value, like = source.meta["val"], base.meta["val"]
-    return value.ndim > 1 and str(value.shape[-1]) == str(like.shape[-1]) and like.is_floating_point()
+def _has_rows_like(source: torch.Tensor, base: torch.Tensor) -> bool:
+    return source.ndim > 1 and str(source.shape[-1]) == str(base.shape[-1]) and base.is_floating_point()
 
 
-def _places(editor: GraphEditor, mask: fx.Node) -> fx.Node:
+def _places(editor: GraphEditor, mask: torch.Tensor) -> torch.Tensor:
     """For each row where it is: in its own place, or the next one behind them all."""
-    chosen = editor.call(aten.reshape.default, mask, [-1])
-    (count,) = chosen.meta["val"].shape
-    following = editor.call(aten.cumsum.default, editor.cast(chosen, torch.int64), 0)
+    chosen = mask.reshape([-1])
+    count: Any = chosen.shape[0]
+    following = chosen.to(torch.int64).cumsum(0)
     if isinstance(count, int):
-        own = editor.constant(torch.arange(count), "rows")
-        behind = editor.call(aten.add.Scalar, following, count - 1)
-    else:
-        size = editor.call(aten.sym_size.int, chosen, 0)
-        own = editor.call(aten.arange.default, size)
-        behind = editor.call(aten.add.Scalar, editor.call(aten.sub.Scalar, following, 1), size)
-    return editor.call(aten.where.self, chosen, behind, own)
+        return torch.where(
+            chosen, aten.add.Scalar(following, count - 1), editor.stored(torch.arange(count), "rows")
+        )
+    size = editor.call(aten.sym_size.int, chosen, 0)
+    behind = aten.add.Scalar(aten.sub.Scalar(following, 1), size)
+    return torch.where(chosen, behind, editor.arange(size))

@@ -7,28 +7,16 @@ part i of them is every second column.
 """
 
 import sys
-from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, order_of
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
-
-_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  # noqa: SLF001 - the operator's name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """Part `index` of `view`'s dimension `stacked`; `order` is the permutation of the view before that."""
-
-    view: fx.Node
-    stacked: int
-    index: int
-    order: tuple[int, ...]
 
 
 @replaces(
@@ -37,52 +25,29 @@ class _Part:
 def stacks_as_slices(
     editor: GraphEditor, node: fx.Node, which: int | None, x: fx.Node, dim: int
 ) -> torch.Tensor | None:
-    """Replace each part that is taken out of a view of five dimensions or more."""
+    """Replace each part that is taken out of a view of five dimensions or more, by itself or after a permutation."""
     index = operand(node, "index") if which is None else which
-    part = _part(x, dim, index % x.meta["val"].shape[dim]) if isinstance(index, int) else None
-    return None if part is None else _slice(editor, part)
-
-
-def _slice(editor: GraphEditor, part: _Part) -> torch.Tensor:
-    shape, source = part.view.meta["val"].shape, operand(part.view, "x")
-    last = source.meta["val"].ndim - 1
-    rest = [int(size) for d, size in enumerate(shape) if d >= last and d != part.stacked]
-    where = _first(rest, part) if part.stacked == last else (part.index, sys.maxsize, int(shape[-1]))
-    whole: torch.Tensor = aten.slice.Tensor(editor.tensor(source), last, *where)
-    if len(rest) > 1:
-        whole = whole.reshape([*editor.sizes(source)[:last], *rest])
-    kept = [d for d in part.order if d != part.stacked]
-    order = [d - (d > part.stacked) for d in kept]
-    return whole if order == sorted(order) else whole.permute(order)
-
-
-def _first(rest: list[int], part: _Part) -> tuple[int, int]:
-    """Where the columns of a part begin and end that differs in the first of the dimensions that they are split in."""
+    view = operand(x, "x") if x.target in PERMUTATIONS else x
+    if not isinstance(index, int) or not _splits_last(view):
+        return None
+    order, shape, source = order_of(x), view.meta["val"].shape, operand(view, "x")
+    stacked, last, index = order[dim], source.meta["val"].ndim - 1, index % x.meta["val"].shape[dim]
+    if stacked not in {last, len(shape) - 1}:
+        return None
+    rest = [int(size) for d, size in enumerate(shape) if d >= last and d != stacked]
     width = torch.Size(rest).numel()
-    return part.index * width, (part.index + 1) * width
-
-
-def _part(x: fx.Node, dim: int, index: int) -> _Part | None:
-    """Part `index` of a view, which split the last dimension in two or more, along the dimension that is `x`'s `dim`."""
-    order, view = _permutation(x)
-    if view.target not in _VIEWS or view.meta["val"].ndim <= 4 or not _splits_last(view):
-        return None
-    stacked = order[dim]
-    if stacked not in {operand(view, "x").meta["val"].ndim - 1, view.meta["val"].ndim - 1}:
-        return None
-    return _Part(view=view, stacked=stacked, index=index, order=order)
-
-
-def _permutation(node: fx.Node) -> tuple[tuple[int, ...], fx.Node]:
-    """The order of dimensions that a permutation gives its input, and that input; any other node in its own order."""
-    dimensions = node.meta["val"].ndim
-    if node.target != aten.permute.default:
-        return tuple(range(dimensions)), node
-    return tuple(d % dimensions for d in operand(node, "dims")), operand(node, "x")
+    where = (index * width, (index + 1) * width) if stacked == last else (index, sys.maxsize, int(shape[-1]))
+    part: torch.Tensor = aten.slice.Tensor(editor.tensor(source), last, *where)
+    if len(rest) > 1:
+        part = part.reshape([*editor.sizes(source)[:last], *rest])
+    order = [d - (d > stacked) for d in order if d != stacked]
+    return part if order == sorted(order) else part.permute(order)
 
 
 def _splits_last(view: fx.Node) -> bool:
-    """Whether a view keeps every dimension of its input but the last, of static size, which it splits."""
+    """Whether a view to five dimensions or more keeps all of its input's but the last, of static size, which it splits."""
+    if view.target not in VIEWS or view.meta["val"].ndim <= 4:
+        return False
     before, after = operand(view, "x").meta["val"].shape, view.meta["val"].shape
     lead = len(before) - 1
     static = all(isinstance(size, int) for size in (before[-1], *after[lead:]))

@@ -11,9 +11,9 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.program.load import constants_of
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import same_shape
 from vkfuse.rewrite.repairs.each import done, replaces
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.repairs.once import numbered
@@ -22,16 +22,13 @@ aten = torch.ops.aten
 
 
 @replaces(aten.copy.default, code="copies-as-sources", detail="the value before is not read")
-def copies_as_sources(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def copies_as_sources(node: fx.Node, src: fx.Node) -> fx.Node | None:
     """Replace each copy over a tensor of the same type and shape by what is copied: nothing of the old value is left.
 
     What is copied has to be a fresh tensor, not an input or a constant, which may not be kept.
     """
-    del editor
-    source, value = argument(node, 1, "src"), node.meta["val"]
-    of = source.meta["val"]
-    alike = of.dtype == value.dtype and str(tuple(of.shape)) == str(tuple(value.shape))
-    return source if alike and source.op == "call_function" else None
+    alike = src.meta["val"].dtype == node.meta["val"].dtype and same_shape(src, node)
+    return src if alike and src.op == "call_function" else None
 
 
 def unread_state_dropped(exported: ExportedProgram) -> Repairs:

@@ -1,13 +1,14 @@
 """Writes of rows into a tensor at computed positions, however they are spelled."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import VIEWS, same_shape
+from vkfuse.rewrite.operands import operand, operands
 
 aten = torch.ops.aten
 
@@ -63,35 +64,27 @@ def _expected(cache: fx.Node, dimension: int, positions: fx.Node) -> list[Any]:
 
 
 def _index_copy(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
-    if node.target != aten.index_copy.default:
-        return None
-    cache, dimension, index, rows = (
-        argument(node, i, name) for i, name in enumerate(("self", "dim", "index", "source"))
-    )
-    return cache, dimension, index, rows
+    return (*operands(node).values(),) if node.target == aten.index_copy.default else None
 
 
 def _index_put(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
     """``cache[:, :, positions] = rows``: one index tensor, whole dimensions before it."""
-    if node.target != aten.index_put.default or argument(node, 3, "accumulate", default=False):
+    if node.target != aten.index_put.default or operand(node, "accumulate"):
         return None
-    cache, indices, rows = (argument(node, i, name) for i, name in enumerate(("self", "indices", "values")))
-    if any(index is not None for index in indices[:-1]):
-        return None
-    return cache, len(indices) - 1, indices[-1], rows
+    *before, positions = operand(node, "indices")
+    whole = all(index is None for index in before)
+    return (operand(node, "x"), len(before), positions, operand(node, "values")) if whole else None
 
 
 def _scatter(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
     """``cache.scatter(dim, positions.view(...).expand(...), rows)``: the same positions everywhere."""
     if node.target != aten.scatter.src:
         return None
-    cache, dimension, index, rows = (
-        argument(node, i, name) for i, name in enumerate(("self", "dim", "index", "src"))
-    )
+    cache, dimension, index, rows = operands(node).values()
     sizes = list(map(str, rows.meta["val"].shape))
-    if index.target != aten.expand.default or list(map(str, index.meta["val"].shape)) != sizes:
+    if index.target != aten.expand.default or not same_shape(index, rows):
         return None
-    positions, dimension = index.args[0], dimension % len(sizes)
+    positions, dimension = operand(index, "x"), dimension % len(sizes)
     along = [size if d == dimension else "1" for d, size in enumerate(sizes)]
     others = [size for d, size in enumerate(sizes) if d != dimension]
     whole = others == [str(size) for d, size in enumerate(cache.meta["val"].shape) if d != dimension]
@@ -102,12 +95,9 @@ def _scatter(node: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node] | None:
 
 def in_one_dimension(node: fx.Node) -> fx.Node:
     """What `node` is a view of, where that has one dimension; else as far as views go."""
-    while node.meta["val"].ndim != 1 and node.target in _VIEWS:
-        node = node.args[0]  # type: ignore[assignment]
+    while node.meta["val"].ndim != 1 and node.target in {*VIEWS, aten.unsqueeze.default}:
+        node = operand(node, "x")
     return node
-
-
-_VIEWS: Final = (aten.unsqueeze.default, aten.view.default, aten.reshape.default)
 
 
 def _expands_to(shape: torch.Size, expected: list[Any]) -> bool:

@@ -12,9 +12,9 @@ from vkfuse.multiples import round_up
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.program.tensors import described, tensor
 from vkfuse.pte.enums import ScalarType
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.windows import Window, window_of
@@ -55,7 +55,7 @@ def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Pr
     pack = _pack_of(site.numbers(), window.kernel)
     if isinstance(pack, Refusal):
         return pack
-    bias = argument(site.node, 2, "bias")
+    bias = operand(site.node, "bias")
     if bias is not None and bias not in constants:
         return Refusal(code="bias-not-constant", detail="the bias is no constant vector")
     stored = {"q8": tensor(pack.values), "scales": tensor(pack.scales)}
@@ -117,6 +117,6 @@ def _not_in_floats(site: Site, choices: VulkanOptions) -> Refusal | None:
 
 def _transposed(site: Site) -> Refusal | None:
     """The refusal of a transposed convolution."""
-    if site.node.target != aten.convolution.default or not site.node.args[6]:
+    if not operands(site.node).get("transposed"):
         return None
     return Refusal(code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout")

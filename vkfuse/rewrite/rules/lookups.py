@@ -15,6 +15,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.traced import untraced
 from vkfuse.rewrite.wrapping import wrapped
 from vkfuse.tables.byte_rows import ByteRows, gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung
@@ -175,7 +176,8 @@ def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
     indices: Any = editor.node(site.lookups())
     if _needs_wrapping(site):
         unwrapped = indices
-        indices = editor.once(("wrapped", unwrapped, rows), lambda: wrapped(editor, unwrapped, rows))
+        made = editor.once(("wrapped", indices, rows), lambda: wrapped(editor.tensor(unwrapped), rows))
+        indices = untraced(made)
     if not _many_rows(site):
         return indices  # type: ignore[no-any-return]
     return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]

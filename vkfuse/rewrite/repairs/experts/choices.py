@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.experts.elements import elementwise
 from vkfuse.rewrite.repairs.experts.known import (
     BY_PAIRS,
@@ -50,7 +50,7 @@ def _item(walk: Walk, node: fx.Node) -> Value | None:
 
 def _sort(walk: Walk, node: fx.Node) -> Value | None:
     """Tokens by expert."""
-    value = walk.of(argument(node, 0, "self"))
+    value = walk.of(operand(node, "x"))
     if not isinstance(value, Choice) or value.places != Places(flat=True):
         return None
     return Choice(places=Places(flat=True, by=node))
@@ -59,19 +59,19 @@ def _sort(walk: Walk, node: fx.Node) -> Value | None:
 def _count(walk: Walk, node: fx.Node) -> Value | None:
     """A histogram of experts."""
     ends = [walk.routing.experts, 0, walk.routing.experts - 1]
-    given = [argument(node, i, name) for i, name in enumerate(("bins", "min", "max"), 1)]
+    given = [operand(node, name) for name in ("bins", "min", "max")]
     return Counts() if isinstance(walk.of(node.args[0]), Choice) and given == ends else None
 
 
 def _summed(walk: Walk, node: fx.Node) -> Value | None:
     value = walk.of(node.args[0])
-    return value if isinstance(value, Counts) and argument(node, 1, "dim") == 0 else None
+    return value if isinstance(value, Counts) and operand(node, "dim") == 0 else None
 
 
 def _token(walk: Walk, node: fx.Node) -> Value | None:
     """Places of pairs, divided by the number of experts of a token."""
-    value, divisor = walk.of(node.args[0]), argument(node, 1, "other")
-    mode = argument(node, 2, "rounding_mode", "floor")
+    value, divisor = walk.of(node.args[0]), operand(node, "other")
+    mode = operands(node).get("rounding_mode", "floor")
     plain = isinstance(value, Order) and not value.back and not value.tokens
     if not plain:
         return elementwise(walk, node)
@@ -86,7 +86,7 @@ def _blank(walk: Walk, node: fx.Node) -> Value | None:
 
 def _inverse(walk: Walk, node: fx.Node) -> Value | None:
     """``inverse[order] = arange``."""
-    order, value = walk.of(argument(node, 1, "indices")[0]), argument(node, 2, "values")
+    order, value = walk.of(operand(node, "indices")[0]), operand(node, "values")
     counted = isinstance(value, fx.Node) and value.target == aten.arange.default
     plain = isinstance(order, Order) and not order.back and not order.tokens
     return replace(order, back=True) if plain and counted else None
@@ -94,10 +94,10 @@ def _inverse(walk: Walk, node: fx.Node) -> Value | None:
 
 def _indexed(walk: Walk, node: fx.Node) -> Value | None:
     """Rows in an order, tokens of places, what each chosen expert has."""
-    indices = argument(node, 1, "indices")
+    indices = operand(node, "indices")
     if len(indices) != 1:
         return None
-    source, by = walk.of(argument(node, 0, "self")), walk.of(indices[0])
+    source, by = walk.of(operand(node, "x")), walk.of(indices[0])
     match source, by:
         case fx.Node(), Choice(places=places):
             return _of_experts(walk, source, places)
@@ -125,12 +125,12 @@ def _of_experts(walk: Walk, source: fx.Node, places: Places) -> Value | None:
 
 def _gathered(walk: Walk, node: fx.Node) -> Value | None:
     """The chosen experts' scores, of those that were chosen by or of others."""
-    source, choice = walk.of(node.args[0]), walk.of(argument(node, 2, "index"))
+    source, choice = walk.of(node.args[0]), walk.of(operand(node, "index"))
     plain = isinstance(source, fx.Node) and isinstance(choice, Choice) and choice.places == BY_PAIRS
     routing = walk.routing
-    if not plain or argument(node, 1, "dim") not in {-1, 1} or shape_of(source) != shape_of(routing.scores):
+    if not plain or operand(node, "dim") not in {-1, 1} or shape_of(source) != shape_of(routing.scores):
         return None
-    own = source is walk.editor.node(argument(routing.topk, 0, "self"))
+    own = source is walk.editor.node(operand(routing.topk, "x"))
     return Spread(dense=routing.scores if own else source, places=BY_PAIRS)
 
 
@@ -145,7 +145,7 @@ def _scattered(walk: Walk, node: fx.Node) -> Value | None:
     plain = (
         isinstance(value, Spread) and isinstance(choice, Choice) and value.places == choice.places == BY_PAIRS
     )
-    if not blank or not plain or argument(node, 1, "dim") not in {1, -1}:
+    if not blank or not plain or operand(node, "dim") not in {1, -1}:
         return None
     return walk.routing.only_chosen(walk.editor, value.dense)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.experts.known import (
     BY_PAIRS,
     DIMENSION,
@@ -90,7 +90,7 @@ def _column(node: fx.Node, value: Product) -> Product | None:
     """A dimension of one taken off a product, or added to it."""
     rank = len(shape_of(node.args[0]))
     if node.target == aten.squeeze.dim and value.ones is not None:
-        taken = argument(node, 1, "dim") % rank - rank == value.ones
+        taken = operand(node, "dim") % rank - rank == value.ones
         return replace(value, ones=None) if taken else None
     return None
 
@@ -114,7 +114,7 @@ def elementwise(walk: Walk, node: fx.Node) -> Value | None:
 
 def _power(walk: Walk, node: fx.Node) -> Value | None:
     """A whole power: others need not be numbers for an expert that is not chosen."""
-    exponent = argument(node, 1, "exponent")
+    exponent = operand(node, "exponent")
     return elementwise(walk, node) if exponent >= 0 and exponent == int(exponent) else None
 
 
@@ -129,9 +129,9 @@ def _softmax(walk: Walk, node: fx.Node) -> Value | None:
     value, rank = walk.of(node.args[0]), len(shape_of(node))
     if not isinstance(value, Spread) or value.places != BY_PAIRS:
         return None
-    if argument(node, 1, "dim") % rank != 1:
+    if operand(node, "dim") % rank != 1:
         return moved(walk, node, value)
-    dtype = argument(node, 2, "dtype")
+    dtype = operand(node, "dtype")
     return replace(value, dense=walk.routing.softmax(walk.editor, value.dense, dtype)) if rank == 2 else None
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.experts.routing import Routing
 
 aten = torch.ops.aten
@@ -128,7 +128,7 @@ def moved(walk: Walk, node: fx.Node, value: Spread) -> Spread | None:
     """`node`, which names one dimension behind the pairs, over all experts."""
     at = DIMENSION[node.target]
     rank = len(shape_of(node.args[0])) + (node.target == aten.unsqueeze.default)
-    dim = argument(node, at, "dim", 0) % rank
+    dim = operand(node, "dim") % rank
     if dim < value.places.leading:
         return None
     args = [*node.args[1:at], dim + 2 - value.places.leading, *node.args[at + 1 :]]

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.experts.elements import elementwise
 from vkfuse.rewrite.repairs.experts.known import (
     BY_PAIRS,
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 def _turned(walk: Walk, node: fx.Node) -> Value | None:
     """Matrices the other way round."""
     value, rank = walk.of(node.args[0]), node.meta["val"].ndim
-    last = {argument(node, 1, "dim0") % rank, argument(node, 2, "dim1") % rank} == {rank - 1, rank - 2}
+    last = {operand(node, "dim0") % rank, operand(node, "dim1") % rank} == {rank - 1, rank - 2}
     return replace(value, swapped=not value.swapped) if isinstance(value, Weights) and last else None
 
 
@@ -67,7 +67,7 @@ def _added(walk: Walk, node: fx.Node) -> Value | None:
 def _sum(walk: Walk, node: fx.Node) -> Value | None:
     """Over the chosen experts of each token."""
     value, rank = walk.of(node.args[0]), len(shape_of(node.args[0]))
-    dims, keep = argument(node, 1, "dim"), argument(node, 2, "keepdim", default=False)
+    dims, keep = operand(node, "dim"), operand(node, "keepdim")
     if (
         not isinstance(value, (Spread, Product))
         or value.places != BY_PAIRS
@@ -186,7 +186,7 @@ def _weighted_sum(walk: Walk, value: Spread | Product, weight: Spread) -> fx.Nod
 def _index_added(walk: Walk, node: fx.Node) -> Value | None:
     """Rows of pairs added to their tokens'."""
     base, order, value = (walk.of(node.args[at]) for at in (0, 2, 3))
-    tokens = isinstance(order, Order) and order.tokens and argument(node, 1, "dim") == 0 and not node.kwargs
+    tokens = isinstance(order, Order) and order.tokens and operand(node, "dim") == 0 and not node.kwargs
     if not tokens or not isinstance(base, fx.Node) or not isinstance(value, (Spread, Product)):
         return None
     total = _over_experts(walk, value) if value.places == Places(flat=True, by=order.by) else None

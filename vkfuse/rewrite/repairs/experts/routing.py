@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.arguments import argument
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 
 aten = torch.ops.aten
 
@@ -48,10 +48,10 @@ class Routing:
 
 def routing_of(editor: GraphEditor, topk: fx.Node) -> Routing | None:
     """The choice that `topk` is, computed in front of it; None for one of another kind."""
-    scores, count = argument(topk, 0, "self"), argument(topk, 1, "k")
+    scores, count = operand(topk, "x"), operand(topk, "k")
     value: torch.Tensor = scores.meta["val"]
-    greatest = argument(topk, 3, "largest", default=True)
-    last = argument(topk, 2, "dim", -1) in {-1, value.ndim - 1}
+    greatest = operand(topk, "largest")
+    last = operand(topk, "dim") in {-1, value.ndim - 1}
     experts = value.shape[-1] if value.ndim else None
     if value.ndim != 2 or not (greatest and last) or not isinstance(experts, int):
         return None
