@@ -87,7 +87,7 @@ def test_torch_on_operands(name):
 
 
 def test_each_of_several_results():
-    """Of an operator with several results a repair replaces each one, and names the operator."""
+    """Of an operator with several results a repair replaces each one."""
 
     @replaces(aten.max.dim, code="code", detail="detail")
     def apart(which: int, x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_each_of_several_results():
 
     program, x = _exported(lambda x: torch.max(x, 1), torch.randn(3, 4)), torch.randn(3, 4)
     repaired, (note,) = apart(program)
-    assert note.nodes == (_call(program, aten.max.dim).name,)
+    assert len(note.nodes) == 2
     for new, old in zip(repaired.module()(x), torch.max(x, 1), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0)
 

@@ -40,8 +40,8 @@ def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRu
                     new = make(**_given(editor, wanted, call, which))
                 if new is not None:
                     editor.replace(node, new)
-                    found.append(call.name)
-            return done(editor, dict.fromkeys(found), code=code, detail=detail)
+                    found.append(node.name)
+            return done(editor, found, code=code, detail=detail)
 
         return repair
 

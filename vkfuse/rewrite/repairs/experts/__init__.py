@@ -22,10 +22,11 @@ from torch.utils._pytree import tree_leaves
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.experts.choices import CHOICES
 from vkfuse.rewrite.repairs.experts.elements import ELEMENTS
-from vkfuse.rewrite.repairs.experts.known import Product, Rule, Spread, Value, Walk, shape_of
+from vkfuse.rewrite.repairs.experts.known import Known, Product, Rule, Spread, Value, Walk, shape_of
 from vkfuse.rewrite.repairs.experts.products import PRODUCTS
 from vkfuse.rewrite.repairs.experts.routing import routing_of
 from vkfuse.rewrite.repairs.notes import Repair, Repairs
+from vkfuse.rewrite.traced import untraced
 
 aten = torch.ops.aten
 
@@ -70,7 +71,7 @@ def _walked(walk: Walk) -> Walk | None:
             value = None if rule is None else rule(walk, node)
         if value is None or not _alike(value, node):
             return None
-        if isinstance(value, fx.Node):
+        if not isinstance(value, Known):
             walk.results[node] = value
             continue
         walk.values[node] = value
@@ -81,15 +82,15 @@ def _walked(walk: Walk) -> Walk | None:
 
 def _alike(value: Value, node: fx.Node) -> bool:
     """Whether what stands for `node` has its type and, a result, its sizes but for the number of tokens."""
-    if isinstance(value, fx.Node) and shape_of(value)[1:] != shape_of(node)[1:]:
-        return False
     match value:
-        case Spread(dense=made) | (fx.Node() as made):
+        case Spread(dense=made):
             return _types(made) == _types(node)
         case Product(x=x, weight=weight):
             return _types(x, weight) == _types(node)
-    return True
+        case Known():
+            return True
+    return value.shape[1:] == shape_of(node)[1:] and _types(value) == _types(node)
 
 
-def _types(*nodes: fx.Node) -> set[torch.dtype]:
-    return {tensor.dtype for node in nodes for tensor in tree_leaves(node.meta["val"])}
+def _types(*of: fx.Node | torch.Tensor) -> set[torch.dtype]:
+    return {value.dtype for node in untraced(of) for value in tree_leaves(node.meta["val"])}

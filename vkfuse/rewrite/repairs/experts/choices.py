@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from vkfuse.rewrite.operands import operand, operands
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.experts.elements import elementwise
 from vkfuse.rewrite.repairs.experts.known import (
     BY_PAIRS,
@@ -22,7 +22,7 @@ from vkfuse.rewrite.repairs.experts.known import (
     Value,
     Walk,
     Weights,
-    shape_of,
+    is_tensor,
 )
 
 aten = torch.ops.aten
@@ -37,14 +37,14 @@ def _topk(walk: Walk, node: fx.Node) -> Value | None:
 
 def _item(walk: Walk, node: fx.Node) -> Value | None:
     """One result of topk, of a sort or of a split."""
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    value, at = walk.of(source), node.args[1]
+    source: Any = node.args[0]
+    value, at = walk.of(source), int(node.args[1])  # type: ignore[arg-type]
     if source is walk.routing.topk:
         return value if at else Spread(dense=walk.routing.scores, places=BY_PAIRS)
     if isinstance(value, Choice):
         return Order(by=source) if at else value
     if isinstance(value, Spread):
-        return replace(value, dense=walk.editor.call(operator.getitem, value.dense, at))
+        return replace(value, dense=value.dense[at])
     return None
 
 
@@ -58,24 +58,24 @@ def _sort(walk: Walk, node: fx.Node) -> Value | None:
 
 def _count(walk: Walk, node: fx.Node) -> Value | None:
     """A histogram of experts."""
+    value, *given = walk.operands(node)
     ends = [walk.routing.experts, 0, walk.routing.experts - 1]
-    given = [operand(node, name) for name in ("bins", "min", "max")]
-    return Counts() if isinstance(walk.of(node.args[0]), Choice) and given == ends else None
+    return Counts() if isinstance(value, Choice) and given == ends else None
 
 
 def _summed(walk: Walk, node: fx.Node) -> Value | None:
-    value = walk.of(node.args[0])
-    return value if isinstance(value, Counts) and operand(node, "dim") == 0 else None
+    value, dim, *_ = walk.operands(node)
+    return value if isinstance(value, Counts) and dim == 0 else None
 
 
 def _token(walk: Walk, node: fx.Node) -> Value | None:
     """Places of pairs, divided by the number of experts of a token."""
-    value, divisor = walk.of(node.args[0]), operand(node, "other")
-    mode = operands(node).get("rounding_mode", "floor")
+    value, divisor, *mode = walk.operands(node)
     plain = isinstance(value, Order) and not value.back and not value.tokens
     if not plain:
         return elementwise(walk, node)
-    return replace(value, tokens=True) if (divisor, mode) == (walk.routing.count, "floor") else None
+    whole = divisor == walk.routing.count and mode in ([], ["floor"])
+    return replace(value, tokens=True) if whole else None
 
 
 def _blank(walk: Walk, node: fx.Node) -> Value | None:
@@ -99,11 +99,10 @@ def _indexed(walk: Walk, node: fx.Node) -> Value | None:
         return None
     source, by = walk.of(operand(node, "x")), walk.of(indices[0])
     match source, by:
-        case fx.Node(), Choice(places=places):
+        case _, Choice(places=places) if is_tensor(source):
             return _of_experts(walk, source, places)
-        case fx.Node(), Order(by=sort, tokens=True):
-            rows = walk.editor.call(aten.unsqueeze.default, source, 1)
-            return Spread(dense=rows, places=Places(flat=True, by=sort))
+        case _, Order(by=sort, tokens=True) if is_tensor(source):
+            return Spread(dense=source.unsqueeze(1), places=Places(flat=True, by=sort))
         case ((Spread() | Product() | Choice()), Order(by=sort, back=back, tokens=False)):
             before, after = (
                 Places(flat=True, by=sort if back else None),
@@ -113,41 +112,33 @@ def _indexed(walk: Walk, node: fx.Node) -> Value | None:
     return None
 
 
-def _of_experts(walk: Walk, source: fx.Node, places: Places) -> Value | None:
+def _of_experts(walk: Walk, source: torch.Tensor, places: Places) -> Value | None:
     """What experts have: `source` [experts, ...]."""
-    value = source.meta["val"]
-    if value.shape[0] != walk.routing.experts or not value.is_floating_point():
+    if source.shape[0] != walk.routing.experts or not source.is_floating_point():
         return None
-    if value.ndim == _MATRICES:
+    if source.ndim == _MATRICES:
         return Weights(weight=source, places=places)
-    return Spread(dense=walk.editor.call(aten.unsqueeze.default, source, 0), places=places)
+    return Spread(dense=source.unsqueeze(0), places=places)
 
 
 def _gathered(walk: Walk, node: fx.Node) -> Value | None:
     """The chosen experts' scores, of those that were chosen by or of others."""
-    source, choice = walk.of(node.args[0]), walk.of(operand(node, "index"))
-    plain = isinstance(source, fx.Node) and isinstance(choice, Choice) and choice.places == BY_PAIRS
-    routing = walk.routing
-    if not plain or operand(node, "dim") not in {-1, 1} or shape_of(source) != shape_of(routing.scores):
+    source, dim, choice, *_ = walk.operands(node)
+    routing, plain = walk.routing, isinstance(choice, Choice) and choice.places == BY_PAIRS
+    if not plain or not is_tensor(source) or dim not in {-1, 1} or source.shape != routing.scores.shape:
         return None
-    own = source is walk.editor.node(operand(routing.topk, "x"))
+    own = source.node is walk.editor.node(operand(routing.topk, "x"))
     return Spread(dense=routing.scores if own else source, places=BY_PAIRS)
 
 
 def _scattered(walk: Walk, node: fx.Node) -> Value | None:
     """Scores of the chosen experts among zeros."""
-    base, choice, value = (walk.of(node.args[at]) for at in (0, 2, 3))
-    blank = (
-        isinstance(base, fx.Node)
-        and base.target in _ZEROS
-        and shape_of(base) == shape_of(walk.routing.scores)
-    )
+    base, dim, choice, value = walk.operands(node)
+    blank = is_tensor(base) and base.node.target in _ZEROS and base.shape == walk.routing.scores.shape
     plain = (
         isinstance(value, Spread) and isinstance(choice, Choice) and value.places == choice.places == BY_PAIRS
     )
-    if not blank or not plain or operand(node, "dim") not in {1, -1}:
-        return None
-    return walk.routing.only_chosen(walk.editor, value.dense)
+    return walk.routing.only_chosen(value.dense) if blank and plain and dim in {1, -1} else None
 
 
 CHOICES: Final[Mapping[Any, Rule]] = {

@@ -20,6 +20,7 @@ from vkfuse.rewrite.repairs.experts.known import (
     Spread,
     Value,
     Walk,
+    is_tensor,
     moved,
     shape_of,
 )
@@ -43,33 +44,31 @@ _ON_ELEMENTS: Final = (
 
 def _copied(walk: Walk, node: fx.Node) -> Value | None:
     """The same, or another type, which orders and counts need not have."""
-    value, dtype = walk.of(node.args[0]), node.meta["val"].dtype
-    if isinstance(value, (Choice, Counts, Order)):
-        return value
-    if isinstance(value, Product):
-        return value if value.x.meta["val"].dtype == dtype else None
-    if not isinstance(value, Spread):
-        return None
-    to = walk.editor.call(aten._to_copy.default, value.dense, dtype=dtype)  # noqa: SLF001 - the operator's name
-    return value if value.dense.meta["val"].dtype == dtype else replace(value, dense=to)
+    value, dtype = walk.of(operand(node, "x")), node.meta["val"].dtype
+    match value:
+        case Choice() | Counts() | Order():
+            return value
+        case Product(x=x):
+            return value if x.dtype == dtype else None
+        case Spread(dense=dense):
+            return replace(value, dense=dense.to(dtype))
+    return None
 
 
 def _viewed(walk: Walk, node: fx.Node) -> Value | None:
     """Pairs laid out flat, or back; or other dimensions behind them."""
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    source = operand(node, "x")
     value = walk.of(source)
     if not isinstance(value, (Spread, Product, Choice)) or value.places.by is not None:
         return None
-    before, after = source.meta["val"].shape, node.meta["val"].shape
+    before, after = shape_of(source), shape_of(node)
     behind = before[value.places.leading :]
     for places in (Places(flat=True), BY_PAIRS):
         if after[places.leading :] == behind and _leads(walk, after, places):
             return replace(value, places=places)
     if isinstance(value, Spread) and str(after[:1]) == str(before[:1]) and value.places.flat:
-        leading = [s if isinstance(s, int) else -1 for s in value.dense.meta["val"].shape[:2]]
-        return replace(
-            value, dense=walk.editor.call(aten.reshape.default, value.dense, [*leading, *after[1:]])
-        )
+        leading = [size if isinstance(size, int) else -1 for size in value.dense.shape[:2]]
+        return replace(value, dense=value.dense.reshape([*leading, *after[1:]]))
     return None
 
 
@@ -79,20 +78,14 @@ def _leads(walk: Walk, shape: torch.Size, places: Places) -> bool:
 
 
 def _shaped(walk: Walk, node: fx.Node) -> Value | None:
-    """A change of dimensions behind the pairs."""
-    value = walk.of(node.args[0])
-    if isinstance(value, Product):
-        return _column(node, value)
-    return moved(walk, node, value) if isinstance(value, Spread) else None
-
-
-def _column(node: fx.Node, value: Product) -> Product | None:
-    """A dimension of one taken off a product, or added to it."""
-    rank = len(shape_of(node.args[0]))
-    if node.target == aten.squeeze.dim and value.ones is not None:
-        taken = operand(node, "dim") % rank - rank == value.ones
-        return replace(value, ones=None) if taken else None
-    return None
+    """A change of dimensions behind the pairs; of a product that a dimension of one is taken off."""
+    x = operand(node, "x")
+    value, rank = walk.of(x), len(shape_of(x))
+    if not isinstance(value, Product):
+        return moved(walk, node, value) if isinstance(value, Spread) else None
+    if node.target != aten.squeeze.dim or value.ones is None:
+        return None
+    return replace(value, ones=None) if operand(node, "dim") % rank - rank == value.ones else None
 
 
 def elementwise(walk: Walk, node: fx.Node) -> Value | None:
@@ -102,14 +95,14 @@ def elementwise(walk: Walk, node: fx.Node) -> Value | None:
     places = {value.places for value in spread}
     fits = all(
         isinstance(value, (Spread, int, float, type(None)))
-        or (isinstance(value, fx.Node) and len(places) == 1 and _stands_beside(value, node, spread[0].places))
+        or (is_tensor(value) and len(places) == 1 and _stands_beside(value.shape, node, spread[0].places))
         for value in operands
     )
-    ranks = {len(shape_of(given)) for given in node.args if isinstance(walk.of(given), Spread)}
+    ranks = {len(shape_of(given)) for given in node.args if isinstance(walk.of(given), Spread)}  # type: ignore[arg-type]
     if len(places) != 1 or not fits or ranks != {len(shape_of(node))}:
         return None
     dense = [value.dense if isinstance(value, Spread) else value for value in operands]
-    return replace(spread[0], dense=walk.editor.call(node.target, *dense, **node.kwargs))
+    return replace(spread[0], dense=walk.editor.tensor(walk.editor.call(node.target, *dense, **node.kwargs)))
 
 
 def _power(walk: Walk, node: fx.Node) -> Value | None:
@@ -118,21 +111,21 @@ def _power(walk: Walk, node: fx.Node) -> Value | None:
     return elementwise(walk, node) if exponent >= 0 and exponent == int(exponent) else None
 
 
-def _stands_beside(other: fx.Node, node: fx.Node, places: Places) -> bool:
-    """Whether a tensor is the same for all experts of a token."""
-    shape, rank = shape_of(other), len(shape_of(node))
+def _stands_beside(shape: torch.Size, node: fx.Node, places: Places) -> bool:
+    """Whether a tensor of a shape is the same for all experts of a token."""
+    rank = len(shape_of(node))
     return len(shape) <= rank - places.leading or (not places.flat and len(shape) == rank and shape[1] == 1)
 
 
 def _softmax(walk: Walk, node: fx.Node) -> Value | None:
     """Over the chosen experts of a token, or behind the pairs."""
-    value, rank = walk.of(node.args[0]), len(shape_of(node))
+    value, dim, dtype = walk.operands(node)
+    rank = len(shape_of(node))
     if not isinstance(value, Spread) or value.places != BY_PAIRS:
         return None
-    if operand(node, "dim") % rank != 1:
+    if dim % rank != 1:
         return moved(walk, node, value)
-    dtype = operand(node, "dtype")
-    return replace(value, dense=walk.routing.softmax(walk.editor, value.dense, dtype)) if rank == 2 else None
+    return replace(value, dense=walk.routing.softmax(value.dense, dtype)) if rank == 2 else None
 
 
 ELEMENTS: Final[Mapping[Any, Rule]] = {

@@ -20,6 +20,7 @@ from vkfuse.rewrite.repairs.experts.known import (
     Value,
     Walk,
     Weights,
+    is_tensor,
     shape_of,
 )
 
@@ -28,33 +29,31 @@ aten = torch.ops.aten
 
 def _turned(walk: Walk, node: fx.Node) -> Value | None:
     """Matrices the other way round."""
-    value, rank = walk.of(node.args[0]), node.meta["val"].ndim
-    last = {operand(node, "dim0") % rank, operand(node, "dim1") % rank} == {rank - 1, rank - 2}
+    value, *dims = walk.operands(node)
+    rank = node.meta["val"].ndim
+    last = {d % rank for d in dims} == {rank - 1, rank - 2}
     return replace(value, swapped=not value.swapped) if isinstance(value, Weights) and last else None
 
 
 def _multiplied(walk: Walk, node: fx.Node) -> Value | None:
     """A product weighted by expert, or an operator on elements."""
-    first, second = (walk.of(given) for given in node.args)
+    first, second = walk.operands(node)
     product, weight = (first, second) if isinstance(first, Product) else (second, first)
     if not isinstance(product, Product):
         return elementwise(walk, node)
     one = isinstance(weight, Spread) and weight.places == product.places and product.ones is None
-    if not one or shape_of(weight.dense)[2:] != (1,):
-        return None
-    return _weighted(walk, product, weight.dense)
+    return _weighted(product, weight.dense) if one and weight.dense.shape[2:] == (1,) else None
 
 
-def _weighted(walk: Walk, product: Product, weight: fx.Node) -> Product:
+def _weighted(product: Product, weight: torch.Tensor) -> Product:
     """`product` times `weight` [T, experts, 1]."""
-    call, more = walk.editor.call, product.more
-    more = None if more is None else call(aten.mul.Tensor, more, weight)
-    return replace(product, x=call(aten.mul.Tensor, product.x, weight), more=more)
+    more = None if product.more is None else product.more * weight
+    return replace(product, x=product.x * weight, more=more)
 
 
 def _added(walk: Walk, node: fx.Node) -> Value | None:
     """A product and what each expert adds to it, or an operator on elements."""
-    first, second = (walk.of(given) for given in node.args)
+    first, second, _ = walk.operands(node)
     product, more = (first, second) if isinstance(first, Product) else (second, first)
     if not isinstance(product, Product):
         return elementwise(walk, node)
@@ -66,93 +65,76 @@ def _added(walk: Walk, node: fx.Node) -> Value | None:
 
 def _sum(walk: Walk, node: fx.Node) -> Value | None:
     """Over the chosen experts of each token."""
-    value, rank = walk.of(node.args[0]), len(shape_of(node.args[0]))
-    dims, keep = operand(node, "dim"), operand(node, "keepdim")
-    if (
-        not isinstance(value, (Spread, Product))
-        or value.places != BY_PAIRS
-        or [d % rank for d in dims] != [1]
-    ):
-        return None
-    return _over_experts(walk, value, keep=keep)
+    value, dims, keep, _ = walk.operands(node)
+    rank = len(shape_of(operand(node, "x")))
+    summed = isinstance(value, (Spread, Product)) and value.places == BY_PAIRS
+    return _over_experts(walk, value, keep=keep) if summed and [d % rank for d in dims] == [1] else None
 
 
-def _over_experts(walk: Walk, value: Spread | Product, *, keep: bool = False) -> fx.Node | None:
+def _over_experts(walk: Walk, value: Spread | Product, *, keep: bool = False) -> torch.Tensor | None:
     """The sum of `value` over the chosen experts of each token."""
-    call, chosen = walk.editor.call, walk.routing.only_chosen
+    chosen = walk.routing.only_chosen
     if isinstance(value, Spread):
-        return call(aten.sum.dim_IntList, chosen(walk.editor, value.dense), [1], keep)
+        return chosen(value.dense).sum([1], keep)
     if keep or value.ones is not None:
         return None
-    experts, outputs, inputs = shape_of(value.weight)
-    x = call(aten.reshape.default, chosen(walk.editor, value.x), [-1, experts * inputs])
-    beside = call(aten.permute.default, value.weight, [1, 0, 2])
-    total = call(aten.linear.default, x, call(aten.reshape.default, beside, [outputs, experts * inputs]))
-    if value.more is None:
-        return total
-    more = call(aten.sum.dim_IntList, chosen(walk.editor, value.more), [1])
-    return call(aten.add.Tensor, total, more)
+    experts, outputs, inputs = value.weight.shape
+    x = chosen(value.x).reshape([-1, experts * inputs])
+    beside = value.weight.permute([1, 0, 2]).reshape([outputs, experts * inputs])
+    total: torch.Tensor = aten.linear.default(x, beside)
+    return total if value.more is None else total + chosen(value.more).sum([1])
 
 
-def _product(walk: Walk, x: Any, weight: fx.Node, places: Places) -> Spread | Product | None:
+def _product(walk: Walk, x: Any, weight: torch.Tensor, places: Places) -> Spread | Product | None:
     """`x` [T, 1 or experts, K] by `weight` [experts, N, K]."""
     if not isinstance(x, Spread) or x.places != places:
         return None
     walk.multiplied = True
-    call, (experts, outputs, inputs) = walk.editor.call, shape_of(weight)
-    if shape_of(x.dense)[1] != 1:
+    experts, outputs, inputs = weight.shape
+    if x.dense.shape[1] != 1:
         return Product(x=x.dense, weight=weight, places=places)
-    rows = call(aten.reshape.default, x.dense, [-1, inputs])
-    table = call(aten.reshape.default, weight, [experts * outputs, inputs])
-    product = call(aten.linear.default, rows, table)
-    return replace(x, dense=call(aten.reshape.default, product, [-1, experts, outputs]))
+    rows, table = x.dense.reshape([-1, inputs]), weight.reshape([experts * outputs, inputs])
+    return replace(x, dense=aten.linear.default(rows, table).reshape([-1, experts, outputs]))
 
 
 def _matmul(walk: Walk, node: fx.Node) -> Value | None:
     """Each pair's matrix by its vector, on either side."""
-    first, second = (walk.of(given) for given in node.args[:2])
+    first, second = walk.operands(node)
     if isinstance(first, Weights):
         weights, x, ones = first, second, -1
     elif isinstance(second, Weights):
         weights, x, ones = replace(second, swapped=not second.swapped), first, -2
     else:
         return None
-    if not isinstance(x, Spread) or shape_of(x.dense)[ones] != 1 or x.dense.meta["val"].ndim != 4:
+    if not isinstance(x, Spread) or x.dense.shape[ones] != 1 or x.dense.ndim != 4:
         return None
-    vectors = replace(x, dense=walk.editor.call(aten.squeeze.dim, x.dense, ones))
-    product = _product(walk, vectors, _by_outputs(walk, weights), weights.places)
+    vectors = replace(x, dense=x.dense.squeeze(ones))
+    product = _product(walk, vectors, _by_outputs(weights), weights.places)
     if isinstance(product, Spread):
-        return replace(product, dense=walk.editor.call(aten.unsqueeze.default, product.dense, ones))
+        return replace(product, dense=product.dense.unsqueeze(ones))
     return None if product is None else replace(product, ones=ones)
 
 
-def _by_outputs(walk: Walk, weights: Weights) -> fx.Node:
+def _by_outputs(weights: Weights) -> torch.Tensor:
     """A matrix [N, K] for each expert."""
-    if not weights.swapped:
-        return weights.weight
-    return walk.editor.call(aten.transpose.int, weights.weight, 1, 2)
+    return weights.weight.transpose(1, 2) if weights.swapped else weights.weight
 
 
 def _grouped(walk: Walk, node: fx.Node) -> Value | None:
     """Rows sorted by expert, each expert's by its matrix [K, N]."""
     x, weight, ends = (walk.of(given) for given in node.args[:3])
-    if not isinstance(ends, Counts) or not isinstance(x, Spread) or not isinstance(weight, fx.Node):
+    if not isinstance(ends, Counts) or not isinstance(x, Spread) or not is_tensor(weight):
         return None
-    turned = walk.editor.call(aten.transpose.int, weight, 1, 2)
-    return _product(walk, x, turned, x.places) if x.places.by is not None else None
+    return _product(walk, x, weight.transpose(1, 2), x.places) if x.places.by is not None else None
 
 
 def _einsum(walk: Walk, node: fx.Node) -> Value | None:
     """Each pair's vector by its matrix, or a weighted sum over the experts of each token."""
-    sides, _, result = str(node.args[0]).replace(" ", "").partition("->")
-    labels = sides.split(",")
-    operands = [walk.of(given) for given in node.args[1]]  # type: ignore[union-attr]
-    if len(operands) != 2:
+    sides, _, result = str(operand(node, "equation")).replace(" ", "").partition("->")
+    terms = [*zip(sides.split(","), map(walk.of, operand(node, "tensors")), strict=True)]
+    if len(terms) != 2:
         return None
-    for (one, x), (other, y) in (
-        zip(labels, operands, strict=True),
-        [*zip(labels, operands, strict=True)][::-1],
-    ):
+    for (one, x), (other, y) in (terms, terms[::-1]):
         if isinstance(y, Weights):
             return _contracted(walk, x, one, y, other, result)
         if isinstance(y, Spread) and isinstance(x, (Spread, Product)) and other == one[:2] and len(one) == 3:
@@ -167,30 +149,30 @@ def _contracted(walk: Walk, x: Any, one: str, weights: Weights, other: str, resu
     outputs = outer if inputs == inner else inner
     if len(pair) != weights.places.leading or inputs not in {inner, outer} or result != pair + outputs:
         return None
-    if isinstance(x, fx.Node) and one == pair[:1] + inputs and not weights.places.flat:
-        x = Spread(dense=walk.editor.call(aten.unsqueeze.default, x, 1), places=weights.places)
+    if is_tensor(x) and one == pair[:1] + inputs and not weights.places.flat:
+        x = Spread(dense=x.unsqueeze(1), places=weights.places)
     elif one != pair + inputs:
         return None
     turned = replace(weights, swapped=weights.swapped != (inputs == outer))
-    return _product(walk, x, _by_outputs(walk, turned), weights.places)
+    return _product(walk, x, _by_outputs(turned), weights.places)
 
 
-def _weighted_sum(walk: Walk, value: Spread | Product, weight: Spread) -> fx.Node | None:
+def _weighted_sum(walk: Walk, value: Spread | Product, weight: Spread) -> torch.Tensor | None:
     """The sum over the experts of each token of `value` [T, k, N] times `weight` [T, k]."""
-    factor = walk.editor.call(aten.unsqueeze.default, weight.dense, -1)
+    factor = weight.dense.unsqueeze(-1)
     if isinstance(value, Product):
-        return _over_experts(walk, _weighted(walk, value, factor)) if value.ones is None else None
-    return _over_experts(walk, replace(value, dense=walk.editor.call(aten.mul.Tensor, value.dense, factor)))
+        return _over_experts(walk, _weighted(value, factor)) if value.ones is None else None
+    return _over_experts(walk, replace(value, dense=value.dense * factor))
 
 
 def _index_added(walk: Walk, node: fx.Node) -> Value | None:
     """Rows of pairs added to their tokens'."""
-    base, order, value = (walk.of(node.args[at]) for at in (0, 2, 3))
-    tokens = isinstance(order, Order) and order.tokens and operand(node, "dim") == 0 and not node.kwargs
-    if not tokens or not isinstance(base, fx.Node) or not isinstance(value, (Spread, Product)):
+    base, dim, order, value, _ = walk.operands(node)
+    tokens = isinstance(order, Order) and order.tokens and dim == 0 and not node.kwargs
+    if not tokens or not is_tensor(base) or not isinstance(value, (Spread, Product)):
         return None
     total = _over_experts(walk, value) if value.places == Places(flat=True, by=order.by) else None
-    return None if total is None else walk.editor.call(aten.add.Tensor, base, total)
+    return None if total is None else base + total
 
 
 PRODUCTS: Final[Mapping[Any, Rule]] = {
