@@ -136,6 +136,21 @@ def test_random_floats_are_on_no_grid(kind):
     assert isinstance(_found(floats, kind), NoGrid)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.label)
+def test_a_few_groups_show_that_floats_are_on_no_grid(kind):
+    """The search ends with one row of each width of integers; in halves it tried 512 divisors for each size of group."""
+    floats = rounded(np.random.default_rng(0).standard_normal((64, 4096)).astype(np.float32), kind)
+    asked = []
+
+    def read(low, high):
+        asked.append((low, high))
+        return floats[low:high]
+
+    assert isinstance(find_grid(read, *floats.shape, kind), NoGrid)
+    assert len(asked) <= 3 * 2
+    assert all(high - low == 1 for low, high in asked)
+
+
 def test_tables_of_nothing():
     """A table of zeros is on a grid, of negative ones too; one without rows or of another type is on none."""
     for zeros in (np.zeros((3, 32), np.float32), -np.zeros((3, 32), np.float32)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, coarseness
+from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import Rows
 from vkfuse.tables.steps import Order, Steps, distance, find_steps
@@ -111,8 +111,8 @@ class _Search:
         far = []
         for size in least:
             groups = row.reshape(-1, size)[:_GROUPS].T.astype(np.float32)
-            off = distance(groups, bits)
-            if off > _FAR + (1 << bits) * coarseness(self._kind):
+            off = distance(groups, bits, self._kind)
+            if off > _FAR:
                 far.append(size)
                 self._note(bits, size, 0, groups.shape[1], off)
         return [size for size in sizes if not any(size % other == 0 for other in far)]

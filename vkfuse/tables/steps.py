@@ -86,15 +86,19 @@ def find_steps(values: Array, kind: ScalarType, order: Order) -> Steps:
     return steps
 
 
-def distance(values: Array, bits: int) -> float:
-    """How far the worst of some groups [g, n] is from the nearest grid of so many bits, roughly, in its steps; cheap."""
+def distance(values: Array, bits: int, kind: ScalarType) -> float:
+    """How far the worst of some groups [g, n] is from the nearest grid of so many bits, roughly, in its steps; cheap.
+
+    What a number of the type `kind` may be off by its own rounding, and the largest by its, does not count.
+    """
     sizes = np.arange(1, (1 << (bits - 1)) + 1, dtype=np.float32)
     ends = np.abs(values).max(axis=0)
     if not np.isfinite(ends).all():
         return float("inf")
     steps = np.where(ends > 0, ends, np.float32(1)) / sizes[:, None]
     integers = values / steps[:, None, :]
-    off = np.abs(integers - np.rint(integers)).max(axis=1)
+    nearest = np.rint(integers)
+    off = (np.abs(integers - nearest) - np.abs(nearest) * np.float32(coarseness(kind))).max(axis=1)
     return float(off.min(axis=0).max())
 
 
