@@ -12,12 +12,10 @@ from vkfuse.tables.decisions import Rung
 from vkfuse.tables.floats import Array
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from vkfuse.rewrite.editor import GraphEditor
 
-Held: TypeAlias = "Callable[[str], fx.Node | None]"  # what is stored under a name
-Made: TypeAlias = "Callable[[GraphEditor, Site, Held], fx.Node]"
+Held: TypeAlias = "Callable[[str], torch.Tensor | None]"  # what is stored under a name
+Made: TypeAlias = "Callable[[GraphEditor, Site, Held], torch.Tensor]"
 
 
 class Pack(Protocol):
@@ -32,7 +30,7 @@ class Proposal:
     """A rewrite of one site of a graph, by a `pack` of its table.
 
     `stored` are the tensors that it needs, the weight first, then its scales where it has any; they are named after the
-    table. `made` inserts the new nodes and returns the one that replaces the site's.
+    table. `made` computes what replaces the site's node.
     """
 
     name: str
@@ -47,12 +45,12 @@ class Proposal:
         """Rows [low, high) of the float table from what is stored, in the type of the original."""
         return self.pack.rebuild(low, high)
 
-    def rewrite(self, editor: "GraphEditor", site: Site) -> "fx.Node":
-        """Insert the new nodes and return the one that replaces the site's node."""
+    def rewrite(self, editor: "GraphEditor", site: Site) -> torch.Tensor:
+        """Insert the new nodes and return what replaces the site's node."""
 
-        def held(what: str) -> "fx.Node | None":
+        def held(what: str) -> torch.Tensor | None:
             value = self.stored.get(what)
-            return None if value is None else editor.constant(value, f"{self.name}.{what}")
+            return None if value is None else editor.stored(value, f"{self.name}.{what}")
 
         return self.made(editor, site, held)
 

@@ -232,8 +232,9 @@ class GraphEditor:
         self._copy.specs[old] = dataclasses.replace(spec, target=None)
         return self._placeholder_of(str(spec.target), owned(value.detach()))
 
-    def returns(self, result: fx.Node, new: fx.Node) -> None:
+    def returns(self, result: fx.Node | torch.Tensor, new: fx.Node | torch.Tensor) -> None:
         """Let what `result` writes to a buffer be written by `new`; the user still gets `result`."""
+        result, new = untraced((result, new))
         output = next(iter(self.graph.find_nodes(op="output")))
         output.args = (
             tuple(

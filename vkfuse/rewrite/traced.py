@@ -20,6 +20,9 @@ _END: Final = (1 << 63) - 1
 _SPELLED: Final = {"truediv": "div", "and_": "bitwise_and"}
 
 
+_REFLECTED: Final = {operator.add: "add", operator.mul: "mul", operator.sub: "rsub"}
+
+
 class Traced(fx.Proxy):
     """A node as the tensor that it computes: its sizes and its type are known, all else becomes calls."""
 
@@ -46,8 +49,8 @@ class Tracer(TracerBase):
         args, kwargs = untraced((args, kwargs))
         if target is operator.getitem and isinstance(args[0].meta["val"], torch.Tensor):
             return Traced(self._sliced(*args), self)
-        if target in {operator.add, operator.mul} and not isinstance(args[0], fx.Node):
-            args = args[::-1]  # as torch has a number in front
+        if target in _REFLECTED and not isinstance(args[0], fx.Node):  # a number in front
+            target, args = _REFLECTED[target], args[::-1]
         if target == "to":
             return Traced(self._editor.cast(*args), self)
         return Traced(self._editor.call(_operator(target), *args, **kwargs), self)

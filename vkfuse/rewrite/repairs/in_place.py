@@ -11,7 +11,7 @@ A call may read other rows than it leaves to the next: those are written over th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import fx
@@ -63,9 +63,10 @@ def cache_writes_in_place(exported: ExportedProgram) -> Repairs:
     }
     tensors = constants_of(exported)
     for node, each in found.items():
-        first = each.form.stored(tensors[each.write.cache.name])
+        first = each.form.rows(tensors[each.write.cache.name])
         with editor.before(node):
-            state, cache = _written(editor, each, each.write, editor.restate(each.write.cache, first))
+            stored = editor.tensor(editor.restate(each.write.cache, first))
+            state, cache = _written(editor, each, each.write, stored)
         editor.replace(node, cache)
         if each.last is not None:
             last, over = each.last
@@ -79,14 +80,14 @@ def cache_writes_in_place(exported: ExportedProgram) -> Repairs:
 
 
 def _written(
-    editor: GraphEditor, each: _InPlace, write: Write, state: fx.Node, reading: Sequence[fx.Node] = ()
-) -> tuple[fx.Node, fx.Node]:
+    editor: GraphEditor, each: _InPlace, write: Write, state: torch.Tensor, reading: Sequence[fx.Node] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The state after `write`, behind what reads it as it was before, and the cache as the program has it."""
     form, start = each.form, editor.node(each.start)
-    value = form.rows(editor, write.in_full(editor))
-    number = editor.once(("number", start, form.parts), lambda: _number(editor, each))
-    after = editor.call(torch.ops.vkfuse.update_cache.default, state, value, number, form.parts, [*reading])
-    return after, form.restored(editor, after)
+    value = form.rows(write.in_full(editor))
+    number = editor.once(("number", start, form.parts), lambda: _number(editor.tensor(start), form.parts))
+    after = torch.ops.vkfuse.update_cache.default(state, value, number, form.parts, [*reading])
+    return after, form.restored(after)
 
 
 def _readers(node: fx.Node, last: fx.Node) -> list[fx.Node]:
@@ -98,11 +99,10 @@ def _readers(node: fx.Node, last: fx.Node) -> list[fx.Node]:
     return [n for n in dict.fromkeys(found) if n.op == "call_function"]
 
 
-def _number(editor: GraphEditor, each: _InPlace) -> fx.Node:
+def _number(start: torch.Tensor, parts: int) -> torch.Tensor:
     """The part that a write begins at, apart from what else reads the position: it is no tensor in a delegate."""
-    apart = [1] * (each.start.meta["val"].ndim + 1)
-    number = editor.call(aten.reshape.default, each.start, apart)
-    return number if each.form.parts == 1 else editor.call(aten.mul.Tensor, number, each.form.parts)
+    number = start.reshape([1] * (start.ndim + 1))
+    return number if parts == 1 else number * parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,41 +133,29 @@ class _Form:
         four = len(self.shape) == 4 and self.shape[0] == 1 and self.dimension in {1, 2}
         return four and self.parts == 1 and self.heads == self.shape[3 - self.dimension]
 
-    def _sizes(self, rows: Any) -> list[Any]:
-        return [1, rows if self.parts == 1 else rows * self.parts, self.heads, self.columns]
-
-    def stored(self, tensor: torch.Tensor) -> torch.Tensor:
-        """First values."""
-        rows = tensor.permute(self._order).reshape(self.shape[self.dimension], -1)
-        whole = torch.nn.functional.pad(rows, (0, self._added))
-        return whole.reshape(self._sizes(self.shape[self.dimension]))
-
-    def rows(self, editor: GraphEditor, rows: fx.Node) -> fx.Node:
-        """Rows to be written."""
+    def rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows to be written, or all of them, as they are stored."""
         if self._plain:
-            return self._swapped(editor, rows)
-        ordered = self._order == list(range(len(self.shape)))
-        permuted = rows if ordered else editor.call(aten.permute.default, rows, self._order)
+            return self._swapped(rows)
+        permuted = rows if self._order == sorted(self._order) else rows.permute(self._order)
         if self._added:
-            width = _width(self.shape, self.dimension)
-            flat = editor.call(aten.reshape.default, permuted, [-1, width])
-            permuted = editor.call(aten.constant_pad_nd.default, flat, [0, self._added], 0.0)
-        return editor.call(aten.reshape.default, permuted, [1, -1, self.heads, self.columns])
+            flat = permuted.reshape([-1, _width(self.shape, self.dimension)])
+            permuted = torch.constant_pad_nd(flat, [0, self._added], 0.0)
+        return permuted.reshape([1, -1, self.heads, self.columns])
 
-    def restored(self, editor: GraphEditor, cache: fx.Node) -> fx.Node:
+    def restored(self, cache: torch.Tensor) -> torch.Tensor:
         """The cache as the program has it."""
         if self._plain:
-            return self._swapped(editor, cache)
+            return self._swapped(cache)
         if self._added:
             width = _width(self.shape, self.dimension)
-            whole = editor.call(aten.reshape.default, cache, [-1, width + self._added])
-            cache = editor.call(aten.slice.Tensor, whole, 1, 0, width)
-        viewed = editor.call(aten.reshape.default, cache, [self.shape[d] for d in self._order])
+            cache = aten.slice.Tensor(cache.reshape([-1, width + self._added]), 1, 0, width)
+        viewed = cache.reshape([self.shape[d] for d in self._order])
         back = [self._order.index(d) for d in range(len(self.shape))]
-        return viewed if back == sorted(back) else editor.call(aten.permute.default, viewed, back)
+        return viewed if back == sorted(back) else viewed.permute(back)
 
-    def _swapped(self, editor: GraphEditor, node: fx.Node) -> fx.Node:
-        return node if self.dimension == 1 else editor.call(aten.permute.default, node, [0, 2, 1, 3])
+    def _swapped(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.dimension == 1 else x.permute([0, 2, 1, 3])
 
 
 def _form(write: Write) -> _Form | None:

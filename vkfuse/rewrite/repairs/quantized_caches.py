@@ -91,17 +91,17 @@ def _replace(editor: GraphEditor, cache: _Cache, tensors: Mapping[str, torch.Ten
     before = _computed(cache, {n: tensors[w.cache.name] for n, w in cache.writes.items()}, tensors)
     with editor.before(cache.read):
         rows = _rows(editor, cache)
-    floats = editor.restate(write.cache, before)
+    floats, positions = editor.tensor(editor.restate(write.cache, before)), editor.tensor(write.positions)
     over = cache.over
     if over is None:
         with editor.before(cache.read):
-            kept = read = editor.call(aten.index_copy.default, floats, write.dimension, write.positions, rows)
+            kept = read = floats.index_copy(write.dimension, positions, rows)
     else:
         with editor.before(over[0]):
             own = over[1].in_full(editor)
-            read = editor.call(aten.index_copy.default, floats, write.dimension, write.positions, own)
+            read = floats.index_copy(write.dimension, positions, own)
         with editor.before(next(iter(editor.program.graph.find_nodes(op="output")))):
-            kept = editor.call(aten.index_copy.default, read, write.dimension, write.positions, rows)
+            kept = read.index_copy(write.dimension, positions, rows)
     editor.replace(cache.read if over is None else over[0], read)
     editor.forget([buffers[w.cache.name] for n, w in cache.writes.items() if n is not node])
     for assertion in {u for n in (*cache.writes, *cache.steps) for u in n.users if u.target == _ASSERTION}:
@@ -109,13 +109,13 @@ def _replace(editor: GraphEditor, cache: _Cache, tensors: Mapping[str, torch.Ten
     editor.returns(editor.node(node), kept)
 
 
-def _rows(editor: GraphEditor, cache: _Cache) -> fx.Node:
+def _rows(editor: GraphEditor, cache: _Cache) -> torch.Tensor:
     """The rows that are written, dequantized."""
     made: dict[fx.Node, Any] = {n: w.in_full(editor) for n, w in cache.writes.items()}
     for step in cache.steps:
         args, kwargs = fx.node.map_arg((step.args, step.kwargs), lambda n: made.get(n, n))
-        made[step] = editor.call(step.target, *args, **kwargs)
-    row: fx.Node = made[cache.read]
+        made[step] = editor.tensor(editor.call(step.target, *args, **kwargs))
+    row: torch.Tensor = made[cache.read]
     return row
 
 

@@ -30,15 +30,15 @@ class Write:
         """Whether it is one row."""
         return tuple(self.positions.meta["val"].shape) == (1,)
 
-    def in_full(self, editor: GraphEditor) -> fx.Node:
+    def in_full(self, editor: GraphEditor) -> torch.Tensor:
         """The rows in all dimensions of the cache."""
-        have, wanted = self.rows.meta["val"].shape, _expected(self.cache, self.dimension, self.positions)
-        added = len(wanted) - len(have)
+        rows, wanted = editor.tensor(self.rows), _expected(self.cache, self.dimension, self.positions)
+        added = len(wanted) - rows.ndim
         (count,) = editor.sizes(self.positions)
         sizes = [count if d == self.dimension else size for d, size in enumerate(wanted)]
-        if list(map(str, have)) != list(map(str, wanted[added:])):
-            return editor.call(aten.expand.default, self.rows, sizes)
-        return editor.call(aten.reshape.default, self.rows, sizes) if added else self.rows
+        if list(map(str, rows.shape)) != list(map(str, wanted[added:])):
+            return rows.expand(sizes)
+        return rows.reshape(sizes) if added else rows
 
 
 def write_of(node: fx.Node) -> Write | None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import fx
 
 from vkfuse.multiples import round_up
 from vkfuse.options import Storage, VulkanOptions
@@ -73,23 +72,21 @@ def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Pr
     )
 
 
-def _convolved(pack: Q8Pack, window: Window, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _convolved(pack: Q8Pack, window: Window, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
     """The convolved image, in the shape and dtype of the site."""
     value = site.node.meta["val"]
-    image = editor.cast(input_of(site), torch.float32)
+    image = editor.tensor(input_of(site)).to(torch.float32)
     if value.ndim < _IMAGE:
-        image = editor.call(aten.unsqueeze.default, image, 2)
+        image = image.unsqueeze(2)
     around = [size for pair in reversed(window.pads) for size in pair]
     if any(around):  # the shader fetches what lies beyond an image, of which Vulkan says nothing
-        image = editor.call(aten.constant_pad_nd.default, image, around)
-    stored = (held("q8"), held("scales"), held("bias"))
+        image = torch.constant_pad_nd(image, around)
     moves = map(list, (window.kernel, window.stride, (0, 0), window.dilation))
-    out = editor.call(torch.ops.et_vk.conv2d_q8csw.default, image, *stored, *moves, window.groups)
+    stored = map(held, ("q8", "scales", "bias"))
+    out: torch.Tensor = torch.ops.et_vk.conv2d_q8csw.default(image, *stored, *moves, window.groups)
     if pack.rows != pack.padded_rows:
-        out = editor.call(aten.slice.Tensor, out, 1, 0, pack.rows)
-    if value.ndim < _IMAGE:
-        out = editor.call(aten.squeeze.dims, out, [2])
-    return editor.cast(out, value.dtype)
+        out = aten.slice.Tensor(out, 1, 0, pack.rows)
+    return (out.squeeze([2]) if value.ndim < _IMAGE else out).to(value.dtype)
 
 
 def _pack_of(grid: Grid, kernel: tuple[int, ...]) -> Q8Pack | Refusal:

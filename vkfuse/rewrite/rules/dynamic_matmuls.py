@@ -9,8 +9,10 @@ from torch import fx
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Proposal
+from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.rules.matmuls import Fused, computed_in, input_of, pack_of, proposed
 from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.traced import untraced
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.q4 import Q4Pack, group_sums, linear_scales
 
@@ -57,55 +59,42 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
     return proposed(site, table, constants, pack, fused, operators=needed)
 
 
-def _parameters(columns: int, editor: "GraphEditor", rows: fx.Node) -> tuple[Any, ...]:
+def _parameters(columns: int, editor: "GraphEditor", rows: torch.Tensor) -> tuple[Any, ...]:
     """Scale and zero point of each row, chosen once for all matmuls of the same rows."""
-    return editor.once(("qparams", rows), lambda: _choose_qparams(editor, rows, columns))  # type: ignore[no-any-return]
 
+    def choose() -> tuple[Any, ...]:
+        block, (mapping, *kind) = [1, columns], _CHOICE
+        scale, point = torchao.choose_qparams_affine.default(rows, mapping, block, *kind, torch.int8)
+        return scale, point
 
-def _choose_qparams(editor: "GraphEditor", rows: fx.Node, columns: int) -> tuple[Any, Any]:
-    chosen = editor.call(
-        torchao.choose_qparams_affine.default,
-        rows,
-        "ASYMMETRIC",
-        [1, columns],
-        torch.int8,
-        -128,
-        127,
-        None,
-        None,
-        torch.int8,
-    )
-    return editor.call(operator.getitem, chosen, 0), editor.call(operator.getitem, chosen, 1)
+    return editor.once(("qparams", untraced(rows)), choose)  # type: ignore[no-any-return]
 
 
 def _quantized_activation(node: fx.Node) -> fx.Node | None:
     """The float tensor behind ``dequantize(quantize(x, choose_qparams(x)))`` with int8 rows, else None."""
-    if node.target != torchao.dequantize_affine.default or not isinstance(node.args[0], fx.Node):
+    if node.target != torchao.dequantize_affine.default:
         return None
-    quantize = node.args[0]
-    if quantize.target != torchao.quantize_affine.default or not isinstance(quantize.args[0], fx.Node):
+    back = operands(node)
+    if back["x"].target != torchao.quantize_affine.default:
         return None
-    x, scale, point = quantize.args[0], quantize.args[2], quantize.args[3]
-    if node.args[2] is not scale or node.args[3] is not point or list(node.args[1]) != list(quantize.args[1]):  # type: ignore[arg-type]
+    there = operands(back["x"])
+    chosen = _same_choice(there["scale"], there["zero_point"])
+    if chosen is None or any(there[name] is not back[name] for name in ("scale", "zero_point")):
         return None
-    chosen = _same_choice(scale, point)
-    if chosen is None or chosen.args[0] is not x or list(chosen.args[2]) != list(quantize.args[1]):  # type: ignore[arg-type]
-        return None
-    if list(chosen.args[2]) != [1] * (x.meta["val"].ndim - 1) + [x.meta["val"].shape[-1]]:  # type: ignore[arg-type]
-        return None
-    choice = (chosen.args[1], *chosen.args[3:8])
-    return x if choice[: len(choice)] == _CHOICE[: len(choice)] and len(choice) >= 4 else None
+    choice, value = operands(chosen), there["x"].meta["val"]
+    rows = [1] * (value.ndim - 1) + [value.shape[-1]]
+    alike = all(list(of["block_size"]) == rows for of in (there, back, choice)) and choice["x"] is there["x"]
+    kind = tuple(
+        choice[name]
+        for name in ("mapping_type", "target_dtype", "quant_min", "quant_max", "eps", "scale_dtype")
+    )
+    return there["x"] if alike and kind == _CHOICE else None
 
 
 def _same_choice(scale: object, point: object) -> fx.Node | None:
     """The choose_qparams node whose two results are `scale` and `point`."""
-    nodes = [n for n in (scale, point) if isinstance(n, fx.Node) and n.target == operator.getitem]
-    if (
-        len(nodes) != 2
-        or nodes[0].args[0] is not nodes[1].args[0]
-        or (nodes[0].args[1], nodes[1].args[1]) != (0, 1)
-    ):
+    results = [n.args for n in (scale, point) if isinstance(n, fx.Node) and n.target is operator.getitem]
+    if len(results) != 2 or [at for _, at in results] != [0, 1] or results[0][0] is not results[1][0]:
         return None
-    chosen = nodes[0].args[0]
-    known = isinstance(chosen, fx.Node) and chosen.target == torchao.choose_qparams_affine.default
-    return chosen if known else None  # type: ignore[return-value]
+    chosen: Any = results[0][0]
+    return chosen if chosen.target == torchao.choose_qparams_affine.default else None

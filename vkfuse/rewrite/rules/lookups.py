@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx
 
 from vkfuse.program.tensors import TORCH_TYPES, array, tensor
 from vkfuse.rewrite.constants import Constants
@@ -53,15 +52,17 @@ def _no_indices(site: Site) -> Refusal | None:
     return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
 
 
-def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
     """Rows for each index, columns sliced and cast back where needed."""
-    weight, scales = held("q4"), held("scales")
-    indices = _flat_indices(editor, site, pack.rows)
-    operator = torch.ops.et_vk.embedding_q4gsw.default
-    rows = editor.call(operator, weight, scales, pack.group_size, indices, pack.is_linear_weight)
+    indices, linear = _flat_indices(editor, site, pack.rows), pack.is_linear_weight
+    rows = _lookup(held("q4"), held("scales"), pack.group_size, indices, linear)
     if pack.columns != pack.padded_columns:
-        rows = editor.call(aten.slice_copy.Tensor, rows, 1, 0, pack.columns)
-    return _restored(editor, site, editor.cast(rows, TORCH_TYPES[pack.dtype]), pack.columns)
+        rows = aten.slice_copy.Tensor(rows, 1, 0, pack.columns)
+    return _restored(editor, site, rows.to(TORCH_TYPES[pack.dtype]), pack.columns)
+
+
+def _lookup(weight: Any, scales: Any, group: int, indices: torch.Tensor, linear: bool) -> torch.Tensor:
+    return torch.ops.et_vk.embedding_q4gsw.default(weight, scales, group, indices, linear)  # type: ignore[no-any-return]
 
 
 def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -102,28 +103,23 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Pro
     )
 
 
-def _gathered(table: ByteRows | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _gathered(table: ByteRows | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
     """Rows for each index, dequantized as the program does."""
-    columns, dtype = site.numbers().columns, site.numbers().dtype
-    indices = _flat_indices(editor, site, site.numbers().rows)
+    grid = site.numbers()
+    indices = _flat_indices(editor, site, grid.rows)
 
-    def of_groups(what: str) -> fx.Node:
-        return editor.call(aten.unsqueeze.default, gathered(what), -1)
-
-    def gathered(what: str) -> fx.Node:
-        return editor.cast(editor.call(aten.embedding.default, held(what), indices), torch.float32)
+    def gathered(what: str) -> torch.Tensor:
+        return aten.embedding.default(held(what), indices).to(torch.float32)  # type: ignore[no-any-return]
 
     if isinstance(table, NibbleRows):
-        parts = (held("q4"), held("ones"), columns, indices, table.pack.is_linear_weight)
-        rows = editor.call(torch.ops.et_vk.embedding_q4gsw.default, *parts)
+        rows = _lookup(held("q4"), held("ones"), grid.columns, indices, table.pack.is_linear_weight)
     else:
         rows = gathered("int8")
-    rows = editor.call(aten.reshape.default, rows, [-1, table.scales.shape[1], table.group_size])
+    rows = rows.reshape([-1, table.scales.shape[1], table.group_size])
     if table.zero_points is not None:
-        rows = editor.call(aten.sub.Tensor, rows, of_groups("zero_points"))
-    rows = editor.call(aten.mul.Tensor, rows, of_groups("scales"))
-    rows = editor.call(aten.reshape.default, rows, [-1, columns])
-    return _restored(editor, site, editor.cast(rows, TORCH_TYPES[dtype]), columns)
+        rows = rows - gathered("zero_points").unsqueeze(-1)
+    rows = (rows * gathered("scales").unsqueeze(-1)).reshape([-1, grid.columns])
+    return _restored(editor, site, rows.to(TORCH_TYPES[grid.dtype]), grid.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,8 +140,8 @@ def fold_lookup(site: Site, table: Table, constants: Constants) -> Proposal | No
     rows = original_rows(site, constants)(0, site.grid.rows)
     values = tensor(rows).to(site.node.meta["val"].dtype)
 
-    def looked_up(editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
-        return editor.call(aten.embedding.default, held("float"), site.lookups())
+    def looked_up(editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+        return aten.embedding.default(held("float"), editor.tensor(site.lookups()))  # type: ignore[no-any-return]
 
     return Proposal(
         name=table.name,
@@ -171,20 +167,17 @@ def _steps(site: Site) -> tuple[str, ...]:
     return tuple(code for code, done in codes.items() if done)
 
 
-def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> fx.Node:
+def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
     """The site's indices as one row [n]."""
-    indices: Any = editor.node(site.lookups())
+    node = editor.node(site.lookups())
+    indices = editor.tensor(node)
     if _needs_wrapping(site):
-        unwrapped = indices
-        made = editor.once(("wrapped", indices, rows), lambda: wrapped(editor.tensor(unwrapped), rows))
-        indices = untraced(made)
+        indices = editor.once(("wrapped", node, rows), lambda: wrapped(editor.tensor(node), rows))
     if not _many_rows(site):
-        return indices  # type: ignore[no-any-return]
-    return editor.once(("flat", indices), lambda: editor.call(aten.reshape.default, indices, [-1]))  # type: ignore[no-any-return]
+        return indices
+    return editor.once(("flat", untraced(indices)), lambda: indices.reshape([-1]))  # type: ignore[no-any-return]
 
 
-def _restored(editor: "GraphEditor", site: Site, rows: fx.Node, columns: int) -> fx.Node:
+def _restored(editor: "GraphEditor", site: Site, rows: torch.Tensor, columns: int) -> torch.Tensor:
     """Rows [n, columns] in the shape of the site: its indices' shape and the columns."""
-    if not _many_rows(site):
-        return rows
-    return editor.call(aten.reshape.default, rows, [*editor.sizes(site.lookups()), columns])
+    return rows.reshape([*editor.sizes(site.lookups()), columns]) if _many_rows(site) else rows

@@ -12,7 +12,9 @@ from vkfuse.program.tensors import TORCH_TYPES, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Pack, Proposal
+from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.sites import Site, Table
+from vkfuse.rewrite.traced import untraced
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.planes import BASE, FACTORS, Planes, float_planes
@@ -65,7 +67,7 @@ class Fused:
     stored: Mapping[str, Array]
     arguments: tuple[str, ...]
     group: tuple[int, ...] = ()
-    parameters: Callable[["GraphEditor", fx.Node], tuple[Any, ...]] = lambda _editor, _rows: ()
+    parameters: Callable[["GraphEditor", torch.Tensor], tuple[Any, ...]] = lambda _editor, _rows: ()
 
 
 def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -135,25 +137,25 @@ def _in_planes(site: Site, table: Table, constants: Constants, count: int) -> Pr
     )
 
 
-def _summed(pack: Planes, editor: "GraphEditor", site: Site, held: Held) -> fx.Node:
+def _summed(pack: Planes, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
     """The product by the digits, the more significant ones times sixteen, less the offsets of the groups' sums."""
-    x, fused, group = input_of(site), torch.ops.et_vk.linear_q4gsw.default, pack.pack.group_size
-    rows = _rows_of(editor, x, pack, torch.float32)
+    x, group = input_of(site), pack.pack.group_size
+    rows, scales = _rows_of(editor, x, pack, torch.float32), held("scales_t")
 
-    def of_groups() -> fx.Node:
-        parts = editor.call(aten.reshape.default, rows, [-1, group])
-        sums = editor.call(aten.sum.dim_IntList, parts, [-1], True)
-        spread = editor.call(aten.mul.Tensor, sums, editor.constant(torch.tensor([FACTORS]), "factors"))
-        return editor.call(aten.reshape.default, spread, [-1, pack.padded_columns // group * len(FACTORS)])
+    def fused(x: torch.Tensor, what: str, group: int, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.ops.et_vk.linear_q4gsw.default(x, held(what), scales, group, bias)  # type: ignore[no-any-return]
 
-    sums = editor.once(("sums", rows, group), of_groups)
-    digits = [held("q4"), *(held(f"q4_{at}") for at in range(1, len(pack.digits)))]
-    taken = editor.call(fused, sums, held("offsets"), held("scales_t"), len(FACTORS), None)
-    for digit in digits[:-1]:
-        high = editor.call(fused, rows, digit, held("scales_t"), group, None)
-        taken = editor.call(aten.sub.Tensor, taken, editor.call(aten.mul.Tensor, high, float(BASE)))
-    low = editor.call(fused, rows, digits[-1], held("scales_t"), group, held("bias"))
-    return _restored(editor, x, editor.call(aten.sub.Tensor, low, taken), pack)
+    def of_groups() -> torch.Tensor:
+        sums = rows.reshape([-1, group]).sum([-1], True)
+        spread = sums * editor.stored(torch.tensor([FACTORS]), "factors")
+        return spread.reshape([-1, pack.padded_columns // group * len(FACTORS)])
+
+    sums = editor.once(("sums", untraced(rows), group), of_groups)
+    taken = fused(sums, "offsets", len(FACTORS))
+    *more, last = ("q4", *(f"q4_{at}" for at in range(1, len(pack.digits))))
+    for digit in more:
+        taken = taken - fused(rows, digit, group) * float(BASE)
+    return _restored(editor, x, fused(rows, last, group, held("bias")) - taken, pack)
 
 
 def proposed(
@@ -186,13 +188,11 @@ def proposed(
     )
 
 
-def _multiplied(fused: Fused, editor: "GraphEditor", _site: Site, held: Held) -> fx.Node:
+def _multiplied(fused: Fused, editor: "GraphEditor", _site: Site, held: Held) -> torch.Tensor:
     """The product, in the shape of the site."""
     rows = _rows_of(editor, fused.x, fused.pack)
-    parameters = fused.parameters(editor, rows)
-    constants = [held(what) for what in fused.arguments]
-    out = editor.call(fused.operator, rows, *parameters, *constants, *fused.group, held("bias"))
-    return _restored(editor, fused.x, out, fused.pack)
+    given = *fused.parameters(editor, rows), *map(held, fused.arguments), *fused.group
+    return _restored(editor, fused.x, fused.operator(rows, *given, held("bias")), fused.pack)
 
 
 def input_of(site: Site) -> fx.Node:
@@ -227,13 +227,8 @@ def _no_rows(site: Site) -> Refusal | None:
 
 def _bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | Refusal | None:
     """The constant bias [padded rows] of a linear or addmm site, None where it has none."""
-    args = site.node.args
-    if site.node.target == aten.addmm.default:
-        bias = args[0]
-    elif site.node.target == aten.linear.default:
-        bias = args[2] if len(args) > 2 else site.node.kwargs.get("bias")
-    else:
-        bias = None
+    given = operands(site.node)
+    bias = given["x"] if site.node.target == aten.addmm.default else given.get("bias")
     if bias is None:
         return None
     value = constants.value(bias) if isinstance(bias, fx.Node) and bias in constants else None
@@ -245,26 +240,24 @@ def _bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | R
     return torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))
 
 
-def _rows_of(editor: "GraphEditor", x: fx.Node, pack: Padded, dtype: torch.dtype | None = None) -> fx.Node:
+def _rows_of(
+    editor: "GraphEditor", x: fx.Node, pack: Padded, dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """`x` as [rows, padded columns]: the runtime's quantized matmuls are wrong on more than two dimensions."""
-    value, columns = x.meta["val"], pack.padded_columns
+    value, columns = editor.tensor(x), pack.padded_columns
     kind = dtype or TORCH_TYPES[computed_in(value.dtype)]
 
-    def make() -> fx.Node:
-        flat = x if value.ndim == 2 else editor.call(aten.reshape.default, x, [-1, pack.columns])
-        flat = editor.cast(flat, kind)
-        if columns == pack.columns:
-            return flat
-        return editor.call(aten.constant_pad_nd.default, flat, [0, columns - pack.columns])
+    def make() -> torch.Tensor:
+        flat = (value if value.ndim == 2 else value.reshape([-1, pack.columns])).to(kind)
+        more = columns - pack.columns
+        return torch.constant_pad_nd(flat, [0, more]) if more else flat
 
     return editor.once(("rows", editor.node(x), columns, kind), make)  # type: ignore[no-any-return]
 
 
-def _restored(editor: "GraphEditor", x: fx.Node, out: fx.Node, pack: Padded) -> fx.Node:
+def _restored(editor: "GraphEditor", x: fx.Node, out: torch.Tensor, pack: Padded) -> torch.Tensor:
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
-        out = editor.call(aten.slice_copy.Tensor, out, 1, 0, pack.rows)
-    out = editor.cast(out, x.meta["val"].dtype)
-    if x.meta["val"].ndim == 2:
-        return out
-    return editor.call(aten.reshape.default, out, [*editor.sizes(x)[:-1], pack.rows])
+        out = aten.slice_copy.Tensor(out, 1, 0, pack.rows)
+    out = out.to(x.meta["val"].dtype)
+    return out if x.meta["val"].ndim == 2 else out.reshape([*editor.sizes(x)[:-1], pack.rows])
