@@ -1,5 +1,6 @@
 """Evaluate what a program computes from its constants alone."""
 
+import operator
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.program.load import constants_of
 from vkfuse.rewrite.content import content
+from vkfuse.rewrite.operands import is_dynamic, is_pure
 
 
 class Constants:
@@ -38,13 +40,7 @@ class Constants:
             return False
         if _has_symbols(node):
             return False
-        target = node.target
-        if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
-            return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags  # noqa: SLF001
-        return (
-            target.__class__.__name__ == "builtin_function_or_method"
-            and getattr(target, "__name__", "") == "getitem"
-        )
+        return is_pure(node.target) or node.target is operator.getitem
 
     def value(self, node: fx.Node) -> torch.Tensor:
         """The tensor that `node` computes, any shape and dtype; nothing is kept. `node` must be in this set."""
@@ -97,10 +93,5 @@ class Constants:
 def _has_symbols(node: fx.Node) -> bool:
     value = node.meta.get("val")
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return any(
-        isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool)) or _symbolic_shape(v) for v in values
-    )
-
-
-def _symbolic_shape(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and any(isinstance(s, torch.SymInt) for s in value.shape)
+    numbers = (torch.SymInt, torch.SymFloat, torch.SymBool)
+    return any(isinstance(v, numbers) or (isinstance(v, torch.Tensor) and is_dynamic(v)) for v in values)

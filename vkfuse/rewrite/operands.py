@@ -55,6 +55,13 @@ def arguments_with(node: fx.Node, changed: Mapping[str, Any]) -> tuple[list[Any]
     return [given[name] for name in names[:count]], named
 
 
+def is_pure(target: Any) -> bool:
+    """Whether a call's target is an operator that changes nothing and draws no random numbers."""
+    if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
+        return False
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags  # noqa: SLF001
+
+
 def is_dynamic(of: fx.Node | torch.Tensor) -> bool:
     """Whether a tensor has a symbolic size."""
     value = of.meta["val"] if isinstance(of, fx.Node) else of

@@ -16,7 +16,7 @@ _KNOWN: Final = frozenset(
         *("is_floating_point", "is_complex", "is_contiguous"),
     ]
 )
-_END: Final = (1 << 63) - 1
+END: Final = (1 << 63) - 1  # of a slice that takes all that is left
 _SPELLED: Final = {"truediv": "div", "and_": "bitwise_and"}
 
 
@@ -61,7 +61,7 @@ class Tracer(TracerBase):
         dots = parts[0] is ...
         for dim, part in enumerate(parts[1:] if dots else parts, 1 - len(parts) if dots else 0):
             if part != slice(None):
-                bounds = part.start or 0, _END if part.stop is None else part.stop
+                bounds = part.start or 0, END if part.stop is None else part.stop
                 x = self._editor.call(torch.ops.aten.slice.Tensor, x, dim, *bounds, *_step(part))
         return x
 

@@ -1,12 +1,12 @@
 """What a repair requires and ensures: checked around each, so that one that breaks it is named."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec
 
 from vkfuse.errors import LoweringError
 from vkfuse.rewrite.repairs.notes import RepairRule
@@ -33,7 +33,7 @@ class Contract:
         left = next((n for n in after.graph.nodes if n.target in self.removes), None)
         if left is not None:
             raise _fault(rule, f"leaves {left.target} at {left.name}")
-        given, taken = [*_inputs(before)], [*_inputs(after)]
+        given, taken = _inputs(before), _inputs(after)
         if len(given) != len(taken) or not all(map(_alike, given, taken)):
             raise _fault(rule, "changes the program's inputs")
         for at, (old, new) in enumerate(zip(_results(before), _results(after), strict=False)):
@@ -51,20 +51,18 @@ def _name(rule: RepairRule) -> str:
     return getattr(rule, "__name__", str(rule))
 
 
-def _inputs(exported: ExportedProgram) -> Iterator[Any]:
-    """Yield what callers give, in order; decompositions may name it otherwise."""
+def _values(exported: ExportedProgram, specs: Iterable[InputSpec | OutputSpec], kind: object) -> list[Any]:
+    """What callers give or get, in order; decompositions may name it otherwise."""
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind is InputKind.USER_INPUT:
-            yield values.get(spec.arg.name)
+    return [values.get(spec.arg.name) for spec in specs if spec.kind is kind]
 
 
-def _results(exported: ExportedProgram) -> Iterator[Any]:
-    """Yield what callers get, in order."""
-    values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
-    for spec in exported.graph_signature.output_specs:
-        if spec.kind is OutputKind.USER_OUTPUT:
-            yield values.get(spec.arg.name)
+def _inputs(exported: ExportedProgram) -> list[Any]:
+    return _values(exported, exported.graph_signature.input_specs, InputKind.USER_INPUT)
+
+
+def _results(exported: ExportedProgram) -> list[Any]:
+    return _values(exported, exported.graph_signature.output_specs, OutputKind.USER_OUTPUT)
 
 
 def _alike(old: Any, new: Any) -> bool:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from vkfuse.program.load import constants_of
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import is_pure
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 
@@ -66,7 +67,4 @@ def _call(node: fx.Node, keys: Mapping[fx.Node, Hashable]) -> Hashable:
 
 
 def _is_pure(node: fx.Node) -> bool:
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch names the class nowhere else
-        return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags  # noqa: SLF001
-    return getattr(target, "__module__", "") in {"_operator", "math"}
+    return is_pure(node.target) or getattr(node.target, "__module__", "") in {"_operator", "math"}

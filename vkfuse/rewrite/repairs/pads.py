@@ -11,17 +11,17 @@ import torch
 from torch import fx, ops
 
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.traced import END
 
 aten = ops.aten
 
 _MOST: Final = 16  # copies of an edge
-_END: Final = (1 << 63) - 1
 
 
 @replaces(aten.pad.default, code="padding-concatenated", detail="what is repeated, concatenated")
 def pads_as_concatenation(x: torch.Tensor, pad: Sequence[int], mode: str) -> torch.Tensor | None:
     """Replace each padding by the other end, by a reflection, or by few copies of the edge: static, positive widths."""
-    most = _MOST if mode == "replicate" else _END
+    most = _MOST if mode == "replicate" else END
     if mode not in _BEYOND or not all(type(n) is int and 0 <= n <= most for n in pad):
         return None
     for i in range(0, len(pad), 2):
@@ -35,7 +35,7 @@ def pads_as_concatenation(x: torch.Tensor, pad: Sequence[int], mode: str) -> tor
 
 def _other_end(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
     """What stands in front of x (a negative width) or behind it: the values of its other end."""
-    return [aten.slice.Tensor(x, dimension, *((width, _END) if width < 0 else (0, width)))]
+    return [aten.slice.Tensor(x, dimension, *((width, END) if width < 0 else (0, width)))]
 
 
 def _mirror(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
@@ -45,7 +45,7 @@ def _mirror(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
 
 
 def _edge(x: torch.Tensor, dimension: int, width: int) -> list[torch.Tensor]:
-    return [aten.slice.Tensor(x, dimension, *((0, 1) if width < 0 else (-1, _END)))] * abs(width)
+    return [aten.slice.Tensor(x, dimension, *((0, 1) if width < 0 else (-1, END)))] * abs(width)
 
 
 _BEYOND: Final = {"circular": _other_end, "reflect": _mirror, "replicate": _edge}
@@ -61,6 +61,6 @@ def rolls_as_concatenation(
         return None
     for dimension, shift, size in zip(dims, shifts, sizes, strict=True):
         if shift % size:
-            ends = (-(shift % size), _END), (0, -(shift % size))
+            ends = (-(shift % size), END), (0, -(shift % size))
             x = torch.cat([aten.slice.Tensor(x, dimension, *end) for end in ends], dimension)
     return x

@@ -8,12 +8,12 @@ from torch import fx
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.traced import END
 
 aten = torch.ops.aten
 
 _ARGSORTS: Final = (aten.argsort.default, aten.argsort.stable)
 _APART: Final = 1 << 32  # more than there are values
-_END: Final = (1 << 63) - 1
 
 
 @replaces(
@@ -34,7 +34,7 @@ def sorts_as_topk(
 
 def _places(values: torch.Tensor, places: torch.Tensor, dim: int, size: Any) -> torch.Tensor:
     """The places of ordered values, of equal ones in ascending order: a second order, of integers that differ."""
-    after, before = (aten.slice.Tensor(values, dim, start, end) for start, end in ((1, _END), (0, -1)))
+    after, before = (aten.slice.Tensor(values, dim, start, end) for start, end in ((1, END), (0, -1)))
     first = aten.slice.Tensor(places, dim, 0, 1) * 0
     groups = torch.cat([first, after.ne(before).to(torch.int64)], dim).cumsum(dim)
     ordered, _ = (groups * _APART + places).topk(size, dim, False, True)

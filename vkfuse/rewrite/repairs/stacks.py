@@ -6,8 +6,6 @@ the last dimension. So do the pairs of an interleaved rotary embedding, ``x.view
 part i of them is every second column.
 """
 
-import sys
-
 import torch
 from torch import fx
 
@@ -15,6 +13,7 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, order_of
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.traced import END
 
 aten = torch.ops.aten
 
@@ -36,7 +35,7 @@ def stacks_as_slices(
         return None
     rest = [int(size) for d, size in enumerate(shape) if d >= last and d != stacked]
     width = torch.Size(rest).numel()
-    where = (index * width, (index + 1) * width) if stacked == last else (index, sys.maxsize, int(shape[-1]))
+    where = (index * width, (index + 1) * width) if stacked == last else (index, END, int(shape[-1]))
     part: torch.Tensor = aten.slice.Tensor(editor.tensor(source), last, *where)
     if len(rest) > 1:
         part = part.reshape([*editor.sizes(source)[:last], *rest])

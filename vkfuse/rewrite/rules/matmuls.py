@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import fx
@@ -11,7 +11,7 @@ from torch import fx
 from vkfuse.program.tensors import TORCH_TYPES, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Held, Pack, Proposal
+from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
@@ -27,31 +27,8 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-class Padded(Pack, Protocol):
-    """A pack of a weight, [rows, columns], as it is and as it is stored; `how` it was made."""
-
-    @property
-    def how(self) -> tuple[str, ...]:
-        """Codes of what had to be done."""
-
-    @property
-    def rows(self) -> int:
-        """Outputs."""
-
-    @property
-    def columns(self) -> int:
-        """Inputs."""
-
-    @property
-    def padded_rows(self) -> int:
-        """Rows that are stored."""
-
-    @property
-    def padded_columns(self) -> int:
-        """Columns that are stored."""
-
-
-_Padded = TypeVar("_Padded", bound=Padded)
+Padded: TypeAlias = Q4Pack | Q8Pack | Planes  # rows and columns as they are and as they are stored
+_Pack = TypeVar("_Pack", bound=Q4Pack | Q8Pack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,8 +139,8 @@ def proposed(
     site: Site,
     table: Table,
     constants: Constants,
-    pack: _Padded | Refusal,
-    fused: Callable[[_Padded], Fused],
+    pack: _Pack | Refusal,
+    fused: Callable[[_Pack], Fused],
     *,
     rung: Rung = Rung.Q4,
     operators: tuple[str, ...] = (),
