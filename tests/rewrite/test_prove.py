@@ -126,5 +126,20 @@ def test_sites_of_one_table_are_planned_together():
     plans = planning.plan({"forward": exported}, RUNTIME)["forward"]
     consumers = [[d.site.consumer for d in plan.decisions] for plan in plans]
     assert consumers == [[Consumer.GATHER, Consumer.MATMUL], [Consumer.MATMUL]]
-    packs = {d.proposal.pack.packed.tobytes() for d in plans[0].decisions}
-    assert len(packs) == 1
+    lookup_pack, linear_pack = (decision.proposal.pack for decision in plans[0].decisions)
+    assert lookup_pack.packed is linear_pack.packed
+
+
+def test_scales_of_its_own_are_a_pack_of_its_own():
+    """A head with the integers of the lookup and other scales is one table with it, and is proved by its own scales."""
+    torch.manual_seed(0)
+    module = LanguageModel(128)
+    module.head.weight = nn.Parameter(module.table.weight.detach() * 2)
+    with quiet():
+        quantize(quantize(module, nn.Embedding), nn.Linear)
+        exported = from_exported(export(module, indices(2, 7))).exported
+    decisions = planning.plan({"forward": exported}, RUNTIME)["forward"][0].decisions
+    assert [d.site.consumer for d in decisions] == [Consumer.GATHER, Consumer.MATMUL]
+    assert [d.rung for d in decisions] == [Rung.Q4, Rung.Q4]
+    first, second = (decision.proposal.rebuild(0, 4) for decision in decisions)
+    assert np.array_equal(first * 2, second)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.export import Dim
 
 from vkfuse.errors import LoweringError
-from vkfuse.program.load import from_exported
+from vkfuse.program.load import constants_of, from_exported
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
@@ -364,6 +364,54 @@ def test_mask_fills(fill):
     scores = torch.randn(2, 4, 4) * 50
     masks = [torch.tensor(m).bool() for m in ([[1] * 4] * 2, [[0] * 4] * 2, [[0, 1, 1, 0], [1, 0, 0, 0]])]
     _same(before, after, *((scores, mask) for mask in masks))
+
+
+class _Spread(nn.Module):
+    """x [1, 64, 32] and a constant of 64 rows, all of them row 1 of a table, or not quite."""
+
+    def __init__(self, read, rows=(1,) * 64):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 32), requires_grad=False)
+        self.register_buffer("rows", torch.tensor(rows)[None])
+        self._read = read
+
+    def forward(self, x):
+        return self._read(x, self.table[self.rows])
+
+
+@pytest.mark.parametrize(
+    ("read", "rows"),
+    [
+        (lambda x, rows: x + rows, 1),
+        (lambda x, rows: (rows - x) * rows, 1),
+        (lambda x, rows: x + rows + rows.sum(1), 64),
+        (lambda x, rows: x[:, :1] + rows, 64),
+        (torch.matmul, 64),
+    ],
+)
+def test_equal_rows_are_kept_once(read, rows):
+    """Where all that read a folded constant spread one row of it, and nowhere else; the same bits come out."""
+    x = torch.randn(1, 32, 64) if read is torch.matmul else torch.randn(1, 64, 32)
+    before = _program(_Spread(read), x)
+    after, _ = fold_constants(before)
+    assert _folded(after) == (1, rows, 32)
+    _same(before, after, (x,))
+
+
+def _folded(exported):
+    """The shape of the largest constant that is left."""
+    floats = [value for value in constants_of(exported).values() if value.is_floating_point()]
+    return tuple(max(floats, key=torch.numel).shape)
+
+
+def test_rows_that_are_not_quite_equal_are_all_kept():
+    """One other row is enough, also one that has another zero; so is a dimension of any length."""
+    x = torch.randn(1, 64, 32)
+    module = _Spread(lambda x, rows: x * rows, (*(1,) * 63, 2))
+    module.table.data[1:] = module.table[1]
+    module.table.data[1, 5], module.table.data[2, 5] = 0.0, -0.0
+    after, _ = fold_constants(_program(module, x))
+    assert _folded(after) == (1, 64, 32)
 
 
 def test_mask_fills_seen_elsewhere():

@@ -49,6 +49,15 @@ class Grid:
         """Whether any zero point is not zero."""
         return self.zero_points is not None and bool(self.zero_points.any())
 
+    def is_scaled_like(self, other: "Grid") -> bool:
+        """Whether a grid with the same values makes the same numbers of them."""
+        plain = ("group_size", "quant_min", "quant_max", "dtype", "found")
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in plain)
+            and _equal(self.scales, other.scales)
+            and _equal(self.zero_points, other.zero_points)
+        )
+
     def scales_by_row(self) -> Array | None:
         """One scale for each row, [rows], None where groups of a row differ."""
         first = self.scales[:, 0]
@@ -74,6 +83,12 @@ class Grid:
         values = self.values.astype(np.int16, order="C")
         values.reshape(*points.shape, self.group_size)[...] -= points[:, :, None].astype(np.int16)
         return values
+
+
+def _equal(one: Array | None, other: Array | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def by_group(parameter: Array, rows: int, groups: int) -> Array | None:

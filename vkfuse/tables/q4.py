@@ -1,6 +1,7 @@
 """The 4-bit pack that lookups and linears share: what fits it, and the numbers that it holds."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from vkfuse.multiples import round_up
 from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups, nibbles
+from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves, rounded
 from vkfuse.tables.grid import Grid
@@ -61,12 +63,19 @@ class Q4Pack:
         return replace(self, scales=scales.T)
 
 
-def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
+class Packer(Protocol):
+    """What packs a grid as `q4_pack` does."""
+
+    def __call__(self, grid: Grid, readers: Readers, *, columns_multiple: int) -> Q4Pack | Refusal:
+        """Return the pack, or why there is none."""
+
+
+def lookup_pack(grid: Grid, readers: Readers, packer: Packer | None = None) -> Q4Pack | Refusal:
     """The pack for a lookup, or why it has none, or none that is smaller than one byte a weight.
 
     Its scales are in half precision where that is exact, else float32.
     """
-    pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
+    pack = (packer or q4_pack)(grid, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
     half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
@@ -85,12 +94,15 @@ def lookup_pack(grid: Grid, readers: Readers) -> Q4Pack | Refusal:
     return pack
 
 
-def linear_pack(grid: Grid, readers: Readers, activations: ScalarType) -> Q4Pack | Refusal:
+def linear_pack(
+    grid: Grid, readers: Readers, activations: ScalarType, packer: Packer | None = None
+) -> Q4Pack | Refusal:
     """The pack for a matmul, of the tied lookup's shape where there is one, so that both store the same bytes."""
     refused = refused_activations(grid, activations)
     if refused is not None:
         return refused
-    return q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS)
+    multiple = LOOKUP_COLUMNS if readers.looked_up else LINEAR_COLUMNS
+    return (packer or q4_pack)(grid, readers, columns_multiple=multiple)
 
 
 def linear_scales(pack: Q4Pack, activations: ScalarType) -> Array:
@@ -100,9 +112,11 @@ def linear_scales(pack: Q4Pack, activations: ScalarType) -> Array:
 
 def group_sums(pack: Q4Pack) -> Array:
     """Sum of each group of each output's weights, int32 [groups, padded rows]."""
-    values = nibbles.unpack(pack.packed).reshape(pack.padded_rows, -1, pack.group_size)
-    values[pack.rows :] = 0
-    return np.ascontiguousarray(values.sum(axis=2, dtype=np.int32).T)
+    sums = np.zeros((pack.padded_columns // pack.group_size, pack.padded_rows), dtype=np.int32)
+    for rows in chunks(pack.rows, pack.padded_columns):
+        values = nibbles.unpack(pack.packed[rows])
+        sums[:, rows] = values.reshape(len(values), -1, pack.group_size).sum(axis=2, dtype=np.int32).T
+    return sums
 
 
 def q4_pack(grid: Grid, readers: Readers, *, columns_multiple: int) -> Q4Pack | Refusal:

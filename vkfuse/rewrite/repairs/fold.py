@@ -5,6 +5,7 @@ prepack a weight that is an expression (prepack_standard wants a constant).
 """
 
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import fx
@@ -18,6 +19,8 @@ aten = torch.ops.aten
 
 _TRANSPOSES = (aten.t.default, aten.permute.default, aten.transpose.int)
 _MATMULS = (aten.mm.default, aten.addmm.default, aten.matmul.default)
+_BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
+_LEAST_REPEATED: Final = 4 << 10  # bytes of equal rows that are worth another shape
 
 
 def fold_constants(exported: ExportedProgram) -> Repairs:
@@ -25,11 +28,39 @@ def fold_constants(exported: ExportedProgram) -> Repairs:
     editor = GraphEditor(exported)
     folded = [n for n in editor.constants.frontier(exported.graph) if not _read_by_lowering(n)]
     for node in folded:
-        editor.replace(node, editor.constant(editor.constants.value(node), f"folded.{node.name}"))
+        value = _rows_once(node, editor.constants.value(node))
+        editor.replace(node, editor.constant(value, f"folded.{node.name}"))
     result, repairs = done(editor, (n.name for n in folded), code="constants-folded", detail="")
     added = _constant_bytes(result) - _constant_bytes(exported)
     detail = f"{len(folded)} constant expressions evaluated, {added:+,} bytes of constants"
     return result, tuple(replace(repair, detail=detail) for repair in repairs)
+
+
+def _rows_once(node: fx.Node, value: torch.Tensor) -> torch.Tensor:
+    """One row [..., 1, columns] of a value whose rows are equal, bit for bit, and spread over its readers' other operands.
+
+    As the token types of an encoder, which are all of the first type.
+    """
+    if (
+        value.ndim < 2
+        or value.nbytes < _LEAST_REPEATED
+        or not all(_spreads(user, node) for user in node.users)
+    ):
+        return value
+    row = value[..., :1, :].contiguous()
+    same = torch.equal(
+        value.contiguous().view(torch.uint8), row.expand_as(value).contiguous().view(torch.uint8)
+    )
+    return row if same else value
+
+
+def _spreads(user: fx.Node, node: fx.Node) -> bool:
+    """Whether an operator makes what it makes of one row too: its other operand has as many."""
+    if user.target not in _BROADCASTING or len(user.all_input_nodes) < 2:
+        return False
+    (other,) = (operand for operand in user.all_input_nodes if operand is not node)
+    ours, theirs = node.meta["val"].shape, other.meta["val"].shape
+    return len(theirs) >= 2 and isinstance(theirs[-2], int) and theirs[-2] == ours[-2]
 
 
 def _read_by_lowering(node: fx.Node) -> bool:

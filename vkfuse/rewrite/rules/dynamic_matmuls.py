@@ -35,7 +35,7 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
             detail="activations are not quantized to int8 a row at a time",
             beside=True,
         )
-    pack = pack_of(site, table)
+    pack = pack_of(site, table, constants)
     if isinstance(pack, Q4Pack) and pack.padded_columns != pack.columns:
         pack = Refusal(
             code="activation-range-padded",

@@ -13,6 +13,7 @@ from vkfuse.program.tensors import TORCH_TYPES, array, tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.rules.matmuls import packer_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
 from vkfuse.rewrite.wrapping import wrapped
@@ -30,8 +31,7 @@ aten = torch.ops.aten
 
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """``et_vk.embedding_q4gsw``, or why the operator cannot express this table."""
-    del constants
-    pack = _no_indices(site) or lookup_pack(site.numbers(), table.readers)
+    pack = _no_indices(site) or lookup_pack(site.numbers(), table.readers, packer_of(table, constants))
     if isinstance(pack, Refusal):
         return pack
     return Proposal(

@@ -17,9 +17,11 @@ from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.planes import BASE, FACTORS, Planes, float_planes
-from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales
+from vkfuse.tables.q4 import Packer, Q4Pack, linear_pack, linear_scales, q4_pack
 from vkfuse.tables.q8 import Q8Pack, q8_pack
+from vkfuse.tables.readers import Readers
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -61,7 +63,7 @@ def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Proposa
             group=(pack.group_size,),
         )
 
-    return proposed(site, table, constants, pack_of(site, table), fused)
+    return proposed(site, table, constants, pack_of(site, table, constants), fused)
 
 
 def propose_q8_linear(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -190,9 +192,35 @@ def computed_in(dtype: torch.dtype) -> ScalarType:
     return ScalarType.FLOAT if dtype is torch.bfloat16 else scalar_type(dtype)
 
 
-def pack_of(site: Site, table: Table) -> Q4Pack | Refusal:
+def pack_of(site: Site, table: Table, constants: Constants) -> Q4Pack | Refusal:
     """The 4-bit pack for a matmul site, or why the operators cannot express it."""
-    return _no_rows(site) or linear_pack(site.numbers(), table.readers, activations(site))
+    return _no_rows(site) or linear_pack(
+        site.numbers(), table.readers, activations(site), packer_of(table, constants)
+    )
+
+
+def packer_of(table: Table, constants: Constants) -> Packer:
+    """What packs a table that lookups and linears read once for both: all that read it have equal values."""
+
+    def packed(grid: Grid, readers: Readers, *, columns_multiple: int) -> Q4Pack | Refusal:
+        key = (Q4Pack, table.identity, columns_multiple)
+        made = constants.derived.get(key)
+        if isinstance(made, _Packed) and made.grid.is_scaled_like(grid):
+            return made.pack
+        pack = q4_pack(grid, readers, columns_multiple=columns_multiple)
+        if readers.looked_up and readers.multiplied and not grid.found:
+            constants.derived[key] = _Packed(grid=grid, pack=pack)
+        return pack
+
+    return packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Packed:
+    """A pack, or why there is none, and of what."""
+
+    grid: Grid
+    pack: Q4Pack | Refusal
 
 
 def _no_rows(site: Site) -> Refusal | None:
