@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vkfuse.entries import MissedError
 from vkfuse.mapping import leading
-from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.options import Options, Progress
 from vkfuse.output import published
 from vkfuse.patch.stages import optimize_file
 from vkfuse.program.methods import METHOD, checked_methods
@@ -57,8 +57,7 @@ def _repeated(
     if options.cache is None or len(paths) < len(sources):
         raise MissedError("no cache, or programs in memory")
     options.check_gates()
-    before = [] if isinstance(options.baseline, BaselineChoice) else [options.baseline]
-    with published(output, [*paths.values(), *before]) as temporary:
-        report = repeated(paths, output, options, into=temporary, progress=progress)
+    with published(output, (*paths.values(), options.given_baseline)) as places:
+        report = repeated(paths, output, options, into=places.model, progress=progress)
         require_passed(report)
     return Result(report=report, output=output)

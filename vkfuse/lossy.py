@@ -1,9 +1,11 @@
 """What a user may ask to lose: tables of floats as integers, and how."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from vkfuse.errors import VkfuseError
 from vkfuse.typed import Typed, option
 
 RULES: Final = ("signed", "torchao", "hqq", "q4_0")  # tables/quantize.py says what each is
@@ -103,6 +105,14 @@ class Lossy(Typed):
     def anything(self) -> bool:
         """Whether anything may be lost."""
         return self.quantize_embedding is not None or bool(self.quantize)
+
+    def require(self, found: Iterable[object]) -> None:
+        """Raise VkfuseError where a table is asked for, and nothing of what was found is one."""
+        if self.anything and not any(found):
+            raise VkfuseError(
+                "no table of floats is meant by --quantize-embedding or --quantize",
+                hint="vkfuse inspect names the tables; a group must divide the columns of one",
+            )
 
     def setting_of(self, name: str, *, looked_up: bool) -> Setting | None:
         """The setting of a float table, the last that takes it, None for none."""

@@ -16,14 +16,6 @@ from vkfuse.typed import Typed, option
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Into:
-    """Where a caller that publishes the files by itself wants them: the model, and the file before where it is kept."""
-
-    model: Path
-    baseline: Path | None = None
-
-
 class BaselineChoice(StrEnum):
     """What "before" is, where it is no file."""
 
@@ -149,6 +141,11 @@ class Options(Typed):
         metadata=option("Show the logs and warnings of torch and ExecuTorch.", flag="--verbose -v"),
     )
     max_memory: int | None = field(default=None, metadata={"parse": parse_size})
+
+    @property
+    def given_baseline(self) -> Path | None:
+        """The file that is given as the one before, None where `baseline` is a choice."""
+        return None if isinstance(self.baseline, BaselineChoice) else self.baseline
 
     @property
     def loses(self) -> bool:

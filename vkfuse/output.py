@@ -148,18 +148,42 @@ class Publication:
         self._outputs.clear()
 
 
-def _discard(output: _Output) -> None:
-    output.temporary.unlink(missing_ok=True)
-    os.close(output.lock)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Into:
+    """Where the files of a run are written: the model, and the file before where it is kept."""
+
+    model: Path
+    baseline: Path | None = None
 
 
 @contextlib.contextmanager
-def published(target: Path, reads: Iterable[Path]) -> Iterator[Path]:
-    """A temporary to write in place of `target`, published at the end. OutputError where that is one of those read."""
+def published(
+    target: Path, read: Iterable[object], *, into: Into | None = None, keep: Path | None = None
+) -> Iterator[Into]:
+    """The files to write: `into`, which the caller publishes, or some that become their targets at the end.
+
+    `read` has the paths of what the run reads, OutputError where one is an output; what is no path is in memory. A baseline
+    to `keep` that stays empty is left out.
+    """
+    if into is not None:
+        yield into
+        return
     with Publication() as publication:
-        for path in reads:
-            publication.reads("input", path)
-        yield publication.file(target, "output")
+        for path in read:
+            if isinstance(path, Path | str):
+                publication.reads("input", Path(path))
+        places = Into(
+            model=publication.file(target, "output"),
+            baseline=keep and publication.file(keep, "keep_baseline"),
+        )
+        yield places
+        if places.baseline is not None and not places.baseline.stat().st_size:
+            publication.withhold(places.baseline)
+
+
+def _discard(output: _Output) -> None:
+    output.temporary.unlink(missing_ok=True)
+    os.close(output.lock)
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object], target: Path) -> None:

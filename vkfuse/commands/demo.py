@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from vkfuse.demo import write_demo
-from vkfuse.options import Into, Progress
-from vkfuse.output import write
+from vkfuse.options import Progress
+from vkfuse.output import Into, write
 from vkfuse.pipeline import optimize
 from vkfuse.report.model import InputFile, Report
 

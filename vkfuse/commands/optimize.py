@@ -11,8 +11,8 @@ from vkfuse.commands.arguments import Bounds, Printing
 from vkfuse.commands.running import file_given, opened, outputs_of, pipeline, programs_read, progress
 from vkfuse.entries import MissedError
 from vkfuse.errors import VkfuseError
-from vkfuse.options import Into, Options, Progress
-from vkfuse.output import Publication, write
+from vkfuse.options import Options, Progress
+from vkfuse.output import Into, Publication, write
 from vkfuse.report.attestation import dumps
 from vkfuse.report.checks import GatesFailedError, passed, require_passed
 from vkfuse.report.model import Report
@@ -64,7 +64,7 @@ def optimize(
     """Build the file, write it with what belongs to it, and print the report. Raises what the pipeline does."""
     options = targets.options(given)
     options.check_gates()
-    reads = programs_read(sources, options.baseline)
+    reads = programs_read(sources, options.given_baseline)
     with (
         outputs_of(reads, printing, bounds, *targets.files) as outputs,
         progress(quiet=printing.quiet) as stage,
@@ -132,7 +132,7 @@ def _result(
     if file is not None:
         from vkfuse.patch.stages import optimize_file  # noqa: PLC0415 - not for programs
 
-        return optimize_file(file, target, options, progress=stage, into=into.model, command=sys.argv[1:])
+        return optimize_file(file, target, options, progress=stage, into=into, command=sys.argv[1:])
     if options.partial:
         raise VkfuseError("--partial is for a .pte", hint="what is lowered loads, or is not written")
     command = sys.argv[1:]

@@ -14,7 +14,7 @@ from vkfuse.errors import InputError, VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
 from vkfuse.mapping import leading
-from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.options import Options, Progress
 from vkfuse.output import Publication, reported, write
 from vkfuse.report.format import SUFFIXES, Format
 from vkfuse.runtime.versions import default_runtime
@@ -84,11 +84,9 @@ def outputs_of(reads: Reads, printing: Printing, bounds: Bounds, *others: Path) 
         yield Outputs(publication=publication, printing=printing, reports=temporaries)
 
 
-def programs_read(
-    sources: Mapping[str, Path], baseline: BaselineChoice | Path = BaselineChoice.NONE
-) -> Reads:
+def programs_read(sources: Mapping[str, Path], baseline: Path | None = None) -> Reads:
     """The programs, and the baseline where it is a file."""
-    of_baseline = [] if isinstance(baseline, BaselineChoice) else [("--baseline", baseline)]
+    of_baseline = [] if baseline is None else [("--baseline", baseline)]
     return [*(("MODEL.pt2", path) for path in sources.values()), *of_baseline]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vkfuse.errors import VkfuseError
 from vkfuse.lossy import Lossy, Setting
 from vkfuse.patch.sites import QuantizedTable, Table
 from vkfuse.tables.floats import Numbers
@@ -15,11 +14,7 @@ from vkfuse.tables.readers import Consumer
 def as_asked(tables: Iterable[Table], lossy: Lossy) -> tuple[Table, ...]:
     """The tables, those that `lossy` takes as integers. VkfuseError where it takes none; what is on a grid stays."""
     made = [_as_asked(table, lossy) for table in tables]
-    if lossy.anything and not any(isinstance(table.numbers, QuantizedTable) for table in made):
-        raise VkfuseError(
-            "no table of floats is meant by --quantize-embedding or --quantize",
-            hint="vkfuse inspect names the tables; a group must divide the columns of one",
-        )
+    lossy.require(isinstance(table.numbers, QuantizedTable) for table in made)
     return tuple(made)
 
 

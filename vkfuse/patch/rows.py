@@ -176,13 +176,5 @@ def loss_rows(plans: Iterable[PatchPlan]) -> Iterator[LossRow]:
         if isinstance(of, QuantizedTable) and _offers(plan):
             rows, _ = plan.table.shape
             lost = loss(of.floats.rows(0, rows), of.rows(0, rows))
-            yield LossRow(
-                method=plan.table.sites[0].read.where.method,
-                what="table",
-                name=plan.table.name,
-                how=str(of.setting),
-                sqnr_db=lost.sqnr_db if math.isfinite(lost.sqnr_db) else None,
-                relative_rms=lost.relative_rms,
-                cosine=lost.cosine,
-                max_abs_error=lost.max_abs_error,
-            )
+            method = plan.table.sites[0].read.where.method
+            yield LossRow.of(method, "table", plan.table.name, str(of.setting), lost)

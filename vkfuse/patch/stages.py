@@ -3,7 +3,6 @@
 Imports neither torch nor ExecuTorch.
 """
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Final
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lint import faults
 from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
-from vkfuse.output import published, write
+from vkfuse.output import Into, published, write
 from vkfuse.pages import digest, forget
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
@@ -41,7 +40,7 @@ def optimize_file(
     options: Options,
     *,
     progress: Progress = lambda _stage: None,
-    into: Path | None = None,
+    into: Into | None = None,
     command: Sequence[str] = (),
 ) -> Result:
     """Write `file` to `output` with each table at its best rung, proved from the written bytes.
@@ -52,15 +51,15 @@ def optimize_file(
     meter, runtime = Meter(), find_runtime(options.runtime)
     progress = meter.watching(progress)
     _check(options)
-    place = published(output, _reads(file, options)) if into is None else contextlib.nullcontext(into)
-    with place as temporary:
+    read = (None if file.path in {"", "stdin"} else file.path, options.given_baseline)
+    with published(output, read, into=into) as places:
         progress("planning")
         sound = mended(file, runtime)
         plans = plan(sound.file, runtime, options.vulkan, progress, options.lossy)
         progress("writing")
         changed = renamed(edited(sound.file, packs_of(plans)), sound.file, plans)
-        write(temporary, partial(write_pte, changed), output)
-        after = measure(read_pte(temporary), options.runtime)
+        write(places.model, partial(write_pte, changed), output)
+        after = measure(read_pte(places.model), options.runtime)
         if not options.partial:
             _require_loadable(after)
         progress("proving")
@@ -133,8 +132,8 @@ def _before(file: PteFile, options: Options) -> Measured | None:
     """What the output is compared with: the input, or the file that was named."""
     if options.baseline is BaselineChoice.NONE:
         return None
-    given = file if isinstance(options.baseline, BaselineChoice) else read_pte(options.baseline)
-    return measure(given, options.runtime)
+    given = options.given_baseline
+    return measure(file if given is None else read_pte(given), options.runtime)
 
 
 def _require_loadable(after: Measured) -> None:
@@ -147,9 +146,3 @@ def _require_loadable(after: Measured) -> None:
             f"{first.where}: {first.name}: {first.code}{others}",
             hint=f"{first.hint}; --partial writes it all the same",
         )
-
-
-def _reads(file: PteFile, options: Options) -> list[Path]:
-    """Return the files that a run reads, but for stdin."""
-    given = [] if file.path in {"", "stdin"} else [Path(file.path)]
-    return given if isinstance(options.baseline, BaselineChoice) else [*given, options.baseline]

@@ -39,9 +39,9 @@ class Before:
 
 def baseline_file(options: Options) -> Before | None:
     """The file that the options name, None where they name a kind. InputError, FormatError."""
-    if isinstance(options.baseline, BaselineChoice):
+    if options.given_baseline is None:
         return None
-    given = measure(read_pte(options.baseline), options.runtime)
+    given = measure(read_pte(options.given_baseline), options.runtime)
     return Before(baseline=baseline_of("file", given), measured=given)
 
 

@@ -1,6 +1,5 @@
 """What a run was asked to lose, done to the programs before they are planned, and what that cost."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,13 +7,11 @@ from typing import Final
 
 from torch.export import ExportedProgram
 
-from vkfuse.errors import VkfuseError
 from vkfuse.lossy import parse_setting
 from vkfuse.options import Options, Scales
 from vkfuse.pipeline.method import Method, Methods
 from vkfuse.report.model import LossRow, WhatIfRow
 from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales, what_if
-from vkfuse.tables.quantize import Loss
 
 _SETTINGS: Final = tuple(map(parse_setting, ("int4:32", "int4:64", "int4:128", "int8")))
 
@@ -24,11 +21,7 @@ def lossy(methods: Methods, options: Options) -> tuple[Methods, tuple[LossRow, .
     if not options.loses:
         return methods, ()
     made = [(method, *_changed(method.surveyed.exported, options)) for method in methods]
-    if options.lossy.anything and not any(tables for _, _, tables in made):
-        raise VkfuseError(
-            "no table of floats is meant by --quantize-embedding or --quantize",
-            hint="vkfuse inspect names the tables; a group must divide the columns of one",
-        )
+    options.lossy.require(tables for _, _, tables in made)
     rows = [
         row
         for method, exported, tables in made
@@ -79,19 +72,6 @@ def _rows(
     method: str, before: ExportedProgram, after: ExportedProgram, tables: tuple[Changed, ...]
 ) -> Iterator[LossRow]:
     for table in tables:
-        yield _row(method, "table", table.name, table.how, table.loss)
+        yield LossRow.of(method, "table", table.name, table.how, table.loss)
     for number, lost in enumerate(outputs_lost(before, after) if tables else ()):
-        yield _row(method, "output", f"output {number}", "", lost)
-
-
-def _row(method: str, what: str, name: str, how: str, lost: Loss) -> LossRow:
-    return LossRow(
-        method=method,
-        what="table" if what == "table" else "output",
-        name=name,
-        how=how,
-        sqnr_db=lost.sqnr_db if math.isfinite(lost.sqnr_db) else None,
-        relative_rms=lost.relative_rms,
-        cosine=lost.cosine,
-        max_abs_error=lost.max_abs_error,
-    )
+        yield LossRow.of(method, "output", f"output {number}", "", lost)

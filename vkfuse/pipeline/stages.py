@@ -1,7 +1,6 @@
 """The order of the stages: load, plan, rewrite, lower, read back, prove, verify, compare, report. Prints nothing."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
-from vkfuse.options import BaselineChoice, Compute, Into, Options, Progress
-from vkfuse.output import Publication, write
+from vkfuse.options import Compute, Options, Progress
+from vkfuse.output import Into, published, write
 from vkfuse.pages import thrifty
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
@@ -70,7 +69,11 @@ def optimize(
     progress = meter.watching(progress)
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
-    with _published(into, target, source, chosen) as places, thrifty() as told:
+    sources = source.values() if isinstance(source, Mapping) else [source]
+    places_of = published(
+        target, (*sources, chosen.given_baseline), into=into, keep=chosen.keep_baseline
+    )
+    with places_of as places, thrifty() as told:
         programs = _programs(source, chosen, progress)
         for program in programs.values():
             told(program.mapped)
@@ -93,29 +96,6 @@ def optimize(
         require_passed(report)
         report = kept(report, places.model, chosen)
     return Result(report=report, output=target)
-
-
-@contextlib.contextmanager
-def _published(
-    into: Into | None, target: Path, source: Source | Mapping[str, Source], options: Options
-) -> Iterator[Into]:
-    """The files to write: `into`, which the caller publishes, or some that become their targets at the end."""
-    if into is not None:
-        yield into
-        return
-    sources = source.values() if isinstance(source, Mapping) else [source]
-    baselines = [] if isinstance(options.baseline, BaselineChoice) else [options.baseline]
-    with Publication() as publication:
-        for path in (read for read in [*sources, *baselines] if isinstance(read, Path | str)):
-            publication.reads("input", Path(path))
-        keep = options.keep_baseline
-        places = Into(
-            model=publication.file(target, "output"),
-            baseline=None if keep is None else publication.file(keep, "keep_baseline"),
-        )
-        yield places
-        if places.baseline is not None and not places.baseline.stat().st_size:  # none could be made
-            publication.withhold(places.baseline)
 
 
 def inspect(

@@ -6,7 +6,8 @@ the keys. Keys may be added within a schema version, none renamed. None means: n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from math import isfinite
+from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 
 from vkfuse.lint.findings import Finding, FindingEffect
 from vkfuse.measure.ledger import LedgerEntry
@@ -14,6 +15,9 @@ from vkfuse.measure.memory import MethodMemory
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
 from vkfuse.tables.proven import Proof
+
+if TYPE_CHECKING:
+    from vkfuse.tables.quantize import Loss
 
 SCHEMA: Final = "vkfuse.report/2"
 SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those
@@ -333,6 +337,20 @@ class LossRow:
     relative_rms: float
     cosine: float
     max_abs_error: float
+
+    @classmethod
+    def of(cls, method: str, what: Literal["table", "output"], name: str, how: str, lost: "Loss") -> Self:
+        """Return the row of what numbers lost."""
+        return cls(
+            method=method,
+            what=what,
+            name=name,
+            how=how,
+            sqnr_db=lost.sqnr_db if isfinite(lost.sqnr_db) else None,
+            relative_rms=lost.relative_rms,
+            cosine=lost.cosine,
+            max_abs_error=lost.max_abs_error,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
