@@ -181,10 +181,8 @@ class TableEdit(MethodEdit):
         position = call.args.index(out)
         edit = self.edit(call.delegate_index)
         rows = edit.inputs[position]
-        target = edit.at(rows)
-        if not isinstance(target, VkTensor):
-            raise TypeError(f"input {position} of a delegate is no tensor")
-        edit.inputs[position] = input_indices(edit, self.tensor(indices).sizes, target, pack)
+        sizes, target = self.tensor(indices).sizes, edit.tensor_at(rows)
+        edit.inputs[position] = input_indices(edit, sizes, target, pack)
         edit.in_front(lookup_calls(edit, pack, edit.inputs[position], rows))
         args = (*call.args[:position], indices, *call.args[position + 1 :])
         self.rewire(reader, args)

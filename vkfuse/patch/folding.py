@@ -1,7 +1,12 @@
-"""What is computed of constants alone becomes a constant: in a delegate that the runtime cannot run as it is."""
+"""What is computed of constants alone becomes a constant: in a delegate that the runtime cannot run as it is.
+
+Operators of delegates and CPU kernels of the method around them are computed alike.
+"""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +14,7 @@ import numpy as np
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.operations import operation_of
 from vkfuse.pte.enums import ScalarType
-from vkfuse.pte.model import BoxedIntList
+from vkfuse.pte.model import BoxedIntList, KernelCall, Method, Tensor
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.operators import record_of
@@ -24,21 +29,28 @@ _UNKNOWN: Final = object()
 class Evaluation:
     """Computes what operators make of constants, as much as a file with so many bytes of them can honestly want.
 
-    `known` are tensors of `values` by position; what is computed is for the caller to add.
+    `known` are tensors of `values` by position: constants, those that are `given`, and what is computed.
     """
 
-    def __init__(self, values: Sequence[object], known: Mapping[int, Array]) -> None:
-        self._values, self._known = values, known
-        self._left = sum(array.nbytes for array in known.values()) * _GROWTH + _LEAST_BYTES
+    def __init__(self, values: Sequence[object], given: Mapping[int, Array] = MappingProxyType({})) -> None:
+        self._values = values
+        stored = ((index, _stored(value)) for index, value in enumerate(values))
+        self.known = {**{index: array for index, array in stored if array is not None}, **given}
+        self._left = sum(array.nbytes for array in self.known.values()) * _GROWTH + _LEAST_BYTES
 
-    def arguments(self, ids: Iterable[int]) -> list[Any] | None:
-        """Arguments as the operations take them; None where one is not known."""
-        found = [self._argument(index) for index in ids]
-        return None if any(argument is _UNKNOWN for argument in found) else found
+    def follow(self, name: str, ids: Iterable[int], out: int) -> bool:
+        """Compute what an operator writes to a tensor; whether it is known now, and was not."""
+        described, arguments = _described(self._values[out]), [self._argument(index) for index in ids]
+        if described is None or out in self.known or any(of is _UNKNOWN for of in arguments):
+            return False
+        result = self._computed(name, arguments, *described)
+        if result is not None:
+            self.known[out] = result
+        return result is not None
 
     def _argument(self, index: int) -> Any:
-        if index in self._known:
-            return self._known[index]
+        if index in self.known:
+            return self.known[index]
         match self._values[index]:
             case None:
                 return None
@@ -52,7 +64,7 @@ class Evaluation:
                     return tuple(member.value for member in members if isinstance(member, Int))
         return _UNKNOWN
 
-    def computed(
+    def _computed(
         self, name: str, arguments: Iterable[Any], kind: ScalarType, sizes: tuple[int, ...]
     ) -> Array | None:
         """The result, of the type and sizes that the file says; None where it is not known."""
@@ -74,30 +86,21 @@ class Folding:
     def __init__(self, graph: VulkanGraph, given: Mapping[int, Array]) -> None:
         self._graph = graph
         self._copies = {call.args[1]: call.args[0] for call in graph.chain if _copies(call)}
-        self.known: dict[int, Array] = {**dict(_constants(graph)), **given}
         self.made: set[int] = {*given}
-        self._evaluation = Evaluation(graph.values, self.known)
+        self._evaluation = Evaluation(graph.values, given)
+        self.known = self._evaluation.known
         for call in graph.chain:
-            self._follow(call)
+            if call.args:
+                self._follow(call.name, *call.args)
 
-    def _follow(self, call: OperatorCall) -> None:
+    def _follow(self, name: str, *args: int) -> None:
         """Work out what a call makes."""
-        index = call.args[-1] if call.args else -1
-        out = self._graph.values[index] if index >= 0 else None
-        if not isinstance(out, VkTensor) or index in self.known:
-            return
-        arguments = self._evaluation.arguments(call.args[:-1])
-        if arguments is None:
-            return
-        if call.name == PREPACK:
-            self.known[index] = arguments[0]
-            self.made |= {index} if call.args[0] in self.made else set()
-            return
-        kind = out.dtype.scalar
-        result = None if kind is None else self._evaluation.computed(call.name, arguments, kind, out.dims)
-        if result is not None:
-            self.known[index] = result
-            self.made.add(index)
+        *ids, out = args
+        if name != PREPACK:
+            self.made |= {out} if self._evaluation.follow(name, ids, out) else set()
+        elif ids and ids[0] in self.known and out not in self.known:
+            self.known[out] = self.known[ids[0]]
+            self.made |= {out} if ids[0] in self.made else set()
 
     def serves(self, call: OperatorCall) -> bool:
         """Whether a call is no longer made, or reads something as a constant that was none."""
@@ -159,11 +162,31 @@ def _copies(call: OperatorCall) -> bool:
     return call.name == PREPACK and len(call.args) > 1
 
 
-def _constants(graph: VulkanGraph) -> Iterator[tuple[int, Array]]:
-    """Yield the constants whose bytes are in the file."""
-    for index, value in enumerate(graph.values):
-        if isinstance(value, VkTensor) and value.constant and value.data is not None:
-            kind = value.dtype.scalar
-            stored = None if kind is None else numbers(value.data, kind, value.dims)
-            if stored is not None:
-                yield index, stored.rows(0, value.dims[0]) if value.dims else stored.stored
+def known_values(method: Method) -> Mapping[int, Array]:
+    """The tensors of a method that are constants, and those that one CPU kernel computes of them."""
+    evaluation = Evaluation(method.values)
+    calls = [entry for entry in method.instructions if isinstance(entry, KernelCall) and entry.args]
+    written = Counter(call.args[-1] for call in calls)
+    for call in calls:
+        ids, out = call.args[: call.args.index(call.args[-1])], call.args[-1]
+        if written[out] == 1:
+            evaluation.follow(method.operators[call.op_index].full_name, ids, out)
+    return evaluation.known
+
+
+def _described(value: object) -> tuple[ScalarType, tuple[int, ...]] | None:
+    """Type and sizes of a tensor of a method or of a graph."""
+    if isinstance(value, Tensor):
+        return value.scalar_type, value.sizes
+    kind = value.dtype.scalar if isinstance(value, VkTensor) else None
+    return None if kind is None or not isinstance(value, VkTensor) else (kind, value.dims)
+
+
+def _stored(value: object) -> Array | None:
+    """The numbers of a constant whose bytes are in the file; bfloat16 is not computed with."""
+    described = _described(value)
+    if described is None or not isinstance(value, Tensor | VkTensor) or not value.constant:
+        return None
+    order = value.dim_order if isinstance(value, Tensor) else None
+    found = None if value.data is None else numbers(value.data, *described, order)
+    return None if found is None or found.kind is ScalarType.BFLOAT16 else found.stored

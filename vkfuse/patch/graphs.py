@@ -56,6 +56,13 @@ class GraphEdit:
         """Return a value."""
         return self._values[index]
 
+    def tensor_at(self, index: int) -> VkTensor:
+        """Return a tensor. TypeError for another value, which the survey let pass."""
+        value = self._values[index]
+        if not isinstance(value, VkTensor):
+            raise TypeError(f"value {index} is no tensor")
+        return value
+
     def tensor(self, like: VkTensor, **changes: Any) -> int:
         """Add a tensor of a memory of its own, like another but for `changes`; it crosses the border as it is."""
         made = replace(like, constant_id=-1, mem_obj_id=-1, data=None, **changes)
@@ -63,9 +70,7 @@ class GraphEdit:
 
     def given(self, index: int) -> None:
         """Let the caller fill a tensor of the graph, in a memory of its own, which is not handed out."""
-        value = self._values[index]
-        if not isinstance(value, VkTensor):
-            raise TypeError(f"value {index} is no tensor")
+        value = self.tensor_at(index)
         self._values[index] = replace(value, mem_obj_id=-1, staging_dtype=value.dtype)
         self.inputs.append(index)
         self.outputs = [out for out in self.outputs if out != index]
@@ -82,13 +87,10 @@ class GraphEdit:
             )
             self._known[known] = self.value(
                 VkTensor(
-                    dtype=_TYPES[kind_of(array)],
+                    dtype=(kind := _TYPES[kind_of(array)]),
                     dims=array.shape,
                     constant_id=len(self._constants) - 1,
-                    mem_obj_id=-1,
-                    storage=VkStorageType.DEFAULT_STORAGE,
-                    layout=VkMemoryLayout.DEFAULT_LAYOUT,
-                    staging_dtype=_TYPES[kind_of(array)],
+                    staging_dtype=kind,
                     data=data,
                 )
             )
@@ -98,10 +100,7 @@ class GraphEdit:
         """Add a tensor like another one, which a constant is copied to when the graph is loaded."""
         known = ("copied", constant, like)
         if known not in self._known:
-            value = self.at(like)
-            if not isinstance(value, VkTensor):
-                raise TypeError(f"value {like} is no tensor")
-            self._known[known] = self.tensor(value)
+            self._known[known] = self.tensor(self.tensor_at(like))
             self.in_front([self.call(PREPACK, constant, self._known[known])])
         return self._known[known]
 

@@ -7,7 +7,6 @@ Source: EmbeddingQ4gsw.cpp and Clone.cpp of backends/vulkan in ExecuTorch 1.5.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from typing import Final
 
@@ -31,8 +30,6 @@ def input_indices(edit: GraphEdit, dims: tuple[int, ...], out: VkTensor, pack: Q
         VkTensor(
             dtype=VkDataType.INT32,
             dims=dims,
-            constant_id=-1,
-            mem_obj_id=-1,
             storage=TEXTURE if _direct(dims, out, pack) else BUFFER,
             layout=WIDTH,
             staging_dtype=VkDataType.INT32,
@@ -42,7 +39,7 @@ def input_indices(edit: GraphEdit, dims: tuple[int, ...], out: VkTensor, pack: Q
 
 def lookup_calls(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> Iterator[OperatorCall]:
     """Yield the calls that look `indices` up and write the rows to the tensor `out` of the graph."""
-    ids, target = _tensor(edit, indices), _tensor(edit, out)
+    ids, target = edit.tensor_at(indices), edit.tensor_at(out)
     if ids.storage is TEXTURE and ids.layout in _WIDE and _direct(ids.dims, target, pack):
         yield _fused(edit, pack, indices, out)
         return
@@ -77,14 +74,6 @@ def _direct(indices: tuple[int, ...], out: VkTensor, pack: Q4Pack) -> bool:
     )
 
 
-def _tensor(edit: GraphEdit, index: int) -> VkTensor:
-    """Return a tensor of the graph. TypeError for another value, which the survey let pass."""
-    value = edit.at(index)
-    if not isinstance(value, VkTensor):
-        raise TypeError(f"value {index} is no tensor")
-    return value
-
-
 def _fused(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> OperatorCall:
     weight, scales = edit.constant(pack.packed), edit.constant(pack.scales)
     group, linear = edit.value(Int(pack.group_size)), edit.value(Bool(pack.is_linear_weight))
@@ -92,7 +81,7 @@ def _fused(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> OperatorCal
 
 
 def _sliced(edit: GraphEdit, rows: int, columns: int, out: int) -> OperatorCall:
-    last = len(_tensor(edit, rows).dims) - 1
+    last = len(edit.tensor_at(rows).dims) - 1
     numbers = (edit.value(Int(number)) for number in (last, 0, columns, 1))
     return edit.call(_SLICE, rows, *numbers, out)
 
@@ -106,16 +95,9 @@ def lookup_graph(pack: Q4Pack, indices: tuple[int, ...], dtype: VkDataType) -> G
     """Return a graph that looks indices of these greatest sizes up and hands the rows out."""
     edit = GraphEdit()
     storage = TEXTURE if prod(indices[:-1]) == 1 and pack.columns == pack.padded_columns else BUFFER
-    tensor = VkTensor(
-        dtype=dtype,
-        dims=(*indices, pack.columns),
-        constant_id=-1,
-        mem_obj_id=-1,
-        storage=storage,
-        layout=WIDTH,
-        staging_dtype=dtype,
-    )
-    ids, rows = input_indices(edit, indices, tensor, pack), edit.value(replace(tensor))
+    dims = (*indices, pack.columns)
+    tensor = VkTensor(dtype=dtype, dims=dims, storage=storage, layout=WIDTH, staging_dtype=dtype)
+    ids, rows = input_indices(edit, indices, tensor, pack), edit.value(tensor)
     edit.inputs, edit.outputs = [ids], [rows]
     edit.in_front(lookup_calls(edit, pack, ids, rows))
     return edit

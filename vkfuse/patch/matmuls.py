@@ -68,10 +68,8 @@ def matmul_calls(
     edit: GraphEdit, pack: Q4Pack | Q8Pack, read: FloatMatmul, *, dynamic: bool
 ) -> list[OperatorCall]:
     """The calls that multiply by a pack. TypeError for a product that does not fit it, which the survey let pass."""
-    out, steps = edit.at(read.output), _Steps(edit, read.source)
-    back = sizes_back(out.dims, dynamic=dynamic) if isinstance(out, VkTensor) else None
-    if not isinstance(out, VkTensor) or out.dtype not in _KINDS:
-        raise TypeError(f"{read.where} multiplies no tensors")
+    out, steps = edit.tensor_at(read.output), _Steps(edit, read.source)
+    back = sizes_back(out.dims, dynamic=dynamic)
     if _batched(steps.last):
         view = edit.value(IntList((-1, pack.columns)))
         steps.then(VIEW, (view,), (prod(steps.last.dims[:-1]), pack.columns))
@@ -106,11 +104,8 @@ class _Steps:
 
     @property
     def last(self) -> VkTensor:
-        """The tensor that was written last. TypeError for another value."""
-        value = self._edit.at(self._at)
-        if not isinstance(value, VkTensor):
-            raise TypeError(f"value {self._at} is no tensor")
-        return value
+        """The tensor that was written last."""
+        return self._edit.tensor_at(self._at)
 
     def then(self, name: str, arguments: Sequence[int], dims: tuple[int, ...]) -> None:
         """Add a call, whose result is like its input but for the sizes."""

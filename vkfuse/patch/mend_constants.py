@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from vkfuse.patch.constants import known_values
 from vkfuse.patch.faulty import Faulty, Mend
-from vkfuse.patch.folding import Folding
+from vkfuse.patch.folding import Folding, known_values
 
 
 def fold_constants(faulty: Faulty) -> Iterator[Mend]:

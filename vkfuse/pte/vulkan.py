@@ -57,11 +57,11 @@ class VkTensor:
 
     dtype: VkDataType
     dims: tuple[int, ...]
-    constant_id: int
-    mem_obj_id: int
-    storage: VkStorageType
-    layout: VkMemoryLayout
     staging_dtype: VkDataType
+    constant_id: int = -1
+    mem_obj_id: int = -1
+    storage: VkStorageType = VkStorageType.DEFAULT_STORAGE
+    layout: VkMemoryLayout = VkMemoryLayout.DEFAULT_LAYOUT
     data: memoryview | None = field(default=None, repr=False)
 
     @property
