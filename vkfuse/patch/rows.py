@@ -19,7 +19,7 @@ from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason
 from vkfuse.tables.floats import rounded
 from vkfuse.tables.proof import Rows, difference
-from vkfuse.tables.proven import UNPROVED, Proof
+from vkfuse.tables.proven import UNPROVED, Proof, weakest
 from vkfuse.tables.quantize import loss
 
 Proofs = Mapping[str, Proof | None]
@@ -51,7 +51,7 @@ def _proof(plan: PatchPlan, stored: Mapping[bytes, list[Stored]]) -> Proof | Non
         for tables in found
         for table in tables
     ]
-    return max(results, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0))
+    return weakest(results)
 
 
 def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]], kind: ScalarType) -> Iterator[Stored]:

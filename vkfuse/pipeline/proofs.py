@@ -23,7 +23,7 @@ from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, TablePlan
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.proof import Difference
-from vkfuse.tables.proven import Proof
+from vkfuse.tables.proven import Proof, weakest
 from vkfuse.verify.wanted import wanted_of, wanted_tables
 
 _CHUNK: Final = 1 << 22  # values that are converted at a time
@@ -48,14 +48,7 @@ def proofs_of(proved: Iterable[Proved]) -> dict[Hashable, Proof | None]:
     for method in proved:
         for identity, proofs in method.proofs.items():
             found.setdefault(identity, []).extend(proofs)
-    return {identity: _weakest(proofs) for identity, proofs in found.items()}
-
-
-def _weakest(proofs: Sequence[Proof | None]) -> Proof | None:
-    known = [proof for proof in proofs if proof is not None]
-    return (
-        None if len(known) < len(proofs) else max(known, key=lambda p: (p.kind != "exact", p.max_abs_error))
-    )
+    return {identity: weakest(proofs) for identity, proofs in found.items()}
 
 
 class _Search:
@@ -101,7 +94,7 @@ class _Search:
             results = [(table, result) for table, result in results if result.differing == least]
         for table, result in results:
             self._checks[table.where] = check(table, other, result)
-        return _weakest([result.proof for _, result in results]) if results else None
+        return weakest(result.proof for _, result in results)
 
     def _compared(self, table: Stored, other: Wanted, decision: Decision) -> Difference:
         """Compare a table of the file with the program's once for all sites that are alike."""

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.report.model import Diff, Report, SizeChange, TableChange, TableRow
-from vkfuse.tables.proven import Proof
+from vkfuse.tables.proven import weakest
 
 _NUMBER: Final = re.compile(r"\d+")
 _HASH: Final = re.compile(r"[0-9a-f]{12}")
@@ -59,20 +59,10 @@ def _sum_of_labels(of: list[LedgerEntry]) -> LedgerEntry:
 
 
 def _sum_of_sizes(of: list[SizeChange]) -> SizeChange:
-    before, after = (sum(size or 0 for size in sizes) for sizes in zip(*map(_sizes, of), strict=True))
-    percent = 100 * (after - before) / before if before else None
-    return SizeChange(
-        label=f"[{len(of)} others]",
-        kind=of[0].kind,
-        before=before,
-        after=after,
-        delta=after - before,
-        percent=percent,
+    before, after = (
+        sum(filter(None, sizes)) for sizes in zip(*((c.before, c.after) for c in of), strict=True)
     )
-
-
-def _sizes(of: SizeChange) -> tuple[int | None, int | None]:
-    return of.before, of.after
+    return SizeChange.of(f"[{len(of)} others]", of[0].kind, before, after)
 
 
 def _together(
@@ -116,12 +106,8 @@ def _sum_of_tables(rows: list[TableRow]) -> TableRow:
         bytes_before=sum(before) if len(before) == len(rows) else None,
         bytes_after=after,
         bits_per_weight=sum(known) / len(known) if known else None,
-        proof=_worst([row.proof for row in rows if row.proof is not None]),
+        proof=weakest(row.proof for row in rows),
     )
-
-
-def _worst(proofs: list[Proof]) -> Proof | None:
-    return max(proofs, key=lambda proof: proof.max_abs_error or 0.0, default=None)
 
 
 def _kind(row: TableChange) -> Hashable:

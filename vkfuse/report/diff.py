@@ -33,7 +33,7 @@ def diff_of(new: Measured, base: Measured) -> Diff:
     """Return what changed from `base` to `new`."""
     identical, ledger = _same_bytes(new.pte, base.pte), tuple(_ledger(new.pte, base.pte))
     return Diff(
-        total=_change("total", "file", base.pte.size, new.pte.size),
+        total=SizeChange.of("total", "file", base.pte.size, new.pte.size),
         ledger=ledger,
         operators=tuple(_operators(new.delegation, base.delegation)),
         tables=tuple(_tables(new, base)),
@@ -47,10 +47,10 @@ def diff_of(new: Measured, base: Measured) -> Diff:
 
 def _memory(new: Measured, base: Measured) -> Iterator[SizeChange]:
     """Yield the file and what it takes once it is loaded, over all methods."""
-    yield _change("file", "file", base.pte.size, new.pte.size)
+    yield SizeChange.of("file", "file", base.pte.size, new.pte.size)
     for label, kind, part in MEMORY:
         before, after = (sum(map(part, side.memory)) for side in (base, new))
-        yield _change(label, kind, before, after)
+        yield SizeChange.of(label, kind, before, after)
 
 
 def _layouts(new: PteFile, base: PteFile) -> list[LayoutChange]:
@@ -91,18 +91,11 @@ def _same_bytes(new: PteFile, base: PteFile) -> bool:
     return new.size == base.size and new.data == base.data
 
 
-def _change(label: str, kind: str, before: int | None, after: int | None) -> SizeChange:
-    """Return a change of size; the percentage is of before."""
-    delta = (after or 0) - (before or 0)
-    percent = 100 * delta / before if before else None
-    return SizeChange(label=label, kind=kind, before=before, after=after, delta=delta, percent=percent)
-
-
 def _ledger(new: PteFile, base: PteFile) -> list[SizeChange]:
     """Return the labels whose bytes differ; delegates count together, since their numbers shift."""
     after, before = _totals(new), _totals(base)
     changes = [
-        _change(label, kind, before.get((kind, label)), after.get((kind, label)))
+        SizeChange.of(label, kind, before.get((kind, label)), after.get((kind, label)))
         for kind, label in {**after, **before}
     ]
     differing = [change for change in changes if change.before != change.after]

@@ -223,6 +223,13 @@ class SizeChange:
     delta: int
     percent: float | None  # of before; None where before is nothing
 
+    @classmethod
+    def of(cls, label: str, kind: str, before: int | None, after: int | None) -> Self:
+        """Return what changed from one size to another."""
+        delta = (after or 0) - (before or 0)
+        percent = 100 * delta / before if before else None
+        return cls(label=label, kind=kind, before=before, after=after, delta=delta, percent=percent)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountChange:

@@ -1,5 +1,6 @@
 """What was proved of a table, as its report says it; read without numpy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,3 +21,13 @@ class Proof:
 
 EXACT = Proof(kind="exact", max_abs_error=0.0)
 UNPROVED = Proof(kind="none", max_abs_error=None)
+
+
+def weakest(proofs: Iterable[Proof | None]) -> Proof | None:
+    """Return that with the largest error; None where something has no proof, or there is nothing."""
+    known: list[Proof] = []
+    for proof in proofs:
+        if proof is None:
+            return None
+        known.append(proof)
+    return max(known, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0), default=None)
