@@ -24,11 +24,11 @@ from vkfuse.commands.arguments import (
     Printing,
     QuietOption,
     RuntimeOption,
+    TextOrJson,
     VerdictOption,
     grouped,
     tolerance_option,
 )
-from vkfuse.commands.formats import Format as TextOrJson
 from vkfuse.commands.running import (
     console,
     file_given,
@@ -43,6 +43,7 @@ from vkfuse.errors import ExitCode, VkfuseError, remedy
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import reported
 from vkfuse.program.methods import parse_methods
+from vkfuse.report.format import Format
 from vkfuse.runtime.versions import default_runtime
 from vkfuse.signals import Interrupted
 from vkfuse.streams import ReaderGoneError
@@ -304,7 +305,7 @@ def verify(
         )
         outputs.fill(partial(command.rendered, verification))
         if not quiet:
-            command.render(verification, fmt, console(sys.stdout))
+            command.render(verification, Format(fmt), console(sys.stdout))
             sys.stdout.flush()
     if quiet:
         command.require_same(verification, model)

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,15 @@ from vkfuse.quantities import parse_seconds, parse_size
 from vkfuse.report.format import Format
 
 _Parsed = TypeVar("_Parsed")
+
+
+class TextOrJson(StrEnum):
+    """How a result is written that is no report: text for people, JSON for scripts."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 Command = Callable[..., None]
 Chosen = Mapping[str, Any]  # what a user named, by field
 

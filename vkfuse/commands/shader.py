@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vkfuse.commands.arguments import Bounds, Printing
-from vkfuse.commands.formats import Format
+from vkfuse.commands.arguments import Bounds, Printing, TextOrJson
 from vkfuse.commands.running import outputs_of, progress
 from vkfuse.errors import ExitCode, VkfuseError
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, VARIANTS, Variant
-from vkfuse.report.format import Format as ReportFormat
+from vkfuse.report.format import Format
 
 if TYPE_CHECKING:
     from vkfuse.glsl.bench import BenchOptions
@@ -28,7 +27,7 @@ app = typer.Typer(
 )
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+FormatOption = Annotated[TextOrJson, typer.Option("--format", help="How to print the result.")]
 DeviceOption = Annotated[
     int | None,
     typer.Option(
@@ -45,13 +44,13 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on
 
 
 @app.command("list")
-def list_shaders(*, fmt: FormatOption = Format.TEXT) -> None:
+def list_shaders(*, fmt: FormatOption = TextOrJson.TEXT) -> None:
     """List the compiled variants that ship in the package."""
     from vkfuse.commands.shader_text import manifest_text  # noqa: PLC0415
     from vkfuse.glsl.manifest import shipped_manifest  # noqa: PLC0415 - the command's own modules
 
     manifest = shipped_manifest()
-    typer.echo(manifest.dumps() if fmt is Format.JSON else manifest_text(manifest), nl=False)
+    typer.echo(manifest.dumps() if fmt is TextOrJson.JSON else manifest_text(manifest), nl=False)
 
 
 @app.command()
@@ -103,7 +102,7 @@ def check(
         typer.Option("--validate/--no-validate", help="Use the Khronos validation layer, where installed."),
     ] = True,
     report: ReportOption = None,
-    fmt: FormatOption = Format.TEXT,
+    fmt: FormatOption = TextOrJson.TEXT,
     quiet: QuietOption = False,
 ) -> None:
     """Run every variant on a Vulkan driver and compare with a reference, bit for bit. Exit code 1 when one is wrong."""
@@ -144,7 +143,7 @@ def bench(
         ),
     ] = 1,
     report: ReportOption = None,
-    fmt: FormatOption = Format.TEXT,
+    fmt: FormatOption = TextOrJson.TEXT,
     quiet: QuietOption = False,
 ) -> None:
     """Time the shader beside the runtime's mapping and a plain copy, by GPU timestamps."""
@@ -198,7 +197,7 @@ Show = Callable[[str, dict[str, object]], None]
 
 
 @contextlib.contextmanager
-def results(fmt: Format, paths: list[Path] | None) -> Iterator[Show]:
+def results(fmt: TextOrJson, paths: list[Path] | None) -> Iterator[Show]:
     """A function that writes a result to each of `paths`, in the format of its suffix, and prints it.
 
     The paths are checked before any work. OutputError.
@@ -208,7 +207,7 @@ def results(fmt: Format, paths: list[Path] | None) -> Iterator[Show]:
 
         def show(text: str, data: dict[str, object]) -> None:
             as_json = json.dumps(data, indent=2) + "\n"
-            outputs.fill(lambda of: as_json if of is ReportFormat.JSON else text)
-            typer.echo(as_json if fmt is Format.JSON else text, nl=False)
+            outputs.fill(lambda of: as_json if of is Format.JSON else text)
+            typer.echo(as_json if fmt is TextOrJson.JSON else text, nl=False)
 
         yield show

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vkfuse.commands.formats import Format
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.lower.quiet import quiet
 from vkfuse.mapping import leading
@@ -21,7 +20,7 @@ from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
 from vkfuse.pte.reader import begins_pte, read_pte
-from vkfuse.report.format import Format as ReportFormat
+from vkfuse.report.format import Format
 from vkfuse.report.text import captured
 from vkfuse.verify.files import verify_against_file
 from vkfuse.verify.render import dumps, render_text
@@ -69,9 +68,9 @@ def render(verification: Verification, fmt: Format, console: Console) -> None:
         render_text(verification, console)
 
 
-def rendered(verification: Verification, fmt: ReportFormat) -> str:
+def rendered(verification: Verification, fmt: Format) -> str:
     """Return the verification for a file: JSON, or text."""
-    if fmt is ReportFormat.JSON:
+    if fmt is Format.JSON:
         return dumps(verification)
     return captured(_WIDTH, lambda console: render_text(verification, console))
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -259,14 +260,11 @@ class Bench:
         sets = [pipeline.bind(resources) for resources in work.dispatches]
         push = variant.push_constants(shape.group_size)
 
-        def stream(commands: Any) -> None:
+        def record(commands: Any, *, apart: bool) -> None:
             for descriptors in sets:
                 pipeline.record(commands, descriptors, push, shape.groups)
+                if apart:
+                    barrier(commands)
 
-        def alone(commands: Any) -> None:
-            for descriptors in sets:
-                pipeline.record(commands, descriptors, push, shape.groups)
-                barrier(commands)
-
-        for record in (stream, alone):
-            yield open_timer(self.device, record, before=self.copy_by_shader)
+        for apart in (False, True):
+            yield open_timer(self.device, partial(record, apart=apart), before=self.copy_by_shader)

@@ -90,13 +90,13 @@ class Workload:
 
 @contextmanager
 def random_tables(
-    device: Device, layout: WeightLayout, scales: DType, shape: Shape, count: int = TABLES
+    device: Device, layout: WeightLayout, scales: DType, shape: Shape
 ) -> Iterator[tuple[DeviceTable, ...]]:
     """Tables of random bits, which in any layout are random values."""
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
         tables = []
-        for _ in range(count):
+        for _ in range(TABLES):
             weight = weight_of(stack, device, layout, _random_words(layout, shape, rng))
             drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
             held = filled_buffer(stack, device, drawn.astype(numpy_type(scales)))
