@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vkfuse import optimize
-from vkfuse.patch.graphs import EMPTY, WIDTH, GraphEdit
+from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageType
 from vkfuse.pte.model import Allocation, KernelCall, NamedData, Tensor
@@ -82,7 +82,7 @@ def _write(path, source, dims, outputs, table, weight):
         if table.dtype == np.float16
         else (ScalarType.FLOAT, VkDataType.FLOAT32)
     )
-    edit = GraphEdit(EMPTY)
+    edit = GraphEdit()
     sizes = {"ids": dims, "rows": (*dims, table.shape[1]), "out": (*dims, outputs)}
     ids, rows, out = (
         edit.value(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vkfuse import optimize
-from vkfuse.patch.graphs import EMPTY, WIDTH, GraphEdit
+from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.model import Allocation, NamedData
@@ -50,7 +50,7 @@ def _write(path, source, dims, outputs, *, group=32, dtype=np.float32, **more):
         scales = random.integers(1, 64, (outputs, dims[-1] // group, 1)).astype(np.float32) / 64
         weight = (integers * scales).reshape(outputs, dims[-1]).astype(dtype)
     stored = VkDataType.FLOAT16 if dtype is np.float16 else VkDataType.FLOAT32
-    edit = GraphEdit(EMPTY)
+    edit = GraphEdit()
     x, out = (
         edit.value(
             VkTensor(

@@ -29,7 +29,7 @@ from vkfuse.pte.model import (
     PteFile,
 )
 from vkfuse.pte.place import Place
-from vkfuse.pte.values import Extent
+from vkfuse.pte.values import NOWHERE, Extent
 from vkfuse.pte.vulkan import BACKEND_ID, VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.tables.byte_rows import ByteRows
 from vkfuse.tables.q4 import Q4Pack
@@ -169,7 +169,7 @@ class TableEdit(MethodEdit):
             compile_specs=(),
             location=DataLocation.SEGMENT,
             processed=memoryview(b""),
-            processed_at=Extent(0, 0),
+            processed_at=NOWHERE,
         )
         self.delegates.append(self.made(edit, none))
         call = DelegateCall(delegate_index=len(self.delegates) - 1, args=(indices, out))

@@ -1,6 +1,6 @@
 """The faulty calls of a delegate, and the edits that mend them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vkfuse.measure.tables import TableRead
@@ -65,6 +65,11 @@ class Faulty:
     def dynamic(self) -> bool:
         """Whether a size may be smaller in a run than the graph says."""
         return self.method.dynamic(self.delegate)
+
+    def mended(self, fault: Fault, calls: Iterable[OperatorCall], code: str, detail: str = "") -> Mend:
+        """Let calls run in place of a faulty one, whose operator is the detail unless there is another."""
+        self.edit.instead(fault.position, calls)
+        return Mend(code=code, where=self.place.at(fault.position), detail=detail or fault.call.name)
 
     def calls(self) -> list[tuple[int, DelegateCall]]:
         """The instructions that run the delegate."""

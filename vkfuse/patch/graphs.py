@@ -7,36 +7,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
-from vkfuse.pte.values import Extent
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout
 from vkfuse.pte.vulkan import NAMED, Constant, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.tables.floats import Array, kind_of
 
 WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
 _TYPES: Final = {kind.scalar: kind for kind in VkDataType}
-_NOWHERE: Final = Extent(0, 0)
-EMPTY: Final = VulkanGraph(
-    version="0",
-    chain=(),
-    values=(),
-    input_ids=(),
-    output_ids=(),
-    constants=(),
-    shaders=(),
-    storage_override=VkStorageType.DEFAULT_STORAGE,
-    layout_override=VkMemoryLayout.DEFAULT_LAYOUT,
-    header_at=_NOWHERE,
-    flatbuffer_at=_NOWHERE,
-    bytes_at=_NOWHERE,
-)
 
 
 class GraphEdit:
     """Edits of one graph; `graph()` is the result, `named` the named data that its new constants stand for."""
 
-    def __init__(self, graph: VulkanGraph = EMPTY) -> None:
-        self._graph = graph
+    def __init__(self, graph: VulkanGraph | None = None) -> None:
+        self._graph = graph = graph or VulkanGraph()
         self._values: list[VkValue] = list(graph.values)
         self._constants = list(graph.constants)
         self._known: dict[tuple[object, ...], int] = {}

@@ -11,6 +11,7 @@ from vkfuse.pte.enums import VkDataType
 from vkfuse.pte.values import BoolList, DoubleList
 from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.spelling import FLOATS
 
 _NOT: Final = "aten.logical_not.default"
 _NOT_OF_BITS: Final = "aten.bitwise_not.default"
@@ -19,7 +20,6 @@ _NORM_ARGUMENTS: Final = 6  # with the outputs
 _POOL_ARGUMENTS: Final = 5
 _LISTS: Final = (IntList, BoolList, DoubleList)  # the type of an empty list says nothing
 _POOLS: Final = frozenset({"aten.avg_pool2d.default", "aten.max_pool2d.default"})
-_FLOATS: Final = {VkDataType.FLOAT32: np.float32, VkDataType.FLOAT16: np.float16}
 
 
 def say_otherwise(faulty: Faulty) -> Iterator[Mend]:
@@ -28,8 +28,7 @@ def say_otherwise(faulty: Faulty) -> Iterator[Mend]:
         for form in _OTHERWISE:
             call = form.made(faulty, fault) if form.fault in fault.codes else None
             if call is not None:
-                faulty.edit.instead(fault.position, [call])
-                yield Mend(code=form.code, where=faulty.place.at(fault.position), detail=fault.call.name)
+                yield faulty.mended(fault, [call], form.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +54,9 @@ def _with_bias(faulty: Faulty, fault: Fault) -> OperatorCall | None:
     weight = (
         faulty.graph.values[args[2]] if fault.call.name == _NORM and len(args) == _NORM_ARGUMENTS else None
     )
-    dtype = _FLOATS.get(weight.dtype) if isinstance(weight, VkTensor) else None
-    if not isinstance(weight, VkTensor) or weight.data is None or dtype is None:
+    if not isinstance(weight, VkTensor) or weight.data is None or weight.dtype not in FLOATS:
         return None
-    zeros = faulty.edit.constant(np.zeros(weight.dims, dtype))
+    zeros = faulty.edit.constant(np.zeros(weight.dims, weight.dtype.label))
     return replace(fault.call, args=(*args[:3], zeros, *args[4:]))
 
 

@@ -15,16 +15,13 @@ from vkfuse.tables.q4 import Q4Pack
 def read_rows_in_buffers(faulty: Faulty) -> Iterator[Mend]:
     """Let the lookup read its indices from a buffer and write its rows to one, which the shader does whole."""
     for fault in faulty.having(Code.INDICES_MORE_THAN_ONE_ROW, Code.PACKED_OTHERWISE):
-        place = faulty.place.at(fault.position)
-        read = faulty.reads.get(place)
+        read = faulty.reads.get(faulty.place.at(fault.position))
         pack = None if read is None else stored_pack(read)
         if read is None or pack is None or read.indices is None or misfit(faulty.file, read, pack):
             continue
         calls = lookup_calls(faulty.edit, pack, read.indices, read.output)
-        faulty.edit.instead(fault.position, calls)
-        yield Mend(
-            code="indices-in-a-buffer", where=place, detail=f"{fault.call.name} reads all indices, by rows"
-        )
+        detail = f"{fault.call.name} reads all indices, by rows"
+        yield faulty.mended(fault, calls, "indices-in-a-buffer", detail)
 
 
 def stored_pack(read: TableRead) -> Q4Pack | None:

@@ -25,8 +25,7 @@ def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
     for fault in faulty.having(*_PACKINGS):
         calls = _with_copies(faulty.edit, fault.call)
         if calls:
-            faulty.edit.instead(fault.position, calls)
-            yield Mend(code="packed-by-width", where=faulty.place.at(fault.position), detail=fault.call.name)
+            yield faulty.mended(fault, calls, "packed-by-width")
 
 
 def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
@@ -57,8 +56,7 @@ def multiply_matrices(faulty: Faulty) -> Iterator[Mend]:
     for fault in faulty.having(Code.LINEAR_INPUT_BATCHED):
         calls = as_rows(faulty.edit, faulty.graph, fault.call, dynamic=faulty.dynamic)
         if calls:
-            faulty.edit.instead(fault.position, calls)
-            yield _mend(faulty, fault.position, fault.call.name)
+            yield faulty.mended(fault, calls, "input-as-rows", f"{fault.call.name} on a batch")
 
 
 def quantize_matrices(faulty: Faulty) -> Iterator[Mend]:
@@ -68,8 +66,5 @@ def quantize_matrices(faulty: Faulty) -> Iterator[Mend]:
         for position, calls in (edits or {}).items():
             faulty.edit.instead(position, calls)
         if edits:
-            yield _mend(faulty, fault.position, fault.call.name)
-
-
-def _mend(faulty: Faulty, position: int, name: str) -> Mend:
-    return Mend(code="input-as-rows", where=faulty.place.at(position), detail=f"{name} on a batch")
+            made = edits[fault.position]
+            yield faulty.mended(fault, made, "input-as-rows", f"{fault.call.name} on a batch")

@@ -20,14 +20,11 @@ _NO_PADDING: Final = -1
 def store_floats(faulty: Faulty) -> Iterator[Mend]:
     """Read a table of floats where groups are no multiple of the four columns for which a shader loads one scale."""
     for fault in faulty.having(Code.GROUP_NOT_MULTIPLE_OF_4):
-        place = faulty.place.at(fault.position)
-        read, made = faulty.reads.get(place), _FORMS.get(fault.call.name)
+        read, made = faulty.reads.get(faulty.place.at(fault.position)), _FORMS.get(fault.call.name)
         weight = None if read is None else _floats(faulty, fault, read)
         if read is not None and made is not None and weight is not None:
-            faulty.edit.instead(fault.position, [made(faulty.edit, fault.call, weight)])
-            yield Mend(
-                code="table-folded", where=place, detail=f"{fault.call.name} in groups of {read.group}"
-            )
+            detail = f"{fault.call.name} in groups of {read.group}"
+            yield faulty.mended(fault, [made(faulty.edit, fault.call, weight)], "table-folded", detail)
 
 
 def _floats(faulty: Faulty, fault: Fault, read: TableRead) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.places import Plan
 from vkfuse.patch.pruned import members, pruned_method, values_of
-from vkfuse.pte.enums import DeviceType, ShapeDynamism
+from vkfuse.pte.enums import ShapeDynamism
 from vkfuse.pte.model import (
     Delegate,
     DelegateCall,
@@ -116,13 +116,7 @@ class MethodEdit:
                 scalar_type=kind_of(array),
                 sizes=array.shape,
                 dim_order=tuple(range(array.ndim)),
-                dynamism=ShapeDynamism.STATIC,
                 data_buffer_idx=_NEW,
-                allocation=None,
-                name="",
-                external=False,
-                device=DeviceType.CPU,
-                device_index=0,
                 data=data,
             )
             self._known[id(array)] = self.value(tensor)

@@ -33,13 +33,13 @@ class Tensor:
     scalar_type: ScalarType
     sizes: tuple[int, ...]
     dim_order: tuple[int, ...]
-    dynamism: ShapeDynamism
+    dynamism: ShapeDynamism = ShapeDynamism.STATIC
     data_buffer_idx: int
-    allocation: Allocation | None
-    name: str
-    external: bool
-    device: DeviceType
-    device_index: int
+    allocation: Allocation | None = None
+    name: str = ""
+    external: bool = False
+    device: DeviceType = DeviceType.CPU
+    device_index: int = 0
     requires_grad: bool = False
     layout: int = 0
     initial_segment: int = 0  # which of the file's mutable segments holds its initial state

@@ -1,6 +1,7 @@
 """Values that programs and Vulkan graphs store alike, and where bytes stand."""
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class Extent:
     def within(self, container: "Extent") -> "Extent":
         """Return the same bytes, counted from where the offsets of `container` count from."""
         return Extent(container.offset + self.offset, self.size)
+
+
+NOWHERE: Final = Extent(0, 0)  # of what is in no file yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.records import read_record, read_shared
 from vkfuse.pte.segments import cut
 from vkfuse.pte.tensor import MAX_RANK
-from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Extent, Int, String
+from vkfuse.pte.values import NOWHERE, Bool, BoolList, Double, DoubleList, Extent, Int, String
 
 BACKEND_ID: Final = "VulkanBackend"
 _HEADER: Final = Struct(
@@ -117,18 +117,18 @@ class VulkanGraph:
     `unread` is the path of a table with fields that the schema does not know, which a written graph would lack.
     """
 
-    version: str
-    chain: tuple[OperatorCall, ...]
-    values: tuple[VkValue, ...]
-    input_ids: tuple[int, ...]
-    output_ids: tuple[int, ...]
-    constants: tuple[Constant, ...]
-    shaders: tuple[Constant, ...]
-    storage_override: VkStorageType
-    layout_override: VkMemoryLayout
-    header_at: Extent
-    flatbuffer_at: Extent
-    bytes_at: Extent
+    version: str = "0"
+    chain: tuple[OperatorCall, ...] = ()
+    values: tuple[VkValue, ...] = ()
+    input_ids: tuple[int, ...] = ()
+    output_ids: tuple[int, ...] = ()
+    constants: tuple[Constant, ...] = ()
+    shaders: tuple[Constant, ...] = ()
+    storage_override: VkStorageType = VkStorageType.DEFAULT_STORAGE
+    layout_override: VkMemoryLayout = VkMemoryLayout.DEFAULT_LAYOUT
+    header_at: Extent = NOWHERE
+    flatbuffer_at: Extent = NOWHERE
+    bytes_at: Extent = NOWHERE
     unread: str = ""
 
 
