@@ -20,10 +20,10 @@ from vkfuse.pte.program import read_method
 from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
 
-_HEADER: Final = Struct(
-    "<4sIQQ"
-)  # at offset 8: magic, length, program size, segment base; then u64 data size
-_HEADER_AT: Final = 8
+# Magic, length, program size, segment base, segment data size, which the oldest lack.
+HEADER: Final = Struct("<4sIQQQ")
+_SHORT: Final = Struct("<4sIQQ")
+HEADER_AT: Final = 8
 _NOTHING: Final[Mapping[str, memoryview]] = MappingProxyType({})
 
 
@@ -84,15 +84,14 @@ def _methods(root: FlatTable, blobs: Blobs) -> tuple[Method, ...]:
 
 def _header(data: memoryview) -> Header | None:
     """Return the extended header, None where the file has none."""
-    if len(data) < _HEADER_AT + _HEADER.size:
+    if len(data) < HEADER_AT + _SHORT.size:
         return None
-    magic, length, program_size, segment_base = _HEADER.unpack_from(data, _HEADER_AT)
+    magic, length, program_size, segment_base = _SHORT.unpack_from(data, HEADER_AT)
     if magic != b"eh00":
         return None
-    if length < _HEADER.size or _HEADER_AT + length > len(data):
+    if length < _SHORT.size or HEADER_AT + length > len(data):
         raise FormatError(f"length {length}", field="header.length")
-    long = length >= _HEADER.size + 8
-    segment_data_size = Struct("<Q").unpack_from(data, _HEADER_AT + _HEADER.size)[0] if long else 0
+    segment_data_size = HEADER.unpack_from(data, HEADER_AT)[-1] if length >= HEADER.size else 0
     cut(data, Extent(segment_base, segment_data_size), "header.segment_data_size")
     return Header(
         length=length,

@@ -25,9 +25,8 @@ from vkfuse.pte.tensor import MAX_RANK
 from vkfuse.pte.values import NOWHERE, Bool, BoolList, Double, DoubleList, Extent, Int, String
 
 BACKEND_ID: Final = "VulkanBackend"
-_HEADER: Final = Struct(
-    "<4s4sHIIIQ"
-)  # zeros, magic, length, flatbuffer offset and size, bytes offset and size
+# Zeros, magic, length, flatbuffer offset and size, bytes offset and size.
+HEADER: Final = Struct("<4s4sHIIIQ")
 NAMED: Final = 2**64 - 1  # the offset that means: look the key up in named data
 
 
@@ -196,13 +195,13 @@ def read_vulkan_graph(
 
 def _header(blob: memoryview) -> tuple[Extent, Extent, Extent]:
     """(header, flatbuffer, bytes) of a blob, in this order and inside it."""
-    if len(blob) < _HEADER.size:
+    if len(blob) < HEADER.size:
         raise FormatError(f"{len(blob)} bytes are no Vulkan blob", field="header")
-    _, magic, length, offset, size, bytes_offset, bytes_size = _HEADER.unpack_from(blob)
+    _, magic, length, offset, size, bytes_offset, bytes_size = HEADER.unpack_from(blob)
     if magic != b"VH00":
         raise FormatError(f"magic {magic!r}, not VH00", field="header")
     header, flatbuffer, data = Extent(0, length), Extent(offset, size), Extent(bytes_offset, bytes_size)
-    if length < _HEADER.size or header.end > offset or flatbuffer.end > bytes_offset:
+    if length < HEADER.size or header.end > offset or flatbuffer.end > bytes_offset:
         raise FormatError("header, flatbuffer and bytes overlap", field="header")
     cut(blob, data, "header.bytes_size")
     return header, flatbuffer, data

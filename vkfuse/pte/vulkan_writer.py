@@ -3,7 +3,6 @@
 Source: serialization/vulkan_graph_serialize.py of backends/vulkan in ExecuTorch 1.5.
 """
 
-from struct import Struct
 from typing import Final
 
 from vkfuse.errors import FormatError
@@ -12,9 +11,8 @@ from vkfuse.pages import address
 from vkfuse.pte.builder import build
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
 from vkfuse.pte.records import Node
-from vkfuse.pte.vulkan import NAMED, Constant, VulkanGraph
+from vkfuse.pte.vulkan import HEADER, NAMED, Constant, VulkanGraph
 
-_HEADER: Final = Struct("<4s4sHIIIQ")
 _ALIGNMENT: Final = 16
 
 
@@ -35,9 +33,9 @@ def write_vulkan(graph: VulkanGraph, *, as_lowered: bool = False) -> bytes:
         shared=not as_lowered,
         by_size=as_lowered,
     )
-    start = round_up(_HEADER.size, _ALIGNMENT)
+    start = round_up(HEADER.size, _ALIGNMENT)
     data = start + round_up(len(flatbuffer), _ALIGNMENT)
-    header = _HEADER.pack(bytes(4), b"VH00", _HEADER.size, start, len(flatbuffer), data, len(inline.data))
+    header = HEADER.pack(bytes(4), b"VH00", HEADER.size, start, len(flatbuffer), data, len(inline.data))
     return header.ljust(start, b"\0") + flatbuffer.ljust(data - start, b"\0") + bytes(inline.data)
 
 

@@ -5,7 +5,6 @@ tensor's `data`, a delegate's `processed` and an entry's `data` are what is writ
 Source: serialize_pte_binary in exir/_serialize/_program.py of ExecuTorch 1.5.
 """
 
-from struct import Struct
 from typing import IO, Final
 
 from vkfuse.errors import FormatError
@@ -17,10 +16,9 @@ from vkfuse.pte.enums import DataLocation
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES, PROGRAM
 from vkfuse.pte.model import Delegate, PteFile
 from vkfuse.pte.nodes import method_node
+from vkfuse.pte.reader import HEADER, HEADER_AT
 from vkfuse.pte.records import Node
 
-_HEADER: Final = Struct("<4sIQQQ")  # magic, length, program size, segment base, segment data size
-_HEADER_AT: Final = 8
 _MEMBERS: Final = {"val": KERNEL_TYPES, "instr_args": INSTRUCTIONS}
 _NEWER: Final = "the file was written by a newer ExecuTorch: use a newer vkfuse"
 
@@ -57,10 +55,10 @@ def _with_header(program: bytes, contents: Contents) -> bytes:
     """
     if not contents.size:
         return program
-    root, size = int.from_bytes(program[:4], "little"), len(program) + _HEADER.size
+    root, size = int.from_bytes(program[:4], "little"), len(program) + HEADER.size
     base = round_up(size, contents.alignment)
-    header = _HEADER.pack(b"eh00", _HEADER.size, size, base, contents.size)
-    return (root + _HEADER.size).to_bytes(4, "little") + program[4:_HEADER_AT] + header + program[_HEADER_AT:]
+    header = HEADER.pack(b"eh00", HEADER.size, size, base, contents.size)
+    return (root + HEADER.size).to_bytes(4, "little") + program[4:HEADER_AT] + header + program[HEADER_AT:]
 
 
 def _program(file: PteFile, contents: Contents, *, shared: bool) -> bytes:
