@@ -19,7 +19,6 @@ from tokenizers import Tokenizer
 
 from vkfuse.lossy import parse_setting
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.byte_rows import byte_rows
 from vkfuse.tables.floats import halves
 from vkfuse.tables.quantize import loss, quantized
 
@@ -66,7 +65,7 @@ def main() -> None:
             grid = quantized(table, setting, ScalarType.FLOAT)
             if grid is None:
                 continue
-            rebuilt = byte_rows(grid).rebuild(0, grid.rows)
+            rebuilt = grid.rebuild(0, grid.rows)
             scale = 4 if halves(grid.scales) is None else 2
             size = table.size // 2 + grid.scales.size * scale
             kept = f"{_spearman(encoder.similarities(rebuilt), wanted):.4f}" if name == "MiniLM" else "-"

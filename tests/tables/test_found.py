@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.byte_rows import byte_rows
 from vkfuse.tables.floats import rounded
 from vkfuse.tables.found import CHUNK, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
@@ -70,7 +69,7 @@ def test_8_bit_grids_are_had_back(data):
     floats = _table(integers, scales, ScalarType.FLOAT)
     grid = _found(floats)
     assert isinstance(grid, Grid)
-    assert difference(lambda low, high: floats[low:high], byte_rows(grid).rebuild, *floats.shape).exact
+    assert difference(lambda low, high: floats[low:high], grid.rebuild, *floats.shape).exact
 
 
 def _random(rows=3000, columns=96, group=32, seed=0):

@@ -12,7 +12,6 @@ from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import array, scalar_type
 from vkfuse.pte.place import Place
 from vkfuse.runtime.kernels import KERNELS
-from vkfuse.tables.byte_rows import byte_rows
 
 KINDS = {"embedding_byte": 8, "embedding_4bit": 4, "embedding_2bit": 2}
 
@@ -79,7 +78,7 @@ def test_rows_are_the_kernels(call):
     assert table.shape == tuple(wanted.shape)
     assert table.kind == scalar_type(wanted.dtype)
     assert np.array_equal(table.rows(0, len(weight)), array(wanted))
-    assert np.array_equal(byte_rows(table.grid()).rebuild(0, len(weight)), array(wanted))
+    assert np.array_equal(table.grid().rebuild(0, len(weight)), array(wanted))
     assert table.grid().bits == bits
 
 

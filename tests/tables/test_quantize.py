@@ -14,7 +14,6 @@ from torchao.quantization.quant_primitives import (
 
 from vkfuse.lossy import RULES, Setting, parse_choice, parse_setting
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.byte_rows import byte_rows
 from vkfuse.tables.floats import halves
 from vkfuse.tables.quantize import in_halves, loss, quantized
 
@@ -34,7 +33,7 @@ def _table(rows=400, columns=128):
 
 
 def _rebuilt(grid):
-    return byte_rows(grid).rebuild(0, grid.rows)
+    return grid.rebuild(0, grid.rows)
 
 
 @settings(deadline=None)

@@ -10,8 +10,6 @@ from typing import Final
 from vkfuse.measure.stored import values_of
 from vkfuse.measure.tables import TableRead
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.byte_rows import ByteRows, byte_rows
-from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.grid import Grid
@@ -41,17 +39,11 @@ class KernelTable:
 
     def rows(self, low: int, high: int) -> Array:
         """Rows [low, high) as the kernel computes them."""
-        return self._bytes(low, high).rebuild(0, high - low)
+        return self._grid(low, high).rebuild(0, high - low)
 
     def grid(self) -> Grid:
         """The whole table as integers, scales and zero points."""
         return self._grid(0, self.shape[0])
-
-    def _bytes(self, low: int, high: int) -> ByteRows:
-        rows = byte_rows(self._grid(low, high))
-        if isinstance(rows, Refusal):
-            raise TypeError(rows.detail)
-        return rows
 
     def _grid(self, low: int, high: int) -> Grid:
         groups = self.scales.shape[1]

@@ -31,11 +31,11 @@ from vkfuse.pte.model import (
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import NOWHERE, Extent
 from vkfuse.pte.vulkan import BACKEND_ID, VkTensor, VulkanGraph, vulkan_graphs
-from vkfuse.tables.byte_rows import ByteRows
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.q8 import Q8Pack
 
-Pack = Q4Pack | Q8Pack | ByteRows
+Pack = Q4Pack | Q8Pack | Grid
 Packs = Mapping[Place, Pack]
 _VIEW = "executorch_prim::et_view"
 
@@ -90,12 +90,12 @@ class TableEdit(MethodEdit):
                 self._multiply(read, pack)
             case TableRead(), Q4Pack():
                 self._look_up(read, pack)
-            case TableRead(), ByteRows():
+            case TableRead(), Grid():
                 self._gather(read, pack)
             case _:
                 raise TypeError(f"{read.where} cannot read a {type(pack).__name__}")
 
-    def _gather(self, read: TableRead, table: ByteRows) -> None:
+    def _gather(self, read: TableRead, table: Grid) -> None:
         """Gather on the CPU, where the lookup was, or in front of the delegate that looked up."""
         place = read.where
         if place.call is None or read.indices is None:
@@ -110,7 +110,7 @@ class TableEdit(MethodEdit):
         edit.instead(place.call, ())
         edit.given(read.output)
 
-    def _gather_in_front(self, at: int, call: DelegateCall, read: TableRead, table: ByteRows) -> None:
+    def _gather_in_front(self, at: int, call: DelegateCall, read: TableRead, table: Grid) -> None:
         """Give a call of a delegate rows, which it hands out no more."""
         edit = self.edit(call.delegate_index)
         count, args = len(edit.inputs), call.args

@@ -12,8 +12,8 @@ from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageTyp
 from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor, Value
 from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.codes import Code
-from vkfuse.tables.byte_rows import ByteRows
 from vkfuse.tables.decisions import Refusal
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.q8 import Q8Pack
 
@@ -28,7 +28,7 @@ def misfit(file: PteFile, read: TableRead | FloatMatmul, pack: Pack) -> Refusal 
             return _of_matmul(file, method, read, pack)
         case TableRead(indices=None), _:
             return _odd("the lookup has too few arguments")
-        case TableRead(indices=int(indices)), ByteRows() | Q4Pack():
+        case TableRead(indices=int(indices)), Grid() | Q4Pack():
             return _of_lookup(file, method, read, indices, pack)
     raise TypeError(f"{read.where} reads no {type(pack).__name__}")
 
@@ -40,7 +40,7 @@ def _of_matmul(file: PteFile, method: Method, read: FloatMatmul, pack: Q4Pack | 
 
 
 def _of_lookup(
-    file: PteFile, method: Method, read: TableRead, indices: int, pack: Q4Pack | ByteRows
+    file: PteFile, method: Method, read: TableRead, indices: int, pack: Q4Pack | Grid
 ) -> Refusal | None:
     if read.where.delegate is None:
         ids, out = method.values[indices], method.values[read.output]
@@ -60,7 +60,7 @@ def _fused_on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:
     return refused or _shape(indices.sizes, out.sizes, pack)
 
 
-def _gathered(indices: Value, out: Value, table: ByteRows) -> Refusal | None:
+def _gathered(indices: Value, out: Value, table: Grid) -> Refusal | None:
     """Why rows of the CPU cannot be made of bytes."""
     if not isinstance(indices, Tensor) or not isinstance(out, Tensor):
         return _no_tensors()
@@ -73,7 +73,7 @@ def _gathered(indices: Value, out: Value, table: ByteRows) -> Refusal | None:
     return _unbound((indices, out)) or _rows(indices.sizes, out.sizes, table.values.shape[1])
 
 
-def _in_front(graph: VulkanGraph, indices: int, out: int, table: ByteRows) -> Refusal | None:
+def _in_front(graph: VulkanGraph, indices: int, out: int, table: Grid) -> Refusal | None:
     """Why a lookup of a delegate cannot be done in front of it."""
     ids, rows = graph.values[indices], graph.values[out]
     if not isinstance(ids, VkTensor) or not isinstance(rows, VkTensor):
@@ -86,7 +86,7 @@ def _in_front(graph: VulkanGraph, indices: int, out: int, table: ByteRows) -> Re
 
 
 def _crossing(
-    method: Method, graph: VulkanGraph, read: TableRead, indices: int, table: ByteRows
+    method: Method, graph: VulkanGraph, read: TableRead, indices: int, table: Grid
 ) -> Refusal | None:
     """Why what a delegate is called with does not allow it."""
     sides = (*graph.input_ids, *graph.output_ids)

@@ -14,8 +14,8 @@ from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import BoxedIntList, KernelCall, Tensor
 from vkfuse.pte.values import Bool, Int
-from vkfuse.tables.byte_rows import ByteRows
 from vkfuse.tables.floats import Array, kind_of
+from vkfuse.tables.grid import Grid
 
 VIEW: Final = "executorch_prim::et_view.default"
 _GATHER: Final = "aten::embedding.out"
@@ -24,12 +24,12 @@ _LESS: Final = "aten::sub.out"
 _TIMES: Final = "aten::mul.out"
 
 
-def rows_like(edit: MethodEdit, indices: int, table: ByteRows) -> int:
+def rows_like(edit: MethodEdit, indices: int, table: Grid) -> int:
     """Add rows of a table for indices of the method, planned in a place of their own."""
     return _planned(edit, edit.tensor(indices), table.dtype, table.values.shape[1])
 
 
-def gather_calls(edit: MethodEdit, table: ByteRows, indices: int, out: int) -> tuple[KernelCall, ...]:
+def gather_calls(edit: MethodEdit, table: Grid, indices: int, out: int) -> tuple[KernelCall, ...]:
     """The calls that write rows of a table for `indices` to `out`, both values of the method."""
     steps = _Steps(edit, indices)
     rows, scales = steps.gathered(table.values), steps.gathered(table.scales)

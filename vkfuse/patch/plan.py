@@ -1,6 +1,7 @@
 """Decide what becomes of each table of a file, from the file as it is."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,81 +22,45 @@ from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
-from vkfuse.tables.byte_rows import ByteRows, gathered_rows
+from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proof import Rows, difference
+from vkfuse.tables.proof import difference
 from vkfuse.tables.proven import Proof
 from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales, lookup_pack
-from vkfuse.tables.q8 import Q8Pack, q8_pack
+from vkfuse.tables.q8 import q8_pack
 from vkfuse.tables.readers import Consumer, Readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PatchOffer:
-    """Another way to read a table: the `pack` that calls read, the arrays `stored` for it, the `rows` that these give."""
+    """Another way to read a table: the `pack` that calls read, and the arrays `stored` for it."""
 
     rung: Rung
     operators: tuple[str, ...]
     pack: Pack
     stored: tuple[Array, ...]
-    rows: Rows
-    how: tuple[str, ...]
+
+    @property
+    def how(self) -> tuple[str, ...]:
+        """Codes of what the pack needed."""
+        return self.pack.how
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table, [high - low, columns]."""
-        return self.rows(low, high)
+        return self.pack.rebuild(low, high)
 
 
-def _lookup(pack: Q4Pack) -> PatchOffer:
-    """The fused lookup."""
-    return PatchOffer(
-        rung=Rung.Q4,
-        operators=(FUSED,),
-        pack=pack,
-        stored=(pack.packed, pack.scales),
-        rows=pack.rebuild,
-        how=pack.how,
-    )
+_Made = PatchOffer | Refusal
 
 
-def _matmul(pack: Q4Pack, activations: ScalarType) -> PatchOffer:
-    """The fused matmul of activations of a type, in which its scales [groups, rows] are stored."""
-    scales = linear_scales(pack, activations)
-    return PatchOffer(
-        rung=Rung.Q4,
-        operators=(matmuls.FUSED,),
-        pack=pack,
-        stored=(pack.packed, scales),
-        rows=pack.by_scales(scales).rebuild,
-        how=pack.how,
-    )
-
-
-def _byte_matmul(pack: Q8Pack) -> PatchOffer:
-    """The fused matmul with one byte a weight."""
-    return PatchOffer(
-        rung=Rung.Q8,
-        operators=(matmuls.FUSED_BYTES,),
-        pack=pack,
-        stored=(pack.values, pack.scales),
-        rows=pack.rebuild,
-        how=pack.how,
-    )
-
-
-def _gather(table: ByteRows, *, found: bool) -> PatchOffer:
-    """Rows of bytes, gathered on the CPU."""
-    return PatchOffer(
-        rung=Rung.GATHERED,
-        operators=(),
-        pack=table,
-        stored=table.arrays,
-        rows=table.rebuild,
-        how=("grid-found",) if found else (),
-    )
+def _offer(pack: Pack | Refusal, rung: Rung, *operators: str) -> _Made:
+    """What is made of a pack, where there is one."""
+    if isinstance(pack, Refusal):
+        return pack
+    return PatchOffer(rung=rung, operators=operators, pack=pack, stored=pack.arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,18 +166,28 @@ class _Planner:
 
         return PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
 
-    def lookup(self, grid: Grid, table: Table) -> PatchOffer | Refusal:
+    def lookup(self, grid: Grid, table: Table) -> _Made:
         """The fused lookup of a table, in the pack of a matmul that is tied to it where there is one."""
         tied = lookup_pack(grid, self._readers(table.consumers | {Consumer.MATMUL}))
         if isinstance(tied, Q4Pack) and _key(tied) in self._file.named_data:
-            return _lookup(tied)
-        pack = lookup_pack(grid, self._readers(table.consumers))
-        return pack if isinstance(pack, Refusal) else _lookup(pack)
+            return _offer(tied, Rung.Q4, FUSED)
+        return _offer(lookup_pack(grid, self._readers(table.consumers)), Rung.Q4, FUSED)
 
-    def matmul(self, grid: Grid, table: Table, kind: ScalarType) -> PatchOffer | Refusal:
-        """The fused matmul by a table, in the pack of a lookup that is tied to it where there is one."""
+    def matmul(self, grid: Grid, table: Table, kind: ScalarType) -> _Made:
+        """The fused matmul by a table, in the pack of a lookup that is tied to it where there is one.
+
+        Its scales [groups, rows] are stored in the type of the activations.
+        """
         pack = linear_pack(grid, self._readers(table.consumers), kind)
-        return pack if isinstance(pack, Refusal) else _matmul(pack, kind)
+        if isinstance(pack, Refusal):
+            return pack
+        scales = linear_scales(pack, kind)
+        return PatchOffer(
+            rung=Rung.Q4,
+            operators=(matmuls.FUSED,),
+            pack=pack.by_scales(scales),
+            stored=(pack.packed, scales),
+        )
 
     def activations(self, site: Site) -> ScalarType | None:
         """The type of what a table is multiplied with, None for one that no fused matmul takes, or for a lookup."""
@@ -226,9 +201,6 @@ class _Planner:
 
     def _against(self, site: Site, *, sound: bool) -> "_Against":
         return _Against(self._file, self._runtime, site.read, self._known, sound)
-
-
-_Made = PatchOffer | Refusal
 
 
 class _Offers:
@@ -255,7 +227,7 @@ class _Offers:
     def _to_lookup(self, grid: Grid) -> Iterator[_Made]:
         yield self._once("lookup", None, lambda: self._planner.lookup(grid, self.table))
         if not isinstance(self.table.numbers, KernelTable):  # which is as small as its bytes
-            yield self._once("gather", None, lambda: _gathered(grid))
+            yield self._once("gather", None, lambda: _offer(gathered_rows(grid), Rung.GATHERED))
 
     def _to_matmul(self, grid: Grid, kind: ScalarType | None) -> Iterator[_Made]:
         if kind is None:
@@ -264,22 +236,12 @@ class _Offers:
             )
             return
         yield self._once("matmul", kind, lambda: self._planner.matmul(grid, self.table, kind))
-        yield self._once("bytes", kind, lambda: _multiplied(grid, kind))
+        yield self._once("bytes", kind, lambda: _offer(q8_pack(grid, kind), Rung.Q8, matmuls.FUSED_BYTES))
 
     def _once(self, name: str, kind: ScalarType | None, make: Callable[[], _Made]) -> _Made:
         if (name, kind) not in self._known:
             self._known[name, kind] = make()
         return self._known[name, kind]
-
-
-def _gathered(grid: Grid) -> _Made:
-    rows = gathered_rows(grid)
-    return rows if isinstance(rows, Refusal) else _gather(rows, found=grid.found)
-
-
-def _multiplied(grid: Grid, kind: ScalarType) -> _Made:
-    pack = q8_pack(grid, kind)
-    return pack if isinstance(pack, Refusal) else _byte_matmul(pack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +251,7 @@ class _Against:
     file: PteFile
     runtime: Runtime
     read: TableRead | FloatMatmul
-    known: Mapping[str, int]
+    known: Counter[str]
     sound: bool  # whether it is known to bring none
 
     def __call__(self, offer: PatchOffer) -> Refusal | None:
@@ -299,26 +261,19 @@ class _Against:
         return new_fault(self.file, {self.read.where: offer.pack}, self.runtime, self.known)
 
 
-def new_fault(file: PteFile, packs: Packs, runtime: Runtime, known: Mapping[str, int]) -> Refusal | None:
+def new_fault(file: PteFile, packs: Packs, runtime: Runtime, known: Counter[str]) -> Refusal | None:
     """Return the first fault that the edited file would have beyond those that are known of the file."""
     findings = lint(edited(file, packs), runtime.version) if packs else ()
     after = _placed(findings)
     for finding in faults(findings):
-        if after[_said(finding)] > known.get(_said(finding), 0):
+        if after[_said(finding)] > known[_said(finding)]:
             return Refusal(code=finding.code, detail=f"{finding.name}: {finding.hint}", hint=finding.hint)
     return None
 
 
-def _placed(findings: Iterable[Finding]) -> Mapping[str, int]:
+def _placed(findings: Iterable[Finding]) -> Counter[str]:
     """Count faults by what is wrong, wherever it is: edited delegates may have other numbers."""
-    counts: dict[str, int] = {}
-    for key in _keys(findings):
-        counts[key] = counts.get(key, 0) + 1
-    return counts
-
-
-def _keys(findings: Iterable[Finding]) -> Iterator[str]:
-    yield from (_said(finding) for finding in faults(findings))
+    return Counter(map(_said, faults(findings)))
 
 
 def _said(finding: Finding) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
-import numpy as np
-
 from vkfuse.lossy import Setting
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import factor_of, values_of
@@ -17,7 +15,7 @@ from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_r
 from vkfuse.pages import digest
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
-from vkfuse.tables.floats import Array, Numbers, rounded
+from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer
@@ -54,9 +52,7 @@ class QuantizedTable:
 
     def rows(self, low: int, high: int) -> Array:
         """Rows [low, high) as they are wanted."""
-        grid = self.integers
-        values = grid.values[low:high].astype(np.float32).reshape(-1, grid.scales.shape[1], grid.group_size)
-        return rounded((values * grid.scales[low:high, :, None]).reshape(-1, grid.columns), grid.dtype)
+        return self.integers.rebuild(low, high)
 
     def grid(self) -> Grid:
         """The integers and scales."""

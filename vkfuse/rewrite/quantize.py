@@ -21,8 +21,6 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site
 from vkfuse.rewrite.survey import float_reads, survey
-from vkfuse.tables.byte_rows import byte_rows
-from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.quantize import Loss, in_halves, loss, quantized
@@ -135,15 +133,8 @@ def _changed(exported: ExportedProgram, constants: Constants, changes: list[_Cha
 
 
 def _lost(change: _Change, constants: Constants) -> Loss:
-    return loss(original_rows(change.site, constants)(0, change.grid.rows), byte_rows_of(change.grid))
-
-
-def byte_rows_of(grid: Grid) -> Array:
-    """The float table of a grid of bytes."""
-    rows = byte_rows(grid)
-    if isinstance(rows, Refusal):
-        raise TypeError(rows.detail)
-    return rows.rebuild(0, grid.rows)
+    grid = change.grid
+    return loss(original_rows(change.site, constants)(0, grid.rows), grid.rebuild(0, grid.rows))
 
 
 def _reading(editor: GraphEditor, change: _Change) -> fx.Node:
@@ -201,7 +192,7 @@ def what_if(exported: ExportedProgram, settings: Sequence[Setting]) -> Iterator[
                     setting=setting,
                     before=source.nbytes,
                     after=grid.values.size * setting.bits // 8 + grid.scales.size * scale,
-                    loss=loss(source, byte_rows_of(grid)),
+                    loss=loss(source, grid.rebuild(0, grid.rows)),
                 )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, rounded
 
 _FARTHEST: Final = np.iinfo(np.int16).max // 2  # of a zero point
 
@@ -58,6 +58,22 @@ class Grid:
             and _equal(self.zero_points, other.zero_points)
         )
 
+    @property
+    def how(self) -> tuple[str, ...]:
+        """Codes of what it took to read the table."""
+        return ("grid-found",) if self.found else ()
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Values, scales and, where there are any, zero points."""
+        points = () if self.zero_points is None else (self.zero_points,)
+        return self.values, self.scales, *points
+
+    def rebuild(self, low: int, high: int) -> Array:
+        """Rows [low, high) of the table, in float32 and rounded to `dtype`: [high - low, columns]."""
+        values, scales, *points = (part[low:high] for part in self.arrays)
+        return rounded(dequantized(values, scales, *points), self.dtype)
+
     def scales_by_row(self) -> Array | None:
         """One scale for each row, [rows], None where groups of a row differ."""
         first = self.scales[:, 0]
@@ -89,6 +105,15 @@ def _equal(one: Array | None, other: Array | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.dtype == other.dtype and np.array_equal(one, other)
+
+
+def dequantized(values: Array, scales: Array, points: Array | None = None) -> Array:
+    """``(values - points) * scales`` in float32: values [rows, columns], scales and points [rows, groups]."""
+    rows = values.astype(np.float32).reshape(*scales.shape, values.shape[1] // scales.shape[1])
+    if points is not None:
+        rows -= points[:, :, None].astype(np.float32, copy=False)
+    rows *= scales[:, :, None].astype(np.float32, copy=False)
+    return rows.reshape(values.shape)
 
 
 def by_group(parameter: Array, rows: int, groups: int) -> Array | None:

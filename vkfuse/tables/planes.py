@@ -18,7 +18,7 @@ from vkfuse.tables.byte_rows import outgrown
 from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves, rounded
-from vkfuse.tables.grid import Grid
+from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, q4_pack
 from vkfuse.tables.readers import Readers
@@ -153,13 +153,10 @@ class NibbleRows:
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high), [high - low, columns]."""
-        rows = (
-            self.pack.rebuild(low, high).astype(np.float32).reshape(-1, self.scales.shape[1], self.group_size)
+        points = None if self.zero_points is None else self.zero_points[low:high]
+        return rounded(
+            dequantized(self.pack.rebuild(low, high), self.scales[low:high], points), self.pack.dtype
         )
-        if self.zero_points is not None:
-            rows -= self.zero_points[low:high, :, None].astype(np.float32)
-        rows *= self.scales[low:high, :, None].astype(np.float32)
-        return rounded(rows.reshape(len(rows), -1), self.pack.dtype)
 
 
 def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:

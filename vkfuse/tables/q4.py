@@ -12,7 +12,7 @@ from vkfuse.tables import groups, nibbles
 from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, halves, rounded
-from vkfuse.tables.grid import Grid
+from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.readers import Readers
 
@@ -41,6 +41,11 @@ class Q4Pack:
     is_linear_weight: bool = True
 
     @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What is stored."""
+        return self.packed, self.scales
+
+    @property
     def padded_rows(self) -> int:
         """Rows that are stored."""
         return len(self.packed)
@@ -52,11 +57,8 @@ class Q4Pack:
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) as the shader computes them: ``float(nibble - 8) * float(scale)``, then the type's rounding."""
-        scales = self.scales[low:high, :, None].astype(np.float32)
-        values = nibbles.unpack(self.packed[low:high], low_first=self.is_linear_weight).astype(np.float32)
-        rows = values.reshape(*scales.shape[:2], self.group_size)
-        rows *= scales
-        return rounded(rows.reshape(len(scales), -1)[:, : self.columns], self.dtype)
+        values = nibbles.unpack(self.packed[low:high], low_first=self.is_linear_weight)
+        return rounded(dequantized(values, self.scales[low:high])[:, : self.columns], self.dtype)
 
     def by_scales(self, scales: Array) -> "Q4Pack":
         """The same values by other scales, [groups, padded rows] as a matmul stores them."""

@@ -9,7 +9,7 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import Array, rounded
-from vkfuse.tables.grid import Grid
+from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
 
 _BYTE = np.iinfo(np.int8)
@@ -31,6 +31,11 @@ class Q8Pack:
     how: tuple[str, ...]
 
     @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What is stored."""
+        return self.values, self.scales
+
+    @property
     def padded_rows(self) -> int:
         """Rows that are stored."""
         return len(self.values)
@@ -42,9 +47,8 @@ class Q8Pack:
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table by the scales as they are stored, [high - low, columns]."""
-        values = self.values[low:high, : self.columns].astype(np.float32)
-        values *= self.scales[low:high, None].astype(np.float32)
-        return rounded(values, self.dtype)
+        values, scales = self.values[low:high, : self.columns], self.scales[low:high, None]
+        return rounded(dequantized(values, scales), self.dtype)
 
 
 def q8_pack(grid: Grid, activations: ScalarType) -> Q8Pack | Refusal:

@@ -17,9 +17,10 @@ from vkfuse.rewrite.rules.matmuls import packer_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
 from vkfuse.rewrite.wrapping import wrapped
-from vkfuse.tables.byte_rows import ByteRows, gathered_rows
+from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
+from vkfuse.tables.grid import Grid
 from vkfuse.tables.planes import NibbleRows, nibble_rows
 from vkfuse.tables.q4 import Q4Pack, lookup_pack
 
@@ -88,8 +89,7 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """One byte a weight, gathered on the CPU, and only what was gathered dequantized; or why that cannot be."""
     del constants
-    grid = site.numbers()
-    rows = gathered_rows(grid)
+    rows = gathered_rows(site.numbers())
     if isinstance(rows, Refusal):
         return rows
     points = {} if rows.zero_points is None else {"zero_points": tensor(rows.zero_points)}
@@ -99,11 +99,11 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Pro
         stored={"int8": tensor(rows.values), "scales": tensor(rows.scales), **points},
         made=partial(_gathered, rows),
         rung=Rung.GATHERED,
-        how=(*(("grid-found",) if grid.found else ()), *_steps(site)),
+        how=(*rows.how, *_steps(site)),
     )
 
 
-def _gathered(table: ByteRows | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+def _gathered(table: Grid | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
     """Rows for each index, dequantized as the program does."""
     grid = site.numbers()
     indices = _flat_indices(editor, site, grid.rows)
