@@ -56,11 +56,11 @@ class VkTensor:
 
     dtype: VkDataType
     dims: tuple[int, ...]
-    staging_dtype: VkDataType
     constant_id: int = -1
     mem_obj_id: int = -1
     storage: VkStorageType = VkStorageType.DEFAULT_STORAGE
     layout: VkMemoryLayout = VkMemoryLayout.DEFAULT_LAYOUT
+    staging_dtype: VkDataType
     data: memoryview | None = field(default=None, repr=False)
 
     @property

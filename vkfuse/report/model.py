@@ -7,17 +7,14 @@ the keys. Keys may be added within a schema version, none renamed. None means: n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 from vkfuse.lint.findings import Finding, FindingEffect
 from vkfuse.measure.ledger import LedgerEntry
 from vkfuse.measure.memory import MethodMemory
 from vkfuse.pte.place import Place
 from vkfuse.runtime.operators.lookup import Dispatch
-from vkfuse.tables.proven import Proof
-
-if TYPE_CHECKING:
-    from vkfuse.tables.quantize import Loss
+from vkfuse.tables.proven import Loss, Proof
 
 SCHEMA: Final = "vkfuse.report/2"
 SEVERAL: Final = "vkfuse.reports/1"  # `reports` is a list of those
@@ -346,7 +343,7 @@ class LossRow:
     max_abs_error: float
 
     @classmethod
-    def of(cls, method: str, what: Literal["table", "output"], name: str, how: str, lost: "Loss") -> Self:
+    def of(cls, method: str, what: Literal["table", "output"], name: str, how: str, lost: Loss) -> Self:
         """Return the row of what numbers lost."""
         return cls(
             method=method,

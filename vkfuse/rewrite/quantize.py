@@ -23,7 +23,8 @@ from vkfuse.rewrite.sites import Site
 from vkfuse.rewrite.survey import float_reads, survey
 from vkfuse.tables.floats import Array, halves
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.quantize import Loss, in_halves, loss, quantized
+from vkfuse.tables.proven import Loss
+from vkfuse.tables.quantize import in_halves, loss, quantized
 from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten

@@ -1,4 +1,4 @@
-"""What was proved of a table, as its report says it; read without numpy."""
+"""What was proved of a table, or lost by it, as its report says it; read without numpy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,3 +31,17 @@ def weakest(proofs: Iterable[Proof | None]) -> Proof | None:
             return None
         known.append(proof)
     return max(known, key=lambda proof: (proof.kind != "exact", proof.max_abs_error or 0.0), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What numbers lost: signal to noise in dB (infinite where nothing), cosine, and the largest absolute error."""
+
+    sqnr_db: float
+    cosine: float
+    max_abs_error: float
+
+    @property
+    def relative_rms(self) -> float:
+        """Root mean square of the errors, in shares of that of the numbers."""
+        return float(10 ** (-self.sqnr_db / 20))

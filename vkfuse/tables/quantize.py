@@ -6,7 +6,6 @@ nineteen divisors about it and refit by least squares. `torchao` is ``MappingTyp
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from vkfuse.lossy import Setting
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.proven import Loss
 
 CHUNK: Final = 1 << 21  # values that are looked at together
 _DIVISORS: Final = np.linspace(-0.9, 0.9, 19, dtype=np.float32)
@@ -117,20 +117,6 @@ def in_halves(scales: Array) -> Array:
     small = np.where(np.abs(scales) < _LEAST_HALF / 2, np.float32(0), np.copysign(_LEAST_HALF, scales))
     rounded: Array = np.where(np.abs(near) < _LEAST_HALF, small, near).astype(np.float32)
     return rounded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """What numbers lost: signal to noise in dB (infinite where nothing), cosine, and the largest absolute error."""
-
-    sqnr_db: float
-    cosine: float
-    max_abs_error: float
-
-    @property
-    def relative_rms(self) -> float:
-        """Root mean square of the errors, in shares of that of the numbers."""
-        return float(10 ** (-self.sqnr_db / 20))
 
 
 def loss(before: Array, after: Array) -> Loss:
