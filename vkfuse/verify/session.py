@@ -48,7 +48,7 @@ class Session:
         register_operators()
         self.method = _method(pte, method)
         self._memory = Memory(self.method)
-        self._named = pte.named_data
+        self._file = pte
         self._foreign: dict[int, foreign.ForeignRun] = {}
         self._constants = {
             index
@@ -261,7 +261,7 @@ class Session:
             raise CannotVerifyError(delegate.id, where, "a delegate of another backend")
         if call.delegate_index not in self._foreign:
             self._foreign[call.delegate_index] = foreign.foreign_run(
-                delegate, tensors[: len(inputs)], tensors[len(inputs) :], self._named
+                self._file, delegate, tensors, len(inputs)
             )
         values = tuple(self._memory.read(index) for index in inputs)
         outputs = self._foreign[call.delegate_index](values)
