@@ -61,18 +61,6 @@ def _times(other: Any, alpha: Any) -> Any:
     return other
 
 
-def _viewed(values: Array, sizes: Sequence[int]) -> Array:
-    return values.reshape(tuple(sizes))
-
-
-def _permuted(values: Array, order: Sequence[int]) -> Array:
-    return values.transpose(tuple(order))
-
-
-def _unsqueezed(values: Array, axis: int) -> Array:
-    return np.expand_dims(values, axis)
-
-
 def _sliced(
     values: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Array:
@@ -101,10 +89,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "aten.div": np.divide,
     "aten.neg": np.negative,
     "aten.logical_not": np.logical_not,
-    "aten.view_copy": _viewed,
-    "aten.permute_copy": _permuted,
+    "aten.view_copy": np.reshape,
+    "aten.permute_copy": np.transpose,
     "aten.t_copy": np.transpose,
-    "aten.unsqueeze_copy": _unsqueezed,
+    "aten.unsqueeze_copy": np.expand_dims,
     "aten.slice_copy": _sliced,
     "aten.expand_copy": _expanded,
     "aten.clone": _same,
