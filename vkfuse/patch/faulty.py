@@ -66,7 +66,7 @@ class Faulty:
         """Whether a size may be smaller in a run than the graph says."""
         return self.method.dynamic(self.delegate)
 
-    def mended(self, fault: Fault, calls: Iterable[OperatorCall], code: str, detail: str = "") -> Mend:
+    def mended(self, fault: Fault, calls: Iterable[OperatorCall], *, code: str, detail: str = "") -> Mend:
         """Let calls run in place of a faulty one, whose operator is the detail unless there is another."""
         self.edit.instead(fault.position, calls)
         return Mend(code=code, where=self.place.at(fault.position), detail=detail or fault.call.name)

@@ -28,7 +28,7 @@ def say_otherwise(faulty: Faulty) -> Iterator[Mend]:
         for form in _OTHERWISE:
             call = form.made(faulty, fault) if form.fault in fault.codes else None
             if call is not None:
-                yield faulty.mended(fault, [call], form.code)
+                yield faulty.mended(fault, [call], code=form.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

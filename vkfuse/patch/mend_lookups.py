@@ -21,7 +21,7 @@ def read_rows_in_buffers(faulty: Faulty) -> Iterator[Mend]:
             continue
         calls = lookup_calls(faulty.edit, pack, read.indices, read.output)
         detail = f"{fault.call.name} reads all indices, by rows"
-        yield faulty.mended(fault, calls, "indices-in-a-buffer", detail)
+        yield faulty.mended(fault, calls, code="indices-in-a-buffer", detail=detail)
 
 
 def stored_pack(read: TableRead) -> Q4Pack | None:

@@ -25,7 +25,7 @@ def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
     for fault in faulty.having(*_PACKINGS):
         calls = _with_copies(faulty.edit, fault.call)
         if calls:
-            yield faulty.mended(fault, calls, "packed-by-width")
+            yield faulty.mended(fault, calls, code="packed-by-width")
 
 
 def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
@@ -56,7 +56,7 @@ def multiply_matrices(faulty: Faulty) -> Iterator[Mend]:
     for fault in faulty.having(Code.LINEAR_INPUT_BATCHED):
         calls = as_rows(faulty.edit, faulty.graph, fault.call, dynamic=faulty.dynamic)
         if calls:
-            yield faulty.mended(fault, calls, "input-as-rows", f"{fault.call.name} on a batch")
+            yield faulty.mended(fault, calls, code="input-as-rows", detail=f"{fault.call.name} on a batch")
 
 
 def quantize_matrices(faulty: Faulty) -> Iterator[Mend]:
@@ -67,4 +67,4 @@ def quantize_matrices(faulty: Faulty) -> Iterator[Mend]:
             faulty.edit.instead(position, calls)
         if edits:
             made = edits[fault.position]
-            yield faulty.mended(fault, made, "input-as-rows", f"{fault.call.name} on a batch")
+            yield faulty.mended(fault, made, code="input-as-rows", detail=f"{fault.call.name} on a batch")

@@ -24,7 +24,9 @@ def store_floats(faulty: Faulty) -> Iterator[Mend]:
         weight = None if read is None else _floats(faulty, fault, read)
         if read is not None and made is not None and weight is not None:
             detail = f"{fault.call.name} in groups of {read.group}"
-            yield faulty.mended(fault, [made(faulty.edit, fault.call, weight)], "table-folded", detail)
+            yield faulty.mended(
+                fault, [made(faulty.edit, fault.call, weight)], code="table-folded", detail=detail
+            )
 
 
 def _floats(faulty: Faulty, fault: Fault, read: TableRead) -> int | None:
