@@ -56,8 +56,6 @@ def _write(path, source, dims, outputs, *, group=32, dtype=np.float32, **more):
             VkTensor(
                 dtype=stored,
                 dims=sizes,
-                constant_id=-1,
-                mem_obj_id=-1,
                 storage=more.get(which, more.get("storage", VkStorageType.TEXTURE_3D)),
                 layout=more.get("layout", WIDTH),
                 staging_dtype=stored,

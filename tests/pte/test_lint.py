@@ -41,7 +41,6 @@ def tensor(
         dtype=dtype,
         dims=dims,
         constant_id=0 if constant else -1,
-        mem_obj_id=-1,
         storage=storage,
         layout=layout,
         staging_dtype=staging or VkDataType.UNSET,

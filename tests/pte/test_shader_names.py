@@ -107,7 +107,6 @@ def value(text):
         dtype=TYPES[kind],
         dims=sizes(rest[-1]),
         constant_id=0 if constant else -1,
-        mem_obj_id=-1,
         storage=VkStorageType.DEFAULT_STORAGE if constant else STORAGES[rest[0]],
         layout=VkMemoryLayout.DEFAULT_LAYOUT if constant else LAYOUTS[rest[1]],
         staging_dtype=VkDataType.UNSET,

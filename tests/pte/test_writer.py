@@ -330,9 +330,6 @@ def graphs(draw):
         shaders=draw(st.lists(inline, max_size=2).map(tuple)),
         storage_override=draw(st.sampled_from(VkStorageType)),
         layout_override=draw(st.sampled_from(VkMemoryLayout)),
-        header_at=NOWHERE,
-        flatbuffer_at=NOWHERE,
-        bytes_at=NOWHERE,
     )
 
 

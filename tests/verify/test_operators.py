@@ -51,7 +51,6 @@ def _operand(value, constant, storage):
         dtype=kind,
         dims=tuple(value.shape),
         constant_id=0 if constant else -1,
-        mem_obj_id=-1,
         storage=storage,
         layout=VkMemoryLayout.TENSOR_WIDTH_PACKED,
         staging_dtype=kind,
