@@ -14,7 +14,7 @@ from typing import Final
 from vkfuse.entries import Entries, MissedError, damaged, made_with
 from vkfuse.errors import OutputError
 from vkfuse.mapping import map_file
-from vkfuse.options import BaselineChoice, Options, Progress
+from vkfuse.options import Options, Progress
 from vkfuse.output import reported
 from vkfuse.pages import digest
 from vkfuse.provenance import provenance
@@ -90,7 +90,7 @@ def kept(report: Report, file: Path, options: Options) -> Report:
 
 def _key(inputs: Mapping[str, str], options: Options) -> str:
     words = {name: of for name, of in provenance(options, ()).options.items() if name not in _ASIDE}
-    before = "" if isinstance(options.baseline, BaselineChoice) else _input(options.baseline).sha256
+    before = "" if options.given_baseline is None else _input(options.given_baseline).sha256
     said = ("run", *made_with(options), sorted(words.items()), [*inputs.items()], before)
     return hashlib.sha256(repr(said).encode()).hexdigest()
 

@@ -1,5 +1,6 @@
 """The order of the stages: load, plan, rewrite, lower, read back, prove, verify, compare, report. Prints nothing."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -70,9 +71,7 @@ def optimize(
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
     sources = source.values() if isinstance(source, Mapping) else [source]
-    places_of = published(
-        target, (*sources, chosen.given_baseline), into=into, keep=chosen.keep_baseline
-    )
+    places_of = published(target, (*sources, chosen.given_baseline), into=into, keep=chosen.keep_baseline)
     with places_of as places, thrifty() as told:
         programs = _programs(source, chosen, progress)
         for program in programs.values():
