@@ -71,8 +71,8 @@ def optimize(
     runtime = find_runtime(chosen.runtime)
     given = baseline_file(chosen)
     sources = source.values() if isinstance(source, Mapping) else [source]
-    places_of = published(target, (*sources, chosen.given_baseline), into=into, keep=chosen.keep_baseline)
-    with places_of as places, thrifty() as told:
+    read = (*sources, chosen.given_baseline)
+    with published(target, read, into=into, keep=chosen.keep_baseline) as places, thrifty() as told:
         programs = _programs(source, chosen, progress)
         for program in programs.values():
             told(program.mapped)
