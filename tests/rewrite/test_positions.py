@@ -70,6 +70,22 @@ def test_positions(dynamic, dtype, model):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_positions_from_the_end():
+    """Rows at a number of which nothing says that it is not negative."""
+
+    class Rows(nn.Module):
+        def forward(self, x, at):
+            number = at.item()
+            return x[number], torch.select_scatter(x, 2 * x[:, 0], 1, number - 1)
+
+    before = _program(Rows(), torch.randn(4, 4), torch.tensor([2]))
+    after, _ = positions_as_tensors(before)
+    for at in (0, 3, -1, -3):
+        inputs = torch.randn(4, 4), torch.tensor([at])
+        for one, other in zip(after.module()(*inputs), before.module()(*inputs), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_sizes_that_follow_from_values_stay():
     """How many rows are read is no position: the number stays, and so does what asserts of it."""
 

@@ -12,6 +12,7 @@ from state_programs import calls, programs
 from torch import nn
 
 import vkfuse
+from vkfuse.errors import CheckFailedError
 from vkfuse.lower import partition
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.options import BaselineChoice
@@ -61,6 +62,32 @@ def test_caches_outside_where_they_cannot_be_written_in_place(tmp_path, monkeypa
     assert tried
     assert report.verify.ok
     assert "cache-writes-as-choices" in {repair.code for repair in report.repairs}
+
+
+class _Exchange(nn.Module):
+    """What one buffer holds, another has in the next call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("one", torch.zeros(3))
+        self.register_buffer("other", torch.ones(3))
+
+    def forward(self, x):
+        before = self.one.clone()
+        self.one.copy_(self.other)
+        self.other.copy_(before)
+        return self.one + x
+
+
+def test_two_buffers_that_exchange_values(tmp_path):
+    """ExecuTorch writes one after the other, and ones are lost among zeros (measured): the third call shows it."""
+    path, x = tmp_path / "model.pte", torch.zeros(3)
+    exported = torch.export.export(_Exchange(), (x,))
+    with pytest.raises(CheckFailedError, match="output 0 differs on third call in a row"):
+        vkfuse.optimize(exported, path, **CHOSEN)
+    vkfuse.optimize(exported, path, verify=False, **CHOSEN)
+    session = run_file(path)
+    assert [float(session((x,))[0][0]) for _ in range(4)] == [1, 0, 0, 0]
 
 
 def test_a_count_stays_outside(tmp_path):

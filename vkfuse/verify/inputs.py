@@ -44,7 +44,7 @@ def samples(
     lengths = _example_lengths(example, domain)
     yield Sample(label="example", values=example)
     if stateful:
-        yield _in_a_row(example, domain, seeds)
+        yield from _in_a_row(example, domain, seeds)
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
         yield Sample(
@@ -64,12 +64,13 @@ def samples(
             yield replace(first, inward=tuple(rest))
 
 
-def _in_a_row(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Sample:
-    """The last of several calls, of the example's lengths."""
+def _in_a_row(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterator[Sample]:
+    """The last two of several calls, of the example's lengths: what is wrong in every second call is in one of them."""
     lengths = _example_lengths(example, domain)
     generator = torch.Generator().manual_seed(seeds + 2)
     first, second, last = (_random(example, domain, lengths, generator) for _ in range(3))
-    return Sample(label="fourth call in a row", values=last, earlier=(example, first, second))
+    yield Sample(label="third call in a row", values=second, earlier=(example, first))
+    yield Sample(label="fourth call in a row", values=last, earlier=(example, first, second))
 
 
 def _inward(extreme: Lengths, usual: Lengths) -> Iterator[Lengths]:

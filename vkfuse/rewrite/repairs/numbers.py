@@ -66,6 +66,12 @@ def _leaves(number: fx.Node) -> list[fx.Node]:
     return [leaf for term in number.all_input_nodes for leaf in _leaves(term)]
 
 
+def may_be_negative(number: fx.Node) -> bool:
+    """Whether nothing that a program asserts of a number keeps it from counting from the end."""
+    size = number.meta["val"].node
+    return bool(size.shape_env.bound_sympy(size.expr).lower < 0)
+
+
 def only_asserted(number: fx.Node) -> list[fx.Node]:
     """All that is computed from a number, itself included, where nothing comes of it but assertions; else nothing."""
     found: dict[fx.Node, None] = {}

@@ -16,7 +16,15 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import Repairs
-from vkfuse.rewrite.repairs.numbers import ITEMS, as_tensor, is_read, only_asserted, positions
+from vkfuse.rewrite.repairs.numbers import (
+    ITEMS,
+    as_tensor,
+    is_read,
+    may_be_negative,
+    only_asserted,
+    positions,
+)
+from vkfuse.rewrite.wrapping import wrapped
 
 aten = torch.ops.aten
 
@@ -60,7 +68,7 @@ def _selected(editor: GraphEditor, _node: fx.Node, of: _Operands) -> torch.Tenso
 
 
 def _rows(editor: GraphEditor, of: _Operands, start: Any, size: Any) -> torch.Tensor | None:
-    at = _at(editor, start, size)
+    at = _place(editor, of, start, size)
     return None if at is None else editor.tensor(of["x"]).index_select(of["dim"], at)
 
 
@@ -77,8 +85,14 @@ def _row_written(editor: GraphEditor, _node: fx.Node, of: _Operands) -> torch.Te
 
 
 def _copied(editor: GraphEditor, of: _Operands, start: Any, rows: torch.Tensor) -> torch.Tensor | None:
-    at = _at(editor, start, rows.shape[of["dim"]])
+    at = _place(editor, of, start, rows.shape[of["dim"]])
     return None if at is None else editor.tensor(of["x"]).index_copy(of["dim"], at, rows)
+
+
+def _place(editor: GraphEditor, of: _Operands, start: Any, size: Any) -> torch.Tensor | None:
+    """Places along a dimension, counted from its start."""
+    at = _at(editor, start, size)
+    return at if at is None or not may_be_negative(start) else wrapped(at, editor.sizes(of["x"])[of["dim"]])
 
 
 def _counted(editor: GraphEditor, node: fx.Node, of: _Operands) -> torch.Tensor | None:
