@@ -32,6 +32,11 @@ def _conv(source, weight, *, stride=1, padding=0, groups=1, transposed=False):
     }
 
 
+def _with(call, **given):
+    name, operands = call
+    return name, {**operands, **given}
+
+
 def _squeeze(source, *dims):
     return "aten.squeeze_copy.dims", {"self": source, "dim": dims}
 
@@ -124,6 +129,13 @@ CALLS = [
     (_conv(_t(1, 8, 9, 9), _t(16, 4, 3, 3), groups=2), ""),
     (_conv(_t(1, 8, 9, 9), _t(16, 4, 1, 1), groups=2), "convolution-groups"),
     (_conv(_t(1, 8, 9, 9), _t(8, 4, 3, 3), groups=2, transposed=True), "convolution-groups"),
+    *(
+        (_with(_conv(_t(1, 4, 9, 9), _t(*weight)), **{name: (1,)}), "convolution-sizes")
+        for name in ("stride", "padding", "dilation")
+        for weight in ((4, 4, 3, 3), (4, 4, 1, 1), (128, 4, 3, 3))
+    ),
+    (_with(_conv(_t(1, 4, 9, 9), _t(4, 4, 3, 3)), dilation=(2, 2)), ""),
+    (_with(_conv(_t(1, 4, 9, 9), _t(4, 4, 3, 3), transposed=True), dilation=(2, 2)), "convolution-sizes"),
     (_squeeze(_t(1, 32, 16, dynamic=[1]), 0), "no-resize"),
     (_squeeze(_t(1, 32, 16, dynamic=[1]), -3), "no-resize"),
     (_squeeze(_t(1, 32, 16), 0), ""),

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F401 - registers quantized_decomposed's lookups
 from torch import nn
@@ -65,9 +66,9 @@ class _Squeezed(nn.Module):
         return x.squeeze(0) * 2
 
 
-def _lowered(program):
+def _lowered(program, partitioner=()):
     with quiet():
-        manager = to_edge_transform_and_lower(program).to_executorch()
+        manager = to_edge_transform_and_lower(program, partitioner=[*partitioner]).to_executorch()
     stream = io.BytesIO()
     manager.write_to_file(stream)
     return parse_pte(stream.getvalue())
@@ -96,6 +97,42 @@ def test_a_file_that_takes_less():
     verdict = verify_file(file, _program(_Squeezed(), x, 2, 16))
     assert verdict.status == "fails"
     assert "may be 16 long in dimension 0, of the file only 8" in verdict.message
+
+
+class _Convolves(nn.Module):
+    """`function` of x and a weight, which twice `scale` makes no constant where it is an input."""
+
+    def __init__(self, function, *sizes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(sizes))
+        self._function = function
+
+    def forward(self, x, scale):
+        return self._function(x, self.weight, scale)
+
+
+_F = nn.functional
+_KERNEL, _POINT, _VOLUME = (4, 4, 3, 3), (4, 4, 1, 1), (2, 1, 1, 3, 3)
+CONVOLUTIONS = {
+    "valid": (lambda x, w, _: _F.conv2d(x, w, padding="valid"), _KERNEL, "convolution-sizes"),
+    "valid, of a point": (lambda x, w, _: _F.conv2d(x, w, padding="valid"), _POINT, "convolution-sizes"),
+    "dilated": (lambda x, w, _: _F.conv2d(x, w, dilation=2), _KERNEL, ""),
+    "both": (lambda x, w, _: _F.conv_transpose2d(x, w, dilation=2), _KERNEL, "convolution-sizes"),
+    "weight": (lambda x, w, scale: _F.conv2d(x, w * scale[:, None, None, None]), _KERNEL, "not-a-constant"),
+    "bias": (_F.conv2d, _KERNEL, "not-a-constant"),
+    "volume": (lambda x, w, _: _F.conv3d(x[None], w), _VOLUME, "no volumes"),
+}
+_STATUS = {"": "same", "no volumes": "fails"}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name):
+    """What a delegate and the CPU's kernel refuse of ExecuTorch's own lowering (measured)."""
+    function, sizes, says = CONVOLUTIONS[name]
+    program = export(_Convolves(function, *sizes), (torch.randn(1, 4, 9, 9), torch.randn(4)))
+    verdict = verify_file(_lowered(program, [VulkanPartitioner()]), program)
+    assert verdict.status == _STATUS.get(says, "not-loadable")
+    assert says in " ".join([verdict.message, *(finding.code for finding in verdict.findings)])
 
 
 def test_sums_in_half():

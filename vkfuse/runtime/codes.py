@@ -99,6 +99,7 @@ class Code(StrEnum):
     CONVOLUTION_ARGUMENTS = auto()
     CONVOLUTION_BATCHED = auto()
     CONVOLUTION_GROUPS = auto()
+    CONVOLUTION_SIZES = auto()
     PADDING_LOST = auto()
 
     # Arithmetic.

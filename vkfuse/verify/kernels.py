@@ -149,6 +149,15 @@ def _remainder(values: list[Any]) -> tuple[torch.Tensor]:
     return (result if result.dtype.is_floating_point else torch.fmod(*values[:2]),)
 
 
+def _convolution(values: list[Any]) -> tuple[torch.Tensor]:
+    """Of sequences and images: kernels/portable/cpu/util/kernel_ops_util.cpp, check_convolution_args."""
+    if values[0].dim() > _IMAGE:
+        raise ValueError("the kernel convolves sequences and images, no volumes")
+    operator, given = torch.ops.aten.convolution.default, tuple(values[:9])
+    check_result(operator, given, {})
+    return (operator(*given),)
+
+
 def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
@@ -184,10 +193,11 @@ _ABORT: Final = (
     "quantized_decomposed",
 )  # ExecuTorch's own kernels end the process where they refuse
 _BYTE, _NIBBLE = 8, 4
+_IMAGE: Final = 4  # dimensions
 _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
 
 # Kernels of kernels/quantized whose out variant torch does not know (the formulas are quantized_decomposed's), and those
-# that sum as torch does not.
+# that sum as torch does not, or refuse what it takes.
 _FUNCTIONAL: Final = dict(
     (
         _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), quantize),
@@ -204,6 +214,7 @@ _FUNCTIONAL: Final = dict(
         _functional("aten::mm.out", 3, (2,), _product),
         _functional("aten::bmm.out", 3, (2,), _product),
         _functional("aten::addmm.out", 6, (5,), _product_and_sum),
+        _functional("aten::convolution.out", 10, (9,), _convolution),
         _functional("aten::remainder.Scalar_out", 3, (2,), _remainder),
         _functional("aten::remainder.Tensor_out", 3, (2,), _remainder),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),

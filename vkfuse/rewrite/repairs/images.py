@@ -98,7 +98,7 @@ def volumes_by_slices(
 def transposed_sequences(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor, weight: fx.Node, bias: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """Replace each transposed convolution of one static sequence by one of an image, of others by a plain one.
+    """Replace each transposed convolution of one static sequence, not dilated, by one of an image, others by a plain one.
 
     The runtime does not resize what is transposed. Zeros between the values, as far apart as the stride, make it a
     convolution by the weight in reverse.
@@ -108,10 +108,10 @@ def transposed_sequences(
     kernel = editor.constants.value(weight)  # [in, out / groups, kernel]
     names = ("stride", "padding", "output_padding", "groups", "dilation")
     stride, padding, further, groups, dilation = (each(operand(node, name), 1)[0] for name in names)
-    if not is_dynamic(x) and x.shape[0] == 1:
+    if not is_dynamic(x) and x.shape[0] == dilation == 1:
         flat = editor.stored(kernel[:, :, None].contiguous(), f"image.{node.name}")
         lists = [1, stride], [0, padding], [0, further]
-        image = torch.conv_transpose2d(x.unsqueeze(2), flat, bias, *lists, groups, [1, dilation])
+        image = torch.conv_transpose2d(x.unsqueeze(2), flat, bias, *lists, groups)
         return image.squeeze(2)
     if stride > 1:
         x = torch.constant_pad_nd(x.unsqueeze(-1), [0, stride - 1], 0.0).flatten(-2)

@@ -52,6 +52,18 @@ def groups_of_its_shader(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.CONVOLUTION_GROUPS, f"{kind.groups} groups of {list(kind.weight)}")
 
 
+def sizes_of_its_shader(ops: Operands) -> Iterator[Objection]:
+    """KernelUtils.cpp, make_ivec2_from_list; Convolution.cpp, check_conv2d_params."""
+    kind = _kind(ops)
+    if kind is None or kind.rank == 1:
+        return
+    for name, sizes in (("stride", kind.stride), ("padding", kind.padding), ("dilation", kind.dilation)):
+        if len(sizes) != kind.rank:
+            yield Objection(Code.CONVOLUTION_SIZES, f"{name} is {list(sizes)}")
+    if kind.transposed and any(size > 1 for size in kind.dilation):
+        yield Objection(Code.CONVOLUTION_SIZES, f"transposed with a dilation of {list(kind.dilation)}")
+
+
 def padding_of_its_shader(ops: Operands) -> Iterator[Objection]:
     """glsl/conv1d.glsl, conv2d_dw.glsl and conv2d_dw_sned_output_tile.glsl."""
     kind = _kind(ops)
@@ -250,7 +262,10 @@ def outputs_of_groups_in_fours(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.CONVOLUTION_GROUPS, f"{weight.dims[0]} outputs in {groups} groups")
 
 
-_RULES: Final = (arguments_of_its_shader, groups_of_its_shader, padding_of_its_shader)
+_RULES: Final = (
+    *(arguments_of_its_shader, groups_of_its_shader),
+    *(padding_of_its_shader, sizes_of_its_shader),
+)
 _ARGUMENTS: Final = "input weight bias stride padding dilation transposed output_padding groups"
 OPERATORS: Final = (
     Operator(
@@ -265,11 +280,19 @@ OPERATORS: Final = (
         resized=False,
         weighty=True,
     ),
-    Operator("aten.convolution.default", _ARGUMENTS, rules=_RULES, shaders=convolution, weighty=True),
+    Operator(
+        "aten.convolution.default",
+        _ARGUMENTS,
+        constants="weight bias",
+        rules=_RULES,
+        shaders=convolution,
+        weighty=True,
+    ),
     *(
         Operator(
             f"{space}conv_with_clamp.default",
             f"{_ARGUMENTS} output_min output_max",
+            constants="weight bias",
             rules=_RULES,
             shaders=convolution,
         )
