@@ -1,19 +1,30 @@
 """The commands on real files: results on stdout, progress on stderr, reports that scripts can read."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
 import pytest
+from running import environment
 
 import vkfuse as package
+from vkfuse.commands.estimate import seconds_of
 from vkfuse.commands.report import report_files
 from vkfuse.errors import OutputError
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.program.check import open_checked
 from vkfuse.pte import read_pte
+
+TERMINAL = {**environment(), "TERM": "xterm", "COLUMNS": "120"}
 
 KEYS = {
     "schema": None,
@@ -262,6 +273,44 @@ def test_inspect_lowers_nothing(vkfuse, program):
         ("table.weight", "q4", 4000)
     ]
     assert ran.err.splitlines() == ["vkfuse: loading", "vkfuse: planning"]
+
+
+def test_a_terminal_shows_what_a_run_should_take(program, tmp_path):
+    """Beside the stages' bars stands how long all of them should take, by nodes and bytes; with a cache nothing does."""
+    command = [
+        sys.executable,
+        "-m",
+        "vkfuse",
+        "optimize",
+        program,
+        "-o",
+        tmp_path / "m.pte",
+        "--baseline=none",
+    ]
+
+    def shown(*more):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*command, *more], stdout=subprocess.DEVNULL, stderr=theirs, env=TERMINAL
+        ) as run:
+            os.close(theirs)
+            text = b""
+            with contextlib.suppress(OSError):  # its end, on Linux
+                while chunk := os.read(ours, 4096):
+                    text += chunk
+            os.close(ours)
+        assert run.returncode == 0
+        return text.decode()
+
+    whole = shown()
+    checked = open_checked(program)
+    seconds = seconds_of([checked], Options())
+    assert 5 < seconds < 6
+    assert f"of about {seconds:.0f} s on a free core" in whole
+    assert "lowering" in whole
+    assert "of about" not in shown("--cache", tmp_path / "cache")
+    assert seconds_of([checked], Options(baseline=BaselineChoice.STOCK)) is None
+    assert seconds_of([replace(checked, model=None)], Options()) is None
 
 
 def test_report_reads_what_optimize_wrote(optimized, start):

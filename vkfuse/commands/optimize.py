@@ -8,10 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vkfuse.commands.arguments import Bounds, Printing
-from vkfuse.commands.running import file_given, opened, outputs_of, pipeline, programs_read, progress
+from vkfuse.commands.estimate import seconds_of
+from vkfuse.commands.running import (
+    Stages,
+    file_given,
+    opened,
+    outputs_of,
+    pipeline,
+    programs_read,
+    progress,
+)
 from vkfuse.entries import MissedError
 from vkfuse.errors import VkfuseError
-from vkfuse.options import Options, Progress
+from vkfuse.options import Options
 from vkfuse.output import Into, Publication, write
 from vkfuse.report.attestation import dumps
 from vkfuse.report.checks import GatesFailedError, passed, require_passed
@@ -108,7 +117,7 @@ def _built(
     targets: Targets,
     options: Options,
     temporaries: _Temporaries,
-    stage: Progress,
+    stage: Stages,
 ) -> Report:
     """Build the model into its temporary, and the attestation of it."""
     target = targets.output or _REBUILT
@@ -124,9 +133,7 @@ def _built(
     return result.report
 
 
-def _result(
-    sources: Mapping[str, Path], target: Path, options: Options, into: Into, stage: Progress
-) -> Result:
+def _result(sources: Mapping[str, Path], target: Path, options: Options, into: Into, stage: Stages) -> Result:
     """Rewrite the file that was given, or lower the programs."""
     file = file_given(sources)
     if file is not None:
@@ -140,8 +147,12 @@ def _result(
         report = repeated(sources, target, options, into=into.model, progress=stage, command=command)
         require_passed(report)
         return Result(report=report, output=target)
+    programs = opened(sources, options)
+    expected = seconds_of(programs.values(), options)
+    if expected is not None:
+        stage.expect(expected)
     run = pipeline().optimize
-    made: Result = run(opened(sources, options), target, options, progress=stage, into=into, command=command)
+    made: Result = run(programs, target, options, progress=stage, into=into, command=command)
     return made
 
 

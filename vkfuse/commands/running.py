@@ -135,34 +135,54 @@ def pipeline() -> "ModuleType":
     return pipeline
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """What is told of a run: a stage that begins, and the seconds that all of it should take, where that is known."""
+
+    begin: Progress
+    expect: Callable[[float], None] = lambda _seconds: None
+
+    def __call__(self, stage: str) -> None:
+        """Begin a stage."""
+        self.begin(stage)
+
+
 @contextlib.contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
+def progress(*, quiet: bool) -> Iterator[Stages]:
     """Stages on stderr: a bar each with its time on a terminal, a line each elsewhere, nothing when quiet."""
     from rich.console import Console  # noqa: PLC0415 - not for --help
 
     told = Console(file=sys.stderr, quiet=quiet)
     if not told.is_terminal:
-        yield lambda stage: told.print(f"vkfuse: {stage}", highlight=False, soft_wrap=True)
+        yield Stages(begin=lambda stage: told.print(f"vkfuse: {stage}", highlight=False, soft_wrap=True))
         return
-    with _bars(told) as begin:
-        yield begin
+    with _bars(told) as stages:
+        yield stages
 
 
 @contextlib.contextmanager
-def _bars(console: "Console") -> Iterator[Progress]:
+def _bars(console: "Console") -> Iterator[Stages]:
     """A bar for each stage with the time that it took, full once the next one begins; gone at the end."""
     from rich import markup, progress  # noqa: PLC0415 - not for --help
 
-    columns = progress.TextColumn("{task.description}"), progress.BarColumn(20), progress.TimeElapsedColumn()
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(20),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[expected]}"),
+    )
     with progress.Progress(*columns, console=console, transient=True) as shown:
         running: list[progress.TaskID] = []
 
         def begin(stage: str) -> None:
             for bar in running:
                 shown.update(bar, total=1, completed=1)
-            running[:] = [shown.add_task(markup.escape(stage), total=None)]
+            running[:] = [shown.add_task(markup.escape(stage), total=None, expected="")]
 
-        yield begin
+        def expect(seconds: float) -> None:
+            shown.add_task("all stages", total=None, expected=f"of about {seconds:.0f} s on a free core")
+
+        yield Stages(begin=begin, expect=expect)
 
 
 def print_report(report: "Report | Reports", printing: Printing, stream: TextIO) -> None:

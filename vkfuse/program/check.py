@@ -64,6 +64,11 @@ class Checked:
         """Size of the file."""
         return self.archive.data.nbytes
 
+    @property
+    def nodes(self) -> int | None:
+        """How many nodes its graph has, None where nothing was looked at."""
+        return None if self.model is None else len(self.model["graph_module"]["graph"]["nodes"])
+
 
 def open_checked(path: Path, *, allow_pickle: bool = False, max_memory: int | None = None) -> Checked:
     """Open a .pt2 at `path`, or on stdin where it is `-`, and refuse what could run code or is no exported program.
