@@ -13,6 +13,8 @@ from vkfuse import entries
 from vkfuse.entries import MissedError
 from vkfuse.gates import Requirement
 from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions
+from vkfuse.report.format import Format
+from vkfuse.report.render import rendered
 from vkfuse.report.stored import restored, stored
 from vkfuse.runs import kept, repeated
 
@@ -179,7 +181,9 @@ def test_reports_as_they_are_stored(ran, program, tmp_path):
     report = _repeated(ran[0], program, tmp_path / "m.pte")
     odd = replace(report.checks[0], value=float("inf"), limit=0.5)
     report = replace(report, checks=(odd, *report.checks))
-    assert restored(json.loads(json.dumps(stored(report)))) == report
+    again = restored(json.loads(json.dumps(stored(report))))
+    assert again == report
+    assert all(rendered(again, fmt) == rendered(report, fmt) for fmt in Format)
     (tmp_path / "entries").mkdir()
     (tmp_path / "entries").chmod(0o555)
     options = Options(cache=tmp_path / "entries")

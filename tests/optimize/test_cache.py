@@ -1,5 +1,7 @@
 """`--cache`: new weights in a graph that an earlier run lowered give the file that a lowering would."""
 
+import hashlib
+import json
 import shutil
 
 import pytest
@@ -165,6 +167,39 @@ def test_a_damaged_entry_is_a_miss(suffix, harm, filled, tmp_path):
     assert "damaged" in note
     assert made == filled[1]
     assert "not lowered in this run" in _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)[1]
+
+
+def _another_file(of, folder):
+    program = export(nn.Linear(8, 8), torch.randn(2, 8))
+    vkfuse.optimize(program, folder / "other.pte", baseline="none", verify=False)
+    made = (folder / "other.pte").read_bytes()
+    of["sha256"] = hashlib.sha256(made).hexdigest()
+    (folder / "entries" / f"{of['sha256']}.pte").write_bytes(made)
+
+
+HOSTILE = {
+    "another file": _another_file,
+    "a path": lambda of, _: of.update(sha256="../../etc/passwd"),
+    "no state": lambda of, _: of.pop("state"),
+    "no place": lambda of, _: of["state"]["forward"].append(["cache", 1, "nowhere"]),
+    "no code": lambda of, _: of["reasons"]["forward"].update(x=["no-code", ""]),
+    "other methods": lambda of, _: of["contents"].update(prefill={}),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_entry_is_a_miss(what, filled, tmp_path):
+    """An entry whose hash is right and whose content is not: there is a lowering, and no error."""
+    entries = tmp_path / "entries"
+    shutil.copytree(filled[0], entries)
+    for path in entries.glob("*.json"):
+        of = json.loads(path.read_bytes().partition(b"\n")[2])
+        HOSTILE[what](of, tmp_path)
+        text = json.dumps(of).encode()
+        path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    made, note = _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)
+    assert "lowered in this run, since" in note
+    assert made == filled[1]
 
 
 def test_where_there_is_no_cache(filled, tmp_path):

@@ -14,7 +14,6 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.entries import Entries, MissedError, damaged, made_with
-from vkfuse.errors import FormatError
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.places import Outside, StatePlace
@@ -79,14 +78,12 @@ class Cache:
             sound = digest(file.data).hex() == entry["sha256"]
         if not sound or not before.keys() == reasons.keys() == state.keys() == self._contents.keys():
             raise MissedError("the entry's file is another, or damaged")
-        constants = _Constants(before, self._contents, self._programs)
-        try:
+        with damaged():
+            constants = _Constants(before, self._contents, self._programs)
             graphs = vulkan_graphs(file)
-        except FormatError as error:
-            raise MissedError("the entry's file is damaged") from error
-        methods = tuple(_with_constants(method, graphs, constants) for method in file.methods)
-        kept = (_renamed(each, constants, named, file.size) for each in file.named)
-        entries = {each.key: each for each in kept}
+            methods = tuple(_with_constants(method, graphs, constants) for method in file.methods)
+            kept = (_renamed(each, constants, named, file.size) for each in file.named)
+            entries = {each.key: each for each in kept}
         if not named.keys() <= entries.keys() or (KEY in entries and KEY not in named):
             raise MissedError("the earlier file records other names")
         made = replace(file, methods=methods, named=tuple(entries.values()))

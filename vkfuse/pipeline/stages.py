@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from vkfuse.entries import MissedError
+from vkfuse.entries import MissedError, damaged
 from vkfuse.errors import OutputError
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
@@ -172,8 +172,9 @@ def _lowered(
             progress("looking in the cache")
             cache = Cache(methods, options)
             earlier = cache.earlier(named)
-            write(temporary, partial(write_pte, earlier.file, as_lowered=True), target)
-            after = measure(read_pte(temporary), options.runtime, reasons=earlier.reasons, names=names)
+            with damaged():
+                write(temporary, partial(write_pte, earlier.file, as_lowered=True), target)
+                after = measure(read_pte(temporary), options.runtime, reasons=earlier.reasons, names=names)
             if after.loadable.ok:
                 return _placed(methods, earlier.state), after, (note(cache.key, "", verified=options.verify),)
             missed = "the earlier run's file would not load"
