@@ -176,7 +176,7 @@ BYTES = (
         build=dynamic_linear(2, 5, 128, bits=torch.int8, group=None),
         tables=_bytes(*FLAT),
         bound=ROUNDED,
-        repairs=("affine-decomposed",),
+        repairs=("rows-quantized-in-floats",),
     ),
 )
 

@@ -268,7 +268,30 @@ EXPRESSIONS = (
     ),
 )
 
+
+def _matrices(module, x):
+    """Tables of matrices: in groups of half a row, of whole matrices of bytes, and of floats."""
+    whole, scales = module.values.view(64, 2, 32), module.scales
+    groups = torch.ops.torchao.dequantize_affine(
+        whole, [1, 1, 16], scales[:, :, None].repeat(1, 1, 2), None, torch.int8, -8, 7
+    )
+    numbers = (whole * 16 + 3, scales[:, 0], module.points[:, 0].long(), 0, -128, 127, torch.int8)
+    whole_bytes = torch.ops.quantized_decomposed.dequantize_per_channel(*numbers)
+    floats = whole.flip(0) * scales[:, :, None] * 4
+    return (groups[x - 32] * 2 + whole_bytes[x] + torch.index_select(floats, 0, x[0])).sum(-2)
+
+
 OPERATORS = (
+    Row(
+        name="tables of matrices",
+        build=dequantized(_matrices),
+        tables=(
+            Table(how=(*FLAT, "indices-wrapped")),
+            Table(rung="gathered", how=(*FLAT, "indices-wrapped"), reason="more-than-4-bits"),
+            Table(how=("grid-found",)),
+        ),
+        bound=1e-6,
+    ),
     Row(
         name="gathered rows, dynamic",
         build=lambda: export(

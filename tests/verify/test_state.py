@@ -90,6 +90,31 @@ def test_two_buffers_that_exchange_values(tmp_path):
     assert [float(session((x,))[0][0]) for _ in range(4)] == [1, 0, 0, 0]
 
 
+def test_a_cache_of_bytes_outside_begins_with_its_own(tmp_path):
+    """Kept as the floats that it stands for, outside, with the first values of rows that nothing has written yet."""
+    ops = torch.ops.quantized_decomposed
+
+    class Known(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("cache", torch.arange(-8, 8, dtype=torch.int8)[:, None])
+            self.register_buffer("scales", torch.full((16, 1), 0.5, dtype=torch.float64))
+            self.register_buffer("points", torch.ones(16, 1, dtype=torch.int64))
+
+        def forward(self, x):
+            scales, points = ops.choose_qparams_per_token_asymmetric.default(x, torch.int8)
+            rows = ops.quantize_per_token.default(x, scales, points, -128, 127, torch.int8)
+            for state, part in ((self.cache, rows), (self.scales, scales), (self.points, points)):
+                state.index_copy_(0, torch.arange(2), part)
+            stored = (self.cache, self.scales, self.points, -128, 127, torch.int8, torch.float32)
+            return ops.dequantize_per_token.default(*stored)
+
+    exported = torch.export.export(Known(), (torch.tensor([[2.0], [-1.0]]),))
+    report = vkfuse.optimize(exported, tmp_path / "model.pte", **CHOSEN).report
+    assert report.verify.ok
+    assert "quantized-caches-as-floats" in {repair.code for repair in report.repairs}
+
+
 def test_a_count_stays_outside(tmp_path):
     """Whole numbers are added on the CPU, and a note says where they are and why."""
 

@@ -2,7 +2,8 @@
 
     python tools/sweep/generate.py 0 100 > specs.jsonl      the programs numbered 0 to 99
 
-Numbers from 1,000,000 on start with kinds that came later: 8-bit activations, backward steps, caches. Successive
+Numbers from 1,000,000 on start with kinds that came later: 8-bit activations, backward steps, caches; those from 2,000,000
+on with 8-bit convolutions, tables of other bits and of zero points, experts, caches of bytes. Successive
 numbers go through all kinds of steps (kinds.py), and then through the settings in which each is tried: alone on small
 sizes and on sizes about the limits of textures, with dynamic lengths, behind a 4-bit lookup, and in chains of 2 to 6
 steps behind and beside one.
@@ -25,17 +26,17 @@ LONG: Final = (2047, 2048, 2049, 16384, 20000)
 SETTINGS: Final = ("alone", "limits", "dynamic", "behind", "behind", "chain", "chain", "beside")
 _LARGEST: Final = 200_000  # values in a tensor: files and runs stay small
 _TRIES: Final = 200
-LATER: Final = 1_000_000  # numbers from here on start with kinds that came later
+LATER: Final = 1_000_000  # numbers of the kinds that came first, and of those that came at each later time
 
 
 def spec(number: int) -> dict[str, Any]:
     """The program of a number."""
-    starts = [*names(later=number >= LATER)]
+    starts = [*names(later=number // LATER)]
     kind, setting = KINDS[starts[number % len(starts)]], SETTINGS[number // len(starts) % len(SETTINGS)]
     rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):
         draft = Draft(rng, setting, kind)
-        if draft.start() and draft.add(kind):
+        if draft.start() and (not kind.takes or draft.add(kind)):
             draft.extend()
             return {"id": number, "setting": setting} | draft.finished()
     raise LookupError(f"no inputs suit {kind.name} {setting} (number {number})")
@@ -55,7 +56,7 @@ class Draft:
 
     def start(self) -> bool:
         """Draw inputs, and a lookup where the setting has one; false where the kind cannot read what it gives."""
-        if self.setting in {"behind", "chain", "beside"}:
+        if not self.kind.takes or self.setting in {"behind", "chain", "beside"}:
             self._lookup()
             if self.setting == "beside":
                 self._beside()
@@ -100,10 +101,10 @@ class Draft:
         self._give(given)
 
     def _lookup(self) -> None:
-        """Indices and a 4-bit table, or now and then a float one."""
+        """Indices and a table: the kind's where it is one, else one of 4 bits, or now and then of floats."""
         rank = self.rng.choice((1, 2, 2, 2, 3))
         shape = self._shape(rank, (1, 1, 2, 3, 5, 8))
-        kind = KINDS["table" if self.rng.random() < 0.85 else "embedding"]
+        kind = KINDS["table" if self.rng.random() < 0.85 else "embedding"] if self.kind.takes else self.kind
         drawn = {name: self.rng.choice(of) for name, of in kind.choices.items()}
         if self.rng.random() < 0.05:
             drawn |= self.rng.choice(({"rows": 16385}, {"rows": 16384}, {"columns": 2080}))

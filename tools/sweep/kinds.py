@@ -55,7 +55,7 @@ Choices = Callable[[View], Sequence[Any]] | Sequence[Any]
 class Kind:
     """A kind of step. `two`: takes a second value or, with the argument `constant`, a constant of that shape.
 
-    Kinds that came `later` have numbers of their own, so that those of the others stay.
+    Kinds that came `later`, the first time or the second, have numbers of their own, so that those of the others stay.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Kind:
     two: bool = False
     jumps: bool = False  # a tiny change of its input may be a large one of its output
     coarse: bool = False  # 8-bit activations, which the runtime rounds by its own rule
-    later: bool = False
+    later: int = 0
 
     def draw(self, rng: random.Random, view: View) -> dict[str, Any] | None:
         """Arguments for a value, or None where the step does not suit it."""
@@ -334,7 +334,7 @@ def linear_int4(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     FLOATS,
     out=_if(lambda v: _last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)),
     bias=(False, True),
-    later=True,
+    later=1,
 )
 def linear_int8(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int8(x, out, bias)
@@ -783,7 +783,7 @@ def fake_quantize(_c: Any, x: Tensor, *, scale: float, zero: int) -> Tensor:
     bits=(4, 8),
     bias=(False, True),
     coarse=True,
-    later=True,
+    later=1,
 )
 def linear_int8_activations(c: Any, x: Tensor, *, out: int, bits: int, bias: bool) -> Tensor:
     return c.linear_dynamic(x, out, bias, bits)
@@ -793,7 +793,7 @@ def linear_int8_activations(c: Any, x: Tensor, *, out: int, bits: int, bias: boo
     FLOATS,
     of=("threshold", "sigmoid", "tanh", "gelu", "softmax"),
     scale=_if(lambda v: v.rank > 0 and not v.dynamic, (1.0, 0.1)),
-    later=True,
+    later=1,
 )
 def backward(c: Any, x: Tensor, *, of: str, scale: float) -> Tensor:
     ops, grad = torch.ops.aten, c.new(x.shape, x, scale)
@@ -816,7 +816,7 @@ _CACHED: Final = 8  # rows
         ("index_copy", "index_put", "slice_scatter"),
     ),
     at=(0, 2, 4),
-    later=True,
+    later=1,
 )
 def cache(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
     state, end = c.state((*x.shape[:-2], _CACHED, x.shape[-1]), x), at + x.shape[-2]
@@ -828,6 +828,131 @@ def cache(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
     else:
         state.copy_(torch.slice_scatter(state, x, -2, at, end))
     return state + x.mean()
+
+
+# --- tables of other bits, with zero points; experts; states of bytes
+
+
+def _divisors(view: View) -> list[int]:
+    """Columns of a group, of those that a matrix for a value has."""
+    return [size for size in (8, 16, 32, 64) if _last_static(view) and view.shape[-1] % size == 0]
+
+
+@_kind(
+    FLOATS,
+    group=_divisors,
+    out=(4, 5, 8, 32, 33),
+    bits=(4, 5, 6, 7, 8, 8),
+    points=(False, True),
+    bias=(False, True),
+    later=2,
+)
+def linear_digits(c: Any, x: Tensor, *, out: int, group: int, bits: int, points: bool, bias: bool) -> Tensor:
+    weight = c.dequantized((out, x.shape[-1]), x, bits, (1, group), points=points)
+    return F.linear(x, weight, c.new((out,), x) if bias else None)
+
+
+_CONVOLUTIONS: Final = {3: (F.conv1d, F.conv_transpose1d), 4: (F.conv2d, F.conv_transpose2d)}
+_OF_IMAGES: Final = _if(
+    lambda v: v.rank in _CONVOLUTIONS and 1 not in v.dynamic, (False, False, True)
+)  # zero points
+
+
+@_kind(
+    FLOATS,
+    points=_OF_IMAGES,
+    out=(4, 6, 8, 10),
+    kernel=(1, 2, 3, 5),
+    stride=(1, 1, 2),
+    pad=(False, True),
+    dilation=(1, 1, 2),
+    groups=lambda v: (1, 1, 2) if v.shape[1] % 2 == 0 else (1,),
+    bias=(False, True),
+    later=2,
+)
+def conv_int8(
+    c: Any,
+    x: Tensor,
+    *,
+    points: bool,
+    out: int,
+    kernel: int,
+    pad: bool,
+    groups: int,
+    bias: bool,
+    **moves: int,
+) -> Tensor:
+    weight = c.kernels((out, x.shape[1] // groups), kernel, x, points=points)
+    bias_of = c.new((out,), x) if bias else None
+    return _CONVOLUTIONS[x.dim()][0](
+        x, weight, bias_of, padding=_padding(kernel) * pad, groups=groups, **moves
+    )
+
+
+@_kind(FLOATS, points=_OF_IMAGES, kernel=(1, 3, 5), stride=(1, 2), pad=(0, 1, 2), dilation=(1, 2), later=2)
+def conv_int8_depthwise(
+    c: Any, x: Tensor, *, points: bool, kernel: int, stride: int, pad: int, dilation: int
+) -> Tensor:
+    many = x.shape[1]
+    weight = c.kernels((many, 1), kernel, x, points=points)
+    return _CONVOLUTIONS[x.dim()][0](x, weight, c.new((many,), x), stride, pad, dilation, many)
+
+
+@_kind(FLOATS, points=_OF_IMAGES, out=(2, 4), kernel=(2, 3), stride=(1, 2), pad=(0, 1), later=2)
+def conv_int8_transposed(
+    c: Any, x: Tensor, *, points: bool, out: int, kernel: int, stride: int, pad: int
+) -> Tensor:
+    weight = c.kernels((x.shape[1], out), kernel, x, points=points)
+    return _CONVOLUTIONS[x.dim()][1](x, weight, c.new((out,), x), stride, pad)
+
+
+_EXPERTS: Final = 4
+
+
+@_kind(
+    (torch.float32,),
+    how=_if(lambda v: v.rank == 2 and _last_static(v) and v.shape[-1] % 8 == 0, ("indexed", "masked")),
+    bits=(0, 4, 8),
+    jumps=True,
+    later=2,
+)
+def experts(c: Any, x: Tensor, *, how: str, bits: int) -> Tensor:
+    columns = x.shape[-1]
+    scores = torch.softmax(F.linear(x, c.new((_EXPERTS, columns), x)), -1)
+    up, down = (
+        c.dequantized(shape, x, bits, (1, 1, 8), points=False) if bits else c.new(shape, x, 0.2)
+        for shape in ((_EXPERTS, 16, columns), (_EXPERTS, columns, 16))
+    )
+    chosen, which = torch.topk(scores, 2)
+    if how == "indexed":  # as in ExecuTorch's example
+        inner = F.silu(torch.einsum("ti,taoi->tao", x, up[which]))
+        return torch.einsum("tai,ta->ti", torch.einsum("tao,taio->tai", inner, down[which]), chosen)
+    shares = torch.zeros_like(scores).scatter(-1, which, chosen)
+    inner = F.silu(torch.einsum("ti,eoi->teo", x, up))
+    return torch.einsum("tei,te->ti", torch.einsum("teo,eio->tei", inner, down), shares)
+
+
+@_kind(
+    (torch.float32,),
+    how=_if(
+        lambda v: v.rank in {2, 3, 4} and not v.dynamic and v.shape[-2] <= _CACHED // 2,
+        ("index_copy", "index_put"),
+    ),
+    at=(0, 2, 4),
+    coarse=True,
+    later=2,
+)
+def cache_int8(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
+    ops, rows = torch.ops.quantized_decomposed, torch.arange(at, at + x.shape[-2], device=x.device)
+    scales, points = ops.choose_qparams_per_token_asymmetric.default(x, torch.int8)
+    values = ops.quantize_per_token.default(x, scales, points, -128, 127, torch.int8)
+    kept = [c.state((*x.shape[:-2], _CACHED, part.shape[-1]), part) for part in (values, scales, points)]
+    for state, part in zip(kept, (values, scales, points), strict=True):
+        if how == "index_copy":
+            state.index_copy_(-2, rows, part)
+        else:
+            state[..., rows, :] = part
+    return ops.dequantize_per_token.default(*kept, -128, 127, torch.int8, torch.float32) + x.mean()
 
 
 # --- lookups, from indices
@@ -844,6 +969,23 @@ def embedding(c: Any, x: Tensor, *, rows: int, columns: int, half: bool = False)
     return F.embedding(x, c.new((rows, columns), like))
 
 
-def names(*, later: bool = False) -> Iterator[str]:
-    """Kinds that a program may start with, or those that came later; lookups start others."""
-    return (name for name, kind in KINDS.items() if kind.takes and kind.later == later)
+@_kind(
+    (),
+    rows=(3, 100),
+    columns=(4, 8, 32, 48, 64, 96, 128),
+    groups=(1, 1, 2, 4),
+    bits=(2, 3, 4, 4, 5, 6, 8),
+    points=(False, True),
+    later=2,
+)
+def table_any(
+    c: Any, x: Tensor, *, rows: int, columns: int, groups: int, bits: int, points: bool, half: bool = False
+) -> Tensor:
+    like = torch.empty(0, dtype=torch.float16 if half else torch.float32, device=x.device)
+    weight = c.dequantized((rows, columns), like, bits, (1, columns // groups), points=points)
+    return F.embedding(x, weight)
+
+
+def names(*, later: int = 0) -> Iterator[str]:
+    """Kinds that a program may start with, of those that came later the lookups too."""
+    return (name for name, kind in KINDS.items() if (kind.takes or later) and kind.later == later)

@@ -11,6 +11,7 @@ A spec is plain JSON, enough to build the same program anywhere::
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,41 @@ class Feed:
             drawn = torch.randn(tuple(shape), generator=self._store.generator)
             self._store.begins(name, drawn.to(like.dtype))
         return getattr(self._store, name)
+
+    def dequantized(
+        self, shape: Sequence[int], like: Tensor, bits: int, block: Sequence[int], *, points: bool
+    ) -> Tensor:
+        """A table of `bits` with a scale, and maybe a zero point, for each `block`; sums of its products are about one."""
+        if like.is_meta:
+            return torch.empty(shape, dtype=like.dtype, device="meta")
+        high = 2 ** (bits - 1) - 1
+        low, spread = -high - 1, [size // part for size, part in zip(shape, block, strict=True)]
+        scale = 2 / (high + 1) / math.sqrt(math.prod(shape[1:]))
+        values = self._next(lambda: self._integers(shape, low, high))
+        scales = self._next(lambda: nn.Buffer((self._shares(spread) + 0.5).mul(scale).to(like.dtype)))
+        zero = self._next(lambda: self._integers(spread, low * points, high * points))
+        operator = torch.ops.torchao.dequantize_affine.default
+        return operator(values, block, scales, zero, torch.int8, low, high, output_dtype=like.dtype)
+
+    def kernels(self, shape: Sequence[int], kernel: int, like: Tensor, *, points: bool) -> Tensor:
+        """8-bit weights of a convolution as PT2E leaves them, [*shape, kernel, ...], with a scale for each of its first."""
+        whole = (*shape, *[kernel] * (like.dim() - 2))
+        if like.is_meta:
+            return torch.empty(whole, dtype=like.dtype, device="meta")
+        scale = 1 / 64 / math.sqrt(math.prod(whole[1:]))
+        values = self._next(lambda: self._integers(whole, -127, 127))
+        scales = self._next(lambda: nn.Buffer((self._shares(shape[:1]) + 0.5) * scale))
+        zero = self._next(lambda: self._integers(shape[:1], -20 * points, 20 * points).to(torch.int64))
+        parts = (values, scales, zero, 0, -128, 127, torch.int8)
+        operator = torch.ops.quantized_decomposed.dequantize_per_channel.default
+        return operator(*parts, out_dtype=like.dtype)
+
+    def _integers(self, shape: Sequence[int], low: int, high: int) -> Any:
+        drawn = torch.randint(low, high + 1, tuple(shape), generator=self._store.generator)
+        return nn.Buffer(drawn.to(torch.int8))
+
+    def _shares(self, shape: Sequence[int]) -> Tensor:
+        return torch.rand(tuple(shape), generator=self._store.generator)
 
     def linear_dynamic(self, x: Tensor, out: int, bias: bool, bits: int) -> Tensor:
         """A linear of 8-bit activations on a 4-bit weight in groups of 32, or an 8-bit one."""

@@ -1,10 +1,10 @@
 """Verdicts of the real runtime as data for the tests: a few programs of each kind seen.
 
-    python tools/sweep/record.py OLD.jsonl NEW.jsonl > tests/runtime/sweep_verdicts.json
+    python tools/sweep/record.py OLD.jsonl NEW.jsonl [KEPT.json] > tests/runtime/sweep_verdicts.json
 
 `stock`: what the runtime did with stock's file (right, wrong, or what failed: load, run), of programs that vkfuse does not
-take for right otherwise. `vkfuse`: of programs whose file OLD had certified though it was none, what the runtime does with
-NEW's. The smallest specs of each kind are taken.
+take for right otherwise. `vkfuse`: of programs that OLD has not right, what the runtime does with NEW's file. The smallest
+specs of each kind are taken, beside all that KEPT has.
 """
 
 import json
@@ -20,27 +20,29 @@ _EACH: Final = 2  # programs of a kind
 Row = Mapping[str, Any]
 
 
-def main(old: str, new: str) -> None:
+def main(old: str, new: str, kept: str = "") -> None:
     """Print the programs and verdicts."""
     before, after = _rows(old), _rows(new)
     specs = {row["id"]: row["spec"] for row in (*before, *after) if "spec" in row}
-    found: dict[int, dict[str, str]] = defaultdict(dict)
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in _smallest((row for row in after if row["flow"] == "stock" and _agrees(row)), specs):
         found[row["id"]]["stock"] = row["runtime"]
-    unusable = {
-        row["id"] for row in before if row["flow"] == "vkfuse" and row["verdict"].startswith("certified")
-    }
-    mended = {row["id"]: row for row in after if row["flow"] == "vkfuse" and row["verdict"] == "right"}
-    for row in _smallest((row for row in before if row["id"] in unusable & mended.keys()), specs):
-        if row["flow"] == "vkfuse":
-            found[row["id"]]["vkfuse"] = mended[row["id"]]["runtime"]
-    programs = [{**verdicts, "spec": specs[number]} for number, verdicts in sorted(found.items())]
-    print("[\n" + ",\n".join(json.dumps(program) for program in programs) + "\n]")
+    known = {row["id"] for row in before if _right(row)}
+    for row in _smallest((row for row in after if _right(row) and row["id"] not in known), specs):
+        found[row["id"]]["vkfuse"] = row["runtime"]
+    programs = {number: {**verdicts, "spec": specs[number]} for number, verdicts in found.items()}
+    if kept:
+        programs |= {row["spec"]["id"]: row for row in json.loads(Path(kept).read_text("utf-8"))}
+    print("[\n" + ",\n".join(json.dumps(program) for _, program in sorted(programs.items())) + "\n]")
 
 
 def _rows(path: str) -> list[Row]:
     with Path(path).open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
+
+
+def _right(row: Row) -> bool:
+    return bool(row["flow"] == "vkfuse" and row["verdict"] == "right")
 
 
 def _agrees(row: Row) -> bool:

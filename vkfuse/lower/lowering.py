@@ -126,7 +126,10 @@ def _lower(
             )
             for key, data in named.items():
                 edge._named_data_store.add_named_data(key, data)  # noqa: SLF001 - no other way in
-            passes = [InitializedMutableBufferPass(list(initialized(methods)))]
+            lowered = {
+                name: edge.exported_program(name) for name in methods
+            }  # whose placeholders have other names
+            passes = [InitializedMutableBufferPass(list(initialized(lowered)))]
             return edge.to_executorch(ExecutorchBackendConfig(passes=passes, memory_planning_pass=memory))
     except StateOutsideError:
         raise

@@ -1,6 +1,6 @@
 """Values, scales and zero points of a table of a graph, read from a dequantizing operator or its decomposition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,16 +47,36 @@ def _read_dequantize_affine(node: fx.Node, constants: Constants) -> Grid | None:
     """``torchao.dequantize_affine``."""
     given = operands(node)
     values, scales, points = (_array(given[name], constants) for name in ("x", "scale", "zero_point"))
-    if values is None or scales is None or values.ndim != _MATRIX or values.dtype.kind == "f":
+    if values is None or scales is None or values.ndim < _MATRIX or values.dtype.kind == "f":
         return None
-    rows, columns = values.shape
-    group = int(given["block_size"][1])
-    group = columns if group == -1 else group
-    scales = by_group(scales, rows, columns // group)
-    points = None if points is None else by_group(points, rows, columns // group)
+    block = [
+        size if part == -1 else part for part, size in zip(given["block_size"], values.shape, strict=True)
+    ]
+    group = _neighbours(block, values.shape)
+    if group is None:
+        return None
+    values = values.reshape(len(values), -1)
+    rows, groups = len(values), values.shape[1] // group
+    scales = by_group(_flat(scales), rows, groups)
+    points = None if points is None else by_group(_flat(points), rows, groups)
     if scales is None or (points is None and given["zero_point"] is not None):
         return None
     return _grid(node, values, scales, points, group, given["quant_min"], given["quant_max"])
+
+
+def _neighbours(block: Sequence[int], shape: Sequence[int]) -> int | None:
+    """How many columns a block has, all axes but the first as columns, None where these are no neighbours."""
+    count, whole = 1, 1
+    for part, size in zip(reversed(block[1:]), reversed(shape[1:]), strict=True):
+        if count != whole and part != 1:
+            return None
+        count, whole = count * part, whole * size
+    return count
+
+
+def _flat(parameter: Array) -> Array:
+    """Scales or zero points of blocks as a matrix."""
+    return parameter if parameter.ndim < _MATRIX else parameter.reshape(len(parameter), -1)
 
 
 def _read_by_rows(node: fx.Node, constants: Constants) -> Grid | None:

@@ -22,7 +22,7 @@ def prove(site: Site, proposal: Offer, constants: Constants) -> Proof:
 
 
 def original_rows(site: Site, constants: Constants) -> Rows:
-    """A function (low, high) -> rows of the float table that the program computes for `site`."""
+    """A function (low, high) -> rows of the float table that the program computes for `site`; columns are other axes."""
     if site.operand is None:
         return _lookup_rows(site, constants)
     if site.operand.target == torch.ops.torchao.dequantize_affine.default and not site.transposed:
@@ -62,6 +62,6 @@ def _affine_rows(node: fx.Node, constants: Constants) -> Rows | None:
 
     def rows(low: int, high: int) -> Array:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: inputs[n][low:high])
-        return array(node.target(*args, **kwargs))  # type: ignore[operator]
+        return array(node.target(*args, **kwargs)).reshape(high - low, -1)  # type: ignore[operator]
 
     return rows

@@ -26,17 +26,26 @@ _GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """Which of the runtime's deviations the reference takes over; `noise` is added before 8-bit rounding."""
+    """Which of the runtime's deviations the reference takes over; `noise` is added before 8-bit rounding.
+
+    `rounded`: the program rounds what it computes, so that a tiny difference may become a step.
+    """
 
     dynamic_rows: bool = False
     gelu_tanh: bool = False
+    rounded: bool = False
     noise: float = 0.0
     seed: int = 0
 
     @property
     def eager(self) -> bool:
         """Whether it is torch's own arithmetic."""
-        return not (self.dynamic_rows or self.gelu_tanh or self.noise)
+        return not (self.dynamic_rows or self.gelu_tanh or self.rounded or self.noise)
+
+    @property
+    def steps(self) -> bool:
+        """Whether activations are rounded, by the runtime or by the program."""
+        return self.dynamic_rows or self.rounded
 
 
 EAGER: Final = Arithmetic()
@@ -54,6 +63,7 @@ class Reference:
         self._states: dict[Arithmetic, dict[str, Argument]] = {}
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+        self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
 
     def reset(self, arithmetic: Arithmetic | None = None) -> None:
@@ -224,6 +234,8 @@ class _Runner(fx.Interpreter):
         """Run an operator, or what stands in for it."""
         target = _IN_ORDER.get(target, target)
         name = str(target)
+        if self._arithmetic.noise and name in _ROUNDINGS:
+            args = (self.noisy(args[0]), *args[1:])
         substitute = _SUBSTITUTES.get(name)
         if substitute is not None and not self._arithmetic.eager:
             result = substitute(self, *args, **kwargs)
@@ -288,6 +300,18 @@ _SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
     "torchao.quantize_affine.default": _Runner.quantize,
     _DEQUANTIZE: _Runner.dequantize,
 }
+
+
+_ROUNDINGS: Final = frozenset(
+    {
+        "aten.round.default",
+        "quantized_decomposed.choose_qparams.tensor",
+        "quantized_decomposed.choose_qparams_per_token_asymmetric.default",
+        "quantized_decomposed.quantize_per_tensor.default",
+        "quantized_decomposed.quantize_per_tensor.tensor",
+        "quantized_decomposed.quantize_per_token.default",
+    }
+)
 
 
 def _sorted(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:

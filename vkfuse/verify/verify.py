@@ -271,7 +271,7 @@ class _Comparison:
         """Find the operator that departs."""
         arithmetic = self._arithmetic()
         noise = 0.0
-        if arithmetic.dynamic_rows:
+        if arithmetic.steps:
             expected = self._one(sample, arithmetic)
             largest = _largest(expected)
             noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
@@ -340,6 +340,7 @@ class _Comparison:
         return Arithmetic(
             dynamic_rows=Code.QPARAMS_NUDGED in noted or Code.ONE_ROW_NOT_QUANTIZED in noted,
             gelu_tanh=Code.GELU_BY_TANH in noted,
+            rounded=self._reference.rounds,
         )
 
     def _allowances(
@@ -351,7 +352,7 @@ class _Comparison:
         and each of many trials by itself: a single value on the edge between two steps falls to one side in some only.
         """
         yield clean, 0.0
-        if not arithmetic.dynamic_rows:
+        if not arithmetic.steps:
             return
         if self._usual_noise:
             yield clean, self._usual_noise
@@ -409,6 +410,8 @@ def _reason(arithmetic: Arithmetic) -> str:
     parts = []
     if arithmetic.dynamic_rows:
         parts.append("activations are rounded to 8 bits by the runtime's own rule, a single row not at all")
+    if arithmetic.rounded:
+        parts.append("the program rounds activations, and what is next to an edge falls to one of two steps")
     if arithmetic.gelu_tanh:
         parts.append("every gelu is computed by tanh")
     return "; ".join(parts)

@@ -1,73 +1,42 @@
-"""Rows quantized by their own ranges and dequantized again, without integers, which a delegate has not."""
-
-import operator
+"""Activations quantized by their own ranges and dequantized again, without integers, which a delegate has not."""
 
 import torch
 from torch import fx
 
+from vkfuse.rewrite.activations import Rounding, affine_rounding, tensor_rounding, token_rounding
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import same_shape
 from vkfuse.rewrite.repairs.each import replaces
 
-aten = torch.ops.aten
+_ROUNDINGS = (token_rounding, tensor_rounding, affine_rounding)
 
 
 @replaces(code="rows-quantized-in-floats", detail="integers and back, in arithmetic on floats")
 def rows_quantized_in_floats(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
-    """Replace what dequantizes rows of bytes that were quantized by ranges of their own.
+    """Replace what dequantizes bytes that were quantized by ranges of their own.
 
-    torch/ao/quantization/fx/_decomposed.py, choose_qparams_per_token_asymmetric to dequantize_per_token; its two
-    candidates for a zero point are one where the range is not tiny. It computes with float64, so that a number
-    half-way between two steps may be rounded to the other.
+    torch/ao/quantization/fx/_decomposed.py and torchao/quantization/quant_primitives.py. The two candidates for a zero
+    point of choose_qparams_per_token_asymmetric are one where the range is not tiny. Some compute with float64, so that a
+    number half-way between two steps may be rounded to the other.
     """
-    rows = _rows_there_and_back(node)
-    if rows is None:
+    found = next((made for of in _ROUNDINGS if (made := of(node)) is not None), None)
+    if found is None or {n.meta["val"].dtype for n in (found.x, node)} != {torch.float32}:
         return None
-    x = editor.tensor(rows)
-    least = -(-x.amin([-1], True)).relu()
-    span = x.amax([-1], True).relu() - least
-    scale = (span * (1 / 255)).clamp(torch.finfo(torch.float32).eps)
-    zero = _whole(-(least / scale) - 128.0)
-    back = (_whole(x / scale + zero) - zero) * scale
-    return back if same_shape(rows, node) else back.reshape(editor.sizes(node))
+    back: torch.Tensor = editor.once(
+        ("rounded", found.codes), lambda: _rounded(editor.tensor(found.x), found)
+    )
+    return back if same_shape(found.x, node) else back.reshape(editor.sizes(node))
 
 
-def _whole(x: torch.Tensor) -> torch.Tensor:
-    """The nearest of the whole numbers from -128 to 127."""
-    return x.round().clamp(-128.0, 127.0)
-
-
-def _rows_there_and_back(node: fx.Node) -> fx.Node | None:
-    """The rows of floats that `node` has back from bytes, by scales and zero points that were chosen for them."""
-    if _name(node) != "dequantize_per_token":
-        return None
-    quantized, *chosen = (_uncopied(operand) for operand in node.args[:3])  # type: ignore[arg-type]
-    if _name(quantized) != "quantize_per_token" or quantized.args[3:5] != (-128, 127):
-        return None
-    x, *own = (_uncopied(operand) for operand in quantized.args[:3])  # type: ignore[arg-type]
-    source = own[0].args[0]
-    results = [(n.target, n.args) for n in (*chosen, *own)]
-    if results != [(operator.getitem, (source, at)) for at in (0, 1)] * 2 or not isinstance(source, fx.Node):
-        return None
-    of = _name(source) == "choose_qparams_per_token_asymmetric" and source.args[0] is x
-    return x if of and x.meta["val"].dtype == node.meta["val"].dtype == torch.float32 else None
-
-
-def _name(node: fx.Node) -> str:
-    namespace, _, rest = str(node.target).partition(".")
-    return rest.removesuffix(".default") if namespace == "quantized_decomposed" else ""
-
-
-def _uncopied(node: fx.Node) -> fx.Node:
-    """What `node` has in another type, whole numbers and scales being the same in each, or in other leading sizes."""
-    while node.target == aten._to_copy.default or _keeps_rows(node):  # noqa: SLF001 - the operator's name
-        node = node.args[0]  # type: ignore[assignment]
-    return node
-
-
-def _keeps_rows(node: fx.Node) -> bool:
-    if node.target not in {aten.view.default, aten.reshape.default}:
-        return False
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    shapes = [n.meta["val"].shape for n in (node, source)]
-    return all(shapes) and str(shapes[0][-1]) == str(shapes[1][-1])
+def _rounded(x: torch.Tensor, of: Rounding) -> torch.Tensor:
+    """The nearest multiple of the scale to each number, within the range of what is stored."""
+    least, most = x, x
+    for dim in of.dims[::-1]:  # one after the other, as the shaders reduce
+        least, most = least.amin([dim], True), most.amax([dim], True)
+    least = -(-least).relu()
+    scale = ((most.relu() - least) / float(of.high - of.low)).clamp(of.least)
+    zero = ((-(least / scale)).round() + float(of.low)).clamp(of.low, of.high)
+    steps = x * scale.reciprocal()
+    whole = (steps + zero).round() if of.shifted else steps.round() + zero
+    kept: torch.Tensor = (whole.clamp(float(of.low), float(of.high)) - zero) * scale
+    return kept

@@ -1,15 +1,13 @@
 """4-bit matmuls on dynamically quantized activations (8da4w) as fused ones, on int8 rows that the runtime quantizes."""
 
-import operator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx
 
+from vkfuse.rewrite.activations import affine_rounding
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Proposal
-from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.rules.matmuls import Fused, computed_in, input_of, pack_of, proposed
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
@@ -28,13 +26,14 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
 
     The activation's zero point multiplies the sums of each group, int32 [groups, outputs], which are stored too.
     """
-    x = _quantized_activation(input_of(site))
-    if x is None:
+    of = affine_rounding(input_of(site))
+    if of is None or not of.of_byte_rows:
         return Refusal(
             code="activations-not-dynamic",
             detail="activations are not quantized to int8 a row at a time",
             beside=True,
         )
+    x = of.x
     pack = pack_of(site, table, constants)
     if isinstance(pack, Q4Pack) and pack.padded_columns != pack.columns:
         pack = Refusal(
@@ -68,33 +67,3 @@ def _parameters(columns: int, editor: "GraphEditor", rows: torch.Tensor) -> tupl
         return scale, point
 
     return editor.once(("qparams", untraced(rows)), choose)  # type: ignore[no-any-return]
-
-
-def _quantized_activation(node: fx.Node) -> fx.Node | None:
-    """The float tensor behind ``dequantize(quantize(x, choose_qparams(x)))`` with int8 rows, else None."""
-    if node.target != torchao.dequantize_affine.default:
-        return None
-    back = operands(node)
-    if back["x"].target != torchao.quantize_affine.default:
-        return None
-    there = operands(back["x"])
-    chosen = _same_choice(there["scale"], there["zero_point"])
-    if chosen is None or any(there[name] is not back[name] for name in ("scale", "zero_point")):
-        return None
-    choice, value = operands(chosen), there["x"].meta["val"]
-    rows = [1] * (value.ndim - 1) + [value.shape[-1]]
-    alike = all(list(of["block_size"]) == rows for of in (there, back, choice)) and choice["x"] is there["x"]
-    kind = tuple(
-        choice[name]
-        for name in ("mapping_type", "target_dtype", "quant_min", "quant_max", "eps", "scale_dtype")
-    )
-    return there["x"] if alike and kind == _CHOICE else None
-
-
-def _same_choice(scale: object, point: object) -> fx.Node | None:
-    """The choose_qparams node whose two results are `scale` and `point`."""
-    results = [n.args for n in (scale, point) if isinstance(n, fx.Node) and n.target is operator.getitem]
-    if len(results) != 2 or [at for _, at in results] != [0, 1] or results[0][0] is not results[1][0]:
-        return None
-    chosen: Any = results[0][0]
-    return chosen if chosen.target == torchao.choose_qparams_affine.default else None

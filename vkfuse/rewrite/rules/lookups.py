@@ -59,7 +59,7 @@ def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> torch
     rows = _lookup(held("q4"), held("scales"), pack.group_size, indices, linear)
     if pack.columns != pack.padded_columns:
         rows = aten.slice_copy.Tensor(rows, 1, 0, pack.columns)
-    return _restored(editor, site, rows.to(TORCH_TYPES[pack.dtype]), pack.columns)
+    return _restored(editor, site, rows.to(TORCH_TYPES[pack.dtype]))
 
 
 def _lookup(weight: Any, scales: Any, group: int, indices: torch.Tensor, linear: bool) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _gathered(table: Grid | NibbleRows, editor: "GraphEditor", site: Site, held:
     if table.zero_points is not None:
         rows = rows - gathered("zero_points").unsqueeze(-1)
     rows = (rows * gathered("scales").unsqueeze(-1)).reshape([-1, grid.columns])
-    return _restored(editor, site, rows.to(TORCH_TYPES[grid.dtype]), grid.columns)
+    return _restored(editor, site, rows.to(TORCH_TYPES[grid.dtype]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,6 +178,13 @@ def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
     return editor.once(("flat", untraced(indices)), lambda: indices.reshape([-1]))  # type: ignore[no-any-return]
 
 
-def _restored(editor: "GraphEditor", site: Site, rows: torch.Tensor, columns: int) -> torch.Tensor:
-    """Rows [n, columns] in the shape of the site: its indices' shape and the columns."""
-    return rows.reshape([*editor.sizes(site.lookups()), columns]) if _many_rows(site) else rows
+def _restored(editor: "GraphEditor", site: Site, rows: torch.Tensor) -> torch.Tensor:
+    """Rows [n, columns] in the shape of the site: its indices' shape and that of a row."""
+    row = _row(site)
+    same = not _many_rows(site) and len(row) == 1
+    return rows if same else rows.reshape([*editor.sizes(site.lookups()), *row])
+
+
+def _row(site: Site) -> tuple[int, ...]:
+    """Shape of a row of what the site reads."""
+    return (site.numbers().columns,) if site.operand is None else tuple(site.operand.meta["val"].shape[1:])
