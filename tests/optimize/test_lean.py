@@ -82,6 +82,16 @@ def test_code_when_it_is_asked_for():
     assert left(torch.ones(1)).item() == 1
 
 
+def test_code_afterwards():
+    """A module that changed within, as a branch of a program in memory, has its code when somebody asks later."""
+    module = fx.symbolic_trace(_relu)
+    with lean_graphs():
+        next(n for n in module.graph.nodes if n.op == "call_function").target = torch.neg
+        module.recompile()
+    assert "neg" in module.code
+    assert module(torch.ones(2)).tolist() == [-1, -1]
+
+
 def test_threads_afterwards():
     """Torch has the threads that it had."""
     before = torch.get_num_threads()

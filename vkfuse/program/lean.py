@@ -25,7 +25,6 @@ def lean_graphs() -> Iterator[None]:
     """
     with (
         mock.patch.object(fx.GraphModule, "recompile", _recompile_later),
-        mock.patch.object(fx.GraphModule, "_code", _Code(), create=True),
         mock.patch.object(NodeSource, "__init__", _with_its_first),
         mock.patch.object(typing, "get_type_hints", _hints),
     ):
@@ -74,13 +73,15 @@ def _recompile_later(module: Any) -> None:
         module._in_spec = codegen.pytree_info.in_spec  # noqa: SLF001
         module._out_spec = codegen.pytree_info.out_spec  # noqa: SLF001
     module.__dict__.pop("_code", None)
-    type(module).forward = _FORWARD
+    type(module).forward, type(module)._code = _FORWARD, _CODE  # noqa: SLF001 - a class of each module's own
 
 
 class _Code:
-    """The source of a module that has not been called yet: of use to logs only."""
+    """The source of a module that has not been called yet: of use to logs, and to who asks after a run."""
 
     def __get__(self, module: Any, owner: type | None = None) -> Any:
+        if module is None:
+            return self
         _recompile(module)
         return module.__dict__["_code"]
 
@@ -95,7 +96,7 @@ class _Forward:
         return module.forward
 
 
-_FORWARD = _Forward()
+_FORWARD, _CODE = _Forward(), _Code()
 
 
 def _with_its_first(source: NodeSource, node: fx.Node | None, *args: Any, **kwargs: Any) -> None:
