@@ -36,7 +36,7 @@ def spec(number: int) -> dict[str, Any]:
     rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):
         draft = Draft(rng, setting, kind)
-        if draft.start() and (not kind.takes or draft.add(kind)):
+        if draft.start() and (draft.add(kind) if kind.takes else draft.steps):
             draft.extend()
             return {"id": number, "setting": setting} | draft.finished()
     raise LookupError(f"no inputs suit {kind.name} {setting} (number {number})")
