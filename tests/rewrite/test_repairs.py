@@ -939,6 +939,12 @@ _REPAIRED = {
         None,
         "",
     ),
+    "sort of what is no number": (
+        _Lambda(lambda _, x: [x.round().sqrt().sort(stable=True, descending=d)[1] for d in (True, False)]),
+        _SEQUENCE,
+        None,
+        "sorts-as-topk",
+    ),
     "sort of truths": (_Lambda(lambda _, x: (x > 0).sort(-1)), _SEQUENCE, None, ""),
     "numbers of another type": (
         _Lambda(lambda _, x: x.maximum(torch.full_like(x, 0.7, dtype=torch.int32))),

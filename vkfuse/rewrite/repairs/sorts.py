@@ -35,7 +35,10 @@ def sorts_as_topk(
 def _places(values: torch.Tensor, places: torch.Tensor, dim: int, size: Any) -> torch.Tensor:
     """The places of ordered values, of equal ones in ascending order: a second order, of integers that differ."""
     after, before = (aten.slice.Tensor(values, dim, start, end) for start, end in ((1, END), (0, -1)))
+    steps = after.ne(before)
+    if values.is_floating_point():  # what is no number is like what else is none
+        steps = steps.logical_and(after.eq(after).logical_or(before.eq(before)))
     first = aten.slice.Tensor(places, dim, 0, 1) * 0
-    groups = torch.cat([first, after.ne(before).to(torch.int64)], dim).cumsum(dim)
+    groups = torch.cat([first, steps.to(torch.int64)], dim).cumsum(dim)
     ordered, _ = (groups * _APART + places).topk(size, dim, False, True)
     return ordered.remainder(_APART)
