@@ -11,12 +11,16 @@ from executorch.examples.models.llama.llama_transformer import MOEFeedForward
 from executorch.examples.models.llama.model_args import ModelArgs
 from torch import nn
 from torch.export import Dim
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
+from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeMoE
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
+from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
+from vkfuse.rewrite.repairs.experts.groups import choices_as_arithmetic
 
 COLUMNS, EXPERTS = 64, 6
 SHAPE = {"hidden_size": COLUMNS, "intermediate_size": 32, "num_experts_per_tok": 2}
@@ -131,6 +135,73 @@ def test_other_choices_are_left():
     for model in (Numbers(), Values(), Unsummed()):
         exported = from_exported(torch.export.export(model, (torch.randn(3, 4),))).exported
         assert experts_as_wide_linears(exported) == (exported, ())
+
+
+GROUPS = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "moe_intermediate_size": 32}
+
+
+def _glm4():
+    config = transformers.Glm4MoeConfig(**{**SHAPE, **GROUPS}, experts_implementation="grouped_mm")
+    return _Block(Glm4MoeMoE(config))
+
+
+def _deepseek():
+    more = {"topk_method": "group_limited_greedy", "experts_implementation": "grouped_mm"}
+    return _Block(DeepseekV2Moe(transformers.DeepseekV2Config(**{**SHAPE, **GROUPS}, **more)))
+
+
+@pytest.mark.parametrize(("block", "choices"), [(_glm4, 2), (_deepseek, 1)])
+def test_groups_of_experts(block, choices):
+    """Groups are chosen by their best experts, and experts of those alone."""
+    exported = from_exported(_exported(block)).exported
+    repaired, (note,) = choices_as_arithmetic(exported)
+    assert note.code == "choices-as-arithmetic"
+    left = {str(n.target).split(".")[1] for n in repaired.graph.nodes if "." in str(n.target)}
+    assert not left & {"scatter", "masked_fill", "bitwise_not", "logical_not"}
+    assert [n.target for n in exported.graph.nodes].count(torch.ops.aten.topk.default) == choices + 1
+    repaired, (note,) = experts_as_wide_linears(repaired)
+    assert note.code == "experts-as-wide-linears"
+    assert torch.ops.aten.topk.default not in {n.target for n in repaired.graph.nodes}
+    before, after = exported.module(), repaired.module()
+    for tokens, scale in ((2, 0.5), (64, 0.2), (33, 1e-3)):
+        x = torch.randn(1, tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens)) * scale
+        with torch.no_grad():
+            wanted, got = before(x), after(x)
+        assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp(min=1.0)
+
+
+def test_scores_among_infinities():
+    """A router that hides all experts that are not chosen behind a sigmoid, as Llama 4's."""
+    config = transformers.Llama4TextConfig(
+        hidden_size=COLUMNS, intermediate_size=32, num_local_experts=EXPERTS, num_experts_per_tok=1
+    )
+    exported = from_exported(_exported(lambda: _Block(Llama4TextMoe(config)))).exported
+    repaired, (note,) = choices_as_arithmetic(exported)
+    assert note.code == "choices-as-arithmetic"
+    assert not {torch.ops.aten.topk.default, torch.ops.aten.scatter.src} & {
+        n.target for n in repaired.graph.nodes
+    }
+    x = torch.randn(1, 9, COLUMNS)
+    torch.testing.assert_close(repaired.module()(x), exported.module()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_choices_that_end_otherwise():
+    """Infinities that are read, the number of what is chosen, a mask of other numbers, and choices of rows."""
+
+    class Chooses(nn.Module):
+        def forward(self, x):
+            values, places = torch.topk(x, 2)
+            return (
+                torch.full_like(x, -torch.inf).scatter(1, places, values),
+                torch.topk(x * 2, 2)[1],
+                torch.zeros_like(x).scatter(1, torch.topk(x * 3, 2)[1], 0.5),
+                torch.topk(x, 2, 0)[0].sum(0),
+                torch.topk(x, 2, largest=False)[0].sum(-1),
+                torch.topk(x * 4, 2)[0].sum(0),
+            )
+
+    exported = from_exported(torch.export.export(Chooses(), (torch.randn(3, 4),))).exported
+    assert choices_as_arithmetic(exported) == (exported, ())
 
 
 class _Experts(nn.Module):

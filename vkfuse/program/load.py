@@ -145,11 +145,14 @@ def _unregistered(checked: Checked) -> Iterator[str]:
 
 
 # Batch norms of batches: no library has a kernel, and ExecuTorch decomposes none.
+_TYPE_ASSERTION = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator's name
 _TRAINING = (torch.ops.aten._native_batch_norm_legit_functional.default,)  # noqa: SLF001 - the operator's name
 
 
 def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
     """Unwrap tensor subclasses, functionalize, and give each constant its own contiguous storage.
+
+    What a conversion asserts of a tensor's type is left out: tracing has settled it.
 
     Raises LoweringError where the program cannot be decomposed.
     """
@@ -160,6 +163,9 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
             f"{name}: run_decompositions failed: {_first_line(error)}",
             hint="unwrap tensor subclasses before export (torchao.utils.unwrap_tensor_subclass)",
         ) from error
+    for assertion in unwrapped.graph.find_nodes(op="call_function", target=_TYPE_ASSERTION):
+        unwrapped.graph.erase_node(assertion)
+    unwrapped.graph_module.recompile()
     own: dict[tuple[object, ...], torch.Tensor] = {}
     for constants in (unwrapped.state_dict, unwrapped.constants):
         for key, value in constants.items():

@@ -37,6 +37,7 @@ from vkfuse.rewrite.repairs.complexes import complex_numbers_as_pairs
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
+from vkfuse.rewrite.repairs.experts.groups import choices_as_arithmetic
 from vkfuse.rewrite.repairs.fills import raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.images import (
@@ -93,6 +94,7 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (
     hoist_branch_tables,
     renormalize_whole_tables,
     bags_as_lookups,
+    choices_as_arithmetic,
     experts_as_wide_linears,
 )
 

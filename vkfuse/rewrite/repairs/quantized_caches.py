@@ -104,8 +104,6 @@ def _replace(editor: GraphEditor, cache: _Cache, tensors: Mapping[str, torch.Ten
             kept = read.index_copy(write.dimension, positions, rows)
     editor.replace(cache.read if over is None else over[0], read)
     editor.forget([buffers[w.cache.name] for n, w in cache.writes.items() if n is not node])
-    for assertion in {u for n in (*cache.writes, *cache.steps) for u in n.users if u.target == _ASSERTION}:
-        editor.erase(assertion)
     editor.returns(editor.node(node), kept)
 
 
@@ -174,7 +172,7 @@ def _behind(node: fx.Node) -> list[fx.Node]:
 
 
 def _read_by(node: fx.Node, steps: list[fx.Node]) -> bool:
-    return all(user in steps or user.op == "output" or user.target == _ASSERTION for user in node.users)
+    return all(user in steps or user.op == "output" for user in node.users)
 
 
 def _is_one_row(node: fx.Node, own: list[Write]) -> bool:
@@ -188,7 +186,6 @@ def _by_rows(node: fx.Node) -> bool:
     return node.target in _BY_ROWS or str(node.target) == "quantized_decomposed.dequantize_per_token.default"
 
 
-_ASSERTION: Final = aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator's name
 _BY_ROWS: Final = frozenset(
     {
         *(aten.mul.Tensor, aten.sub.Tensor, aten.add.Tensor, aten.div.Tensor),

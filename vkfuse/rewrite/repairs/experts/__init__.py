@@ -48,8 +48,6 @@ def _replaced(editor: GraphEditor, topk: fx.Node) -> Repair | None:
         return None
     for node, new in walk.results.items():
         editor.replace(node, new)
-    for node in reversed(walk.dropped):
-        editor.erase(node)
     detail = f"{routing.count} of {routing.experts} for a token; all are computed"
     return Repair(
         code="experts-as-wide-linears", nodes=(topk.name, *(n.name for n in walk.results)), detail=detail
@@ -61,10 +59,7 @@ def _walked(walk: Walk) -> Walk | None:
     left = [walk.routing.topk]
     while left:
         node = heappop(left)
-        if node in walk.values or node in walk.results or node in walk.dropped:
-            continue
-        if node.target == aten._assert_tensor_metadata.default:  # noqa: SLF001 - the operator's name
-            walk.dropped.append(node)
+        if node in walk.values or node in walk.results:
             continue
         rule = _RULES.get(node.target) or _RULES.get(str(node.target))
         with walk.editor.before(node):

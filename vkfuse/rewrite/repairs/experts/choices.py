@@ -10,6 +10,7 @@ from torch import fx
 
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.experts.elements import elementwise
+from vkfuse.rewrite.repairs.experts.groups import BLANKS
 from vkfuse.rewrite.repairs.experts.known import (
     BY_PAIRS,
     Choice,
@@ -28,7 +29,6 @@ from vkfuse.rewrite.repairs.experts.known import (
 aten = torch.ops.aten
 
 _MATRICES: Final = 3  # [experts, N, K]
-_ZEROS: Final = (aten.zeros_like.default, aten.zeros.default, aten.new_zeros.default)
 
 
 def _topk(walk: Walk, node: fx.Node) -> Value | None:
@@ -134,7 +134,7 @@ def _gathered(walk: Walk, node: fx.Node) -> Value | None:
 def _scattered(walk: Walk, node: fx.Node) -> Value | None:
     """Scores of the chosen experts among zeros."""
     base, dim, choice, value = walk.operands(node)
-    blank = is_tensor(base) and base.node.target in _ZEROS and base.shape == walk.routing.scores.shape
+    blank = is_tensor(base) and base.node.target in BLANKS and base.shape == walk.routing.scores.shape
     plain = (
         isinstance(value, Spread) and isinstance(choice, Choice) and value.places == choice.places == BY_PAIRS
     )

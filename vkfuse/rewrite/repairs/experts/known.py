@@ -102,7 +102,6 @@ class Walk:
     routing: Routing
     values: dict[fx.Node, Value] = field(default_factory=dict)
     results: dict[fx.Node, torch.Tensor] = field(default_factory=dict)
-    dropped: list[fx.Node] = field(default_factory=list)
     multiplied: bool = False
 
     def of(self, given: Any) -> Any:

@@ -15,7 +15,7 @@ from vkfuse.rewrite.operands import operands
 
 _STEEP: Final = 6e4  # a half can hold it
 _TIMES: Final = 3  # scores that differ by more than 1 / _STEEP ** _TIMES are told apart
-_MOST: Final = 6e4  # beyond any score that a router gives: softmax makes 0 of its negative beside any; a half can hold it
+MOST: Final = 6e4  # beyond any score that a router gives: softmax makes 0 of its negative beside any; a half can hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Routing:
 
     def softmax(self, dense: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         """Softmax of `dense` [T, experts] over the chosen."""
-        hidden = (self.chosen - 1.0) * _MOST
+        hidden = (self.chosen - 1.0) * MOST
         return (self.only_chosen(dense) + hidden).softmax(1, dtype)
 
 
@@ -43,23 +43,37 @@ def routing_of(editor: GraphEditor, topk: fx.Node) -> Routing | None:
     """The choice that `topk` is, computed in front of it; None for one of another kind."""
     given = operands(topk)
     scores, count = editor.tensor(given["x"]), given["k"]
-    last = given["dim"] in {-1, scores.ndim - 1}
-    if scores.ndim != 2 or not (given["largest"] and last) or not isinstance(scores.shape[-1], int):
+    if scores.ndim != 2 or not is_choice(topk):
         return None
     with editor.before(topk):
-        dense = scores.clamp(-_MOST, _MOST)  # masked ones: infinity times 0 is no number
-        chosen = _chosen(editor, dense, count)
+        dense = finite(scores)
+        chosen = chosen_of(editor, dense, count)
     return Routing(topk=topk, scores=dense, chosen=chosen, experts=scores.shape[-1], count=count)
 
 
-def _chosen(editor: GraphEditor, scores: torch.Tensor, count: int) -> torch.Tensor:
-    """1 for each of the `count` greatest of `scores` [T, experts], else 0."""
-    every = torch.arange(scores.shape[-1])
+def is_choice(topk: fx.Node) -> bool:
+    """Whether `topk` is of the greatest along the last dimension, of a known number of floats."""
+    given = operands(topk)
+    value: torch.Tensor = given["x"].meta["val"]
+    last = value.ndim > 0 and given["dim"] in {-1, value.ndim - 1}
+    known = last and isinstance(value.shape[-1], int) and value.is_floating_point()
+    return bool(given["largest"] and known)
+
+
+def finite(scores: torch.Tensor) -> torch.Tensor:
+    """Scores without infinities, as masked ones have them: infinity times 0 is no number."""
+    return scores.clamp(-MOST, MOST)
+
+
+def chosen_of(editor: GraphEditor, scores: torch.Tensor, count: int) -> torch.Tensor:
+    """1 for each of the `count` greatest of finite `scores` [..., experts], else 0."""
+    experts, leading = scores.shape[-1], [1] * (scores.ndim - 1)
+    every = torch.arange(experts)
     order = (every[None, :] - every[:, None]).sign()  # 1 for pairs with a later expert, -1 with an earlier
-    signs = editor.stored(order.to(scores.dtype)[None], "experts.order")
-    greater = (scores.unsqueeze(1) - scores.unsqueeze(2)) * signs
+    signs = editor.stored(order.to(scores.dtype).view(*leading, experts, experts), "experts.order")
+    greater = (scores.unsqueeze(-2) - scores.unsqueeze(-1)) * signs
     for _ in range(_TIMES):
         greater = (greater * _STEEP).clamp(0.0, 1.0)
-    more = (greater * signs).sum([2])
-    left = editor.stored(((count - every) * 4 - 2).to(scores.dtype)[None], "experts.places")
-    return (left - more * 4.0).clamp(0.0, 1.0)
+    more = (greater * signs).sum([-1])
+    places = ((count - every) * 4 - 2).to(scores.dtype).view(*leading, experts)
+    return (editor.stored(places, "experts.places") - more * 4.0).clamp(0.0, 1.0)
