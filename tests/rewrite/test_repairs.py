@@ -18,6 +18,7 @@ from vkfuse.rewrite.repairs.arithmetic import (
     scalars_as_tensors,
     write_out_softplus,
 )
+from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
 from vkfuse.rewrite.repairs.contract import Contract
@@ -179,6 +180,68 @@ def test_writes_by_other_index_tensors():
 
     before = _program(Writes(), torch.randn(2, 8, 4), torch.randn(2, 4), torch.tensor([1, 0]))
     assert repair(before, (writes_along_one_dimension,)).exported is before
+
+
+def _halves(x):
+    made = torch.empty_like(x)
+    made[..., :6] = x[..., 2:] * 2
+    made[..., 6:] = x[..., :2]
+    return made
+
+
+def _pairs(x):
+    made = x.new_empty(x.shape)
+    made[..., ::2] = x[..., :4].sin()
+    made[..., 1::2] = x[..., 4:]
+    return made
+
+
+def _in_the_middle(x):
+    made = x * 1
+    made[..., 3:5] = x[..., :2]
+    return made
+
+
+def _over_each_other(x):
+    made = torch.zeros_like(x)
+    made[..., 1:7] = x[..., :6]
+    made[..., 2:4] = x[..., 6:]
+    made[..., -2:-1] = x[..., :1]
+    return made
+
+
+@pytest.mark.parametrize("assign", [_halves, _pairs, _in_the_middle, _over_each_other])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_assignments(assign, turned, dynamic):
+    """Tensors put together slice by slice are concatenations, in the memory order that views of them rely on."""
+
+    class Assigns(nn.Module):
+        def forward(self, x):
+            return assign(x.transpose(1, 2)).transpose(1, 2).flatten(2) if turned else assign(x)
+
+    shapes = ({1: Dim("rows", min=2, max=9)},) if dynamic else None
+    before = _program(Assigns(), torch.randn(1, 5, 3, 8), dynamic=shapes)
+    done = repair(before, (copies_as_sources, assignments_as_concatenation))
+    after = done.exported
+    assert "assignments-concatenated" in {note.code for note in done.repairs}
+    assert aten.slice_scatter.default not in {n.target for n in after.graph.nodes}
+    _same(before, after, *((torch.randn(1, rows, 3, 8),) for rows in ((2, 5, 9) if dynamic else (5,))))
+
+
+def test_assignments_that_are_left():
+    """Integers, a part that was never written, and every second place alone."""
+
+    class Assigns(nn.Module):
+        def forward(self, x):
+            numbers, open_end, second = x.long(), torch.empty_like(x), x * 2
+            numbers[..., :2] = 1
+            open_end[..., :2] = x[..., 1:3]
+            second[..., ::2] = x[..., :4]
+            return numbers, open_end[..., :2], second
+
+    before = repair(_program(Assigns(), torch.randn(2, 8)), (copies_as_sources,)).exported
+    assert assignments_as_concatenation(before) == (before, ())
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

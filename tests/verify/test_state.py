@@ -3,11 +3,13 @@
 state_verdicts.json: outputs of four calls of each program's file, by a runtime of ExecuTorch 1.5.0 over Mesa's lavapipe.
 """
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from executorch.exir import to_edge_transform_and_lower
 from state_programs import calls, programs
 from torch import nn
 
@@ -57,7 +59,7 @@ def test_caches_outside_where_they_cannot_be_written_in_place(tmp_path, monkeypa
             tried.append(program)
             raise StateOutsideError("")
 
-    monkeypatch.setattr(partition, "require_owned", outside)
+    monkeypatch.setattr(partition, "require_delegated", outside)
     report = vkfuse.optimize(exported, path, **CHOSEN).report
     assert tried
     assert report.verify.ok
@@ -113,6 +115,41 @@ def test_a_cache_of_bytes_outside_begins_with_its_own(tmp_path):
     report = vkfuse.optimize(exported, tmp_path / "model.pte", **CHOSEN).report
     assert report.verify.ok
     assert "quantized-caches-as-floats" in {repair.code for repair in report.repairs}
+
+
+class _InTwoParts(nn.Module):
+    """Two caches, of which one is read in front of and behind an operator of the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("one", torch.zeros(1, 8, 2, 16))
+        self.register_buffer("parted", torch.zeros(1, 8, 2, 16))
+
+    def forward(self, row, position):
+        self.one.index_copy_(1, position, row)
+        self.parted.index_copy_(1, position, row * 2)
+        scores = (self.one * 3 + self.parted).sum(1)
+        return (scores.cumsum(-1).sin().unsqueeze(1) * self.parted).sum(1)
+
+
+def test_a_cache_that_two_parts_have(tmp_path):
+    """It alone stays outside, with the reason, in vkfuse's lowering and in anybody's; right on the real runtime too."""
+    given = torch.randn(1, 1, 2, 16), torch.tensor([0])
+    with torch.no_grad():
+        exported = torch.export.export(_InTwoParts(), given)
+    path, guest = tmp_path / "model.pte", tmp_path / "guest.pte"
+    report = vkfuse.optimize(exported, path, **CHOSEN).report
+    assert report.verify.ok
+    kept, outside = report.notes
+    assert kept.endswith("on the GPU: one")
+    assert outside.endswith("one delegate does not have it alone: parted")
+    edge = to_edge_transform_and_lower(exported, partitioner=[vkfuse.Partitioner(runtime="1.5.0")])
+    guest.write_bytes(edge.to_executorch().buffer)
+    rows = [(torch.randn(1, 1, 2, 16), torch.tensor([at])) for at in (0, 1, 7, 1)]
+    for file in (path, guest):
+        session, eager = run_file(file), copy.deepcopy(exported).module()
+        for inputs in rows:
+            torch.testing.assert_close(session(inputs)[0], eager(*inputs))
 
 
 def test_a_count_stays_outside(tmp_path):

@@ -45,15 +45,12 @@ class StateOutsideError(LoweringError):
     """A cache would be written in place by no delegate: the program is to be lowered with its caches outside."""
 
 
-def require_owned(program: ExportedProgram) -> None:
-    """Raise StateOutsideError where a write in place is of no state that its delegate has."""
+def require_delegated(program: ExportedProgram) -> None:
+    """Raise StateOutsideError where a write in place is in no delegate: the CPU has no such operator."""
     for node in program.graph.nodes:
-        if node.op != "call_function" or operator_name(node) != WRITE:
-            continue
-        cache = node.args[0]
-        if node.meta.get(TAG) is None or cache.meta.get(TAG) != node.meta[TAG]:
+        if node.op == "call_function" and operator_name(node) == WRITE and node.meta.get(TAG) is None:
             raise StateOutsideError(
-                f"{cache.name} is written in place outside of a delegate",
+                f"{node.args[0].name} is written in place outside of a delegate",
                 hint="Partitioner(in_place=False) leaves caches outside",
             )
 

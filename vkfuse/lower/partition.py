@@ -23,7 +23,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
 from vkfuse.lower.operands import Target, constants_of, numbers_read, operator_name, why_not
-from vkfuse.lower.owned import require_owned, tag_owned_state
+from vkfuse.lower.owned import require_delegated, tag_owned_state
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import handle_of
 from vkfuse.options import Storage, VulkanOptions
@@ -126,7 +126,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         tag_constant_data(exported_program)
         _leave_what_cannot_be_copied(module)
         self.state = tuple(tag_owned_state(exported_program, self._several))
-        require_owned(exported_program)
+        require_delegated(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _node(self, node: fx.Node, *, fused: bool) -> Node:

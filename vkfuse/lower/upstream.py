@@ -130,15 +130,25 @@ _process_node = VkGraphBuilder.process_node
 
 
 def _write_in_place(builder: VkGraphBuilder, node: Any) -> None:
-    """A write into a cache: the new cache is where the old one is."""
+    """A write into a cache: the new cache is where the old one is, of what the delegate does not keep in a copy."""
     ids, (cache, value, position, *_) = builder.node_to_value_ids, node.args
-    held = {edge_ops.edge.et_vk.prepack.default, edge_ops.edge.vkfuse.update_cache.default}
-    if cache.target not in held or position.op != "placeholder":
-        raise ValueError(f"{node.name} writes to {cache.name} at {position.name}")
-    ids[node] = ids[cache]
+    if position.op != "placeholder":
+        raise ValueError(f"{node.name} writes at {position.name}")
     of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(node)
-    args = [ids[value], ids[cache], ids[position], ids[cache]]
+    if _first_of(cache).target == edge_ops.edge.et_vk.prepack.default:
+        ids[node] = ids[cache]
+    else:
+        args = [ids[cache], builder.create_null_value(), builder.create_node_value(node)]
+        builder.chain.append(OperatorCall(node_id=of, name=COPY, args=args))
+    args = [ids[value], ids[node], ids[position], ids[node]]
     builder.chain.append(OperatorCall(node_id=of, name=WRITTEN, args=args))
+
+
+def _first_of(cache: Any) -> Any:
+    """What a cache was before anything was written to it."""
+    while cache.target == edge_ops.edge.vkfuse.update_cache.default:
+        cache = cache.args[0]
+    return cache
 
 
 def _keep_state(builder: VkGraphBuilder, node: Any) -> None:

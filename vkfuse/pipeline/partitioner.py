@@ -44,7 +44,7 @@ class Partitioner(GuestPartitioner):
     Takes the options of ``vkfuse.optimize`` by name, but for those about the file: gates, baseline. `report` is a path, its
     format by the suffix. `shared_state` says whether the methods of several programs write the same memory
     (``MemoryPlanningPass(share_mutable_buffers=True)``); it need be said only where they have buffers in common. `in_place`
-    writes caches within delegates, and where one cannot hold its cache the lowering fails and says so.
+    writes caches within delegates, and where none can write a cache the lowering fails and says so.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Choices that end in a sum of scores or in a mask: of groups of experts, out of which the experts are chosen then.
 
 GLM-4-MoE and DeepSeek score a group by the sum of its two best experts, ``scores.topk(2).values.sum(-1)``, choose groups,
-``mask.scatter_(1, groups, 1)``, and hide the experts of all others from the choice of experts. Llama 4 has the chosen scores
-among infinities, behind a sigmoid.
+``mask.scatter_(1, groups, 1)``, and hide the experts of all others from the choice of experts. Llama 4 has the chosen
+scores among infinities, behind a sigmoid.
 """
 
 import math
@@ -82,7 +82,9 @@ def _ends(node: fx.Node) -> bool:
         return False
     if node.target == aten.scatter.value:
         return (number, given["value"]) == (0, 1)
-    return _of_choice(given["src"], 0) and (math.isfinite(number) or (number == -math.inf and _vanishes(node)))
+    return _of_choice(given["src"], 0) and (
+        math.isfinite(number) or (number == -math.inf and _vanishes(node))
+    )
 
 
 def _of_choice(node: Any, which: int) -> bool:
@@ -106,9 +108,7 @@ def _filled(base: fx.Node) -> float | None:
 
 def _vanishes(node: fx.Node) -> bool:
     """Whether all that reads minus infinities in `node` makes zeros of them, as of a number far below all scores."""
-    return all(
-        user.target in _SQUASHING or (user.target == _COPY and _vanishes(user)) for user in node.users
-    )
+    return all(user.target in _SQUASHING or (user.target == _COPY and _vanishes(user)) for user in node.users)
 
 
 def _chosen(editor: GraphEditor, topk: fx.Node, masks: dict[Any, _Mask]) -> Iterator[str]:
