@@ -2,13 +2,19 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 
 from vkfuse.errors import LoweringError
+from vkfuse.measure.stored import matrices
+from vkfuse.measure.tables import ConstantTensor
 from vkfuse.program.load import constants_of, from_exported
+from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
@@ -1325,3 +1331,19 @@ def test_operators_that_repairs_remove(monkeypatch):
     monkeypatch.setattr("vkfuse.rewrite.repairs.CONTRACTS", {write_nothing: removes})
     with pytest.raises(LoweringError, match=r"write_nothing leaves aten\.rms_norm\.default at rms_norm"):
         repair(_program(_Rms(), torch.randn(2, 4)), [write_nothing])
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=st.integers(1, 3), repeats=st.integers(1, 5), width=st.integers(1, 4), flat=st.booleans())
+def test_rows_that_are_kept_once_are_read_as_all(batch, repeats, width, flat):
+    """[batch, 1, width] of a file is read as the whole table, row by row, whatever its rows are taken for."""
+    row = np.arange(batch * width, dtype=np.float32).reshape(batch, 1, width)
+    whole = np.broadcast_to(row, (batch, repeats, width))
+    shape = (batch, repeats * width) if flat else (batch * repeats, width)
+    data = memoryview(row.tobytes())
+    constant = ConstantTensor(
+        name="row", shown="row", dims=row.shape, dtype=ScalarType.FLOAT, nbytes=len(data), data=data
+    )
+    first = next(matrices(constant, *shape))
+    read = np.concatenate([first.read(low, low + 1) for low in range(shape[0])])
+    assert np.array_equal(read, whole.reshape(shape))

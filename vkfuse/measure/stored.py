@@ -266,15 +266,39 @@ def _scaled(values: Array, scales: Array, group: int) -> Array:
 
 
 def matrices(constant: ConstantTensor, rows: int, columns: int) -> Iterator[Stored]:
-    """Yield a float constant of so many values as [rows, columns]: as it lies, and turned where it is [columns, rows]."""
-    if math.prod(constant.dims) != rows * columns:
+    """Yield a float constant of so many values as [rows, columns]: as it lies, and turned where it is [columns, rows].
+
+    Rows that its readers spread, [..., 1, columns], are as many as are wanted.
+    """
+    wanted, has = rows * columns, math.prod(constant.dims)
+    spread = constant.dims[-2:-1] == (1,) and has > 0 and wanted % has == 0
+    if has != wanted and not spread:
         return
     values = values_of(constant)
     if values is None or not values.is_float:
         return
+    if has != wanted:
+        yield _spread(constant, values, rows, columns)
+        return
     yield _constant(constant, values.shaped(rows, columns))
     if constant.dims[-2:] == (columns, rows):
         yield _constant(constant, values.shaped(columns, rows).turned())
+
+
+def _spread(constant: ConstantTensor, values: Numbers, rows: int, columns: int) -> Stored:
+    """Return [..., 1, columns] repeated along the dimension of 1 until there are [rows, columns]."""
+    *batch, _, width = constant.dims
+    count, once = math.prod(batch), values.shaped(math.prod(constant.dims))
+    repeats = rows * columns // count
+
+    def repeated(low: int, high: int) -> Array:
+        at = np.arange(low * columns, high * columns)
+        part: Array = once.rows(0, count * width)[at // repeats * width + at % width]
+        return part.reshape(-1, columns)
+
+    return replace(
+        _constant(constant, values.shaped(count, width)), rows=rows, columns=columns, read=repeated
+    )
 
 
 def _constant(constant: ConstantTensor, values: Numbers) -> Stored:
