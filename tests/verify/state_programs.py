@@ -36,6 +36,14 @@ class ManyRows(OneRow):
         return self.cache * 2
 
 
+class Places(ManyRows):
+    """Rows of two sequences at any positions."""
+
+    def forward(self, rows, positions):
+        self.cache.index_copy_(1, positions, rows + 1)
+        return self.cache * 2
+
+
 class Quantized(nn.Module):
     """A row [1, 2, 1, 4] into ExecuTorch's cache of bytes, scales and zero points, read as it came, later as bytes."""
 
@@ -102,6 +110,9 @@ def programs() -> dict[str, ExportedProgram]:
         "scatter": export(OneRow(_scatter), (row, position)),
         "index_put": export(OneRow(_assign), (row, position)),
         "rows": export(ManyRows(), (torch.zeros(2, 2, 4), position), dynamic_shapes=(rows, None)),
+        "places": export(
+            Places(), (torch.zeros(2, 2, 4), torch.arange(2)), dynamic_shapes=(rows, {0: rows[1]})
+        ),
         "quantized": export(Quantized(), (row, position)),
         "window": export(Window(), (torch.zeros(1, 1, 8),)),
         "sum": export(Sum(), (torch.zeros(1, 8),)),
@@ -125,4 +136,6 @@ def calls(name: str) -> list[tuple[torch.Tensor, ...]]:
         return [(rows.flip(-1) if turn % 2 else rows, at) for turn, (rows, at) in enumerate(steps)]
     if name == "rows":
         return [(whole(2, n, 4), torch.tensor([at])) for n, at in ((3, 0), (1, 3), (1, 4), (4, 2))]
+    if name == "places":
+        return [(whole(2, len(at), 4), torch.tensor(at)) for at in ([2, 0, 5], [7], [6, 1, 2, 3, 4], [4, 5])]
     return [(whole(1, 2, 1, 4), torch.tensor([at])) for at in (7, 0, 3, 7)]

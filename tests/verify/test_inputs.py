@@ -115,6 +115,27 @@ def test_inputs_are_read_from_files(tmp_path):
         assert torch.equal(second, b)
 
 
+def test_a_row_is_written_once():
+    """Indices of written rows differ from each other, also the first and last rows; those of tables may repeat."""
+
+    class Cache(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("rows", torch.zeros(6, 4))
+
+        def forward(self, at, x):
+            self.rows.index_copy_(0, at, x)
+            return self.rows * 2
+
+    length = {0: Dim("length", min=2, max=6)}
+    program = export(Cache(), (torch.arange(4), torch.zeros(4, 4)), dynamic_shapes=(length, length))
+    made = samples(flat_inputs(program, *program.example_inputs), domain_of(program, []), 3, stateful=True)
+    written = {sample.label: sample.values[0].tolist() for sample in made}
+    assert all(len({*at}) == len(at) and {*at} <= {*range(6)} for at in written.values())
+    assert written["first and last rows"] == [0, 5, 1, 4]
+    assert len(written["longest"]) == 6
+
+
 class _Evil:
     def __reduce__(self):
         return print, ("ran",)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import Partitioner, PartitionResult
@@ -82,17 +83,29 @@ class GuestPartitioner(Partitioner):  # type: ignore[misc]
 
 
 def border(exported: ExportedProgram, tags: Collection[str]) -> int:
-    """How many tensors the delegates of a partitioned program are handed, and hand back."""
-    constants = constants_of(exported)
+    """How many tensors the delegates of a partitioned program are handed, and hand back; state of their own is neither."""
+    constants, state = constants_of(exported), _own_state(exported)
     crossing = set()
     for node in exported.graph.nodes:
         tag = node.meta.get(_TAG)
         if tag in tags:
             outside = (n for n in node.all_input_nodes if n.meta.get(_TAG) != tag and n.name not in constants)
-            crossing |= {(f"into {tag}", n) for n in outside}
-            if any(user.meta.get(_TAG) != tag for user in node.users):
+            crossing |= {(f"into {tag}", n) for n in outside if isinstance(n.meta.get("val"), torch.Tensor)}
+            readers = [user for user in node.users if user.meta.get(_TAG) != tag]
+            if readers and not (node.name in state and all(user.op == "output" for user in readers)):
                 crossing.add((f"out of {tag}", node))
     return len(crossing)
+
+
+def _own_state(exported: ExportedProgram) -> set[str]:
+    """Names of the nodes that are the next value of a buffer that a delegate keeps."""
+    signature = exported.graph_signature
+    kept = {
+        signature.inputs_to_buffers.get(node.name)
+        for node in exported.graph.find_nodes(op="placeholder")
+        if node.meta.get(_TAG) is not None
+    }
+    return {name for name, buffer in signature.buffers_to_mutate.items() if buffer in kept}
 
 
 def operators(exported: ExportedProgram, tags: Collection[str] | None) -> dict[str, int]:

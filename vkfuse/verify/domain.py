@@ -21,6 +21,7 @@ ORDERS_VALUES: Final = frozenset(
     }
 )  # fmt: skip
 _NO_BOUND: Final = 1 << 31
+_WRITES: Final = frozenset({"index_copy", "index_put"})
 Shape = tuple[int | sympy.Expr, ...]
 
 
@@ -28,12 +29,14 @@ Shape = tuple[int | sympy.Expr, ...]
 class Domain:
     """`rows` of the smallest table that an input indexes, by the input's position; `shapes` of tensor inputs.
 
-    `bounds` of each symbol are what both the program and the file allow.
+    `bounds` of each symbol are what both the program and the file allow. `distinct` are positions of inputs that say where
+    rows are written: what is written to one row twice, torch leaves open.
     """
 
     rows: Mapping[int, int]
     shapes: Mapping[int, Shape]
     bounds: Mapping[sympy.Symbol, tuple[int, int]]
+    distinct: frozenset[int] = frozenset()
 
     def sizes(self, position: int, lengths: Mapping[sympy.Symbol, int]) -> tuple[int, ...] | None:
         """Return the shape of an input for given lengths; None where the input is no tensor."""
@@ -51,12 +54,17 @@ def domain_of(exported: ExportedProgram, file_inputs: Sequence[Value]) -> Domain
         for position, node in enumerate(placeholders)
         if node is not None and isinstance(node.meta.get("val"), torch.Tensor)
     }
-    rows = {
-        position: least
+    uses = {
+        position: _uses(node)
         for position, node in enumerate(placeholders)
-        if node is not None and (least := _least_rows(node)) is not None
+        if node is not None and _is_integers(node)
     }
-    return Domain(rows=rows, shapes=shapes, bounds=_bounds(exported, shapes, file_inputs))
+    return Domain(
+        rows={position: min(use.rows for use in of) for position, of in uses.items() if of},
+        shapes=shapes,
+        bounds=_bounds(exported, shapes, file_inputs),
+        distinct=frozenset(position for position, of in uses.items() if any(use.writes for use in of)),
+    )
 
 
 def check_bounds(exported: ExportedProgram, domain: Domain, file_inputs: Sequence[Value]) -> None:
@@ -88,12 +96,22 @@ def _size(size: Any) -> int | sympy.Expr:
     return int(size)
 
 
-def _least_rows(placeholder: fx.Node) -> int | None:
-    """Rows of the smallest table that the values of a placeholder index; None where they index none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """An index into `rows` rows, less what is added to it before, which may say where something `writes`."""
+
+    rows: int
+    writes: bool
+
+
+def _is_integers(placeholder: fx.Node) -> bool:
     value = placeholder.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.dtype not in {torch.int32, torch.int64}:
-        return None
-    found: list[int] = []
+    return isinstance(value, torch.Tensor) and value.dtype in {torch.int32, torch.int64}
+
+
+def _uses(placeholder: fx.Node) -> list[_Use]:
+    """What the values of a placeholder index."""
+    found: list[_Use] = []
     waiting, seen = [(placeholder, 0)], set()
     while waiting:
         node, added = waiting.pop()
@@ -101,11 +119,12 @@ def _least_rows(placeholder: fx.Node) -> int | None:
             continue
         seen.add(node)
         for user in node.users:
-            found.extend(rows - added for rows in _indexed(user, node))
+            writes = packet_of(user) in _WRITES
+            found.extend(_Use(rows=rows - added, writes=writes) for rows in _indexed(user, node))
             more = _moved(user, node)
             if more is not None:
                 waiting.append((user, added + more))
-    return min(found, default=None)
+    return found
 
 
 def _moved(user: fx.Node, node: fx.Node) -> int | None:

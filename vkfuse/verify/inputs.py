@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Final
 
 import sympy  # type: ignore[import-untyped]
@@ -137,18 +138,25 @@ def _random(
     example: tuple[Argument, ...], domain: Domain, lengths: Lengths, generator: torch.Generator
 ) -> tuple[Argument, ...]:
     return tuple(
-        _like(value, domain.sizes(position, lengths), domain.rows.get(position), generator)
-        if isinstance(value, torch.Tensor)
-        else value
+        _drawn(value, position, domain, lengths, generator) if isinstance(value, torch.Tensor) else value
         for position, value in enumerate(example)
     )
 
 
+def _drawn(
+    value: torch.Tensor, position: int, domain: Domain, lengths: Lengths, generator: torch.Generator
+) -> torch.Tensor:
+    sizes, rows = domain.sizes(position, lengths), domain.rows.get(position)
+    shape = tuple(value.shape) if sizes is None else sizes
+    if rows is not None and position in domain.distinct and prod(shape) <= rows:
+        return torch.randperm(rows, generator=generator)[: prod(shape)].reshape(shape).to(value.dtype)
+    return _like(value, shape, rows, generator)
+
+
 def _like(
-    value: torch.Tensor, sizes: tuple[int, ...] | None, rows: int | None, generator: torch.Generator
+    value: torch.Tensor, shape: tuple[int, ...], rows: int | None, generator: torch.Generator
 ) -> torch.Tensor:
     """Return random values in the range of an example's; of a table's rows where `rows` is given."""
-    shape = tuple(value.shape) if sizes is None else sizes
     if rows is not None:
         return torch.randint(0, rows, shape, generator=generator).to(value.dtype)
     if not value.numel():
@@ -173,6 +181,8 @@ def _edge_rows(example: tuple[Argument, ...], domain: Domain) -> tuple[Argument,
     for position, rows in domain.rows.items():
         value = values[position]
         if isinstance(value, torch.Tensor):
-            turns = torch.arange(value.numel()).reshape(value.shape) % 2
-            values[position] = (turns * (rows - 1)).to(value.dtype)
+            at = torch.arange(value.numel()).reshape(value.shape)
+            apart = position in domain.distinct and value.numel() <= rows
+            inward = at // 2 if apart else torch.zeros_like(at)
+            values[position] = torch.where(at % 2 == 0, inward, rows - 1 - inward).to(value.dtype)
     return tuple(values)

@@ -33,7 +33,7 @@ from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write
 from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
-from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.caches import cache_writes_as_choices, cache_writes_as_products
 from vkfuse.rewrite.repairs.complexes import complex_numbers_as_pairs
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
@@ -131,6 +131,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     rows_quantized_in_floats,
     cache_writes_in_place,
     cache_writes_as_choices,
+    cache_writes_as_products,
     decompose_affine,
     activations_as_floats,
     widen_integer_matmuls,

@@ -1,19 +1,22 @@
-"""A row written into a static cache as a choice between old and new values.
+"""Rows written into a static cache as a choice between old and new values, or as a product.
 
 ``cache.index_copy_(dim, position, row)``, the step of a static key-value cache, becomes ``aten.index_put``, which no
 Vulkan runtime has: each layer would leave the delegate twice. ``where(arange == position, row, cache)`` is the same
 tensor; only the choice, a bool for each element, is made on the CPU. in_place.py does better with state of the program's
 own.
+
+Several rows at positions that nobody knows to follow each other are ``cache * kept + places @ rows``: `places` is one where
+a row of the cache is a position, `kept` where it is none. Ones and zeros keep every finite value.
 """
+
+from math import prod
 
 import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.writes import write_of
-
-aten = torch.ops.aten
+from vkfuse.rewrite.repairs.writes import Write, write_of
 
 
 @replaces(code="cache-writes-as-choices", detail="the runtime writes to no computed position")
@@ -32,3 +35,33 @@ def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> torch.Tensor 
     where = editor.once(("cache", position, tuple(shape), write.dimension), chosen)
     written = editor.tensor(write.rows).expand(shape)
     return torch.where(where, written, editor.tensor(write.cache))
+
+
+@replaces(code="cache-writes-as-products", detail="the runtime writes to no computed positions")
+def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    """Replace each write of several rows at computed positions into a float tensor of static shape."""
+    write = write_of(node)
+    if write is None or write.one or not node.meta["val"].is_floating_point():
+        return None
+    cache, at = editor.tensor(write.cache), write.dimension
+    along = [-1 if d == at else 1 for d in range(cache.ndim)]
+    places = _places(editor, write)
+    key = ("kept", editor.node(write.positions), cache.dtype, *cache.shape, at)
+    kept = editor.once(key, lambda: 1.0 - places.sum([1], keepdim=True).reshape(along))
+    order = [at, *(d for d in range(cache.ndim) if d != at)]
+    (count,) = editor.sizes(write.positions)
+    rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])
+    written = (places @ rows).reshape([cache.shape[d] for d in order])
+    return cache * kept + written.permute([order.index(d) for d in range(cache.ndim)])
+
+
+def _places(editor: GraphEditor, write: Write) -> torch.Tensor:
+    """One where a row of the cache is one of the S positions, else zero: [rows, S]."""
+    value, positions = write.cache.meta["val"], editor.node(write.positions)
+    count = value.shape[write.dimension]
+
+    def places() -> torch.Tensor:
+        rows = editor.stored(torch.arange(count)[:, None], "cache.rows")
+        return rows.eq(editor.tensor(positions)).to(value.dtype)
+
+    return editor.once(("places", positions, count, value.dtype), places)  # type: ignore[no-any-return]
