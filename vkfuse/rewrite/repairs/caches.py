@@ -47,7 +47,7 @@ def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     along = [-1 if d == at else 1 for d in range(cache.ndim)]
     places = _places(editor, write)
     key = ("kept", editor.node(write.positions), cache.dtype, *cache.shape, at)
-    kept = editor.once(key, lambda: 1.0 - places.sum([1], keepdim=True).reshape(along))
+    kept: torch.Tensor = editor.once(key, lambda: 1.0 - places.sum([1], keepdim=True).reshape(along))
     order = [at, *(d for d in range(cache.ndim) if d != at)]
     (count,) = editor.sizes(write.positions)
     rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])
