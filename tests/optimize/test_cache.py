@@ -121,7 +121,7 @@ def test_state(in_place, tmp_path, monkeypatch):
             raise StateOutsideError("")
 
     if not in_place:
-        monkeypatch.setattr(partition, "require_owned", refuse)
+        monkeypatch.setattr(partition, "require_delegated", refuse)
     entries, reports = tmp_path / "entries", []
     for name, program, lowered in (
         ("first", _cached(0), True),
