@@ -26,7 +26,7 @@ from vkfuse.rewrite.repairs.arithmetic import (
 )
 from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation
 from vkfuse.rewrite.repairs.attention import write_out_attention
-from vkfuse.rewrite.repairs.caches import cache_writes_as_choices
+from vkfuse.rewrite.repairs.caches import cache_writes_as_choices, cache_writes_as_products
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
@@ -115,6 +115,22 @@ def test_cache_writes_left_alone():
     inputs = (torch.randn(8, 4), torch.randn(2, 4), torch.tensor([3]), torch.arange(8))
     before = _program(Several(), *inputs)
     assert cache_writes_as_choices(before) == (before, ())
+
+
+@pytest.mark.parametrize(("most", "codes"), [(8, ["cache-writes-as-products"]), (9, [])])
+def test_cache_writes_at_any_positions(most, codes):
+    """Rows at any positions are a product; not where more than the cache has may come, as in a ring: the last one stays."""
+    count = Dim("count", min=2, max=most)
+    before = _program(
+        _Cache(_index_copy),
+        torch.randn(1, 2, 3, 4),
+        torch.tensor([3, 1, 6]),
+        dynamic=({2: count}, {0: count}),
+    )
+    after, notes = cache_writes_as_products(before)
+    assert [note.code for note in notes] == codes
+    positions = ([7, 0, 3], [2, 5], [*range(8)])
+    _same(before, after, *((torch.randn(1, 2, len(at), 4), torch.tensor(at)) for at in positions))
 
 
 def _by_all(cache, rows, start):

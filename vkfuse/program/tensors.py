@@ -23,7 +23,7 @@ def described(value: torch.Tensor, *, constant: bool = False) -> Tensor:
     """`value` by its greatest sizes, its storage open."""
     order = tuple(value.dim_order())
     return Tensor(
-        dims=tuple(_greatest(size) for size in value.shape),
+        dims=tuple(greatest(size) for size in value.shape),
         dtype=_DTYPES.get(value.dtype, VkDataType.UNSET),
         constant=constant,
         dynamic=frozenset(at for at, size in enumerate(value.shape) if not isinstance(size, int)),
@@ -31,8 +31,8 @@ def described(value: torch.Tensor, *, constant: bool = False) -> Tensor:
     )
 
 
-def _greatest(size: Any) -> int:
-    """The upper bound of a size, without a guard on it."""
+def greatest(size: Any) -> int:
+    """Return the upper bound of a size, without a guard on it."""
     if isinstance(size, int):
         return size
     upper = size.node.shape_env.bound_sympy(size.node.expr).upper

@@ -14,6 +14,7 @@ from math import prod
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import greatest
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.writes import Write, write_of
@@ -41,7 +42,7 @@ def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> torch.Tensor 
 def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each write of several rows at computed positions into a float tensor of static shape."""
     write = write_of(node)
-    if write is None or write.one or not node.meta["val"].is_floating_point():
+    if write is None or write.one or not node.meta["val"].is_floating_point() or _must_repeat(write):
         return None
     cache, at = editor.tensor(write.cache), write.dimension
     along = [-1 if d == at else 1 for d in range(cache.ndim)]
@@ -53,6 +54,12 @@ def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])
     written = (places @ rows).reshape([cache.shape[d] for d in order])
     return cache * kept + written.permute([order.index(d) for d in range(cache.ndim)])
+
+
+def _must_repeat(write: Write) -> bool:
+    """Whether rows may be more than the cache has, as of a ring: torch keeps the last of those at one position."""
+    (count,) = write.positions.meta["val"].shape
+    return greatest(count) > write.cache.meta["val"].shape[write.dimension]
 
 
 def _places(editor: GraphEditor, write: Write) -> torch.Tensor:
