@@ -1000,6 +1000,12 @@ _REPAIRED = {
         None,
         "activations-in-floats",
     ),
+    "an input copied over": (
+        _Lambda(lambda _, x: (x * 3).copy_(x) + 1),
+        _SEQUENCE,
+        None,
+        "copies-as-sources",
+    ),
     "positions of rounded numbers": (
         _Lambda(lambda _, x: x[:, (4 * x[0, 0]).clamp(-8, 7).long()]),
         _SEQUENCE,

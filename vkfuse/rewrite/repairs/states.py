@@ -25,10 +25,11 @@ aten = torch.ops.aten
 def copies_as_sources(node: fx.Node, src: fx.Node) -> fx.Node | None:
     """Replace each copy over a tensor of the same type and shape by what is copied: nothing of the old value is left.
 
-    What is copied has to be a fresh tensor, not an input or a constant, which may not be kept.
+    What the program keeps or gives has to be a fresh tensor, not an input or a constant.
     """
     alike = src.meta["val"].dtype == node.meta["val"].dtype and same_shape(src, node)
-    return src if alike and src.op == "call_function" else None
+    fresh = src.op == "call_function" or all(user.op != "output" for user in node.users)
+    return src if alike and fresh else None
 
 
 def unread_state_dropped(exported: ExportedProgram) -> Repairs:
