@@ -59,7 +59,7 @@ def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor
 def _must_repeat(write: Write) -> bool:
     """Whether rows may be more than the cache has, as of a ring: torch keeps the last of those at one position."""
     (count,) = write.positions.meta["val"].shape
-    return greatest(count) > write.cache.meta["val"].shape[write.dimension]
+    return bool(greatest(count) > write.cache.meta["val"].shape[write.dimension])
 
 
 def _places(editor: GraphEditor, write: Write) -> torch.Tensor:
