@@ -805,6 +805,12 @@ def _layer_norm(columns):
     return _Lambda(lambda p, x: p["n"](x), n=nn.LayerNorm(columns))
 
 
+def _turned_by_twos(_, x):
+    made = x.new_empty(x.shape)
+    made[:, :, ::2], made[:, :, 1::2] = x[:, :, ::2], -x[:, :, 1::2]
+    return made
+
+
 _SEQUENCE, _IMAGE, _VOLUME = (1, 8, 12), (1, 8, 12, 12), (1, 2, 6, 7, 8)
 _ACTIVATIONS = (nn.ELU(0.5), nn.SELU(), nn.CELU(0.7), nn.Mish())
 # Module, sizes of its input, dynamic dimensions, the codes of the repairs that have something to do.
@@ -999,6 +1005,12 @@ _REPAIRED = {
         _SEQUENCE,
         None,
         "activations-in-floats",
+    ),
+    "assigned to a tensor of any length": (
+        _Lambda(_turned_by_twos),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "empties-as-zeros copies-as-sources",
     ),
     "an input copied over": (
         _Lambda(lambda _, x: (x * 3).copy_(x) + 1),

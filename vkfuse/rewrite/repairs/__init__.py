@@ -28,7 +28,7 @@ from vkfuse.rewrite.repairs.arithmetic import (
     write_out_rms_norm,
     write_out_softplus,
 )
-from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation
+from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation, empties_as_zeros
 from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
 from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
@@ -123,6 +123,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     ands_with_true,
     copies_as_sources,
     assignments_as_concatenation,
+    empties_as_zeros,
     unread_state_dropped,
     equal_state_kept_once,
     computed_once,

@@ -4,8 +4,9 @@
 ``out[..., ::2] = even; out[..., 1::2] = odd`` how an interleaved rotary embedding ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -16,7 +17,11 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default)
+_ZEROS: Mapping[Any, Any] = {
+    aten.empty.memory_format: aten.zeros.default,
+    aten.empty_like.default: aten.zeros_like.default,
+    aten.new_empty.default: aten.new_zeros.default,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +94,7 @@ def _alternate(one: _Written, other: _Written) -> bool:
 def _concatenated(editor: GraphEditor, written: _Written) -> torch.Tensor | None:
     """The parts side by side; None where one was never written."""
     parts = [*_parts(written, 0, written.size)]
-    if any(of.target in _EMPTY for of, *_ in parts):
+    if any(of.target in _ZEROS for of, *_ in parts):
         return None
     made = [
         editor.tensor(of) if whole else editor.tensor(editor.call(aten.slice.Tensor, of, written.dim, *where))
@@ -116,3 +121,12 @@ def _beneath(written: _Written, start: int, end: int) -> Iterator[tuple[fx.Node,
         yield from _parts(under, start, end)
     else:
         yield written.base, start, end, (start, end) == (0, written.size)
+
+
+@replaces(*_ZEROS, code="empties-as-zeros", detail="an empty tensor has one size for all lengths")
+def empties_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    """Fill what is left empty, of dynamic sizes, and written to later: ExecuTorch's empty tensors do not grow."""
+    known = {argument.name for argument in _ZEROS[node.target]._schema.arguments}  # noqa: SLF001 - torch's only way
+    return editor.call(
+        _ZEROS[node.target], *node.args, **{name: of for name, of in node.kwargs.items() if name in known}
+    )
