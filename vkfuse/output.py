@@ -105,13 +105,9 @@ class Publication:
                 place, old = _look(target)
                 key = None if place is None else _of_path(place)
         self._claim(_Named(role=role, path=str(target), key=key))
-        if place is None:
-            with _in_temporary_folder():
-                temporary, lock = _temporary(Path(tempfile.gettempdir()), 0o600)
-        else:
-            with reported(target):
-                temporary, lock = _temporary(place.parent, 0o600 if old else 0o666)
-        self._outputs.append(_Output(target=target, place=place, old=old, temporary=temporary, lock=lock))
+        with _uninterrupted():  # a file that is there is one to drop
+            temporary, lock = _beside(place, target, 0o600 if old else 0o666)
+            self._outputs.append(_Output(target=target, place=place, old=old, temporary=temporary, lock=lock))
         return temporary
 
     def withhold(self, temporary: Path) -> None:
@@ -230,6 +226,15 @@ def _remove_unlocked(path: Path) -> None:
                 path.unlink()
         finally:
             os.close(descriptor)
+
+
+def _beside(place: Path | None, target: Path, mode: int) -> tuple[Path, int]:
+    """A new temporary beside `place`, or a private one in the folder for them where there is none, and its lock."""
+    if place is None:
+        with _in_temporary_folder():
+            return _temporary(Path(tempfile.gettempdir()), 0o600)
+    with reported(target):
+        return _temporary(place.parent, mode)
 
 
 def _temporary(folder: Path, mode: int) -> tuple[Path, int]:

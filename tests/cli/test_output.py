@@ -14,7 +14,7 @@ import pytest
 
 from vkfuse.errors import OutputError
 from vkfuse.output import Publication, collect, scratch, write
-from vkfuse.signals import SIGNALS
+from vkfuse.signals import SIGNALS, Interrupted, handled_by, interrupt
 from vkfuse.streams import ReaderGoneError
 
 OLD, NEW = b"old" * 100, b"new" * 5000
@@ -284,6 +284,20 @@ def test_signal_between_two_renames(number, target, monkeypatch):
 
 
 LEFT = ".vkfuse-0123abcd.tmp"
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_signal_right_after_the_temporary_is_made(number, target, monkeypatch):
+    """The file is there before anybody can drop it: the signal waits until it is known."""
+
+    def lock(descriptor):
+        signal.raise_signal(number)
+        return os.fstat(descriptor).st_nlink > 0
+
+    monkeypatch.setattr("vkfuse.output._lock", lock)
+    with handled_by(interrupt), pytest.raises(Interrupted), Publication() as publication:
+        publication.file(target)
+    assert [*target.parent.iterdir()] == [target]
 
 
 def test_what_killed_runs_left_is_collected(target):
