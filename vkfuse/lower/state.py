@@ -4,14 +4,18 @@ ExecuTorch plans such buffers at one place for all methods (exir/passes/memory_p
 Which memory stands there is up to the application: Module(..., share_memory_arenas=true) gives all methods the same.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
 
+from vkfuse.errors import LoweringError
 from vkfuse.program.load import constants_of
 from vkfuse.quantities import some
+
+_NUMBERED = re.compile(r"(^|\.)lifted_tensor_\d+$")  # torch/_export/passes/lift_constants_pass.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +33,19 @@ class State:
 
 
 def buffers_of_several(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:
-    """Names of the buffers that a method writes and another one has too."""
-    return frozenset(state.name for state in _states(methods) if len(state.kinds) > 1)
+    """Names of the buffers that a method writes and another one has too.
+
+    LoweringError where it is torch that gave such a name: nothing says whether the methods mean one tensor.
+    """
+    several = frozenset(state.name for state in _states(methods) if len(state.kinds) > 1)
+    numbered = next(filter(_NUMBERED.search, sorted(several)), None)
+    if numbered is not None:
+        raise LoweringError(
+            f"{' and '.join(methods)} have a {numbered} each, which a method writes and no module registers: "
+            "whether it is one tensor, nothing says",
+            hint="register_buffer(name, tensor) in the module that is exported, under one name where they share it",
+        )
+    return several
 
 
 def shared_state(methods: Mapping[str, ExportedProgram]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vkfuse.errors import InputError, LoweringError
 from vkfuse.pages import digest
@@ -25,6 +26,7 @@ from vkfuse.program.payload import tensors, unpickled
 from vkfuse.program.targets import check_targets
 from vkfuse.program.tensors import owned
 from vkfuse.program.widened import in_float32
+from vkfuse.program.written import written_as_buffers
 
 _OPERATOR = re.compile(rb'"target": ?"torch\.ops\.(\w+)\.(\w+)\.(\w+)"')
 
@@ -147,6 +149,8 @@ def _unregistered(checked: Checked) -> Iterator[str]:
 # Batch norms of batches: no library has a kernel, and ExecuTorch decomposes none.
 _TYPE_ASSERTION = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator's name
 _TRAINING = (torch.ops.aten._native_batch_norm_legit_functional.default,)  # noqa: SLF001 - the operator's name
+_UNWRAP = "unwrap tensor subclasses before export (torchao.utils.unwrap_tensor_subclass)"
+_DECOMPOSES = "torch itself cannot decompose the program: exported.run_decompositions() shows where"
 
 
 def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
@@ -156,12 +160,15 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
 
     Raises LoweringError where the program cannot be decomposed.
     """
+    frozen = _frozen(written_as_buffers(exported, name))
     try:
-        unwrapped = _frozen(exported).run_decompositions(get_decompositions(_TRAINING))
+        unwrapped = frozen.run_decompositions(get_decompositions(_TRAINING))
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
             f"{name}: run_decompositions failed: {_first_line(error)}",
-            hint="unwrap tensor subclasses before export (torchao.utils.unwrap_tensor_subclass)",
+            hint=_UNWRAP
+            if any(map(is_traceable_wrapper_subclass, exported.state_dict.values()))
+            else _DECOMPOSES,
         ) from error
     for assertion in unwrapped.graph.find_nodes(op="call_function", target=_TYPE_ASSERTION):
         unwrapped.graph.erase_node(assertion)
