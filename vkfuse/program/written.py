@@ -46,7 +46,7 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
 
 
 def _rebuilt(
-    exported: ExportedProgram, graph: fx.Graph, specs: list[InputSpec], values: dict[str, Any]
+    exported: ExportedProgram, graph: fx.Graph, specs: list[InputSpec], values: dict[Any, Any]
 ) -> ExportedProgram:
     return ExportedProgram(
         root=exported.graph_module,
@@ -86,7 +86,7 @@ def _storage(value: Any) -> int:
 
 
 def _kept(
-    group: Sequence[InputSpec], read: Sequence[InputSpec], values: dict[str, Any], name: str
+    group: Sequence[InputSpec], read: Sequence[InputSpec], values: dict[Any, Any], name: str
 ) -> InputSpec:
     """The buffer of `group` that is what all of `read` are, a registered one before a constant.
 
