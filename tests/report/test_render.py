@@ -45,6 +45,16 @@ def test_text_keeps_to_the_width(full, width):
         assert "model.embed_tokens" in "\n".join(lines)
 
 
+def test_names_stay_whole_in_a_log(full):
+    """Without a terminal a line is as long as the names of its table, so that they can be searched for."""
+    long = replace(
+        full.tables[0], name="model.decoder.layers.0.self_attention.query_key_value_projection.weight"
+    )
+    report = replace(full, tables=(long,))
+    assert long.name in rendered(report, Format.TEXT)
+    assert max(map(len, rendered(report, Format.TEXT).splitlines())) < 160
+
+
 @pytest.mark.parametrize("width", [0, 1, 20, 60, 70, 80])
 def test_narrow_text_is_whole(full, width):
     """Every character of a wide report is in a narrow one: a console of few columns, or none, cuts nothing off."""

@@ -54,6 +54,19 @@ def test_tables_and_lookups_have_their_names(files, tied, tmp_path):
     assert sum(labels.values()) == report.output.bytes
 
 
+def test_tables_that_one_file_names_are_those_of_the_other(files, tied, tmp_path):
+    """Two files of equal tables, of which either records names: no table changed."""
+    path = tmp_path / "named.pte"
+    names = {
+        row.name: f"layers.{at}.weight" for at, row in enumerate(report_files(files / "tied.pte").tables)
+    }
+    path.write_bytes(_with_datum(tied, names_datum(names)))
+    for new, base in ((path, files / "tied.pte"), (files / "tied.pte", path)):
+        diff = report_files(new, base).diff
+        assert diff.ledger
+        assert not diff.tables
+
+
 def test_a_table_without_a_key_is_hashed(files, tmp_path):
     """A table of the program, which the CPU reads, has no key in the file: its bytes say which it is."""
     import hashlib  # noqa: PLC0415 - the one test that hashes

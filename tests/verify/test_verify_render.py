@@ -129,7 +129,8 @@ def test_text_of_what_does_not_load_lists_the_findings():
         code="not-registered",
         hint="keep it off",
     )
-    text = _text(Verification(status="not-loadable", message="m", findings=(finding,)))
+    text = _text(Verification(status="not-loadable", message="m", findings=(finding,) * 11))
+    assert "and 3 more findings" in text
     assert "not-registered: torchao.x\N{REPLACEMENT CHARACTER}[31m in forward/0: keep it off" in text
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from vkfuse.commands.arguments import Bounds, Chosen, Printing
 from vkfuse.errors import InputError, VkfuseError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vkfuse.pte.model import PteFile
     from vkfuse.report.model import Report, Reports
 
-LOG_WIDTH: Final = 110  # columns where there is no terminal to ask
 
 Reads = Sequence[tuple[str, Path]]  # what the user calls each file that a run reads, and its path
 
@@ -197,8 +196,10 @@ def console(stream: TextIO) -> "Console":
     """A console on `stream`, as wide as the terminal, or as a log."""
     from rich.console import Console  # noqa: PLC0415 - not for --help
 
+    from vkfuse.report.text import log  # noqa: PLC0415
+
     made = Console(file=stream)
-    return made if made.is_terminal or "COLUMNS" in os.environ else Console(file=stream, width=LOG_WIDTH)
+    return made if made.is_terminal or "COLUMNS" in os.environ else log(stream)
 
 
 def _github_summary() -> Path:

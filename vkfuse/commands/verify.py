@@ -27,8 +27,6 @@ from vkfuse.verify.render import dumps, render_text
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
-_WIDTH: Final = 100  # columns of a text in a file
-
 
 def verify(
     model: Path | str,
@@ -61,18 +59,18 @@ def _opened(against: Path | str | Checked | PteFile) -> Path | Checked | PteFile
 
 
 def render(verification: Verification, fmt: Format, console: Console) -> None:
-    """Write the verification to the console."""
-    if fmt is Format.JSON:
-        console.file.write(dumps(verification))
-    else:
+    """Write the verification to the console; anything but text on a terminal without colour."""
+    if fmt is Format.TEXT and console.is_terminal:
         render_text(verification, console)
+    else:
+        console.file.write(rendered(verification, fmt, width=None if console.soft_wrap else console.width))
 
 
-def rendered(verification: Verification, fmt: Format) -> str:
-    """Return the verification for a file: JSON, or text."""
+def rendered(verification: Verification, fmt: Format, *, width: int | None = None) -> str:
+    """Return the verification without colour: JSON, or text on `width` columns or as a log."""
     if fmt is Format.JSON:
         return dumps(verification)
-    return captured(_WIDTH, lambda console: render_text(verification, console))
+    return captured(width, lambda console: render_text(verification, console))
 
 
 def require_same(verification: Verification, model: Path) -> None:

@@ -209,10 +209,14 @@ def _kernel_calls(method: Method) -> Iterator[_Call]:
 @once_a_file
 def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     """Return every read of a table, those of delegates first, in the order of the file."""
+    return table_reads_by(pte, table_names(pte))
+
+
+def table_reads_by(pte: PteFile, names: Mapping[str, str]) -> tuple[TableRead, ...]:
+    """Return the reads of tables, which are shown by `names`, by the first digits of the SHA-256 of their bytes."""
     vulkan = (_calls_of(graph, place) for place, graph in vulkan_graphs(pte).items())
     calls = chain.from_iterable((*vulkan, *map(_kernel_calls, pte.methods)))
     reads = (read for call in calls if (read := call.table()) is not None)
-    names = table_names(pte)
     return tuple(_named(reads, names)) if names else tuple(reads)
 
 

@@ -1,7 +1,7 @@
 """A file against the one before: sizes, labels, operators, tables, contents; the largest change first."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -9,11 +9,13 @@ from vkfuse.lint.findings import EFFECTS
 from vkfuse.measure.layouts import layouts
 from vkfuse.measure.ledger import parts
 from vkfuse.measure.memory import MEMORY
-from vkfuse.measure.tables import table_reads
+from vkfuse.measure.names import table_names
+from vkfuse.measure.tables import TableRead, table_reads_by
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured, packet_of
 from vkfuse.report.contents import content_changes, order_change
+from vkfuse.report.file_tables import rows_of
 from vkfuse.report.model import (
     ContentChange,
     CountChange,
@@ -151,10 +153,15 @@ def _what(before: int, after: int) -> Literal["appeared", "vanished", "more", "f
 
 
 def _tables(new: Measured, base: Measured) -> list[TableChange]:
-    """Tables that only one file has, that are stored or read otherwise, or that hold other bytes."""
-    after, before = ({row.name: row for row in side.tables} for side in (new, base))
+    """Tables that only one file has, that are stored or read otherwise, or that hold other bytes.
+
+    A name that one file records is that of equal bytes in the other.
+    """
+    names = {**table_names(base.pte), **table_names(new.pte)}
+    reads = [table_reads_by(side.pte, names) for side in (new, base)]
+    after, before = ({row.name: row for row in rows_of(of)} for of in reads)
     same = {name for name, row in after.items() if _described(row) == _described(before.get(name))}
-    ours, theirs = (_table_hashes(side, same) for side in (new, base))
+    ours, theirs = (_table_hashes(of, same) for of in reads)
     changes = [
         TableChange(
             name=name,
@@ -168,11 +175,11 @@ def _tables(new: Measured, base: Measured) -> list[TableChange]:
     return sorted(differing, key=lambda change: (-abs(change.delta), change.name))
 
 
-def _table_hashes(side: Measured, names: AbstractSet[str]) -> dict[str, tuple[bytes, ...]]:
+def _table_hashes(reads: Iterable[TableRead], names: AbstractSet[str]) -> dict[str, tuple[bytes, ...]]:
     """Hashes of the constants of tables by name, in the order of their use."""
     found: dict[str, tuple[bytes, ...]] = {}
     known: dict[str, bytes] = {}
-    for read in table_reads(side.pte) if names else ():
+    for read in reads:
         if read.weight.shown not in names:
             continue
         for constant in read.constants:

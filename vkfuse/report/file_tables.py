@@ -5,7 +5,7 @@ named data, or after the place where it stands. Tables of one name are one.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,8 +21,13 @@ _INTEGERS: Final = ("int8", "uint8")
 
 def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
     """Return a row for each table that a lookup or a quantized linear reads, the largest first."""
+    return rows_of(table_reads(pte))
+
+
+def rows_of(reads: Iterable[TableRead]) -> tuple[TableRow, ...]:
+    """Return the rows of tables by their reads, the largest first."""
     found: dict[str, _Read] = {}
-    for read in table_reads(pte):
+    for read in reads:
         found[read.weight.shown] = _together(found.get(read.weight.shown), _read(read))
     rows = map(_weighed, found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))

@@ -34,11 +34,13 @@ def render(report: Report | Reports, fmt: Format, console: Console, *, every: bo
     if fmt is Format.TEXT and console.is_terminal:
         render_text(document(report, every=every), console)
     else:
-        console.file.write(rendered(report, fmt, width=console.width, every=every))
+        console.file.write(
+            rendered(report, fmt, width=None if console.soft_wrap else console.width, every=every)
+        )
 
 
-def rendered(report: Report | Reports, fmt: Format, *, width: int = 100, every: bool = False) -> str:
-    """Return the report as text, for a file: no colour, `width` columns; `every` row where a page shows the first."""
+def rendered(report: Report | Reports, fmt: Format, *, width: int | None = None, every: bool = False) -> str:
+    """Return the report as text, without colour, on `width` columns or as a log; `every` row where pages show the first."""
     if fmt is Format.JSON:
         return dumps(report)
     laid_out = document(report, every=every or fmt not in _PAGES)

@@ -1,7 +1,7 @@
 """A report on a terminal or in a log, with Rich."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Final
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -15,7 +15,8 @@ from vkfuse.report.tone import Tone, tone
 from vkfuse.report.visible import visible
 
 _NARROWEST = 14  # columns that a folded name keeps
-_FOLDED = 6  # and one that has no such promise
+_WORD = 72  # and that a word in a log may take
+_LOG = 110  # columns where there is no terminal to ask, if names need no more
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
 _WIDE = 1000  # columns that no table needs
 _STYLES: Final[Mapping[Tone, str]] = {"": "", "fails": "bold red", "wrong": "red"}
@@ -23,11 +24,12 @@ _STYLES: Final[Mapping[Tone, str]] = {"": "", "fails": "bold red", "wrong": "red
 
 def render_text(of: Document, console: Console) -> None:
     """Print what stands in front; the console decides on width and colour."""
-    widen(console)
-    for index, section in enumerate(of.front):
+    drawn = [[*_parts(section)] for section in of.front]
+    widen(console, (part.renderable for parts in drawn for part in parts if isinstance(part, Padding)))
+    for index, parts in enumerate(drawn):
         if index:
             console.print()
-        for part in _parts(section, console.width - 2):
+        for part in parts:
             console.print(part, soft_wrap=False)
 
 
@@ -36,43 +38,77 @@ def table_text(section: Section) -> str:
     return captured(_WIDE, lambda console: console.print(laid_out(section)))
 
 
-def captured(width: int, draw: Callable[[Console], None]) -> str:
-    """Return what is drawn on `width` columns, without colour."""
-    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+def log(stream: IO[str] | None = None) -> Console:
+    """A console where there is no terminal to ask: its lines are as long as their names need."""
+    return Console(
+        file=stream, width=_LOG, soft_wrap=True, color_system=None, force_terminal=False, legacy_windows=False
+    )
+
+
+def captured(width: int | None, draw: Callable[[Console], None]) -> str:
+    """Return what is drawn on `width` columns, or in a log, without colour."""
+    console = log()
+    if width is not None:
+        console.width, console.soft_wrap = width, False
     with console.capture() as capture:
         draw(console)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
-def widen(console: Console, least: int = 0) -> None:
-    """Give a console the columns that a table needs to lose no text, whatever COLUMNS says."""
-    console.width = max(console.width, least, _LEAST)
+def widen(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Give a console the columns that its tables need to lose no text, and fit the tables, indented by two, to it.
+
+    A log is as wide as the words of its tables, so that names can be found in it; a terminal only where numbers are.
+    """
+    tables = [part for part in parts if isinstance(part, Table) and part.show_header]
+    whole = (_taken(table, _words(table)) + 2 for table in tables if console.soft_wrap)
+    console.width = max(console.width, _LEAST, *whole)
+    for table in tables:
+        _fit(table, console.width - 2)
 
 
-def least_width(table: Table) -> int:
-    """Return the columns that a table needs: its numbers whole, its names folded."""
-    return sum(map(_least_width, table.columns))
+def _taken(table: Table, widths: Mapping[int, int]) -> int:
+    """Return the columns of a table whose folded ones take `widths`."""
+    return sum(widths.get(at, _longest(column)) + 2 for at, column in enumerate(table.columns))
 
 
-def _least_width(column: Column) -> int:
-    cells = [column.header, *column.cells]
-    text = max(cell_len(str(cell)) for cell in cells) if column.no_wrap else column.min_width or _FOLDED
-    return text + 2  # the padding
+def _longest(column: Column, split: bool = False) -> int:
+    """Return the columns of the longest cell, or `split` the longest word of one."""
+    texts = map(str, (column.header, *column.cells))
+    return max(cell_len(part) for text in texts for part in ((text.split() or [""]) if split else [text]))
 
 
-def _fitted(table: Table, width: int) -> Table:
-    """Return the table, its numbers folded too where they and the narrowest names are wider than `width` columns."""
-    if least_width(table) > width:
+def _words(table: Table) -> dict[int, int]:
+    """Return the least columns of what may be folded, by its place: whole words, unless one is very long."""
+    folded = ((at, column) for at, column in enumerate(table.columns) if not column.no_wrap)
+    return {at: min(_longest(column, split=True), _WORD) for at, column in folded}
+
+
+def _fit(table: Table, width: int) -> None:
+    """Let columns that fold share what the others leave: their words whole where there is room, and the narrowest first.
+
+    Where not even a few letters fit Rich folds the numbers too.
+    """
+    widths = _words(table)
+    if _taken(table, widths) > width:
+        widths = {at: min(least, _NARROWEST) for at, least in widths.items()}
+    left = width - _taken(table, widths)
+    if left < 0:
         for column in table.columns:
-            column.no_wrap, column.min_width = False, None
-    return table
+            column.no_wrap = False
+        return
+    wanted = {at: _longest(table.columns[at]) for at in widths}
+    while left and (narrow := [at for at in widths if widths[at] < wanted[at]]):
+        widths[min(narrow, key=widths.__getitem__)] += 1
+        left -= 1
+    for at, given in widths.items():
+        table.columns[at].width = given
 
 
-def _parts(section: Section, width: int) -> Iterator[RenderableType]:
-    """Yield the title, the table of `width` columns, and the line that stands for the rest."""
+def _parts(section: Section) -> Iterator[RenderableType]:
+    """Yield the title, the table, and the line that stands for the rest."""
     yield Text(visible(section.title), style="bold")
-    table = _fitted(laid_out(section), width) if section.columns else _pairs(section)
-    yield Padding(table, (0, 0, 0, 2), expand=False)
+    yield Padding(laid_out(section) if section.columns else _pairs(section), (0, 0, 0, 2), expand=False)
     if section.rest:
         yield Text(f"  {section.rest}", style="dim")
 
@@ -96,7 +132,6 @@ def laid_out(section: Section) -> Table:
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
             overflow="fold",
-            min_width=_NARROWEST if column.fold else None,
         )
     for row in section.shown:
         table.add_row(*map(_cell, row))

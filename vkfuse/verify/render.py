@@ -14,7 +14,8 @@ from vkfuse.measure.audit import TableCheck
 from vkfuse.quantities import some
 from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
-from vkfuse.report.text import laid_out, least_width, widen
+from vkfuse.report.sizes import counted
+from vkfuse.report.text import laid_out, widen
 from vkfuse.report.visible import visible
 from vkfuse.verify.verdict import Applied, OutputError, Run, Status, Verification
 
@@ -43,10 +44,10 @@ def render_text(verification: Verification, console: Console) -> None:
     """Print the verification; the console decides on width and colour."""
     style = "bold green" if verification.ok else "bold red"
     parts = [*_parts(verification)]
-    widen(console, max((least_width(part) + 2 for part in parts if isinstance(part, Table)), default=0))
+    widen(console, parts)
     console.print(Text(_HEADLINES[verification.status], style=style))
     for part in parts:
-        console.print(Padding(part, (0, 0, 0, 2), expand=False))
+        console.print(Padding(part, (0, 0, 0, 2), expand=False), soft_wrap=False)
 
 
 def _parts(verification: Verification) -> Iterator[RenderableType]:
@@ -68,6 +69,8 @@ def _parts(verification: Verification) -> Iterator[RenderableType]:
     yield from _applied(verification.applied)
     for finding in verification.findings[:_FEW]:
         yield Text(_line(f"{finding.code}: {finding.name} in {finding.where}: {finding.hint}"))
+    if (left := len(verification.findings) - _FEW) > 0:
+        yield Text(f"and {counted(left, 'more finding')}")
     for reason in verification.skipped:
         yield Text(_line(f"skipped: {reason}"), style="dim")
 
