@@ -39,7 +39,7 @@ from vkfuse.commands.running import (
     progress,
     settled,
 )
-from vkfuse.errors import ExitCode, VkfuseError, remedy
+from vkfuse.errors import ExitCode, VkfuseError, remedy, spelled
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import reported
 from vkfuse.program.methods import parse_methods
@@ -387,8 +387,7 @@ def _told(error: BaseException) -> ExitCode:
         case _:
             if {"-v", "--verbose"} & set(sys.argv):
                 traceback.print_exception(error)
-            text = next(iter(str(error).strip().splitlines()), "")
-            message, code = f"{type(error).__name__}: {text[:300]}", ExitCode.FAULT
+            message, code = spelled(error), ExitCode.FAULT
             hint = "a fault in vkfuse: run again with -v and report the traceback"
     from vkfuse.report.visible import visible  # noqa: PLC0415 - not for --help
 

@@ -116,6 +116,12 @@ _REMEDIES: Final[Mapping[int, str]] = MappingProxyType(
 )
 
 
+def spelled(error: BaseException) -> str:
+    """`ValueError: what it says first`: an error of somebody else's in a line."""
+    kind, text = type(error).__name__, str(error).strip()
+    return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
+
+
 def remedy(error: OSError, otherwise: str = "check the path and its permissions") -> str:
     """What to do about an error of the system."""
     return _REMEDIES.get(error.errno or 0, otherwise)

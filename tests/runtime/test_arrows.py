@@ -111,7 +111,6 @@ NAMED_BY = {  # files that may name operators of the runtime, and why
     "rewrite/rules": "a rule names the operator that it writes",
     "rewrite/repairs": "a repair names the operator that it replaces",
     "verify/vulkan/table": "verify's kernels",
-    "verify/vulkan/definitions": "verify's kernels",
     "verify/vulkan/symbolic": "verify's kernels",
     "verify/reference": "kernels of the program, in the runtime's arithmetic",
     "verify/rowwise": "kernels of the program, row by row",

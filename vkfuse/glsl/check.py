@@ -9,10 +9,9 @@ import numpy as np
 
 from vkfuse.glsl.build import validate_shipped
 from vkfuse.glsl.cases import CASES, Case, lookup_of
-from vkfuse.glsl.geometry import Size3, global_size, work_groups
 from vkfuse.glsl.layouts import Array, numpy_type
 from vkfuse.glsl.manifest import digest, shipped_spirv
-from vkfuse.glsl.operands import Lookup, operands, read_output
+from vkfuse.glsl.operands import Lookup, looked_up
 from vkfuse.glsl.reference import embedding
 from vkfuse.glsl.variants import VARIANTS, Variant
 from vkfuse.glsl.vulkan.device import Device
@@ -90,7 +89,7 @@ def check_variant(
 ) -> Iterator[Outcome]:
     """Run one variant over cases; a pipeline is compiled once for a local size."""
     with ExitStack() as stack:
-        pipelines: dict[Size3, Pipeline] = {}
+        pipelines: dict[tuple[int, ...], Pipeline] = {}
         for case, lookup in lookups:
             problem = unfit(device, variant, case, lookup)
             if not problem:
@@ -115,22 +114,12 @@ def unfit(device: Device, variant: Variant, case: Case, lookup: Lookup) -> str:
 
 def compare(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> str:
     """Run a case and describe the first difference, or nothing."""
-    output, intact = run(pipeline, variant, case, lookup)
+    output, intact = looked_up(pipeline, variant, lookup, case.local_size)
     if not intact:
         return "wrote behind the end of the output"
     scales = lookup.scales.astype(numpy_type(variant.scales))
     expected = embedding(lookup.values, scales, lookup.group_size, lookup.indices, variant.dtype)
     return first_difference(output, expected)
-
-
-def run(pipeline: Pipeline, variant: Variant, case: Case, lookup: Lookup) -> tuple[Array, bool]:
-    """The output of one dispatch as the runtime would make it, and whether the bytes behind it are untouched."""
-    groups = work_groups(global_size(lookup.sizes), case.local_size)
-    push = variant.push_constants(lookup.group_size)
-    with operands(pipeline.device, variant, lookup) as resources:
-        descriptors = pipeline.bind(resources)
-        pipeline.device.submit(lambda commands: pipeline.record(commands, descriptors, push, groups))
-        return read_output(resources[0], variant, lookup)
 
 
 def first_difference(output: Array, expected: Array) -> str:

@@ -1,4 +1,4 @@
-"""The operands of one lookup on a device: upload, dispatch by the runtime's rules, read back."""
+"""One lookup on a device: upload, dispatch by the runtime's rules, read back."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vkfuse.glsl.geometry import Size4, output_sizes
+from vkfuse.glsl.geometry import Size3, Size4, global_size, output_sizes, work_groups
 from vkfuse.glsl.layouts import (
     Int8,
     Int32,
@@ -29,6 +29,7 @@ from vkfuse.glsl.vulkan.memory import (
     download,
     upload,
 )
+from vkfuse.glsl.vulkan.pipeline import Pipeline
 
 GUARD_BYTES = 256  # behind a buffer output, not bound: a store past the end lands here
 POISON = 0xFD  # fills outputs before a run; no result of a lookup has these bytes
@@ -47,6 +48,18 @@ class Lookup:
     def sizes(self) -> Size4:
         """Sizes of the output in WHCN order."""
         return output_sizes(self.indices.shape, self.values.shape[1])
+
+
+def looked_up(
+    pipeline: Pipeline, variant: Variant, lookup: Lookup, local: Size3
+) -> tuple[npt.NDArray[Any], bool]:
+    """The output of one dispatch as the runtime would make it, and whether the bytes behind it are untouched."""
+    groups = work_groups(global_size(lookup.sizes), local)
+    push = variant.push_constants(lookup.group_size)
+    with operands(pipeline.device, variant, lookup) as resources:
+        descriptors = pipeline.bind(resources)
+        pipeline.device.submit(lambda commands: pipeline.record(commands, descriptors, push, groups))
+        return read_output(resources[0], variant, lookup)
 
 
 @contextmanager

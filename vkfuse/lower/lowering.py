@@ -12,7 +12,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch.export import ExportedProgram
 
-from vkfuse.errors import LoweringError
+from vkfuse.errors import LoweringError, spelled
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
@@ -134,9 +134,8 @@ def _lower(
     except StateOutsideError:
         raise
     except Exception as error:  # upstream asserts and raises anything
-        text = next(iter(str(error).strip().splitlines()), "")
         unknown = number_only_a_run_knows(methods)
         raise LoweringError(
-            f"ExecuTorch could not lower the program{unknown}: {type(error).__name__}: {text[:300]}",
+            f"ExecuTorch could not lower the program{unknown}: {spelled(error)}",
             hint=NUMBERS_HINT if unknown else "run again with -v for upstream's own messages",
         ) from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from vkfuse.errors import InputError
+from vkfuse.errors import InputError, spelled
 from vkfuse.program.names import NAMESPACES, admit
 from vkfuse.program.operators import register_operators
 
@@ -34,9 +34,8 @@ def _import(module: str) -> None:
         try:
             importlib.import_module(module)
         except Exception as error:  # the user's own code raises anything
-            text = next(iter(str(error).strip().splitlines()), "")
             raise InputError(
-                f"--import {module}: {type(error).__name__}: {text[:300]}",
+                f"--import {module}: {spelled(error)}",
                 hint="name a module as Python's import statement does; its package must be installed or stand here",
             ) from error
 

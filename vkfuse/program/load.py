@@ -15,7 +15,7 @@ from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from vkfuse.errors import InputError, LoweringError
+from vkfuse.errors import InputError, LoweringError, spelled
 from vkfuse.pages import digest
 from vkfuse.program import rebuilt
 from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
@@ -133,7 +133,7 @@ def _reported(checked: Checked) -> Iterator[None]:
                 f"{checked.name}: nothing has registered the operator {unknown!r}", hint=IMPORT_HINT
             ) from error
         raise InputError(
-            f"{checked.name}: the program cannot be rebuilt: {_first_line(cause)}",
+            f"{checked.name}: the program cannot be rebuilt: {spelled(cause)}",
             hint=f"export the program again with torch {torch.__version__.split('+')[0]}",
         ) from error
 
@@ -165,7 +165,7 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
         unwrapped = frozen.run_decompositions(get_decompositions(_TRAINING))
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
-            f"{name}: run_decompositions failed: {_first_line(error)}",
+            f"{name}: run_decompositions failed: {spelled(error)}",
             hint=_UNWRAP
             if any(map(is_traceable_wrapper_subclass, exported.state_dict.values()))
             else _DECOMPOSES,
@@ -234,8 +234,3 @@ def constants_of(exported: ExportedProgram) -> Mapping[str, torch.Tensor]:
         if isinstance(value, torch.Tensor):
             found[placeholder] = value
     return found
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__

@@ -4,6 +4,8 @@ import sys
 from typing import Any, Final
 
 import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.runtime.operands import Tensor
@@ -48,6 +50,12 @@ def array(value: torch.Tensor) -> Array:
 def tensor(value: Array) -> torch.Tensor:
     """A tensor over the memory of an array."""
     return torch.from_numpy(value)
+
+
+def fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    """The mode in which a graph was traced."""
+    values = (node.meta.get("val") for node in graph.nodes)
+    return next((value.fake_mode for value in values if isinstance(value, FakeTensor)), FakeTensorMode())
 
 
 def scalar_type(dtype: torch.dtype) -> ScalarType:

@@ -8,11 +8,11 @@ from typing import Any, Final
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 
 from vkfuse.errors import LoweringError
+from vkfuse.program.tensors import fake_mode
 
 aten = torch.ops.aten
 
@@ -55,7 +55,7 @@ class _Widened:
 
     def __init__(self, module: fx.GraphModule, exported: ExportedProgram) -> None:
         self._graph, self._exported = module.graph, exported
-        self._mode = _fake_mode(module.graph)
+        self._mode = fake_mode(module.graph)
         inputs = (s for s in exported.graph_signature.input_specs if s.kind is InputKind.USER_INPUT)
         given = {s.arg.name for s in inputs}
         originals = zip(exported.graph.nodes, module.graph.nodes, strict=True)
@@ -165,8 +165,3 @@ def _wide(value: Any) -> Any:
         return value
     wide = value.detach().to(torch.float32)
     return torch.nn.Parameter(wide, requires_grad=False) if isinstance(value, torch.nn.Parameter) else wide
-
-
-def _fake_mode(graph: fx.Graph) -> FakeTensorMode:
-    values = (node.meta.get("val") for node in graph.nodes)
-    return next((v.fake_mode for v in values if isinstance(v, FakeTensor)), FakeTensorMode())

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ExportGraphSignature,
@@ -21,7 +21,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from vkfuse.program.tensors import owned
+from vkfuse.program.tensors import fake_mode, owned
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.operands import arguments_with
@@ -349,7 +349,7 @@ class _Copy:
             nodes[spec.arg.name].name: _renamed(spec, nodes[spec.arg.name].name)
             for spec in exported.graph_signature.input_specs
         }
-        return cls(module=module, nodes=nodes, specs=specs, fake_mode=_fake_mode(module.graph))
+        return cls(module=module, nodes=nodes, specs=specs, fake_mode=fake_mode(module.graph))
 
 
 def _overload(target: Any, args: Any, kwargs: Any) -> Any:
@@ -378,12 +378,3 @@ _INPUT_ORDER = (
     InputKind.CUSTOM_OBJ,
     InputKind.USER_INPUT,
 )
-
-
-def _fake_mode(graph: fx.Graph) -> FakeTensorMode:
-    """The mode in which the graph was traced."""
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, FakeTensor):
-            return value.fake_mode
-    return FakeTensorMode()

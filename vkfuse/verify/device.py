@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from vkfuse.glsl.geometry import global_size, local_size, work_groups
+from vkfuse.glsl.geometry import global_size, local_size
 from vkfuse.glsl.manifest import shipped_spirv
-from vkfuse.glsl.operands import Lookup, operands, read_output
+from vkfuse.glsl.operands import Lookup, looked_up
 from vkfuse.glsl.variants import DType, TensorStorage, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, open_device
 from vkfuse.glsl.vulkan.pipeline import open_pipeline
@@ -83,17 +83,9 @@ def check_on_device(lookups: list[Step]) -> Iterator[DeviceCheck]:
 
 def _checked(device: Device, lookup: Step) -> DeviceCheck:
     variant, operands_ = _variant(lookup, device), _operands(lookup)
-    global_ = global_size(operands_.sizes)
-    local = local_size(global_)
-    push = variant.push_constants(operands_.group_size)
-    with (
-        open_pipeline(device, shipped_spirv(variant), variant.bindings, local) as pipeline,
-        operands(device, variant, operands_) as resources,
-    ):
-        descriptors = pipeline.bind(resources)
-        groups = work_groups(global_, local)
-        device.submit(lambda commands: pipeline.record(commands, descriptors, push, groups))
-        got, intact = read_output(resources[0], variant, operands_)
+    local = local_size(global_size(operands_.sizes))
+    with open_pipeline(device, shipped_spirv(variant), variant.bindings, local) as pipeline:
+        got, intact = looked_up(pipeline, variant, operands_, local)
     (output,) = _tensors(lookup)[1]
     expected = output.numpy()
     bits = np.dtype(f"u{expected.dtype.itemsize}")

@@ -19,7 +19,7 @@ from vkfuse.pte.vulkan import VulkanGraph
 from vkfuse.tables.proof import Rows
 from vkfuse.verify.compare import compare
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
-from vkfuse.verify.inputs import Sample, samples, synthetic
+from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.tensors import scalar_dtype
@@ -63,22 +63,19 @@ def _runs(
     cases: Iterator[Sample], ours: Session, theirs: Session, options: VerifyOptions, skipped: list[str]
 ) -> Iterator[Run]:
     """Yield a run of each sample that the old file takes, of one less extreme otherwise."""
-    for case in cases:
-        refusal: Exception | None = None
-        for sample in (case, *case.inward):
-            try:
-                theirs.reset()
-                expected = theirs(sample.values)
-            except CheckFailedError as error:
-                refusal = refusal or error
-                continue
-            ours.reset()
-            pairs = enumerate(zip(ours(sample.values), expected, strict=True))
-            outputs = tuple(compare(index, got, want, options.tolerance) for index, (got, want) in pairs)
-            yield Run(label=sample.label, outputs=outputs)
-            break
-        else:
-            skipped.append(f"{case.label}: the file before fails: {refusal}")
+    taken = accepted(
+        cases, lambda of: _fresh(theirs, of), CheckFailedError, skipped, "the file before fails: "
+    )
+    for sample, expected in taken:
+        pairs = enumerate(zip(_fresh(ours, sample), expected, strict=True))
+        outputs = tuple(compare(index, got, want, options.tolerance) for index, (got, want) in pairs)
+        yield Run(label=sample.label, outputs=outputs)
+
+
+def _fresh(session: Session, sample: Sample) -> tuple[Argument, ...]:
+    """What a file computes of a sample that no other call is before."""
+    session.reset()
+    return session(sample.values)
 
 
 def _types(method: Method) -> Mapping[int, torch.dtype]:

@@ -1,19 +1,21 @@
 """Inputs to compare on: the example, random ones like it, edge rows of tables, extreme lengths."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
+from typing import Final, TypeVar
 
 import sympy  # type: ignore[import-untyped]
 import torch
 
-from vkfuse.errors import InputError
+from vkfuse.errors import InputError, VkfuseError
 from vkfuse.verify.domain import Domain
 from vkfuse.verify.steps import Argument
 
 _USUAL_LENGTH: Final = 64
 _INWARD_STEPS: Final = 4
+_EXAMPLE: Final = "example"
+_Made = TypeVar("_Made")
 Lengths = Mapping[sympy.Symbol, int]
 
 
@@ -43,7 +45,7 @@ def samples(
     InputError for a bad example.
     """
     lengths = _example_lengths(example, domain)
-    yield Sample(label="example", values=example)
+    yield Sample(label=_EXAMPLE, values=example)
     if stateful:
         yield from _in_a_row(example, domain, seeds)
     for seed in range(seeds):
@@ -63,6 +65,32 @@ def samples(
                 for each in _inward(extreme, lengths)
             )
             yield replace(first, inward=tuple(rest))
+
+
+def accepted(
+    cases: Iterable[Sample],
+    attempt: Callable[[Sample], _Made],
+    refuses: type[VkfuseError],
+    skipped: list[str],
+    why: str = "",
+) -> Iterator[tuple[Sample, _Made]]:
+    """Yield what `attempt` makes of each sample, or of one nearer to the example's lengths where it `refuses` that.
+
+    `skipped` gets what is refused at any length, and why; an InputError that the example is refused with is raised.
+    """
+    for case in cases:
+        refusal: VkfuseError | None = None
+        for sample in (case, *case.inward):
+            try:
+                yield sample, attempt(sample)
+            except refuses as error:
+                refusal = refusal or error
+            else:
+                break
+        else:
+            if isinstance(refusal, InputError) and case.label == _EXAMPLE:
+                raise refusal
+            skipped.append(f"{case.label}: {why}{refusal}")
 
 
 def _in_a_row(example: tuple[Argument, ...], domain: Domain, seeds: int) -> Iterator[Sample]:

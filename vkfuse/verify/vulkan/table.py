@@ -1,17 +1,18 @@
-"""Which function computes which operator of a Vulkan graph. To add one: a line here or in `definitions`."""
+"""Which function computes which operator of a Vulkan graph: as the shader does, or else as torch defines it."""
 
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import torch
+from torch._ops import OpOverload
 
 from vkfuse.runtime.versions import DEFAULT, find_runtime
+from vkfuse.verify.bounds import bind, check_result
 from vkfuse.verify.kernels import dequantize, quantize
 from vkfuse.verify.vulkan import (
     attention,
-    binary,
     elementwise,
     embedding,
     linear,
@@ -20,8 +21,7 @@ from vkfuse.verify.vulkan import (
     reduce,
     symbolic,
 )
-from vkfuse.verify.vulkan.call import Kernel
-from vkfuse.verify.vulkan.definitions import kernel_of
+from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten._log_softmax.default": reduce.log_softmax,
@@ -32,10 +32,10 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.argmin.default": reduce.arg_reduction(torch.argmin),
     "aten.mean.dim": reduce.reduction(torch.mean),
     "aten.sum.dim_IntList": reduce.reduction(torch.sum),
-    "aten.div.Tensor_mode": binary.divide_rounded,
-    "aten.eq.Tensor": binary.equal,
-    "aten.pow.Tensor_Scalar": binary.power_of_scalar,
-    "aten.pow.Tensor_Tensor": binary.power,
+    "aten.div.Tensor_mode": elementwise.divide_rounded,
+    "aten.eq.Tensor": elementwise.equal,
+    "aten.pow.Tensor_Scalar": elementwise.power_of_scalar,
+    "aten.pow.Tensor_Tensor": elementwise.power,
     "aten.addmm.default": products.addmm,
     "aten.bmm.default": products.matmul,
     "aten.linear.default": products.linear,
@@ -72,11 +72,32 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "torchao.choose_qparams_affine.default": linear.choose_qparams_affine,
     **symbolic.KERNELS,
 }
+_INDEX_ARGUMENTS: Final = {"aten.gather.default": (2,)}  # which torch takes as int64 only
 
 
 @cache
 def kernels() -> Mapping[str, Kernel]:
     """Return the functions by operator name, all others as they are defined; needs `register_operators` to have run."""
     others = find_runtime(DEFAULT).operators - _AS_THE_SHADER.keys()
-    defined = {name: kernel for name in others if (kernel := kernel_of(name))}
+    defined = {name: kernel for name in others if (kernel := _as_defined(name))}
     return MappingProxyType({**defined, **_AS_THE_SHADER})
+
+
+def _as_defined(name: str) -> Kernel | None:
+    """Return the kernel of an operator by its definition, ATen's or that which ExecuTorch publishes; None without one."""
+    operator: Any = torch.ops
+    for part in name.split("."):
+        operator = getattr(operator, part, None)
+    if not isinstance(operator, OpOverload):
+        return None
+    wide = _INDEX_ARGUMENTS.get(name, ())
+
+    def run(call: Call) -> Result:
+        # A type, layout, device or memory format is not stored in a Vulkan graph: the output's own says it.
+        values = [value.long() if at in wide else value for at, value in enumerate(call.args)]
+        positional, keywords = bind(operator, values)
+        check_result(operator, positional, keywords)
+        result: Result = operator(*positional, **keywords)
+        return tuple(result) if isinstance(result, list) else result
+
+    return run

@@ -1,0 +1,245 @@
+"""A file and the program that it came from on the same inputs, in torch's arithmetic or in the runtime's."""
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+import torch
+
+from vkfuse.errors import VkfuseError
+from vkfuse.runtime.codes import Code
+from vkfuse.verify.compare import Tolerance, compare_outputs
+from vkfuse.verify.departure import find_departure
+from vkfuse.verify.inputs import Sample
+from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
+from vkfuse.verify.session import Session
+from vkfuse.verify.steps import Argument, Observer
+from vkfuse.verify.verdict import Departure, OutputError, Run
+
+_NOISE_TRIALS: Final = 3
+_EDGE_TRIALS: Final = 16  # a fair coin lands on the same side of all in 1 of 65,536
+Calls = tuple[tuple[Argument, ...], ...]
+
+
+class Comparison:
+    """Both sides, and what the file's run has shown of the runtime's arithmetic so far."""
+
+    def __init__(self, session: Session, reference: Reference, tolerance: Tolerance) -> None:
+        self._session, self._reference, self._tolerance = session, reference, tolerance
+        self._usual_noise = 0.0
+        self._behind: dict[Arithmetic | None, Calls] = {}  # what was called since a reset; None: of the file
+        self._usual: tuple[Arithmetic, ...] = (EAGER,)  # what a sample is likely to need
+        self._runs: list[tuple[Sample, Run]] = []
+
+    def run(self, sample: Sample) -> Run:
+        """Run the file on one set of inputs, and compare; what is known of equal inputs is not computed again."""
+        known = next((run for other, run in self._runs if _alike(sample, other)), None)
+        if known is not None:
+            return replace(known, label=sample.label)
+        run = self._later(sample) if self._runs else self._first(sample)
+        self._runs.append((sample, run))
+        return run
+
+    def _first(self, sample: Sample) -> Run:
+        """Run the file first, which shows the arithmetic; its faults are raised where the program takes the inputs."""
+        try:
+            got = self._file(sample)
+        except VkfuseError:
+            self._expected(sample, self._usual)
+            raise
+        return self.compared(sample, got, self._known(sample, (EAGER, self._arithmetic())))
+
+    def _later(self, sample: Sample) -> Run:
+        """Run the program before the file: what it does not take may be long."""
+        known = self._known(sample, self._usual)
+        return self.compared(sample, self._file(sample), known)
+
+    def _known(
+        self, sample: Sample, arithmetics: tuple[Arithmetic, ...]
+    ) -> dict[Arithmetic, tuple[object, ...]]:
+        """What the program computes, by arithmetic."""
+        kinds = tuple(dict.fromkeys(arithmetics))
+        return dict(zip(kinds, self._expected(sample, kinds), strict=True))
+
+    def compared(
+        self,
+        sample: Sample,
+        got: tuple[object, ...],
+        known: Mapping[Arithmetic, tuple[object, ...]] = MappingProxyType({}),
+    ) -> Run:
+        """Compare outputs for one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
+        eager = _compared(got, known.get(EAGER) or self._one(sample, EAGER), self._tolerance)
+        arithmetic = self._arithmetic()
+        if all(output.passed for output in eager) or arithmetic.eager:
+            return Run(label=sample.label, outputs=eager)
+        self._usual = (EAGER, arithmetic)
+        clean = known.get(arithmetic) or self._one(sample, arithmetic)
+        for expected, noise in self._allowances(sample, arithmetic, clean):
+            outputs = _compared(got, expected, replace(self._tolerance, noise=noise))
+            if all(output.passed for output in outputs):
+                return Run(
+                    label=sample.label,
+                    outputs=outputs,
+                    reason=_reason(arithmetic),
+                    eager_rel=max(output.max_rel for output in eager),
+                    noise=noise,
+                )
+        return Run(label=sample.label, outputs=eager)
+
+    def blame(self, sample: Sample) -> Departure | None:
+        """Find the operator that departs."""
+        arithmetic = self._arithmetic()
+        noise = 0.0
+        if arithmetic.steps:
+            expected = self._one(sample, arithmetic)
+            largest = _largest(expected)
+            noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
+        self._before(sample, arithmetic)
+        return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
+
+    def calls(self, sample: Sample) -> list[tuple[Argument, ...]]:
+        """Return the inputs of each call up to a sample's, as the method takes them."""
+        return [_accepted(self._session, values) for values in sample.calls]
+
+    def watch(self, sample: Sample, observe: Observer) -> None:
+        """Run the file on one set of inputs under an observer."""
+        self._behind = {}
+        self._session.reset()
+        self._session(_accepted(self._session, sample.values), observe)
+
+    def _before(self, sample: Sample, arithmetic: Arithmetic) -> None:
+        """Bring both sides to where a sample finds them."""
+        self._behind = {}
+        self._session.reset()
+        self._reference.reset()
+        for values in sample.earlier:
+            self._session(_accepted(self._session, values))
+            self._reference(values, arithmetic=arithmetic)
+
+    def _file(self, sample: Sample) -> tuple[Argument, ...]:
+        """What the file computes."""
+        found: tuple[Argument, ...] = ()
+        behind = self._stand(None, sample)
+        if not behind:
+            self._session.reset()
+        for values in sample.calls[behind:]:
+            found = self._session(_accepted(self._session, values))
+        self._behind[None] = sample.calls
+        return found
+
+    def _one(self, sample: Sample, arithmetic: Arithmetic) -> tuple[object, ...]:
+        return self._expected(sample, (arithmetic,))[0]
+
+    def _expected(self, sample: Sample, arithmetics: Sequence[Arithmetic]) -> list[tuple[object, ...]]:
+        """What the program computes in each arithmetic."""
+        behind = {each: self._stand(each, sample) for each in arithmetics}
+        found: dict[Arithmetic, tuple[object, ...]] = {}
+        for each in arithmetics:
+            if not behind[each]:
+                self._reference.reset(each)
+        for number, values in enumerate(sample.calls):
+            left = [each for each in arithmetics if behind[each] <= number]
+            if left:
+                found |= zip(left, self._reference.each(values, left), strict=True)
+        for each in arithmetics:
+            if each.noise:  # nobody asks for more of it
+                self._reference.reset(each)
+            else:
+                self._behind[each] = sample.calls
+        return [found[each] for each in arithmetics]
+
+    def _stand(self, side: Arithmetic | None, sample: Sample) -> int:
+        """How many calls of a sample a side has behind it, and nothing else; where it stands is forgotten."""
+        behind = self._behind.pop(side, ())
+        begun = len(behind) < len(sample.calls) and all(map(operator.is_, behind, sample.calls))
+        return len(behind) if begun else 0
+
+    def _arithmetic(self) -> Arithmetic:
+        noted = self._session.noted
+        return Arithmetic(
+            dynamic_rows=Code.QPARAMS_NUDGED in noted or Code.ONE_ROW_NOT_QUANTIZED in noted,
+            gelu_tanh=Code.GELU_BY_TANH in noted,
+            rounded=self._reference.rounds,
+        )
+
+    def _allowances(
+        self, sample: Sample, arithmetic: Arithmetic, clean: tuple[object, ...]
+    ) -> Iterator[tuple[tuple[object, ...], float]]:
+        """Yield what the file may compute, and what may be added to the limit.
+
+        The program in the runtime's arithmetic; that within the noise of an earlier sample, or of its own few trials;
+        and each of many trials by itself: a single value on the edge between two steps falls to one side in some only.
+        """
+        yield clean, 0.0
+        if not arithmetic.steps:
+            return
+        if self._usual_noise:
+            yield clean, self._usual_noise
+        yield clean, self._noise(sample, arithmetic, clean)
+        for seed in range(_EDGE_TRIALS):
+            yield self._one(sample, noisy_runtime(arithmetic, seed)), 0.0
+
+    def _noise(self, sample: Sample, arithmetic: Arithmetic, clean: tuple[object, ...]) -> float:
+        """Twice the largest change of an output when activations change by 1e-6 before they are rounded."""
+        trials = self._expected(sample, [noisy_runtime(arithmetic, seed) for seed in range(_NOISE_TRIALS)])
+        self._usual_noise = 2 * max(_largest_change(clean, noisy) for noisy in trials)
+        return self._usual_noise
+
+
+def _alike(sample: Sample, other: Sample) -> bool:
+    """Whether two samples are single calls with equal inputs."""
+    if sample.earlier or other.earlier:
+        return False
+    return all(map(_equal, sample.values, other.values))
+
+
+def _equal(value: Argument, other: Argument) -> bool:
+    if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor):
+        return value.dtype is other.dtype and torch.equal(value, other)
+    return value is other
+
+
+def _compared(
+    got: tuple[object, ...], expected: tuple[object, ...], tolerance: Tolerance
+) -> tuple[OutputError, ...]:
+    return tuple(
+        compare_outputs(index, ours, theirs, tolerance)
+        for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
+    )
+
+
+def _largest(outputs: tuple[object, ...]) -> float:
+    floats = [
+        out for out in outputs if isinstance(out, torch.Tensor) and out.is_floating_point() and out.numel()
+    ]
+    return max((float(out.double().abs().nan_to_num().max()) for out in floats), default=0.0)
+
+
+def _largest_change(clean: tuple[object, ...], noisy: tuple[object, ...]) -> float:
+    changes = [
+        float((a.double() - b.double()).abs().max())
+        for a, b in zip(clean, noisy, strict=True)
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.is_floating_point() and a.numel()
+    ]
+    return max(changes, default=0.0)
+
+
+def _reason(arithmetic: Arithmetic) -> str:
+    """Say how the runtime's arithmetic differs from torch's."""
+    parts = []
+    if arithmetic.dynamic_rows:
+        parts.append("activations are rounded to 8 bits by the runtime's own rule, a single row not at all")
+    if arithmetic.rounded:
+        parts.append("the program rounds activations, and what is next to an edge falls to one of two steps")
+    if arithmetic.gelu_tanh:
+        parts.append("every gelu is computed by tanh")
+    return "; ".join(parts)
+
+
+def _accepted(session: Session, values: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    """Return the inputs that the method takes: the emitter may leave out None."""
+    if len(values) == len(session.method.inputs):
+        return values
+    return tuple(value for value in values if value is not None)
