@@ -34,7 +34,7 @@ def _used(pattern: str) -> set[str]:
         ("code", r'code="([a-z0-9-]+)"', set()),
         (
             "how",
-            r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|summed|gathered|layout|scales|found))"[:,)]',
+            r'"((?:zero-)?\w+-(?:flattened|wrapped|padded|split|folded|summed|gathered|shared|layout|scales|found))"[:,)]',
             {"constants-folded", "table-folded"},
         ),
     ],

@@ -340,6 +340,7 @@ def _quantize_part(module: nn.Module, part: str, kind: str, group: int) -> None:
 LAYER = Table(how=FLAT)
 BOTH_WAYS = ("indices-flattened", "input-flattened")
 PADDED = ("rows-padded", *BOTH_WAYS)
+SHARED = ("rows-padded", "scales-shared", *BOTH_WAYS)
 TIED = (
     Row(
         name="tied after quantize_",
@@ -356,7 +357,7 @@ TIED = (
     Row(
         name="tied after quantize_, 1003 rows",
         build=_tied(1003, "w", "w", "", again=True),
-        tables=(Table(how=PADDED), LAYER),
+        tables=(Table(how=SHARED), LAYER),
         bound=SUMS,
     ),
     Row(
@@ -398,13 +399,19 @@ TIED = (
     Row(
         name="tied, head with dynamic activations, 1003 rows",
         build=_tied(1003, "w", "a", "a"),
-        tables=(Table(how=PADDED), LAYER),
+        tables=(Table(how=SHARED), LAYER),
         bound=ROUNDED,
     ),
     Row(
         name="tied, linear first, as many rows as groups",
         build=_tied(64, "w", "", "", columns=2048, again=True, first=True),
-        tables=(Table(how=("input-flattened", "indices-flattened")),),
+        tables=(Table(how=("input-flattened", "scales-shared", "indices-flattened")),),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied, one scale a row",
+        build=_tied(100, "w", "", "", group=64, again=True),
+        tables=(Table(how=SHARED),),
         bound=SUMS,
     ),
 )

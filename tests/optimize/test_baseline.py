@@ -57,8 +57,8 @@ class Tied(LanguageModel):
         return self.head(torch.tanh(self.layer(rows)) + rows)
 
 
-def _tied(dynamic=None):
-    model = Tied(128)
+def _tied(dynamic=None, rows=128):
+    model = Tied(rows)
     model.head.weight = model.table.weight
     quantize(quantize(model, nn.Embedding), nn.Linear)
     return export(model, indices(2, 7), dynamic=dynamic)
@@ -131,7 +131,9 @@ def _labels(path):
 
 
 @pytest.mark.parametrize(
-    "build", [_wide, _tied, lambda: _tied(BOTH), _pair], ids=["wide", "tied", "dynamic", "pair"]
+    "build",
+    [_wide, _tied, lambda: _tied(BOTH, rows=1003), _pair],
+    ids=["wide", "tied", "shared scales", "pair"],
 )
 def test_is_what_a_second_lowering_writes(build, tmp_path, tmp_path_factory, monkeypatch):
     """The same bytes by label; the same operators, where and why; the same rows of tables; the program's results."""

@@ -12,11 +12,12 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import nibbles
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.planes import BASE, FACTORS, nibble_rows, planes
-from vkfuse.tables.q4 import lookup_pack
+from vkfuse.tables.planes import BASE, FACTORS, NibbleRows, nibble_rows, planes, rows_by_factors
+from vkfuse.tables.q4 import LOOKUP_COLUMNS, linear_scales, lookup_pack, q4_pack
 from vkfuse.tables.readers import Consumer, Readers
 
 LINEAR = Readers(consumers=frozenset({Consumer.MATMUL}))
+TIED = Readers(consumers=frozenset({Consumer.GATHER, Consumer.MATMUL}))
 
 
 def _grid(seed, rows, groups, group, low, high, *, points):
@@ -121,9 +122,37 @@ def test_zero_points_out_of_reach_are_refused(point):
     assert grid.centred() is None
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 30),
+    rows=st.sampled_from([99, 128, 700]),
+    groups=st.integers(1, 5),
+    group=st.sampled_from([4, 16, 32]),
+    wrong=st.booleans(),
+)
+def test_rows_by_the_scales_of_a_matmul_are_the_table(seed, rows, groups, group, wrong):
+    """Every bit, by numbers that lie as the matmul has them; not by others, nor where as many bytes would be stored."""
+    grid = _grid(seed, rows, groups, group, -8, 7, points=False)
+    pack = q4_pack(grid, TIED, columns_multiple=LOOKUP_COLUMNS)
+    factors = linear_scales(pack, ScalarType.FLOAT).copy()
+    if wrong:
+        factors[-1, rows - 1] *= 2
+    made = rows_by_factors(pack, factors, TIED)
+    if isinstance(made, Refusal):
+        assert wrong or pack.padded_columns > pack.columns or groups * rows * 4 < 4096 + rows * 2 + 64
+        return
+    assert not wrong
+    stored = factors.reshape(-1)  # as it is gathered: a stretch of the padded rows for each group
+    assert all(
+        np.array_equal(made.scales[:, g], stored[g * len(pack.packed) :][: len(pack.packed)])
+        for g in range(groups)
+    )
+    assert np.array_equal(made.rebuild(0, rows), _wanted(grid))
+    assert isinstance(made, NibbleRows) == (groups > 1)
+
+
 def test_scales_of_one_are_one_in_padding_too():
     """What looks integers up is told from a table by its scales, of which none is another number."""
-    tied = Readers(consumers=frozenset({Consumer.GATHER, Consumer.MATMUL}))
-    rows = nibble_rows(_grid(0, 127, 2, 16, -8, 7, points=True), tied)
+    rows = nibble_rows(_grid(0, 127, 2, 16, -8, 7, points=True), TIED)
     assert rows.pack.scales.shape == (128, 1)
     assert (rows.pack.scales == 1).all()

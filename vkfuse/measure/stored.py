@@ -20,7 +20,6 @@ _HALF_STEP: Final = 2.0**-11 * (
 _LEAST_HALF: Final = 2.0**-25  # half the smallest half: how far off a tiny scale may be
 _MOST_PACKED: Final = 8.0
 _MOST_BYTE: Final = 256.0  # less its zero point
-_GATHERED: Final = frozenset({ScalarType.CHAR, ScalarType.BYTE})
 _SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
 
 
@@ -72,22 +71,25 @@ def whole_tables(reads: Sequence[TableRead]) -> Iterator[Stored]:
     Parts are read one after the other: bytes, scales and, where not all zero, zero points.
     """
     left = [*reads]
+    factors = {read.weight.name: read.scales.name for read in reads if read.reader.turned and read.scales}
     while left:
-        values = _stored(left[0])
-        parts = [table for read in left[1:3] if (table := _beside(left[0], read)) is not None]
-        whole = gathered(values, parts[0], parts[1] if parts[1:] else None) if values and parts else None
+        values, by = _stored(left[0]), factors.get(left[0].weight.name)
+        parts = [table for read in left[1:3] if (table := _beside(left[0], read, by)) is not None]
+        integers = values is not None and values.raw and not values.is_float
+        whole = gathered(values, *parts[:2]) if values and integers and parts else None
         taken = 1 if whole is None else 1 + len(parts)
         yield from stored_tables(left[:1]) if whole is None else (whole,)
         left = left[taken:]
 
 
-def _beside(values: TableRead, read: TableRead) -> Stored | None:
-    """Scales or zero points that are gathered with bytes, None for another table."""
-    if (values.where.around, values.indices) != (read.where.around, read.indices) or values.indices is None:
+def _beside(values: TableRead, read: TableRead, factors: str | None) -> Stored | None:
+    """Scales or zero points that are gathered with bytes, the scales `factors` of a matmul too; None for another table."""
+    if values.where.around != read.where.around or values.indices is None:
         return None
-    if values.weight.dtype not in _GATHERED or read.weight.dtype is not ScalarType.FLOAT:
+    if values.indices != read.indices and read.weight.name != factors:
         return None
-    return _stored(read)
+    table = _stored(read)
+    return table if table is not None and table.raw and table.is_float else None
 
 
 def _families(reads: Iterable[TableRead]) -> tuple[list[TableRead], list[list[TableRead]]]:
@@ -226,8 +228,9 @@ def _dequantized(
     )
 
 
-def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | None:
+def gathered(values: Stored, scales: Stored, points: Stored | None = None) -> Stored | None:
     """Return the float rows of a table whose parts are gathered each by itself; None for shapes that do not fit."""
+    scales = _turned(scales, values.rows)
     groups = scales.columns
     parts = [part for part in (scales, points) if part is not None]
     if not groups or values.columns % groups:
@@ -245,6 +248,15 @@ def gathered(values: Stored, scales: Stored, points: Stored | None) -> Stored | 
     return replace(
         values, rows=rows, read=rebuilt, raw=False, kind=ScalarType.FLOAT, within=within, scales=scales.weight
     )
+
+
+def _turned(scales: Stored, rows: int) -> Stored:
+    """Scales that are one column, a stretch of it for each group, as [rows, groups]."""
+    stored = values_of(scales.weight)
+    if scales.columns != 1 or scales.rows == rows or not rows or scales.rows % rows or stored is None:
+        return scales
+    by_row = stored.shaped(scales.rows // rows, rows).turned()
+    return replace(scales, rows=rows, columns=scales.rows // rows, read=by_row.rows)
 
 
 def _nibbles(packed: Array, *, low_first: bool) -> Array:

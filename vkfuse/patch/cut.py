@@ -19,7 +19,9 @@ from vkfuse.runtime.device import TEXTURE
 _CLONE: Final = "aten.clone.default"
 _SIZE: Final = "sym_size.int"
 _MOVES: Final = {"aten.view_copy.default", _CLONE, "aten.slice_copy.Tensor"}
-_PURE: Final = {*_MOVES, _SIZE, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
+_GATHER: Final = "aten.embedding.default"
+_SCALED: Final = "aten.mul.Tensor"
+_PURE: Final = {*_MOVES, _SIZE, _GATHER, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
 _TEXEL: Final = 4
 _MOST_DIMENSIONS: Final = 4
 
@@ -100,11 +102,21 @@ class GraphCut:
             if self._tensor(index).dims == wanted:
                 if following is None or not self._moves_storage(following):
                     return index
-            elif following is None or following.name not in _MOVES:
+            elif following is None or not (following.name in _MOVES or self._is_scaled(following)):
                 raise UntoldError("rows of a lookup are read in another shape than a lookup's")
             trail.append(readers[0])
             index = following.args[-1]
         raise UntoldError("rows of a lookup leave the delegate as they are")
+
+    def _is_scaled(self, call: OperatorCall) -> bool:
+        """Whether a call multiplies rows by scales that are looked up themselves."""
+        if call.name != _SCALED:
+            return False
+        made = {made.args[-1]: made for made in self._calls.values()}
+        scales = made.get(call.args[1])
+        while scales is not None and scales.name in _MOVES:
+            scales = made.get(scales.args[0])
+        return scales is not None and scales.name == _GATHER
 
     def _moves_storage(self, call: OperatorCall) -> bool:
         """Whether a call copies a tensor from a buffer to a texture, or back."""

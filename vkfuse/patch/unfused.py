@@ -13,6 +13,7 @@ from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.patch.cut import GraphCut, UntoldError
 from vkfuse.patch.edit import with_named
 from vkfuse.patch.methods import MethodEdit
+from vkfuse.patch.pruned import values_of
 from vkfuse.patch.relaid import relaid_graph, relaid_method
 from vkfuse.pte.enums import ScalarType, ShapeDynamism
 from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor
@@ -24,9 +25,11 @@ from vkfuse.tables.floats import Array
 
 _SIZE: Final = "aten::sym_size"
 _COPY: Final = "dim_order_ops::_clone_dim_order"
-_SIZES: Final = {
+_PURE: Final = {
     _SIZE,
     *(f"executorch_prim::{name}" for name in ("add", "sub", "mul", "floordiv")),
+    "aten::add",  # indices of scales
+    "aten::unsqueeze_copy",
 }
 
 
@@ -137,7 +140,10 @@ class _Unfusing(MethodEdit):
             args, left = self._args[index], cut.left()
             self.rewire(number, (*(args[at] for at in left), *args[len(cut.inputs) :]))
             graphs[index] = relaid_graph(cut.graph(), self._sizes(index, cut.graph()))
+        known = self._named()
         self.drop_unread({*self._computed()})
+        for index in known - self._named():
+            self.values[index] = None  # constants too, which would stay
         made = self._relaid(graphs)
         blobs = [memoryview(write_vulkan(graphs[index], as_lowered=True)) for index in sorted(graphs)]
         delegates = (
@@ -146,10 +152,13 @@ class _Unfusing(MethodEdit):
         )
         return replace(made, delegates=tuple(delegates))
 
+    def _named(self) -> set[int]:
+        return {index for _, entry in self.entries() for index in values_of(entry)}
+
     def _computed(self) -> Iterator[int]:
-        """Yield the sizes that kernels compute."""
+        """Yield the sizes, and the indices of scales, that kernels compute."""
         for _, entry in self.entries():
-            if isinstance(entry, KernelCall) and self.operators[entry.op_index].name in _SIZES:
+            if isinstance(entry, KernelCall) and self.operators[entry.op_index].name in _PURE:
                 yield entry.args[-1]
 
     def _front(self, indices: int) -> int:

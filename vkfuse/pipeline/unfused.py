@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vkfuse.mapping import map_open
-from vkfuse.measure.stored import stored_tables
+from vkfuse.measure.stored import gathered, stored_tables
 from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.options import Options, VulkanOptions
 from vkfuse.output import scratch
@@ -57,20 +57,24 @@ def _require_plain(methods: Methods, options: Options) -> None:
         raise UntoldError("the program has state")
 
 
-_Lookups = list[tuple[TableRead, FloatTable]]
+_Lookups = list[tuple[list[TableRead], FloatTable]]
 
 
 def _lookups(methods: Methods, pte: PteFile) -> _Lookups:
-    """Each lookup of a delegate with its table as it was, without its numbers."""
+    """Each lookup of a delegate, and of scales that it is followed by, with its table as it was, without its numbers."""
     known = {m.name: _tables(m) for m in methods}
+    scales = {m.name: {*_scales(m)} for m in methods}
     found: _Lookups = []
     for read in table_reads(pte):
         if read.reader.consumer != "gather" or read.where.delegate is None:
             continue
+        if found and read.weight.name in scales[read.where.method]:
+            found[-1][0].append(read)
+            continue
         table = known[read.where.method].get(read.weight.name)
         if table is None:
             raise UntoldError(f"{read.weight.shown} is looked up by {read.operator}, and was no float table")
-        found.append((read, table))
+        found.append(([read], table))
     return found
 
 
@@ -89,6 +93,13 @@ def _packed(method: Method) -> Iterator[tuple[str, FloatTable]]:
         for decision in plan.decisions:
             if decision.site.consumer is Consumer.GATHER and decision.rung is not Rung.FOLDED:
                 yield content(decision.constants[0])[0], _folded(plan.table.name, decision)
+
+
+def _scales(method: Method) -> Iterator[str]:
+    """Yield what the scales of fused lookups that are gathered by themselves stand under."""
+    for decision in (decision for plan in method.plans for decision in plan.decisions):
+        if decision.proposal is not None and "ones" in decision.proposal.stored:
+            yield content(decision.proposal.stored["scales"])[0]
 
 
 def _folded(name: str, decision: Decision) -> FloatTable:
@@ -128,11 +139,12 @@ def _table(node: Node, rows: int, columns: int, *, parameter: bool) -> FloatTabl
 def _written(lookups: _Lookups, stream: IO[bytes]) -> dict[Place, FloatTable]:
     """Write each table once, rebuilt from the bytes of the file."""
     extents: dict[tuple[str, FloatTable], slice] = {}
-    for read, was in lookups:
-        if (read.weight.name, was) not in extents:
+    for reads, was in lookups:
+        name = reads[0].weight.name
+        if (name, was) not in extents:
             start = stream.tell()
-            _write_rows(read, was, stream)
-            extents[read.weight.name, was] = slice(start, stream.tell())
+            _write_rows(reads, was, stream)
+            extents[name, was] = slice(start, stream.tell())
     stream.flush()
     stream.seek(0)
     data = map_open(stream, "tables")
@@ -140,16 +152,19 @@ def _written(lookups: _Lookups, stream: IO[bytes]) -> dict[Place, FloatTable]:
         (name, was): replace(was, numbers=_numbers(data[extent], was))
         for (name, was), extent in extents.items()
     }
-    return {read.where: made[read.weight.name, was] for read, was in lookups}
+    return {read.where: made[read.weight.name, was] for (read, *_), was in lookups}
 
 
 def _numbers(data: memoryview, table: FloatTable) -> Array:
     return np.frombuffer(data, NUMPY[table.scalar_type]).reshape(table.rows, table.columns)
 
 
-def _write_rows(read: TableRead, was: FloatTable, stream: IO[bytes]) -> None:
+def _write_rows(reads: list[TableRead], was: FloatTable, stream: IO[bytes]) -> None:
     step = max(1, _BYTES // (was.columns * 4))
-    for stored in stored_tables([read]):
+    values, *scales = (table for read in reads for table in stored_tables([read]))
+    for stored in (gathered(values, by) for by in scales) if scales else (values,):
+        if stored is None:
+            raise UntoldError(f"{values.weight.shown} is in no fused lookup")
         for low in range(0, was.rows, step):
             rows = stored.read(low, min(low + step, was.rows))[:, : was.columns]
             stream.write(np.ascontiguousarray(rows, NUMPY[was.scalar_type]).data)

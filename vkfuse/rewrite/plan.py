@@ -2,11 +2,12 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from torch.export import ExportedProgram
 
 from vkfuse.options import VulkanOptions
-from vkfuse.program.tensors import described
+from vkfuse.program.tensors import array, described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
 from vkfuse.rewrite.floats import grid_had_back
@@ -20,9 +21,11 @@ from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operands import Operands, Value
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, first_fault, not_in_runtime
+from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proven import EXACT
+from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.readers import Consumer
 
 Plans = tuple[TablePlan, ...]
@@ -35,22 +38,45 @@ def plan(
 ) -> dict[str, Plans]:
     """A decision for each site of each table of each method, each with its proof, for a runtime.
 
-    A table of several methods is laid out for all of them, so that they read the same bytes.
+    A table of several methods is laid out for all of them, so that they read the same bytes. Lookups come last: they may
+    read what matmuls store.
     """
     constants = {name: Constants(exported) for name, exported in methods.items()}
     tables = {name: survey(exported, constants[name]) for name, exported in methods.items()}
     consumers = _consumers(table for found in tables.values() for table in found)
+    tables = {
+        name: tuple(replace(table, elsewhere=consumers[table.identity], choices=choices) for table in found)
+        for name, found in tables.items()
+    }
+    others = {
+        name: [_decided(table, constants[name], runtime, gathers=False) for table in found]
+        for name, found in tables.items()
+    }
+    factors = dict(_factors(zip(tables[name], others[name], strict=True) for name in tables))
     return {
         name: tuple(
-            _planned(
-                replace(table, elsewhere=consumers[table.identity], choices=choices),
-                constants[name],
-                runtime,
-            )
-            for table in found
+            _planned(replace(table, factors=factors.get(table.identity)), constants[name], runtime, known)
+            for table, known in zip(found, others[name], strict=True)
         )
         for name, found in tables.items()
     }
+
+
+_Decided = dict[Site, Decision]
+
+
+def _decided(table: Table, constants: Constants, runtime: Runtime, *, gathers: bool) -> _Decided:
+    """Decisions for the lookups of a table, or for its other sites."""
+    sites = (site for site in table.sites if (site.consumer is Consumer.GATHER) is gathers)
+    return {site: decide(site, table, constants, runtime) for site in sites}
+
+
+def _factors(made: Iterable[Iterable[tuple[Table, _Decided]]]) -> Iterator[tuple[Hashable, Array]]:
+    """Yield the scales that 4-bit matmuls store, by the identity of their table."""
+    for table, decided in chain.from_iterable(made):
+        for decision in decided.values():
+            if decision.proposal is not None and isinstance(decision.proposal.pack, Q4Pack):
+                yield table.identity, array(decision.proposal.stored["scales_t"])
 
 
 def _consumers(tables: Iterable[Table]) -> dict[Hashable, frozenset[Consumer]]:
@@ -61,10 +87,9 @@ def _consumers(tables: Iterable[Table]) -> dict[Hashable, frozenset[Consumer]]:
     return found
 
 
-def _planned(table: Table, constants: Constants, runtime: Runtime) -> TablePlan:
-    return TablePlan(
-        table=table, decisions=tuple(decide(site, table, constants, runtime) for site in table.sites)
-    )
+def _planned(table: Table, constants: Constants, runtime: Runtime, known: _Decided) -> TablePlan:
+    decided = known | _decided(table, constants, runtime, gathers=True)
+    return TablePlan(table=table, decisions=tuple(decided[site] for site in table.sites))
 
 
 def before_fused_lookups(exported: ExportedProgram, plans: Plans) -> Plans:

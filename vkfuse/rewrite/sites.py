@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from vkfuse.options import VulkanOptions
+from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer, Readers
 
@@ -46,7 +47,8 @@ class Site:
 class Table:
     """A constant quantized weight with all of its sites, told apart by `identity`, which is the same in all programs.
 
-    `elsewhere` is what other methods of the same file do with it, `choices` the user's for the file.
+    `elsewhere` is what other methods of the same file do with it, `choices` the user's for the file; `factors` are the
+    scales [groups, padded rows] that a 4-bit matmul of the file stores for it, None where none does.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Table:
     sites: tuple[Site, ...]
     elsewhere: frozenset[Consumer] = frozenset()
     choices: VulkanOptions = UNCHOSEN
+    factors: Array | None = None
 
     @property
     def consumers(self) -> frozenset[Consumer]:

@@ -17,16 +17,17 @@ from vkfuse.tables import groups, nibbles
 from vkfuse.tables.byte_rows import outgrown
 from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, halves, rounded
+from vkfuse.tables.floats import Array, rounded
 from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
-from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, q4_pack
+from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, lookup_scales, q4_pack
 from vkfuse.tables.readers import Readers
 
 BASE: Final = 16
 FACTORS: Final = (1.0, 16.0, 256.0, 0.0)  # of the sum of a group, by the columns of its offset
 _LEAST: Final = -8  # of a digit
 _MOST: Final = 7 * (BASE**2 + BASE + 1)  # an offset that three digits hold
+_LEAST_SHARED: Final = 4096  # bytes of scales; the calls that gather those of a matmul take 1,500
 _SMALLEST_GROUP: Final = 8  # of four columns are the offsets
 
 
@@ -137,13 +138,14 @@ class NibbleRows:
     """Rows of 4-bit integers that are looked up by scales of one, dequantized after: ``(values - zero_points) * scales``.
 
     `pack` has the values less a number that fits them in, as `zero_points` [rows, groups] have, None where all are zero
-    then; these and `scales` are halves where that is exact.
+    then; these and `scales` are halves where that is exact. `turned`: the scales are stored [groups, rows].
     """
 
     pack: Q4Pack
     scales: Array
     zero_points: Array | None
     group_size: int
+    turned: bool = False
 
     @property
     def arrays(self) -> tuple[Array, ...]:
@@ -174,14 +176,42 @@ def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:
     pack = q4_pack(plain, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
-    pack = replace(pack, scales=np.ones((pack.padded_rows, 1), np.float16))  # those of padding too
-    wide = grid.scales.astype(np.float32, copy=False)
-    small = [None if readers.scales is Scales.FLOAT32 else halves(part) for part in (wide, less)]
-    scales, points = (part if half is None else half for part, half in zip((wide, less), small, strict=True))
+    pack = _by_ones(pack, readers)
+    scales, points = (lookup_scales(part, readers) for part in (grid.scales, less))
     rows = NibbleRows(
         pack=pack, scales=scales, zero_points=points if less.any() else None, group_size=grid.group_size
     )
     return outgrown(grid, rows.arrays) or rows
+
+
+def rows_by_factors(pack: Q4Pack, factors: Array, readers: Readers) -> NibbleRows | Q4Pack | Refusal:
+    """The pack of a lookup by the scales that a matmul stores, [groups, padded rows], or why not by these.
+
+    Those of whole rows lie as a lookup reads them; of several groups each is gathered.
+    """
+    if pack.columns != pack.padded_columns or not np.array_equal(pack.scales.T, factors):
+        return Refusal(
+            code="scales-apart", detail="a matmul has the table padded, or by other scales", beside=True
+        )
+    if len(factors) == 1:
+        return replace(pack, scales=factors.T)
+    ones = _by_ones(pack, readers)
+    saved = lookup_scales(pack.scales, readers).nbytes - ones.scales.nbytes
+    if saved < _LEAST_SHARED:
+        return Refusal(code="scales-apart", detail=f"sharing them saves {saved} bytes", beside=True)
+    return NibbleRows(
+        pack=ones,
+        scales=factors.T,
+        zero_points=None,
+        group_size=pack.group_size,
+        turned=True,
+    )
+
+
+def _by_ones(pack: Q4Pack, readers: Readers) -> Q4Pack:
+    """The same integers by scales of one for whole rows, those of padding too."""
+    kind = np.float32 if readers.scales is Scales.FLOAT32 else np.float16
+    return replace(pack, scales=np.ones((pack.padded_rows, 1), kind), group_size=pack.padded_columns)
 
 
 def shifted(grid: Grid) -> tuple[Array, Array] | None:

@@ -80,11 +80,9 @@ def lookup_pack(grid: Grid, readers: Readers, packer: Packer | None = None) -> Q
     pack = (packer or q4_pack)(grid, readers, columns_multiple=LOOKUP_COLUMNS)
     if isinstance(pack, Refusal):
         return pack
-    half = None if readers.scales is Scales.FLOAT32 else halves(pack.scales)
-    if half is None:
-        pack = replace(pack, scales=pack.scales.astype(np.float32, copy=False))
-    else:
-        pack = replace(pack, scales=half, how=(*pack.how, "half-scales"))
+    scales = lookup_scales(pack.scales, readers)
+    half = ("half-scales",) if scales.dtype == np.float16 else ()
+    pack = replace(pack, scales=scales, how=(*pack.how, *half))
     packed_row = pack.packed.shape[1] + pack.scales.shape[1] * pack.scales.itemsize
     int8_row = grid.columns + grid.scales.shape[1] * FLOAT_BYTES
     if packed_row > int8_row:
@@ -94,6 +92,12 @@ def lookup_pack(grid: Grid, readers: Readers, packer: Packer | None = None) -> Q
             hint=f"quantize with a group size that divides {pack.padded_columns}",
         )
     return pack
+
+
+def lookup_scales(scales: Array, readers: Readers) -> Array:
+    """Scales as a lookup stores them: in half precision where that is exact, else float32."""
+    half = None if readers.scales is Scales.FLOAT32 else halves(scales)
+    return scales.astype(np.float32, copy=False) if half is None else half
 
 
 def linear_pack(

@@ -3,7 +3,7 @@
 Indices are one row: the shader reads only one row of an index texture. Results get the site's shape back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.planes import NibbleRows, nibble_rows
-from vkfuse.tables.q4 import Q4Pack, lookup_pack
+from vkfuse.tables.planes import NibbleRows, nibble_rows, rows_by_factors
+from vkfuse.tables.q4 import LOOKUP_COLUMNS, Q4Pack, lookup_pack
 
 if TYPE_CHECKING:
     from vkfuse.rewrite.editor import GraphEditor
@@ -33,8 +33,10 @@ aten = torch.ops.aten
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """``et_vk.embedding_q4gsw``, or why the operator cannot express this table."""
     pack = _no_indices(site) or lookup_pack(site.numbers(), table.readers, packer_of(table, constants))
-    if isinstance(pack, Refusal):
-        return pack
+    return pack if isinstance(pack, Refusal) else _of_pack(pack, site, table)
+
+
+def _of_pack(pack: Q4Pack, site: Site, table: Table, *how: str) -> Proposal:
     return Proposal(
         name=table.name,
         pack=pack,
@@ -42,7 +44,7 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposa
         made=partial(_fused, pack),
         rung=Rung.Q4,
         operators=("et_vk.embedding_q4gsw.default",),
-        how=(*pack.how, *_steps(site)),
+        how=(*pack.how, *how, *_steps(site)),
     )
 
 
@@ -72,9 +74,29 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
     rows = _no_indices(site) or nibble_rows(site.numbers(), table.readers)
     if isinstance(rows, Refusal):
         return rows
+    how = ("scales-gathered",) if rows.zero_points is None else ("offsets-gathered",)
+    return _of_rows(rows, site, table, *how)
+
+
+def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
+    """4-bit rows by the scales that a tied matmul stores; or why they cannot be read."""
+    if table.factors is None:
+        return Refusal(code="scales-apart", detail="no matmul stores scales of the table", beside=True)
+    pack = _no_indices(site) or packer_of(table, constants)(
+        site.numbers(), table.readers, columns_multiple=LOOKUP_COLUMNS
+    )
+    rows = pack if isinstance(pack, Refusal) else rows_by_factors(pack, table.factors, table.readers)
+    if isinstance(rows, Refusal):
+        return replace(rows, beside=True)
+    if isinstance(rows, Q4Pack):
+        return _of_pack(rows, site, table, "scales-shared")
+    return _of_rows(rows, site, table, "scales-shared")
+
+
+def _of_rows(rows: NibbleRows, site: Site, table: Table, *how: str) -> Proposal:
     points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
-    parts = {"q4": rows.pack.packed, "scales": rows.scales, **points, "ones": rows.pack.scales}
-    how = ("offsets-gathered",) if points else ("scales-gathered",)
+    scales = rows.scales.T.reshape(-1, 1) if rows.turned else rows.scales
+    parts = {"q4": rows.pack.packed, "scales": scales, **points, "ones": rows.pack.scales}
     return Proposal(
         name=table.name,
         pack=rows,
@@ -108,17 +130,21 @@ def _gathered(table: Grid | NibbleRows, editor: "GraphEditor", site: Site, held:
     grid = site.numbers()
     indices = _flat_indices(editor, site, grid.rows)
 
-    def gathered(what: str) -> torch.Tensor:
-        return aten.embedding.default(held(what), indices).to(torch.float32)  # type: ignore[no-any-return]
+    def gathered(what: str, at: torch.Tensor) -> torch.Tensor:
+        return aten.embedding.default(held(what), at).to(torch.float32)  # type: ignore[no-any-return]
 
     if isinstance(table, NibbleRows):
         rows = _lookup(held("q4"), held("ones"), grid.columns, indices, table.pack.is_linear_weight)
     else:
-        rows = gathered("int8")
+        rows = gathered("int8", indices)
     rows = rows.reshape([-1, table.scales.shape[1], table.group_size])
     if table.zero_points is not None:
-        rows = rows - gathered("zero_points").unsqueeze(-1)
-    rows = (rows * gathered("scales").unsqueeze(-1)).reshape([-1, grid.columns])
+        rows = rows - gathered("zero_points", indices).unsqueeze(-1)
+    if isinstance(table, NibbleRows) and table.turned:
+        scales = gathered("scales", _by_group(editor, site, *table.scales.shape))
+    else:
+        scales = gathered("scales", indices).unsqueeze(-1)
+    rows = (rows * scales).reshape([-1, grid.columns])
     return _restored(editor, site, rows.to(TORCH_TYPES[grid.dtype]))
 
 
@@ -167,12 +193,29 @@ def _steps(site: Site) -> tuple[str, ...]:
     return tuple(code for code, done in codes.items() if done)
 
 
+def _indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
+    """The site's indices, counted from the start."""
+    node = editor.node(site.lookups())
+    if _needs_wrapping(site):
+        return editor.once(("wrapped", node, rows), lambda: wrapped(editor.tensor(node), rows))  # type: ignore[no-any-return]
+    return editor.tensor(node)
+
+
+def _by_group(editor: "GraphEditor", site: Site, rows: int, groups: int) -> torch.Tensor:
+    """Places [n, groups] of what `groups` stretches of so many rows have for each of the site's indices."""
+    indices = _indices(editor, site, site.numbers().rows)
+
+    def make() -> torch.Tensor:
+        starts = torch.arange(groups, dtype=indices.dtype) * rows
+        places = indices.unsqueeze(-1) + editor.stored(starts, "starts")
+        return places.reshape([-1, groups]) if _many_rows(site) else places
+
+    return editor.once(("by group", untraced(indices), rows, groups), make)  # type: ignore[no-any-return]
+
+
 def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
     """The site's indices as one row [n]."""
-    node = editor.node(site.lookups())
-    indices = editor.tensor(node)
-    if _needs_wrapping(site):
-        indices = editor.once(("wrapped", node, rows), lambda: wrapped(editor.tensor(node), rows))
+    indices = _indices(editor, site, rows)
     if not _many_rows(site):
         return indices
     return editor.once(("flat", untraced(indices)), lambda: indices.reshape([-1]))  # type: ignore[no-any-return]
