@@ -7,11 +7,16 @@ import stat
 import sys
 from pathlib import Path
 from typing import IO, Final, cast
+from weakref import WeakKeyDictionary
 
 from vkfuse.errors import InputError, remedy
+from vkfuse.pages import digest
 
 LIMIT: Final = 512 << 20  # bytes of what cannot be mapped: stdin, a pipe, a device
 _CHUNK: Final = 1 << 20
+_State = tuple[int, ...]
+_STATES: Final[WeakKeyDictionary[mmap.mmap, _State]] = WeakKeyDictionary()  # of files when they were mapped
+_HASHES: Final[dict[_State, bytes]] = {}
 
 
 def map_file(
@@ -39,6 +44,17 @@ def map_open(
     return _map(file, mmap.ACCESS_COPY if writable else mmap.ACCESS_READ) or _read(file, name, limit, begins)
 
 
+def hashed(data: memoryview) -> bytes:
+    """Return the SHA-256 of all of a file that nobody has written to here: once for a file while that stays as it is."""
+    whole = data.obj
+    state = _STATES.get(whole) if isinstance(whole, mmap.mmap) and len(whole) == len(data) else None
+    if state is None:
+        return digest(data, unwritten=True)
+    if state not in _HASHES:
+        _HASHES[state] = digest(data, unwritten=True)
+    return _HASHES[state]
+
+
 def _map(file: IO[bytes], access: int) -> memoryview | None:
     """Return the mapped file; None for what cannot be mapped, an empty file included."""
     try:
@@ -46,9 +62,11 @@ def _map(file: IO[bytes], access: int) -> memoryview | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size or os.lseek(descriptor, 0, os.SEEK_CUR):
             return None
-        return memoryview(mmap.mmap(descriptor, 0, access=access))
+        mapped = mmap.mmap(descriptor, 0, access=access)
     except (ValueError, OSError):
         return None
+    _STATES[mapped] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return memoryview(mapped)
 
 
 def _read(file: IO[bytes], name: str, limit: int, begins: bytes) -> memoryview:

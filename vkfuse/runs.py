@@ -13,10 +13,9 @@ from typing import Final
 
 from vkfuse.entries import Entries, MissedError, damaged, made_with
 from vkfuse.errors import OutputError
-from vkfuse.mapping import map_file
+from vkfuse.mapping import hashed, map_file
 from vkfuse.options import Options, Progress
 from vkfuse.output import reported
-from vkfuse.pages import digest
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.report.build import measure
@@ -97,7 +96,7 @@ def _key(inputs: Mapping[str, str], options: Options) -> str:
 
 def _input(path: Path) -> InputFile:
     data = map_file(path)
-    return InputFile(path=str(path), bytes=len(data), sha256=digest(data).hex())
+    return InputFile(path=str(path), bytes=len(data), sha256=hashed(data).hex())
 
 
 def _judged(before: Report, into: Path, target: Path, options: Options) -> Report:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
+from vkfuse.measure import stored
 from vkfuse.options import LookupLayout
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import tensor
@@ -20,6 +21,7 @@ from vkfuse.tables.groups import pad, padded_group, regroup, row_bytes
 from vkfuse.tables.nibbles import fits, pack, unpack
 from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, group_sums, q4_pack
 from vkfuse.tables.readers import Consumer, Readers
+from vkfuse.verify.vulkan.embedding import unpack_nibbles
 
 NIBBLES = st.integers(-8, 7)
 TABLE = Readers(consumers=frozenset({Consumer.GATHER}))
@@ -61,6 +63,20 @@ def test_nibbles_round_trip(values, low_first):
     even, odd = (packed & 15, packed >> 4)[:: 1 if low_first else -1]
     assert np.array_equal(even, values[:, 0::2] + 8)
     assert np.array_equal(odd, values[:, 1::2] + 8)
+
+
+@pytest.mark.parametrize("low_first", [True, False])
+def test_all_that_read_nibbles_agree_on_every_byte(low_first):
+    """What packs, proves and verifies has code of its own; each reads the two numbers of a byte, less 8, in its order."""
+    read = {byte: (byte % 16 - 8, byte // 16 - 8)[:: 1 if low_first else -1] for byte in range(256)}
+    packed = np.arange(256, dtype=np.uint8).reshape(16, 16).T  # not contiguous
+    wanted = np.array([[value for byte in row for value in read[int(byte)]] for row in packed])
+    assert np.array_equal(pack(wanted, low_first=low_first), packed)
+    assert np.array_equal(unpack(packed, low_first=low_first), wanted)
+    assert np.array_equal(stored._nibbles(packed, low_first=low_first), wanted)
+    floats = unpack_nibbles(tensor(packed), low_first=low_first)
+    assert floats.dtype is torch.float32
+    assert np.array_equal(floats.numpy(), wanted)
 
 
 @given(

@@ -20,7 +20,7 @@ _HALF_STEP: Final = 2.0**-11 * (
 _LEAST_HALF: Final = 2.0**-25  # half the smallest half: how far off a tiny scale may be
 _MOST_PACKED: Final = 8.0
 _MOST_BYTE: Final = 256.0  # less its zero point
-_SIGNED: Final = np.arange(-8, 8, dtype=np.int8)
+_PAIR: Final = np.dtype("<u2")  # two neighbouring values, the first in the low byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,8 +261,14 @@ def _turned(scales: Stored, rows: int) -> Stored:
 
 def _nibbles(packed: Array, *, low_first: bool) -> Array:
     """[rows, D/2] bytes -> int8 [rows, D], values -8..7; not by what packs them, so that a fault there is seen here."""
-    pairs = np.stack([_SIGNED[packed & np.uint8(15)], _SIGNED[packed >> np.uint8(4)]], axis=-1)
-    return (pairs if low_first else pairs[..., ::-1]).reshape(len(packed), -1)
+    first, second = packed & np.uint8(15), packed >> np.uint8(4)
+    even, odd = (first, second) if low_first else (second, first)
+    pairs = odd.astype(_PAIR, order="C")
+    pairs <<= np.uint16(8)
+    pairs |= even
+    values: Array = pairs.view(np.int8)
+    values -= np.int8(8)
+    return values
 
 
 def _scaled(values: Array, scales: Array, group: int) -> Array:

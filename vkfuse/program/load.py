@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vkfuse.errors import InputError, LoweringError, spelled
-from vkfuse.pages import digest
+from vkfuse.mapping import hashed
 from vkfuse.program import rebuilt
 from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
 from vkfuse.program.check import INPUTS, MODEL, Checked, open_checked
@@ -63,7 +63,7 @@ def load(source: Path | Checked, *, allow_pickle: bool = False, max_memory: int 
         if isinstance(source, Checked)
         else open_checked(source, allow_pickle=allow_pickle, max_memory=max_memory)
     )
-    sha256 = digest(checked.archive.data, unwritten=True).hex()
+    sha256 = hashed(checked.archive.data).hex()
     register_operators()
     with _reported(checked):
         exported = _trusted(checked) if checked.model is None else _deserialized(checked, checked.model)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-CHUNK_ELEMENTS = 1 << 20  # 4 MiB of float32 a chunk: what caches hold
+CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32 a chunk: what caches hold
 
 
 def chunks(rows: int, columns: int) -> Iterator[slice]:

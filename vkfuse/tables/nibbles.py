@@ -5,37 +5,41 @@
 Source: executorch 1.5, backends/vulkan/custom_ops_lib.py (`unpack_4bit_weight_tensor`, `embedding_q4gsw_impl`).
 """
 
+from typing import Final
+
 import numpy as np
 
 from vkfuse.tables.chunks import chunks
 from vkfuse.tables.floats import Array
 
 LOWEST, HIGHEST = -8, 7
+_PAIR: Final = np.dtype("<u2")  # two neighbouring columns, the even one in the low byte
+_NIBBLES: Final = np.uint16(0x0F0F)
+_FOUR: Final = np.uint16(4)
+_BYTE: Final = np.uint16(0xFF)
+_EIGHTS: Final = np.uint8(0x88)  # plus 8, in four bits of two's complement
 
 
 def pack(values: Array, *, low_first: bool = True) -> Array:
     """Integers in [-8, 7], [rows, columns] with an even number of columns, as uint8 [rows, columns / 2]."""
-    low, high = _columns(low_first=low_first)
     packed = np.empty((values.shape[0], values.shape[1] // 2), dtype=np.uint8)
     for rows in chunks(*values.shape):
-        shifted = (values[rows] + 8).astype(np.uint8)
-        packed[rows] = shifted[:, low::2] | (shifted[:, high::2] << np.uint8(4))
+        pairs = np.ascontiguousarray(values[rows], dtype=np.int8).view(_PAIR)
+        pairs = (pairs if low_first else pairs.byteswap()) & _NIBBLES
+        pairs |= pairs >> _FOUR
+        packed[rows] = pairs & _BYTE
+        packed[rows] ^= _EIGHTS
     return packed
 
 
 def unpack(packed: Array, *, low_first: bool = True) -> Array:
     """The int8 values [rows, columns] of `pack`'s bytes."""
-    low, high = _columns(low_first=low_first)
-    values = np.empty((packed.shape[0], packed.shape[1] * 2), dtype=np.int8)
-    values[:, low::2] = packed & np.uint8(15)
-    values[:, high::2] = packed >> np.uint8(4)
+    pairs = packed.astype(_PAIR, order="C")
+    pairs |= pairs << _FOUR
+    pairs &= _NIBBLES
+    values: Array = (pairs if low_first else pairs.byteswap(inplace=True)).view(np.int8)
     values -= np.int8(8)
     return values
-
-
-def _columns(*, low_first: bool) -> tuple[int, int]:
-    """The columns of a byte's low and high nibble."""
-    return (0, 1) if low_first else (1, 0)
 
 
 def fits(values: Array) -> bool:

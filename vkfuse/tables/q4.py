@@ -121,7 +121,8 @@ def group_sums(pack: Q4Pack) -> Array:
     sums = np.zeros((pack.padded_columns // pack.group_size, pack.padded_rows), dtype=np.int32)
     for rows in chunks(pack.rows, pack.padded_columns):
         values = nibbles.unpack(pack.packed[rows])
-        sums[:, rows] = values.reshape(len(values), -1, pack.group_size).sum(axis=2, dtype=np.int32).T
+        grouped = values.reshape(len(values), -1, pack.group_size)
+        np.einsum("rgk->gr", grouped, dtype=np.int32, casting="safe", out=sums[:, rows])
     return sums
 
 

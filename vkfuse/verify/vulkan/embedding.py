@@ -7,7 +7,7 @@ from vkfuse.runtime.codes import Code
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 
-_OFFSETS = 0x88  # values are stored plus 8, two a byte
+_OFFSET = 8  # values are stored plus this, two a byte
 _LANES = 4  # values that one texel holds, and that one shader load covers
 
 
@@ -54,12 +54,11 @@ def _rows(call: Call, weight: torch.Tensor, indices: torch.Tensor) -> torch.Tens
 
 def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
     """[..., D/2] bytes -> float32 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
-    signed = packed ^ _OFFSETS  # each nibble in two's complement, which a shift to the right extends
-    pairs = torch.empty((*packed.shape, 2))
-    low, high = pairs.unbind(-1) if low_first else pairs.unbind(-1)[::-1]
-    low.copy_((signed << 4).view(torch.int8) >> 4)
-    high.copy_(signed.view(torch.int8) >> 4)
-    return pairs.flatten(-2)
+    pairs = packed.to(torch.int16, memory_format=torch.contiguous_format)
+    high = pairs >> (4 if low_first else 0)
+    pairs = (pairs >> (0 if low_first else 4)).bitwise_and_(15)
+    pairs |= high.bitwise_and_(15).bitwise_left_shift_(8)
+    return pairs.view(torch.int8).sub_(_OFFSET).float()
 
 
 def scaled(values: torch.Tensor, scales: torch.Tensor, group: int) -> torch.Tensor:
