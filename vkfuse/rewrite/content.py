@@ -1,13 +1,12 @@
 """When two tensors are stored once: equal shape, dtype and bytes."""
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-_Place = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype, int]
-_KNOWN: Final[dict[StorageWeakRef, dict[_Place, str]]] = {}
+_KNOWN: Final[dict[Any, dict[tuple[Any, ...], str]]] = {}  # by references that keep no storage alive
 _MOST: Final = 1 << 12  # storages that may be known, those included that are gone
 
 
@@ -19,9 +18,10 @@ def content(tensor: torch.Tensor) -> tuple[str, torch.dtype, tuple[int, ...]]:
     if tensor.is_inference():  # which has no count of writes
         return _digest(tensor), tensor.dtype, tuple(tensor.shape)
     if len(_KNOWN) >= _MOST:
-        for storage in [storage for storage in _KNOWN if storage.expired()]:
-            del _KNOWN[storage]
-    known = _KNOWN.setdefault(StorageWeakRef(tensor.untyped_storage()), {})
+        for gone in [storage for storage in _KNOWN if storage.expired()]:
+            del _KNOWN[gone]
+    storage: Any = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    known = _KNOWN.setdefault(storage, {})
     place = (tensor.storage_offset(), (*tensor.shape,), tensor.stride(), tensor.dtype, tensor._version)  # noqa: SLF001 - the only count
     if place not in known:
         known[place] = _digest(tensor)
