@@ -15,10 +15,9 @@ def renamed(file: PteFile, before: PteFile, plans: Iterable[PatchPlan]) -> PteFi
     known = table_names(before)
     named = {name: plan for plan in plans if (name := plan.table.name) in known.values()}
     packs = {
-        digest(weight.data.cast("B")).hex()[:DIGITS]: name
+        digest(offer.stored[0].data.cast("B")).hex()[:DIGITS]: name
         for name, plan in named.items()
-        for decision in plan.decisions
-        for weight in decision.stored[:1]
+        for offer in plan.offers
     }
     if not packs:
         return file

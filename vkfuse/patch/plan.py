@@ -23,7 +23,7 @@ from vkfuse.pte.vulkan import vulkan_graphs
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.byte_rows import gathered_rows
-from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, not_in_runtime
+from vkfuse.tables.decisions import Decision, Refusal, Rung, choose, not_in_runtime
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
@@ -64,25 +64,18 @@ def _offer(pack: Pack | Refusal, rung: Rung, *operators: str) -> _Made:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PatchDecision:
-    """What is done with a site."""
-
-    site: Site
-    choice: Choice[PatchOffer]
-
-    @property
-    def stored(self) -> tuple[Array, ...]:
-        """What is stored for it."""
-        return () if self.choice.proposal is None else self.choice.proposal.stored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PatchPlan:
     """A table with its grid, None where it has none, and a decision for each of its sites."""
 
     table: Table
     grid: Grid | None
-    decisions: tuple[PatchDecision, ...]
+    decisions: tuple[Decision[Site, PatchOffer], ...]
+
+    @property
+    def offers(self) -> tuple[PatchOffer, ...]:
+        """What the sites read now, each once."""
+        made = (decision.proposal for decision in self.decisions)
+        return tuple({id(offer): offer for offer in made if offer is not None}.values())
 
 
 _NOTHING: Final = Lossy()
@@ -113,7 +106,7 @@ def packs_of(plans: Iterable[PatchPlan]) -> Packs:
         decision.site.read.where: offer.pack
         for plan in plans
         for decision in plan.decisions
-        if (offer := decision.choice.proposal) is not None
+        if (offer := decision.proposal) is not None
     }
 
 
@@ -160,9 +153,8 @@ class _Planner:
                 proofs[id(offer)] = difference(table.numbers.rows, offer.rebuild, *table.shape).proof
             return proofs[id(offer)]
 
-        def decided(site: Site) -> PatchDecision:
-            against = self._against(site, sound=sound)
-            return PatchDecision(site=site, choice=choose(offers.of(site), against, prove))
+        def decided(site: Site) -> Decision[Site, PatchOffer]:
+            return choose(site, offers.of(site), self._against(site, sound=sound), prove)
 
         return PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
 

@@ -9,7 +9,7 @@ from vkfuse.measure.stored import Stored, gathered, stored_tables
 from vkfuse.measure.tables import table_reads
 from vkfuse.pages import digest
 from vkfuse.patch.faulty import Mend
-from vkfuse.patch.plan import PatchDecision, PatchOffer, PatchPlan
+from vkfuse.patch.plan import PatchOffer, PatchPlan
 from vkfuse.patch.sites import QuantizedTable, Table
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
@@ -31,18 +31,12 @@ def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
     for table in stored_tables(table_reads(written)):
         if table.weight.data is not None:
             stored.setdefault(digest(table.weight.data), []).append(table)
-    return {plan.table.name: _proof(plan, stored) for plan in plans if _offers(plan)}
-
-
-def _offers(plan: PatchPlan) -> tuple[PatchOffer, ...]:
-    """What sites of a table read now, each once."""
-    made = (decision.choice.proposal for decision in plan.decisions)
-    return tuple({id(offer): offer for offer in made if offer is not None}.values())
+    return {plan.table.name: _proof(plan, stored) for plan in plans if plan.offers}
 
 
 def _proof(plan: PatchPlan, stored: Mapping[bytes, list[Stored]]) -> Proof | None:
     """The weakest proof of what a table got."""
-    found = [[*_found(offer, stored, plan.table.numbers.kind)] for offer in _offers(plan)]
+    found = [[*_found(offer, stored, plan.table.numbers.kind)] for offer in plan.offers]
     if not all(found):
         return None
     rows, columns = plan.table.shape
@@ -102,7 +96,7 @@ def _with_tied(
     row: TableRow, plan: PatchPlan, names: Mapping[str, str], others: dict[str, TableRow]
 ) -> TableRow:
     """A row with what reads the same bytes in the input, which is taken out of `others`."""
-    for offer in _offers(plan):
+    for offer in plan.offers:
         weight = offer.stored[0]
         other = others.pop(names.get(digest(weight.data.cast("B")).hex(), ""), None)
         if other is not None:
@@ -123,31 +117,24 @@ def _others(file: PteFile, plans: Iterable[PatchPlan]) -> Iterator[TableRow]:
 
 
 def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
-    table, decisions = plan.table, plan.decisions
-    offers = _offers(plan)
-    worst = max(decisions, key=_steps_down)
-    left = worst.choice.proposal is None
+    table, taken, offers = plan.table, plan.decisions, plan.offers
+    worst = max(taken, key=lambda decision: decision.rung)
+    left = worst.proposal is None
     kept = table.nbytes if left else 0
     return TableRow(
         name=table.name,
         shape=table.shape,
         bits=table.bits if plan.grid is None else plan.grid.bits,
         group_size=None if plan.grid is None else plan.grid.group_size,
-        consumers=tuple(dict.fromkeys(d.site.consumer.value for d in decisions)),
-        rung=_kept_rung(table) if left else RUNGS[_steps_down(worst)],
+        consumers=tuple(dict.fromkeys(d.site.consumer.value for d in taken)),
+        rung=_kept_rung(table) if left else RUNGS[worst.rung],
         how=tuple(dict.fromkeys(code for offer in offers for code in offer.how)),
-        reason=reason(worst.choice.refusals),
+        reason=reason(worst.refusals),
         bytes_before=table.nbytes,
         bytes_after=kept + _stored_bytes(plan),
         proof=(shown.get(table.name) or UNPROVED) if shown is not None and offers else None,
-        methods=tuple(dict.fromkeys(d.site.read.where.method for d in decisions)),
+        methods=tuple(dict.fromkeys(d.site.read.where.method for d in taken)),
     )
-
-
-def _steps_down(decision: PatchDecision) -> int:
-    """How far a site is from the best rung."""
-    offer = decision.choice.proposal
-    return len(RUNGS) if offer is None else offer.rung
 
 
 def _kept_rung(table: Table) -> Rung:
@@ -157,7 +144,7 @@ def _kept_rung(table: Table) -> Rung:
 
 def _stored_bytes(plan: PatchPlan) -> int:
     """Bytes that are stored for a table; what its sites share counts once."""
-    parts = (part for decision in plan.decisions for part in decision.stored)
+    parts = (part for offer in plan.offers for part in offer.stored)
     return sum({digest(part.data.cast("B")): part.nbytes for part in parts}.values())
 
 
@@ -173,7 +160,7 @@ def loss_rows(plans: Iterable[PatchPlan]) -> Iterator[LossRow]:
     """Yield a row for each table of floats that is read as what it was asked to become."""
     for plan in plans:
         of = plan.table.numbers
-        if isinstance(of, QuantizedTable) and _offers(plan):
+        if isinstance(of, QuantizedTable) and plan.offers:
             rows, _ = plan.table.shape
             lost = loss(of.floats.rows(0, rows), of.rows(0, rows))
             method = plan.table.sites[0].read.where.method

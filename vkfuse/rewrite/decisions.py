@@ -1,6 +1,6 @@
 """What a rule for graphs says of a site: a proposal that can be proved and applied."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -57,7 +57,12 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision(decisions.Decision[Site, Proposal]):
-    """What is done with a site of a graph: without a proposal its operand is folded with all other constants."""
+    """What is done with a site of a graph: without a proposal its operand is folded with all other constants.
+
+    `folded` is the same for sites whose float table is stored once.
+    """
+
+    folded: Hashable = None
 
     @property
     def constants(self) -> tuple[torch.Tensor, ...]:

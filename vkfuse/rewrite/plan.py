@@ -20,15 +20,16 @@ from vkfuse.rewrite.survey import survey
 from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operands import Operands, Value
 from vkfuse.runtime.versions import Runtime
-from vkfuse.tables.decisions import Choice, Refusal, Rung, choose, first_fault, not_in_runtime
+from vkfuse.tables import decisions
+from vkfuse.tables.decisions import Refusal, choose, first_fault, not_in_runtime
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proven import EXACT
 from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.readers import Consumer
 
 Plans = tuple[TablePlan, ...]
+Choice = decisions.Decision[Site, Proposal]
 
 
 def plan(
@@ -114,14 +115,8 @@ def decide(site: Site, table: Table, constants: Constants, runtime: Runtime) -> 
     for read in _readings(site, constants):
         choice = _choice(read, table, constants, runtime)
         refusals = (*refusals, *choice.refusals)
-        if choice.proposal is not None and choice.proof is not None:
-            return Decision(
-                site=read,
-                rung=choice.proposal.rung,
-                proposal=choice.proposal,
-                refusals=refusals,
-                proof=choice.proof,
-            )
+        if choice.proposal is not None:
+            return Decision(site=read, proposal=choice.proposal, refusals=refusals)
         if not any(refusal.code == "not-exact" for refusal in choice.refusals):
             break
     return _fold(site, table, constants, refusals)
@@ -138,9 +133,10 @@ def _readings(site: Site, constants: Constants) -> Iterator[Site]:
             yield replace(site, grid=found)
 
 
-def _choice(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Choice[Proposal]:
+def _choice(site: Site, table: Table, constants: Constants, runtime: Runtime) -> Choice:
     """The first rule whose rebuilt table is exact, of one reading."""
     return choose(
+        site,
         (rule(site, table, constants) for rule in RULES[site.consumer]),
         lambda offer: not_in_runtime(offer, runtime) or _not_on_this_input(site, offer, runtime),
         lambda offer: prove(site, offer, constants),
@@ -164,10 +160,8 @@ def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusa
     proposal = fold_lookup(site, table, constants)
     return Decision(
         site=site,
-        rung=Rung.FOLDED,
         proposal=proposal,
         refusals=refusals,
-        proof=EXACT,  # what the program computes, evaluated
         folded=None if site.operand is None else constants.key(site.operand),
     )
 

@@ -1,6 +1,6 @@
 """What is said of a site: a proposal that can be proved and applied, or a refusal; and the choice between them."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
@@ -72,17 +72,19 @@ _Site = TypeVar("_Site")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision(Generic[_Site, _Offer]):
-    """What is done with a site, its proof, and why nothing better was.
+    """What is done with a site: the proposal that proved exact, and what spoke against those before it.
 
-    Without a proposal the site stays on its float table; `folded` is the same for sites whose float table is stored once.
+    Without a proposal the site stays on its float table.
     """
 
     site: _Site
-    rung: Rung
     proposal: _Offer | None
     refusals: tuple[Refusal, ...]
-    proof: Proof
-    folded: Hashable = None
+
+    @property
+    def rung(self) -> Rung:
+        """What becomes of the site."""
+        return Rung.FOLDED if self.proposal is None else self.proposal.rung
 
     @property
     def how(self) -> tuple[str, ...]:
@@ -90,20 +92,12 @@ class Decision(Generic[_Site, _Offer]):
         return self.proposal.how if self.proposal is not None else ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice(Generic[_Offer]):
-    """The proposal that proved exact, None where none did, its proof, and what spoke against those before it."""
-
-    proposal: _Offer | None
-    proof: Proof | None
-    refusals: tuple[Refusal, ...]
-
-
 def choose(
+    site: _Site,
     outcomes: Iterable[_Offer | Refusal],
     unfit: Callable[[_Offer], Refusal | None],
     prove: Callable[[_Offer], Proof],
-) -> Choice[_Offer]:
+) -> Decision[_Site, _Offer]:
     """The first of `outcomes` that nothing speaks against and whose rebuilt table is exact."""
     refusals: list[Refusal] = []
     for outcome in outcomes:
@@ -111,11 +105,11 @@ def choose(
         if refusal is None and not isinstance(outcome, Refusal):
             proof = prove(outcome)
             if proof.kind == "exact":
-                return Choice(proposal=outcome, proof=proof, refusals=tuple(refusals))
+                return Decision(site=site, proposal=outcome, refusals=tuple(refusals))
             refusal = _not_exact(outcome, proof)
         if refusal is not None:
             refusals.append(refusal)
-    return Choice(proposal=None, proof=None, refusals=tuple(refusals))
+    return Decision(site=site, proposal=None, refusals=tuple(refusals))
 
 
 def not_in_runtime(proposal: Offer, runtime: Runtime) -> Refusal | None:

@@ -63,6 +63,16 @@ class Grid:
         """Codes of what it took to read the table."""
         return ("grid-found",) if self.found else ()
 
+    def packed_how(self, rows: int, columns: int, group: int) -> tuple[str, ...]:
+        """Codes of what a pack of padded rows and columns, in groups of so many, needed."""
+        codes = {
+            "zero-points-folded": self.has_zero_points,
+            "columns-padded": columns != self.columns,
+            "groups-split": group < self.group_size,
+            "rows-padded": rows != self.rows,
+        }
+        return (*self.how, *(code for code, used in codes.items() if used))
+
     @property
     def arrays(self) -> tuple[Array, ...]:
         """Values, scales and, where there are any, zero points."""

@@ -160,7 +160,7 @@ def q4_pack(grid: Grid, readers: Readers, *, columns_multiple: int) -> Q4Pack | 
         rows=grid.rows,
         columns=grid.columns,
         dtype=grid.dtype,
-        how=(*_how(grid, group, columns, rows), *(() if linear else ("flat-layout",))),
+        how=(*grid.packed_how(rows, columns, group), *(() if linear else ("flat-layout",))),
         is_linear_weight=linear,
     )
 
@@ -184,14 +184,3 @@ def _padded_rows(grid: Grid, readers: Readers) -> int:
     """A linear needs whole texels of rows; a lookup never reads the extra ones, so that both share one pack."""
     multiple = LINEAR_ROWS if readers.multiplied else 1
     return round_up(grid.rows, multiple)
-
-
-def _how(grid: Grid, group: int, columns: int, rows: int) -> tuple[str, ...]:
-    codes = {
-        "grid-found": grid.found,
-        "zero-points-folded": grid.has_zero_points,
-        "columns-padded": columns != grid.columns,
-        "groups-split": group < grid.group_size,
-        "rows-padded": rows != grid.rows,
-    }
-    return tuple(code for code, used in codes.items() if used)

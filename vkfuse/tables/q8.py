@@ -76,7 +76,7 @@ def q8_pack(grid: Grid, activations: ScalarType) -> Q8Pack | Refusal:
         rows=grid.rows,
         columns=grid.columns,
         dtype=grid.dtype,
-        how=tuple(code for code, used in _steps(grid, rows, columns).items() if used),
+        how=grid.packed_how(rows, columns, grid.group_size),
     )
 
 
@@ -86,13 +86,3 @@ def _bytes_of(grid: Grid) -> Array | None:
     if values is None or not values.size or values.min() < _BYTE.min or values.max() > _BYTE.max:
         return None
     return values.astype(np.int8, copy=False)
-
-
-def _steps(grid: Grid, rows: int, columns: int) -> dict[str, bool]:
-    """What is done to a grid, by code."""
-    return {
-        "grid-found": grid.found,
-        "zero-points-folded": grid.has_zero_points,
-        "columns-padded": columns != grid.columns,
-        "rows-padded": rows != grid.rows,
-    }
