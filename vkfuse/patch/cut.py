@@ -15,10 +15,10 @@ from vkfuse.patch.graphs import WIDTH, pruned
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.device import TEXTURE
+from vkfuse.runtime.operators.moves import COPY, SLICE, VIEW
 
-_CLONE: Final = "aten.clone.default"
 _SIZE: Final = "sym_size.int"
-_MOVES: Final = {"aten.view_copy.default", _CLONE, "aten.slice_copy.Tensor"}
+_MOVES: Final = {VIEW, COPY, SLICE}
 _GATHER: Final = "aten.embedding.default"
 _SCALED: Final = "aten.mul.Tensor"
 _PURE: Final = {*_MOVES, _SIZE, _GATHER, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
@@ -120,7 +120,7 @@ class GraphCut:
 
     def _moves_storage(self, call: OperatorCall) -> bool:
         """Whether a call copies a tensor from a buffer to a texture, or back."""
-        if call.name != _CLONE:
+        if call.name != COPY:
             return False
         return self._tensor(call.args[0]).storage is not self._tensor(call.args[-1]).storage
 

@@ -10,8 +10,8 @@ from typing import Final, TypeGuard
 
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.pte.vulkan import IntList, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
+from vkfuse.runtime.operators.moves import VIEW
 
-VIEW: Final = "aten.view_copy.default"
 _MOST_VALUES: Final = 1 << 31  # a shader counts them in 32 bits
 
 

@@ -15,10 +15,9 @@ from vkfuse.pte.enums import ScalarType, VkDataType, VkMemoryLayout, VkStorageTy
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.operators.lookup import FUSED
+from vkfuse.runtime.operators.moves import COPY, SLICE
 from vkfuse.tables.q4 import Q4Pack
 
-_CLONE: Final = "aten.clone.default"
-_SLICE: Final = "aten.slice_copy.Tensor"
 FLOATS: Final = {ScalarType.FLOAT: VkDataType.FLOAT32, ScalarType.HALF: VkDataType.FLOAT16}
 BUFFER: Final = VkStorageType.BUFFER
 TEXTURE: Final = VkStorageType.TEXTURE_3D
@@ -83,12 +82,12 @@ def _fused(edit: GraphEdit, pack: Q4Pack, indices: int, out: int) -> OperatorCal
 def _sliced(edit: GraphEdit, rows: int, columns: int, out: int) -> OperatorCall:
     last = len(edit.tensor_at(rows).dims) - 1
     numbers = (edit.value(Int(number)) for number in (last, 0, columns, 1))
-    return edit.call(_SLICE, rows, *numbers, out)
+    return edit.call(SLICE, rows, *numbers, out)
 
 
 def cloned(edit: GraphEdit, source: int, out: int) -> OperatorCall:
     """Copy a tensor to another, stored or packed otherwise (Clone.cpp)."""
-    return edit.call(_CLONE, source, edit.value(None), out)
+    return edit.call(COPY, source, edit.value(None), out)
 
 
 def lookup_graph(pack: Q4Pack, indices: tuple[int, ...], dtype: VkDataType) -> GraphEdit:

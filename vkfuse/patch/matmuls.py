@@ -12,22 +12,20 @@ from typing import Final
 import numpy as np
 
 from vkfuse.measure.tables import FloatMatmul
-from vkfuse.patch.flat import VIEW, is_batch, sizes_back
+from vkfuse.patch.flat import is_batch, sizes_back
 from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.patch.lookups import FLOATS
 from vkfuse.pte.enums import ScalarType, VkMemoryLayout
 from vkfuse.pte.values import Int
 from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor, VulkanGraph
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators.linear import FUSED, FUSED_BYTES
+from vkfuse.runtime.operators.moves import PAD, SLICE, VIEW
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import numbers
 from vkfuse.tables.q4 import Q4Pack, linear_scales
 from vkfuse.tables.q8 import Q8Pack
 
-FUSED: Final = "et_vk.linear_q4gsw.default"
-FUSED_BYTES: Final = "et_vk.linear_q8csw.default"
-_SLICE: Final = "aten.slice_copy.Tensor"
-_PAD: Final = "aten.constant_pad_nd.default"
 _WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
 _KINDS: Final = {dtype: kind for kind, dtype in FLOATS.items()}
 
@@ -75,13 +73,13 @@ def matmul_calls(
         steps.then(VIEW, (view,), (prod(steps.last.dims[:-1]), pack.columns))
     if pack.padded_columns != pack.columns:
         behind = edit.value(IntList((0, pack.padded_columns - pack.columns)))
-        steps.then(_PAD, (behind, edit.value(Int(0))), (*steps.last.dims[:-1], pack.padded_columns))
+        steps.then(PAD, (behind, edit.value(Int(0))), (*steps.last.dims[:-1], pack.padded_columns))
     name, constants = _fused(edit, pack, _KINDS[out.dtype])
     bias = _bias(edit, pack, read)
     steps.then(name, (*constants, bias), (*steps.last.dims[:-1], pack.padded_rows))
     if pack.padded_rows != pack.rows:
         bounds = [edit.value(Int(number)) for number in (len(steps.last.dims) - 1, 0, pack.rows, 1)]
-        steps.then(_SLICE, bounds, (*steps.last.dims[:-1], pack.rows))
+        steps.then(SLICE, bounds, (*steps.last.dims[:-1], pack.rows))
     if back is not None and steps.last.dims != out.dims:
         steps.then(VIEW, (edit.value(IntList(back)),), out.dims)
     return steps.ending_in(read.output)

@@ -7,11 +7,11 @@ from vkfuse.patch.faulty import Faulty, Mend
 from vkfuse.patch.flat import as_rows, quantized_as_rows
 from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.patch.lookups import cloned
-from vkfuse.patch.matmuls import FUSED, FUSED_BYTES
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.operators.linear import FUSED, FUSED_BYTES
 from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
 
 _PACKINGS: Final = (Code.PACKED_OTHERWISE, Code.PACKING_IGNORED)

@@ -10,10 +10,10 @@ from vkfuse.patch.graphs import GraphEdit
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators import linear
 from vkfuse.runtime.operators.lookup import FUSED, PLAIN
 
 _LINEAR: Final = "aten.linear.default"
-_FUSED_LINEAR: Final = "et_vk.linear_q4gsw.default"
 _NO_PADDING: Final = -1
 
 
@@ -51,5 +51,5 @@ def _linear(edit: GraphEdit, call: OperatorCall, weight: int) -> OperatorCall:
 
 _FORMS: Final[Mapping[str, Callable[[GraphEdit, OperatorCall, int], OperatorCall]]] = {
     FUSED: _lookup,
-    _FUSED_LINEAR: _linear,
+    linear.FUSED: _linear,
 }

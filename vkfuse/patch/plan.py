@@ -20,6 +20,7 @@ from vkfuse.patch.sites import Site, Table, file_tables
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import vulkan_graphs
+from vkfuse.runtime.operators import linear
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.runtime.versions import Runtime
 from vkfuse.tables.byte_rows import gathered_rows
@@ -176,7 +177,7 @@ class _Planner:
         scales = linear_scales(pack, kind)
         return PatchOffer(
             rung=Rung.Q4,
-            operators=(matmuls.FUSED,),
+            operators=(linear.FUSED,),
             pack=pack.by_scales(scales),
             stored=(pack.packed, scales),
         )
@@ -228,7 +229,7 @@ class _Offers:
             )
             return
         yield self._once("matmul", kind, lambda: self._planner.matmul(grid, self.table, kind))
-        yield self._once("bytes", kind, lambda: _offer(q8_pack(grid, kind), Rung.Q8, matmuls.FUSED_BYTES))
+        yield self._once("bytes", kind, lambda: _offer(q8_pack(grid, kind), Rung.Q8, linear.FUSED_BYTES))
 
     def _once(self, name: str, kind: ScalarType | None, make: Callable[[], _Made]) -> _Made:
         if (name, kind) not in self._known:

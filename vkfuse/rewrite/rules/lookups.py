@@ -17,6 +17,7 @@ from vkfuse.rewrite.rules.matmuls import packer_of
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
 from vkfuse.rewrite.wrapping import wrapped
+from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
@@ -43,7 +44,7 @@ def _of_pack(pack: Q4Pack, site: Site, table: Table, *how: str) -> Proposal:
         stored={"q4": tensor(pack.packed), "scales": tensor(pack.scales)},
         made=partial(_fused, pack),
         rung=Rung.Q4,
-        operators=("et_vk.embedding_q4gsw.default",),
+        operators=(FUSED,),
         how=(*pack.how, *how, *_steps(site)),
     )
 
@@ -103,7 +104,7 @@ def _of_rows(rows: NibbleRows, site: Site, table: Table, *how: str) -> Proposal:
         stored={what: tensor(part) for what, part in parts.items()},
         made=partial(_gathered, rows),
         rung=Rung.Q4,
-        operators=("et_vk.embedding_q4gsw.default",),
+        operators=(FUSED,),
         how=(*rows.pack.how, *how, *_steps(site)),
     )
 

@@ -15,6 +15,7 @@ from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
+from vkfuse.runtime.operators.linear import FUSED
 from vkfuse.tables.decisions import Refusal, Rung
 from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
@@ -111,7 +112,7 @@ def _in_planes(site: Site, table: Table, constants: Constants, count: int) -> Pr
         stored=stored if bias is None else {**stored, "bias": bias.float()},
         made=partial(_summed, pack),
         rung=Rung.Q4 if count == 1 else Rung.Q8,
-        operators=("et_vk.linear_q4gsw.default",),
+        operators=(FUSED,),
         how=(*pack.how, *(() if input_of(site).meta["val"].ndim == 2 else ("input-flattened",))),
     )
 

@@ -19,6 +19,8 @@ from vkfuse.runtime.rules import (
 )
 from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
 
+FUSED: Final = "et_vk.linear_q4gsw.default"
+FUSED_BYTES: Final = "et_vk.linear_q8csw.default"
 _MATRIX: Final = 2
 _PARAMETERS: Final = 2  # scales, zero points
 _IN_FOURS: Final = multiple(4, Code.COLUMNS_NOT_MULTIPLE_OF_4, "input")
@@ -235,12 +237,12 @@ OPERATORS: Final = (
             integers=True,
             weighty=True,
         )
-        for name in ("et_vk.linear_q4gsw.default", "et_vk.q4gsw_linear.default")
+        for name in (FUSED, "et_vk.q4gsw_linear.default")
     ),
     _DYNAMIC,
     replace(_DYNAMIC, rules=(*_DYNAMIC.rules, row_sums_fit), since=(0, 0, 0), until=(1, 4, 99)),
     Operator(
-        "et_vk.linear_q8csw.default",
+        FUSED_BYTES,
         "input weight scales bias",
         constants="weight scales bias",
         rules=(_IN_FOURS, _ONE_MATRIX, in_a_buffer_rows_in_fours, *_BY_WIDTH),

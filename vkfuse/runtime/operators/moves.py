@@ -20,6 +20,9 @@ from vkfuse.runtime.spelling import (
 
 PREPACK: Final = "et_vk.prepack.default"
 COPY: Final = "aten.clone.default"
+VIEW: Final = "aten.view_copy.default"
+SLICE: Final = "aten.slice_copy.Tensor"
+PAD: Final = "aten.constant_pad_nd.default"
 _CONCATENATED_AT_ONCE: Final = 3
 
 
@@ -178,7 +181,7 @@ def prepack(ops: Operands) -> Iterator[str]:
 
 
 OPERATORS: Final = (
-    Operator("aten.view_copy.default", "self", shaders=view, integers=True, idle=True),
+    Operator(VIEW, "self", shaders=view, integers=True, idle=True),
     Operator(
         "aten.squeeze_copy.dims",
         "self dim",
@@ -207,9 +210,7 @@ OPERATORS: Final = (
         Operator(f"aten.{name}.int", "self dim index", shaders=transferred("select", "index"))
         for name in ("select", "select_copy")
     ),
-    Operator(
-        "aten.slice_copy.Tensor", "self dim start end step", shaders=transferred("slice", "start", "step")
-    ),
+    Operator(SLICE, "self dim start end step", shaders=transferred("slice", "start", "step")),
     Operator("aten.split_with_sizes_copy.default", "self", shaders=split, resized=False),
     Operator("aten.permute.default", "self", shaders=by_storage_and_dtype("permute")),
     Operator("aten.permute_copy.default", "self", shaders=by_storage_and_dtype("permute")),
@@ -218,7 +219,7 @@ OPERATORS: Final = (
     ),
     Operator("aten.repeat.default", "self", shaders=by_storage_and_dtype("repeat"), resized=False),
     Operator("aten.repeat_interleave.self_int", "self", shaders=by_dtype("repeat_interleave")),
-    Operator("aten.constant_pad_nd.default", "self", shaders=by_storage_and_dtype("pad")),
+    Operator(PAD, "self", shaders=by_storage_and_dtype("pad")),
     Operator("aten.flip.default", "self", shaders=by_dtype("flip"), resized=False),
     Operator("aten.unfold_copy.default", "self", shaders=by_dtype("unfold_copy_buffer")),
     Operator(PREPACK, "constant", constants="constant", shaders=prepack),
