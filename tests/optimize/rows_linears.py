@@ -260,9 +260,9 @@ OTHER_FLOWS = (
     Row(
         name="int8 weights on dynamic int8 activations",
         build=_int8_linear,
-        tables=(),
+        tables=_bytes(*FLAT),
         bound=SUMS,
-        repairs=("int-mm-widened",),
+        repairs=("int-mm-as-linears", "rows-quantized-in-floats"),
     ),
     Row(
         name="int8 weights, scaled after the matmul",

@@ -10,6 +10,7 @@ from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
 from programs import export, quantize_dynamic
 from torch import nn
 from torch.nn import functional
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 import vkfuse
@@ -58,6 +59,11 @@ def _static():
     return xnnpack_quantizer.XNNPACKQuantizer().set_global(chosen)
 
 
+def _int8_on_int8(module):
+    quantize_(module, Int8DynamicActivationInt8WeightConfig())
+    return module
+
+
 ROWS = (8, 64)
 NETWORKS = {
     "VulkanQuantizer, weights": lambda: _pt2e(Layers().eval(), _by_vulkan(), torch.randn(ROWS)),
@@ -70,6 +76,7 @@ NETWORKS = {
     "torchao, 8da8w": lambda: export(
         quantize_dynamic(Layers().eval(), group=None, bits=torch.int8), torch.randn(ROWS)
     ),
+    "torchao, int8 on dynamic int8": lambda: export(_int8_on_int8(Layers().eval()), torch.randn(2, *ROWS)),
     "XNNPACKQuantizer, static": lambda: _pt2e(Images().eval(), _static(), torch.randn(1, 3, 12, 12)),
 }
 

@@ -19,7 +19,7 @@ _SMALLEST: Final = torch.finfo(torch.float32)
 class Rounding:
     """Floats `x` as they are had back from `codes`: integers from `low` to `high`, a range for each part along `dims`.
 
-    `least` is the smallest scale. `shifted`: zero points are added before all is rounded.
+    `least` is the smallest scale. `shifted`: zero points are added before all is rounded; `symmetric`: there are none.
     """
 
     x: fx.Node
@@ -29,12 +29,13 @@ class Rounding:
     low: int = _BYTES[0]
     high: int = _BYTES[1]
     shifted: bool = False
+    symmetric: bool = False
 
     @property
     def of_byte_rows(self) -> bool:
         """Whether each row has a range with a zero point, of all that a byte holds, as the fused linears choose it."""
-        chosen = (self.dims, self.low, self.high, self.least)
-        return chosen == ((self.x.meta["val"].ndim - 1,), *_BYTES, _SMALLEST.smallest_normal)
+        chosen = (self.dims, self.low, self.high, self.least, self.symmetric)
+        return chosen == ((self.x.meta["val"].ndim - 1,), *_BYTES, _SMALLEST.smallest_normal, False)
 
 
 def affine_rounding(node: fx.Node) -> Rounding | None:
@@ -52,11 +53,17 @@ def affine_rounding(node: fx.Node) -> Rounding | None:
     (low, high), *ranges = ((of["quant_min"], of["quant_max"]) for of in (choice, there, back))
     dims = _whole(block, value.shape)
     same = others == [block] * 2 and ranges == [(low, high)] * 2 and None not in (low, high)
-    known = choice["mapping_type"] == "ASYMMETRIC" and choice["scale_dtype"] in {None, value.dtype}
+    symmetric = choice["mapping_type"] == "SYMMETRIC" and low is not None and high == -low - 1
+    known = (symmetric or choice["mapping_type"] == "ASYMMETRIC") and choice["scale_dtype"] in {
+        None,
+        value.dtype,
+    }
     if dims is None or not (same and known):
         return None
     least = choice["eps"] or _SMALLEST.smallest_normal
-    return Rounding(x=there["x"], codes=codes, dims=dims, least=least, low=low, high=high)
+    return Rounding(
+        x=there["x"], codes=codes, dims=dims, least=least, low=low, high=high, symmetric=symmetric
+    )
 
 
 def tensor_rounding(node: fx.Node) -> Rounding | None:
@@ -78,10 +85,10 @@ def tensor_rounding(node: fx.Node) -> Rounding | None:
 def token_rounding(node: fx.Node) -> Rounding | None:
     """What ``dequantize_per_token`` has back, each row by its own range; copies to other types may stand between."""
     decomposed = torch.ops.quantized_decomposed
-    codes = _uncopied(operand(node, "x")) if node.target == decomposed.dequantize_per_token.default else None
+    codes = uncopied(operand(node, "x")) if node.target == decomposed.dequantize_per_token.default else None
     if codes is None or codes.target != decomposed.quantize_per_token.default or codes.args[3:5] != _BYTES:
         return None
-    x = _uncopied(codes.args[0])
+    x = uncopied(codes.args[0])
     chosen = _chosen(x, [*node.args[1:3], *codes.args[1:3]])
     if chosen is None or chosen.target != decomposed.choose_qparams_per_token_asymmetric.default:
         return None
@@ -90,7 +97,7 @@ def token_rounding(node: fx.Node) -> Rounding | None:
 
 def _chosen(x: fx.Node, given: Sequence[Any]) -> fx.Node | None:
     """The call that chose both scales and both zero points, in this order, for `x`."""
-    results = [_uncopied(of) for of in given]
+    results = [uncopied(of) for of in given]
     if any(not isinstance(of, fx.Node) or of.target is not operator.getitem for of in results):
         return None
     source = results[0].args[0]
@@ -105,7 +112,7 @@ def _whole(block: Sequence[Any], shape: Sequence[Any]) -> tuple[int, ...] | None
     return dims if dims and whole else None
 
 
-def _uncopied(node: Any) -> Any:
+def uncopied(node: Any) -> Any:
     """What `node` has in another type, whole numbers and scales being the same in each, or in other leading sizes."""
     while isinstance(node, fx.Node) and (node.target == aten._to_copy.default or _keeps_rows(node)):  # noqa: SLF001 - the operator's name
         node = node.args[0]

@@ -235,7 +235,7 @@ class _Runner(fx.Interpreter):
         target = _IN_ORDER.get(target, target)
         name = str(target)
         if self._arithmetic.noise and name in _ROUNDINGS:
-            args = (self.noisy(args[0]), *args[1:])
+            args = (self._noisy(args[0]), *args[1:])
         substitute = _SUBSTITUTES.get(name)
         if substitute is not None and not self._arithmetic.eager:
             result = substitute(self, *args, **kwargs)
@@ -249,10 +249,8 @@ class _Runner(fx.Interpreter):
         with silenced_kernels() if name.startswith("llama.") else contextlib.nullcontext():
             return super().call_function(target, args, kwargs)
 
-    def noisy(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x with relative noise, where the arithmetic asks for it."""
-        if not self._arithmetic.noise:
-            return x
+    def _noisy(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x with relative noise."""
         noise = torch.randn(x.shape, generator=self._generator, dtype=torch.float32)
         return (x.float() * (1 + self._arithmetic.noise * noise)).to(x.dtype)
 
@@ -265,20 +263,19 @@ class _Runner(fx.Interpreter):
 
     def qparams(self, x: torch.Tensor, mapping: str, block: list[int], *rest: Any, **named: Any) -> Any:
         """Return parameters of rows by the runtime's formula."""
-        del mapping, rest, named
-        if not self._arithmetic.dynamic_rows or list(block) != [1] * (x.dim() - 1) + [x.shape[-1]]:
+        del rest, named
+        fused = self._arithmetic.dynamic_rows and mapping == "ASYMMETRIC"
+        if not fused or list(block) != [1] * (x.dim() - 1) + [x.shape[-1]]:
             return NotImplemented
-        noisy = self.noisy(x).float()
-        scale, zero = nudged_qparams(noisy.amin(-1), noisy.amax(-1), -128, 127)
+        x = x.float()
+        scale, zero = nudged_qparams(x.amin(-1), x.amax(-1), -128, 127)
         return scale, zero.to(torch.int8)
 
     def quantize(self, x: torch.Tensor, *rest: Any, **named: Any) -> Any:
         """Return quantized activations; a single row stays as it is."""
-        if not self._arithmetic.dynamic_rows or not x.is_floating_point():
-            return NotImplemented
-        if math.prod(x.shape[:-1]) == 1:
-            return _Unquantized(x)
-        return torch.ops.torchao.quantize_affine.default(self.noisy(x), *rest, **named)
+        del rest, named
+        one = self._arithmetic.dynamic_rows and x.is_floating_point() and math.prod(x.shape[:-1]) == 1
+        return _Unquantized(x) if one else NotImplemented
 
     def dequantize(self, x: Any, *rest: Any, **named: Any) -> Any:
         """Return what was never quantized."""
@@ -310,6 +307,8 @@ _ROUNDINGS: Final = frozenset(
         "quantized_decomposed.quantize_per_tensor.default",
         "quantized_decomposed.quantize_per_tensor.tensor",
         "quantized_decomposed.quantize_per_token.default",
+        "torchao.choose_qparams_affine.default",
+        "torchao.quantize_affine.default",
     }
 )
 

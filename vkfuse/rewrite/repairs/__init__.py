@@ -55,7 +55,11 @@ from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimension
 from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_sign
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
-from vkfuse.rewrite.repairs.matmuls import widen_integer_matmuls, widen_long_half_matmuls
+from vkfuse.rewrite.repairs.matmuls import (
+    integer_matmuls_as_linears,
+    widen_integer_matmuls,
+    widen_long_half_matmuls,
+)
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.orders import constants_in_order, copies_in_order, inputs_in_order
@@ -94,6 +98,7 @@ from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_on
 BEFORE_SURVEY: tuple[RepairRule, ...] = (
     hoist_branch_tables,
     renormalize_whole_tables,
+    integer_matmuls_as_linears,
     bags_as_lookups,
     choices_as_arithmetic,
     experts_as_wide_linears,

@@ -1,26 +1,99 @@
 """Products of matrices in a wider type than their own.
 
-``aten._int_mm`` (int8-dynamic-activation int8-weight linears) has no kernel in any ExecuTorch runtime. It is written as an
-integer matmul, which the portable library has; the weight stays one byte and is widened at run time. Exact: int32 sums of
-int8 products are the operator's own.
+``aten._int_mm`` (int8-dynamic-activation int8-weight linears) has no kernel in any ExecuTorch runtime. Where it multiplies
+rows that torchao quantized by a constant, and the scales of both follow, it is the linear that these integers stand for, up
+to the rounding of float32; elsewhere an integer matmul, which the portable library has: the weight stays one byte and is
+widened at run time. That is exact: int32 sums of int8 products are the operator's own.
 
 Half-precision products are summed in half by the shaders of buffers and by the portable CPU kernels (`sums-in-half`), where
 torch sums in float32: long ones of two activations are multiplied in float32. A constant matrix would be stored twice as
 large; there verify says how far off the file is.
 """
 
+import operator
+from typing import Any, Final
+
 import torch
 from torch import fx
 
 from vkfuse.program.tensors import described
+from vkfuse.rewrite.activations import uncopied
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operands
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
 
-_LONG = 512
+_LONG: Final = 512
+_BYTES: Final = (-128, 127)
+_SHIFT: Final = 128  # of int8 codes as uint8 (torchao/kernel/intmm.py, on CPUs with VNNI)
+_TEXEL: Final = 4  # inputs that a quantized matmul reads at a time
+
+
+@replaces(
+    aten.mul.Tensor,
+    code="int-mm-as-linears",
+    detail="int8 matmuls and the scales that follow, as linears of what was quantized",
+)
+def integer_matmuls_as_linears(
+    editor: GraphEditor, node: fx.Node, x: fx.Node, other: fx.Node
+) -> torch.Tensor | None:
+    """Write ``codes @ weight * scales of rows * scales of columns`` as a linear of both, dequantized.
+
+    Source: torchao/kernel/intmm.py.
+    """
+    if uncopied(x).target != aten.mul.Tensor or other not in editor.constants:
+        return None
+    sums, of_rows = (uncopied(factor) for factor in operands(uncopied(x)).values())
+    found = _quantized_product(editor, sums)
+    if found is None or node.meta["val"].dtype is not torch.float32:
+        return None
+    codes, weight = found
+    inputs, outputs = weight.meta["val"].shape
+    if not _is_scaled(codes, of_rows) or other.meta["val"].numel() != outputs or inputs % _TEXEL:
+        return None
+    given, back = operands(codes), torch.ops.torchao.dequantize_affine.default
+    bytes_ = (torch.int8, *_BYTES)
+    rows = editor.call(back, codes, given["block_size"], given["scale"], given["zero_point"], *bytes_)
+    table = back(editor.tensor(weight).t(), [1, inputs], editor.tensor(other).reshape([-1, 1]), None, *bytes_)
+    return aten.linear.default(editor.tensor(rows), table).reshape([-1, outputs])  # type: ignore[no-any-return]
+
+
+def _is_scaled(codes: fx.Node, scale: Any) -> bool:
+    """Whether floats were quantized to bytes by this scale, without zero points."""
+    given = operands(codes)
+    chosen = scale.args[0] if scale.target is operator.getitem else scale
+    if (
+        uncopied(given["scale"]) is not scale
+        or chosen.target != torch.ops.torchao.choose_qparams_affine.default
+    ):
+        return False
+    floats = given["x"].meta["val"].dtype is torch.float32
+    choice = operands(chosen)
+    ranges = {tuple(of[name] for name in ("quant_min", "quant_max")) for of in (given, choice)}
+    return floats and choice["mapping_type"] == "SYMMETRIC" and ranges == {_BYTES}
+
+
+def _quantized_product(editor: GraphEditor, sums: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The call that quantized rows, and the constant [inputs, outputs] that these are multiplied by, of integer sums."""
+    taken = None
+    if sums.target == aten.sub.Tensor:
+        sums, taken = uncopied(operand(sums, "x")), operand(sums, "other")
+    if sums.target != aten._int_mm.default:  # noqa: SLF001 - the operator's name
+        return None
+    codes, weight = uncopied(operand(sums, "x")), operand(sums, "mat2")
+    if weight not in editor.constants or weight.meta["val"].dtype is not torch.int8:
+        return None
+    if taken is not None:
+        raised = codes.target == aten.add.Tensor and operand(codes, "other") == _SHIFT
+        if not raised or taken not in editor.constants:
+            return None
+        columns = editor.constants.value(weight).sum(0, dtype=torch.int32) * _SHIFT
+        if not torch.equal(editor.constants.value(taken).reshape(-1), columns):
+            return None
+        codes = uncopied(operand(codes, "x"))
+    return (codes, weight) if codes.target == torch.ops.torchao.quantize_affine.default else None
 
 
 @replaces(

@@ -30,6 +30,8 @@ def rows_quantized_in_floats(editor: GraphEditor, node: fx.Node) -> torch.Tensor
 
 def _rounded(x: torch.Tensor, of: Rounding) -> torch.Tensor:
     """The nearest multiple of the scale to each number, within the range of what is stored."""
+    if of.symmetric:
+        return _rounded_about_zero(x, of)
     least, most = x, x
     for dim in of.dims[::-1]:  # one after the other, as the shaders reduce
         least, most = least.amin([dim], True), most.amax([dim], True)
@@ -39,4 +41,14 @@ def _rounded(x: torch.Tensor, of: Rounding) -> torch.Tensor:
     steps = x * scale.reciprocal()
     whole = (steps + zero).round() if of.shifted else steps.round() + zero
     kept: torch.Tensor = (whole.clamp(float(of.low), float(of.high)) - zero) * scale
+    return kept
+
+
+def _rounded_about_zero(x: torch.Tensor, of: Rounding) -> torch.Tensor:
+    """The same by a scale that the largest magnitude chooses."""
+    most = x.abs()
+    for dim in of.dims[::-1]:
+        most = most.amax([dim], True)
+    scale = (most / (float(of.high - of.low) / 2)).clamp(of.least)
+    kept: torch.Tensor = (x * scale.reciprocal()).round().clamp(float(of.low), float(of.high)) * scale
     return kept
