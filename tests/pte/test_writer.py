@@ -78,6 +78,30 @@ def test_what_executorch_wrote_is_written_again(files):
         assert written(again) == bytes(again.data)
 
 
+def test_equal_new_blobs_are_one_segment(files):
+    """Those that only begin alike, or are as long, are segments of their own; each name finds its bytes."""
+    file = read_pte(min(files.glob("*.pte")))
+    begin = bytes(1 << 13)
+    blobs = {
+        "a": begin + b"1",
+        "b": begin + b"2",
+        "c": begin + b"1",
+        "d": begin,
+        "e": b"",
+        "f": b"1",
+        "g": b"2",
+    }
+    named = tuple(
+        model.NamedData(key=key, segment_index=0, data=memoryview(data), data_at=NOWHERE)
+        for key, data in blobs.items()
+    )
+    again = parse_pte(written(replace(file, named=(*file.named, *named))))
+    found = {entry.key: entry for entry in again.named}
+    assert {key: bytes(found[key].data) for key in blobs} == blobs
+    assert found["a"].data_at == found["c"].data_at
+    assert len({found[key].data_at for key in "abdfg"}) == 5
+
+
 def test_a_lowered_file_is_written_again_byte_for_byte(files):
     """With every graph written anew too, as flatc does: what `as_lowered` promises."""
     again = 0

@@ -5,6 +5,7 @@ written once. Source: serialize_pte_binary in exir/_serialize/_program.py of Exe
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,7 @@ ALIGNMENT: Final = 128  # the default of serialize_pte_binary
 _ALIGNMENT: Final = 16  # of a constant, and the least of a segment
 _LARGEST: Final = 4096  # alignment that is kept of an input; offsets may have a larger one by chance
 _BY_CHANCE: Final = 3  # segments, which may have a larger alignment in common without being meant to
+_BEGINNING: Final = 1 << 12  # bytes
 _Key = tuple[object, ...]
 
 
@@ -124,17 +126,18 @@ class Contents:
 
     def _shared(self, blobs: Iterable[memoryview]) -> dict[_Key, int]:
         """Lay out a segment for each blob, equal new ones once; return their indices by place in memory."""
+        distinct = {_place(blob): blob for blob in blobs}
+        new = {place: blob for place, blob in distinct.items() if not self._in_input(blob)}
+        alike = Counter(map(_beginning, new.values()))
         by_place: dict[_Key, int] = {}
-        by_content: dict[bytes, int] = {}
-        for blob in blobs:
-            if _place(blob) in by_place:
-                continue
-            content = b"" if self._in_input(blob) else digest(blob)
-            index = by_place[_place(blob)] = by_content.get(content, len(self.segments))
-            if index == len(self.segments):
+        by_content: dict[_Key, int] = {}
+        for place, blob in distinct.items():
+            content: _Key = (place,)
+            if place in new and alike[_beginning(blob)] > 1:
+                content = (digest(blob),)
+            by_place[place] = by_content.setdefault(content, len(self.segments))
+            if by_place[place] == len(self.segments):
                 self._add(blob)
-            if content:
-                by_content[content] = index
         return by_place
 
     def _add(self, blob: memoryview) -> None:
@@ -179,6 +182,11 @@ def _key(tensor: Tensor) -> _Key:
 def _inline(delegate: Delegate) -> bool:
     """Whether a delegate's blob is empty and no segment, which ExecuTorch leaves in the flatbuffer."""
     return not len(delegate.processed) and delegate.location is DataLocation.INLINE
+
+
+def _beginning(blob: memoryview) -> _Key:
+    """What blobs must have in common to be equal, which is had without reading them."""
+    return len(blob), bytes(blob[:_BEGINNING])
 
 
 def _place(blob: memoryview) -> _Key:
