@@ -865,6 +865,19 @@ _REPAIRED = {
         "squeezes-as-views",
     ),
     "squeeze of a static tensor": (_Lambda(lambda _, x: x.squeeze(0) * 2), _SEQUENCE, None, ""),
+    "parts of one": (
+        _Lambda(lambda _, x: torch.stack(x.unbind(1)[::-1])),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "unbinds-as-selections",
+    ),
+    "parts of a static tensor": (_Lambda(lambda _, x: x.unbind(1)), _SEQUENCE, None, ""),
+    "recurrent layer": (
+        _Lambda(lambda p, x: p["n"](x.permute(1, 2, 0)), n=nn.GRU(1, 4)),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "unbinds-as-selections splits-as-slices squeezes-as-views",
+    ),
     "choice": (
         _Lambda(lambda _, x: torch.where(x[0] > 0, x, 0.5)),
         _SEQUENCE,

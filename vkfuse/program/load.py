@@ -146,9 +146,17 @@ def _unregistered(checked: Checked) -> Iterator[str]:
             yield f"torch.ops.{namespace.decode()}.{name.decode()}.{overload.decode()}"
 
 
-# Batch norms of batches: no library has a kernel, and ExecuTorch decomposes none.
 _TYPE_ASSERTION = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator's name
-_TRAINING = (torch.ops.aten._native_batch_norm_legit_functional.default,)  # noqa: SLF001 - the operator's name
+# Batch norms of batches, which ExecuTorch does not decompose, and no library has a kernel; recurrent layers, which it
+# decomposes after all repairs, with squeezes that the runtime does not resize.
+_DECOMPOSED = (
+    torch.ops.aten._native_batch_norm_legit_functional.default,  # noqa: SLF001 - the operator's name
+    *(
+        getattr(getattr(torch.ops.aten, layer), kind)
+        for layer in ("gru", "lstm", "rnn_relu", "rnn_tanh")
+        for kind in ("input", "data")
+    ),
+)
 _UNWRAP = "unwrap tensor subclasses before export (torchao.utils.unwrap_tensor_subclass)"
 _DECOMPOSES = "torch itself cannot decompose the program: exported.run_decompositions() shows where"
 
@@ -162,7 +170,7 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
     """
     frozen = _frozen(written_as_buffers(exported, name))
     try:
-        unwrapped = frozen.run_decompositions(get_decompositions(_TRAINING))
+        unwrapped = frozen.run_decompositions(get_decompositions(_DECOMPOSED))
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
             f"{name}: run_decompositions failed: {spelled(error)}",

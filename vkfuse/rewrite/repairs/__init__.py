@@ -87,6 +87,7 @@ from vkfuse.rewrite.repairs.resized import (
     pools_as_images,
     splits_as_slices,
     squeezes_as_views,
+    unbinds_as_selections,
 )
 from vkfuse.rewrite.repairs.scattered import scattered_rows_looked_up
 from vkfuse.rewrite.repairs.sorts import sorts_as_topk
@@ -183,6 +184,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     softmaxes_in_rows,
     squeezes_as_views,
     splits_as_slices,
+    unbinds_as_selections,
 )
 
 

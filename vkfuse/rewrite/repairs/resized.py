@@ -85,6 +85,16 @@ def splits_as_slices(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> to
     return aten.slice.Tensor(x, dim, start, start + lengths[which])  # type: ignore[no-any-return]
 
 
+@replaces(
+    aten.unbind.int,
+    code="unbinds-as-selections",
+    detail="ExecuTorch ends it in squeezes, which are not resized",
+)
+def unbinds_as_selections(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> torch.Tensor | None:
+    """Replace the parts of a tensor of symbolic sizes along one dimension by selections."""
+    return x.select(dim, which) if is_dynamic(node.meta["val"][0]) else None
+
+
 _BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 
