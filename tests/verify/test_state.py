@@ -19,9 +19,9 @@ from vkfuse.lower import partition
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.options import BaselineChoice
 from vkfuse.program.load import from_exported
-from vkfuse.verify import verify
+from vkfuse.verify import comparison
 from vkfuse.verify.session import Session, run_file
-from vkfuse.verify.verify import VerifyOptions, _Comparison, verify_file
+from vkfuse.verify.verify import VerifyOptions, verify_file
 
 VERDICTS = json.loads(Path(__file__).with_name("state_verdicts.json").read_text("utf-8"))
 BUFFERS = {"window": "rows", "sum": "total", "quantized": "cache.v_cache, cache.k_cache"}
@@ -196,7 +196,7 @@ def test_calls_that_were_made_are_not_made_again(tmp_path, monkeypatch):
     assert labels[:4] == ["example", "third call in a row", "fourth call in a row", "random 0"]
     counts = len(verdict.runs), len(made), len(resets)
     assert counts == (6, 6, 3)  # one of the random ones is the edge rows'
-    monkeypatch.setattr(_Comparison, "_stand", lambda *_: 0)
-    monkeypatch.setattr(verify, "_alike", lambda *_: False)
+    monkeypatch.setattr(comparison.Comparison, "_stand", lambda *_: 0)
+    monkeypatch.setattr(comparison, "_alike", lambda *_: False)
     assert verify_file(path, program, VerifyOptions(seeds=2)).runs == verdict.runs
     assert (len(made), len(resets)) == (6 + 11, 3 + 6)
