@@ -155,7 +155,7 @@ def inspect(
     what_if: Annotated[
         bool,
         typer.Option(
-            "--what-if", help="Also what tables of floats would take, and lose, if they were quantized."
+            "--what-if", help="Also what tables would take, and lose, at other settings, and the options."
         ),
     ] = False,
     layouts: Layouts,
@@ -181,7 +181,7 @@ def _inspected(sources: Mapping[str, Path], options: Options, stage: Progress, *
     if file is not None:
         from vkfuse.patch.stages import inspect_file  # noqa: PLC0415 - not for --help
 
-        return inspect_file(file, options, progress=stage).report
+        return inspect_file(file, options, progress=stage, what_if=what_if).report
     programs = opened(sources, options)
     return pipeline().inspect(programs, options, progress=stage, what_if=what_if).report  # type: ignore[no-any-return]
 

@@ -146,3 +146,24 @@ def test_what_if(tmp_path):
     done, made = _written(tmp_path, _model(), option, choice)
     assert done.exit_code == 0, done.output
     assert made["losses"][0]["relative_rms"] == pytest.approx(told["relative_rms"])
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_what_if_of_scales(tie, tmp_path):
+    """A quantized table whose scales are no halves: what they would take and lose as such, as a run then does."""
+    module = quantize(LanguageModel(ROWS, COLUMNS), nn.Embedding)
+    if tie:
+        module.head.weight = module.table.weight
+    source, report = tmp_path / "model.pt2", tmp_path / "what-if.json"
+    torch.export.save(_program(module), source)
+    ran = CliRunner().invoke(app, ["inspect", str(source), "--what-if", "--report", str(report)])
+    assert ran.exit_code == 0, ran.output
+    plan = json.loads(report.read_text())
+    (told,) = (row for row in plan["what_if"] if row["setting"] == "half scales")
+    assert told["option"] == "--scales half"
+    before = next(row["bytes_after"] for row in plan["tables"] if row["name"] == told["table"])
+    done, made = _written(tmp_path, module, *shlex.split(told["option"]))
+    assert done.exit_code == 0, done.output
+    after = next(row["bytes_after"] for row in made["tables"] if row["name"] == told["table"])
+    assert (told["bytes_before"], told["bytes_after"]) == (before, after)
+    assert made["losses"][0]["relative_rms"] == pytest.approx(told["relative_rms"])

@@ -1,6 +1,7 @@
 """Tables of floats of a file that become integers because a user asks for it."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -65,3 +66,21 @@ def test_choices_by_name_and_ties(files, tmp_path):
             optimize(source, tmp_path / "none.pte", **asked)
     with pytest.raises(VkfuseError, match="no table of floats is meant"):
         optimize(tmp_path / "tied.pte", tmp_path / "none.pte", quantize_embedding="int4:32")
+
+
+def test_what_if(files, tmp_path):
+    """A file's table of floats at other settings, as the option then makes it; of a file without any a note says so."""
+    floats = np.random.default_rng(0).standard_normal((96, 64)).astype(np.float32)
+    source, report = tmp_path / "in.pte", tmp_path / "report.json"
+    _write(source, files / "fused.pte", (1, 7), 96, floats, floats)
+    run("inspect", source, "-q", "--what-if", "--report", report)
+    said = json.loads(report.read_text())
+    assert [row["setting"] for row in said["what_if"]] == ["int4:32", "int4:64", "int8"]
+    told = said["what_if"][0]
+    assert (told["bytes_before"], told["bytes_after"]) == (96 * 64 * 4, 96 * (32 + 2 * 2))
+    option, choice = shlex.split(told["option"])
+    run("optimize", source, "-o", tmp_path / "m.pte", "-q", "--report", report, option, choice)
+    made = json.loads(report.read_text())["losses"][0]
+    assert made["relative_rms"] == pytest.approx(told["relative_rms"])
+    run("inspect", files / "fused.pte", "-q", "--what-if", "--report", report)
+    assert "what if: no table" in json.loads(report.read_text())["notes"][-1]

@@ -1,13 +1,14 @@
 """Lossy, and only when asked: tables of floats as the integers that a setting makes of them, and what that loses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from vkfuse.lossy import Lossy, Setting
 from vkfuse.patch.sites import QuantizedTable, Table
 from vkfuse.tables.floats import Numbers
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.quantize import quantized
+from vkfuse.tables.proven import WhatIf
+from vkfuse.tables.quantize import quantized, what_if
 from vkfuse.tables.readers import Consumer
 
 
@@ -30,6 +31,15 @@ def _as_asked(table: Table, lossy: Lossy) -> Table:
     if by_name is None and not lossy.tie:
         table = replace(table, sites=tuple(site for site in table.sites if site.consumer is Consumer.GATHER))
     return replace(table, numbers=of)
+
+
+def settings_of(tables: Iterable[Table]) -> Iterator[WhatIf]:
+    """Yield what each table of floats that are on no grid would take and lose at some settings."""
+    for table in tables:
+        of = table.numbers
+        if isinstance(of, Numbers) and not isinstance(table.grid(), Grid):
+            looked_up = Consumer.GATHER in table.consumers
+            yield from what_if(table.name, of.rows(0, of.shape[0]), of.kind, looked_up=looked_up)
 
 
 def _quantized(floats: Numbers, setting: Setting) -> QuantizedTable | None:

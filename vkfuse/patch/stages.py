@@ -14,11 +14,13 @@ from vkfuse.lint import faults
 from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
 from vkfuse.output import Into, published, write
 from vkfuse.pages import digest, forget
+from vkfuse.patch.asked import settings_of
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
 from vkfuse.patch.names import renamed
 from vkfuse.patch.plan import packs_of, plan
 from vkfuse.patch.rows import loss_rows, repair_rows, table_rows, written_proofs
+from vkfuse.patch.sites import file_tables
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
@@ -28,7 +30,7 @@ from vkfuse.report.checks import checked, require_passed
 from vkfuse.report.cost import Meter
 from vkfuse.report.model import Baseline, InputFile, Report, Verify
 from vkfuse.report.result import Result
-from vkfuse.report.whole import report_of
+from vkfuse.report.whole import report_of, with_settings
 from vkfuse.runtime.versions import find_runtime
 
 _NOT_RUN: Final = "vkfuse verify runs a written file beside its input"
@@ -81,8 +83,11 @@ def optimize_file(
     return Result(report=report, output=output)
 
 
-def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda _stage: None) -> Result:
-    """The plan for a file: each table, its verdict and what it would take."""
+def inspect_file(
+    file: PteFile, options: Options, *, progress: Progress = lambda _stage: None, what_if: bool = False
+) -> Result:
+    """The plan for a file: each table, its verdict and what it would take, `what_if` its floats at other settings too."""
+    _check_scales(options)
     meter, runtime = Meter(), find_runtime(options.runtime)
     progress = meter.watching(progress)
     progress("planning")
@@ -94,9 +99,10 @@ def inspect_file(file: PteFile, options: Options, *, progress: Progress = lambda
         tables=table_rows(sound.file, plans),
         repairs=repair_rows(sound.mends),
         losses=tuple(loss_rows(plans)),
-        cost=meter.cost(),
     )
-    return Result(report=report, output=None)
+    if what_if:
+        report = with_settings(report, settings_of(file_tables(sound.file)))
+    return Result(report=replace(report, cost=meter.cost()), output=None)
 
 
 _NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
@@ -104,10 +110,7 @@ _NONE: Final = Baseline(kind="none", bytes=None, loadable=None)
 
 def _check(options: Options) -> None:
     """Refuse what only the lowering of a program can do. VkfuseError."""
-    if options.vulkan.scales is Scales.HALF:
-        raise VkfuseError(
-            "--scales half changes a program, which a .pte has not", hint="give it with the .pt2"
-        )
+    _check_scales(options)
     options.check_gates()
     if options.keep_baseline is not None:
         raise VkfuseError("there is no baseline to keep", hint="the baseline of a .pte is the input itself")
@@ -125,6 +128,13 @@ def _check(options: Options) -> None:
         raise VkfuseError(
             "--fp16, --storage, --small-textures and --embed-shader are choices of lowering, which a .pte is behind",
             hint="leave them out, or optimize the .pt2",
+        )
+
+
+def _check_scales(options: Options) -> None:
+    if options.vulkan.scales is Scales.HALF:
+        raise VkfuseError(
+            "--scales half changes a program, which a .pte has not", hint="give it with the .pt2"
         )
 
 

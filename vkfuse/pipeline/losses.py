@@ -1,19 +1,14 @@
 """What a run was asked to lose, done to the programs before they are planned, and what that cost."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
 
 from torch.export import ExportedProgram
 
-from vkfuse.lossy import parse_setting
 from vkfuse.options import Options, Scales
 from vkfuse.pipeline.method import Method, Methods
-from vkfuse.report.model import LossRow, WhatIfRow
-from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales, what_if
-
-_SETTINGS: Final = tuple(map(parse_setting, ("int4:32", "int4:64", "int4:128", "int8")))
+from vkfuse.report.model import LossRow
+from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales
 
 
 def lossy(methods: Methods, options: Options) -> tuple[Methods, tuple[LossRow, ...]]:
@@ -35,26 +30,6 @@ def _with(method: Method, exported: ExportedProgram) -> Method:
     repaired = replace(method.surveyed, exported=exported)
     return replace(
         method, program=replace(method.program, exported=exported), surveyed=repaired, prepared=repaired
-    )
-
-
-def table_settings(methods: Methods) -> tuple[WhatIfRow, ...]:
-    """A row for each float table of the methods at each of some settings, with the option that would do it."""
-    found = {
-        (row.name, str(row.setting)): row
-        for method in methods
-        for row in what_if(method.surveyed.exported, _SETTINGS)
-    }
-    return tuple(
-        WhatIfRow(
-            table=row.name,
-            setting=str(row.setting),
-            bytes_before=row.before,
-            bytes_after=row.after,
-            relative_rms=row.loss.relative_rms,
-            option=f"--quantize '{re.escape(row.name)}={row.setting}'",
-        )
-        for row in found.values()
     )
 
 

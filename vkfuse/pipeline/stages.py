@@ -23,7 +23,7 @@ from vkfuse.pages import thrifty
 from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
 from vkfuse.pipeline.cache import Cache, note
-from vkfuse.pipeline.losses import lossy, table_settings
+from vkfuse.pipeline.losses import lossy
 from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, surveyed, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
@@ -40,6 +40,8 @@ from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
 from vkfuse.report.result import Result
+from vkfuse.report.whole import with_settings
+from vkfuse.rewrite.quantize import settings_of
 from vkfuse.runs import kept
 from vkfuse.runtime.versions import find_runtime
 
@@ -107,7 +109,7 @@ def inspect(
 ) -> Result:
     """The plan for one program or several without lowering: each table, its verdict and what it would take.
 
-    With `what_if` also what tables of floats would take, and lose, if they were quantized.
+    With `what_if` also what tables would take, and lose, at other settings.
     """
     chosen, meter = (options or Options()).changed(changes), Meter()
     runtime, progress = find_runtime(chosen.runtime), meter.watching(progress)
@@ -115,12 +117,12 @@ def inspect(
     with quiet(verbose=chosen.verbose), lean_graphs():
         progress("planning")
         methods = surveyed(programs)
-        settings = table_settings(methods) if what_if else ()
+        settings = [row for m in methods for row in settings_of(m.surveyed.exported)] if what_if else []
         methods, losses = lossy(methods, chosen)
         methods = planned(methods, runtime, chosen)
         before = folded(methods)
-    report = replace(report_of_plan(methods, before, runtime, meter), losses=losses, what_if=settings)
-    return Result(report=report, output=None)
+    report = replace(report_of_plan(methods, before, runtime, meter), losses=losses)
+    return Result(report=with_settings(report, settings) if what_if else report, output=None)
 
 
 def _programs(

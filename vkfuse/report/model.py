@@ -359,7 +359,7 @@ class LossRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIfRow:
-    """What a table of floats would take and lose at a setting; `option` would do it."""
+    """What a table would take and lose at a setting; `option` would do it."""
 
     table: str
     setting: str

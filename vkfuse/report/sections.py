@@ -213,7 +213,7 @@ def _losses(report: Report) -> Section:
 
 
 def _what_if(report: Report) -> Section:
-    """Show what tables of floats would take and lose at other settings."""
+    """Show what tables would take and lose at other settings."""
     columns = (
         *(name("Table"), Column("Setting"), size("Before"), size("After")),
         *(Column("Relative RMS", Kind.FIGURE), Column("Option")),

@@ -1,15 +1,22 @@
 """The report of a file, as far as its bytes tell, against another."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
 
 from vkfuse.measure.weights import weights
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
 from vkfuse.report.build import Measured
 from vkfuse.report.diff import diff_of
-from vkfuse.report.model import Baseline, BaselineKind, InputFile, MethodRow, OutputFile, Report
+from vkfuse.report.model import Baseline, BaselineKind, InputFile, MethodRow, OutputFile, Report, WhatIfRow
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.runtime.versions import find_runtime
+from vkfuse.tables.proven import WhatIf
+
+_NO_OTHER: Final = (
+    "what if: no table of floats that could be quantized, and no scales of lookups that could be halves"
+)
 
 
 def report_of(
@@ -32,6 +39,23 @@ def report_of(
         diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),
     )
+
+
+def with_settings(report: Report, found: Iterable[WhatIf]) -> Report:
+    """Return the report with what tables would take and lose at other settings, of those of several methods once."""
+    rows = {
+        (of.name, of.setting): WhatIfRow(
+            table=of.name,
+            setting=of.setting,
+            bytes_before=of.before,
+            bytes_after=of.after,
+            relative_rms=of.loss.relative_rms,
+            option=of.option,
+        )
+        for of in found
+    }
+    notes = report.notes if rows else (*report.notes, _NO_OTHER)
+    return replace(report, what_if=tuple(rows.values()), notes=notes)
 
 
 def baseline_of(kind: BaselineKind, before: Measured) -> Baseline:

@@ -4,7 +4,7 @@ The program is changed before anything else looks at it; all that is proved and 
 program. What the change itself lost is measured here, table by table.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.lossy import Lossy, Setting
+from vkfuse.lossy import Lossy
 from vkfuse.program.tensors import TORCH_TYPES, array, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
@@ -20,15 +20,15 @@ from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site
-from vkfuse.rewrite.survey import float_reads, survey
+from vkfuse.rewrite.survey import NAMED, float_reads, survey
 from vkfuse.tables.floats import Array, halves
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proven import Loss
-from vkfuse.tables.quantize import in_halves, loss, quantized
+from vkfuse.tables.proven import Loss, WhatIf
+from vkfuse.tables.quantize import FLOAT, HALF, in_halves, loss, quantized, what_if
 from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten
-_HALF, _FLOAT = 2, 4  # bytes of a scale
+_PACKED = 4  # bits of a value that is stored in half a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +152,11 @@ def _reading(editor: GraphEditor, change: _Change) -> fx.Node:
 def _dequantized(editor: GraphEditor, change: _Change) -> fx.Node:
     grid, name = change.grid, change.name
     points = None if grid.zero_points is None else editor.constant(tensor(grid.zero_points), f"{name}.points")
+    values = editor.constant(tensor(grid.values), name)
+    values.meta[NAMED] = name
     return editor.call(
         torch.ops.torchao.dequantize_affine.default,
-        editor.constant(tensor(grid.values), name),
+        values,
         [1, grid.group_size],
         editor.constant(tensor(grid.scales), f"{name}.scales"),
         points,
@@ -165,36 +167,34 @@ def _dequantized(editor: GraphEditor, change: _Change) -> fx.Node:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhatIf:
-    """What a float table would take in bytes, and lose, at a setting."""
-
-    name: str
-    setting: Setting
-    before: int
-    after: int
-    loss: Loss
-
-
-def what_if(exported: ExportedProgram, settings: Sequence[Setting]) -> Iterator[WhatIf]:
-    """Yield each float table that lookups or linears read, at each setting whose groups divide its columns."""
+def settings_of(exported: ExportedProgram) -> Iterator[WhatIf]:
+    """Yield what each table would take and lose: floats at some settings, the scales of lookups as halves."""
     constants, seen = Constants(exported), set()
     for name, site in float_reads(exported, constants):
         source = None if name in seen else _matrix(site, constants)
         seen.add(name)
-        if source is None:
-            continue
-        for setting in settings:
-            grid = quantized(source, setting, _dtype(site))
-            if grid is not None:
-                scale = _FLOAT if halves(grid.scales) is None or site.consumer is Consumer.MATMUL else _HALF
-                yield WhatIf(
-                    name=name,
-                    setting=setting,
-                    before=source.nbytes,
-                    after=grid.values.size * setting.bits // 8 + grid.scales.size * scale,
-                    loss=loss(source, grid.rebuild(0, grid.rows)),
-                )
+        if source is not None:
+            yield from what_if(name, source, _dtype(site), looked_up=site.consumer is Consumer.GATHER)
+    changes: dict[str, list[_Change]] = {}
+    for change in _scale_changes(exported, constants):
+        changes.setdefault(change.name, []).append(change)
+    yield from (_with_half_scales(of, constants) for of in changes.values())
+
+
+def _with_half_scales(changes: list[_Change], constants: Constants) -> WhatIf:
+    """A quantized table whose lookups read their scales as halves; matmuls have their own, as floats."""
+    grid = changes[0].grid
+    values = grid.values.size if changes[0].grid.bits > _PACKED else -(-grid.values.size // 2)
+    kept = FLOAT if any(change.site.consumer is Consumer.MATMUL for change in changes) else 0
+    before, after = (values + grid.scales.size * (scale + kept) for scale in (FLOAT, HALF))
+    return WhatIf(
+        name=changes[0].name,
+        setting="half scales",
+        before=before,
+        after=after,
+        loss=_lost(changes[0], constants),
+        option="--scales half",
+    )
 
 
 def outputs_lost(before: ExportedProgram, after: ExportedProgram) -> tuple[Loss, ...]:

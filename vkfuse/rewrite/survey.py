@@ -19,6 +19,7 @@ from vkfuse.tables.grid import Grid
 from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten
+NAMED = "vkfuse.named"  # in a constant's metadata: the table that it was made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,5 +240,5 @@ def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) ->
     """The module path of the weight that `source` reads, without what unwrapping a subclass added."""
     first = source if source.op == "placeholder" else source.args[0]
     steps = constants.expression(first) if isinstance(first, fx.Node) else []
-    stored = [names[n.name] for n in steps if n.name in names]
+    stored = [n.meta.get(NAMED, names[n.name]) for n in steps if n.name in names]
     return re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", stored[0]) if stored else source.name

@@ -44,3 +44,15 @@ class Loss:
     def relative_rms(self) -> float:
         """Root mean square of the errors, in shares of that of the numbers."""
         return float(10 ** (-self.sqnr_db / 20))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """What a table would take in bytes, and lose, at a setting, and the option that would do it."""
+
+    name: str
+    setting: str
+    before: int
+    after: int
+    loss: Loss
+    option: str

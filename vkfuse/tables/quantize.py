@@ -5,17 +5,21 @@ nineteen divisors about it and refit by least squares. `torchao` is ``MappingTyp
 (quant_primitives.py, `choose_qparams_affine`), `hqq` its ``HQQ_SCALE_ONLY``, `q4_0` llama.cpp's rule of that name.
 """
 
-from collections.abc import Callable, Mapping
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
-from vkfuse.lossy import Setting
+from vkfuse.lossy import Setting, parse_setting
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, halves
 from vkfuse.tables.grid import Grid
-from vkfuse.tables.proven import Loss
+from vkfuse.tables.proven import Loss, WhatIf
 
+HALF, FLOAT = 2, 4  # bytes of a scale
+_SETTINGS: Final = ("int4:32", "int4:64", "int4:128", "int8")  # of what-if
 CHUNK: Final = 1 << 21  # values that are looked at together
 _DIVISORS: Final = np.linspace(-0.9, 0.9, 19, dtype=np.float32)
 _ROUNDS: Final = 20  # of hqq
@@ -132,3 +136,19 @@ def loss(before: Array, after: Array) -> Loss:
     sqnr = np.inf if noise == 0 else (10 * np.log10(signal / noise) if signal else -np.inf)
     norm = np.sqrt(signal * power)
     return Loss(sqnr_db=float(sqnr), cosine=float(product / norm) if norm else 1.0, max_abs_error=largest)
+
+
+def what_if(name: str, floats: Array, dtype: ScalarType, *, looked_up: bool) -> Iterator[WhatIf]:
+    """Yield a table of floats at each setting whose groups divide its columns; matmuls keep float32 scales."""
+    for setting in map(parse_setting, _SETTINGS):
+        grid = quantized(floats, setting, dtype)
+        if grid is not None:
+            scale = HALF if looked_up and halves(grid.scales) is not None else FLOAT
+            yield WhatIf(
+                name=name,
+                setting=str(setting),
+                before=floats.size * dtype.bytes,
+                after=grid.values.size * setting.bits // 8 + grid.scales.size * scale,
+                loss=loss(floats, grid.rebuild(0, grid.rows)),
+                option=f"--quantize {shlex.quote(f'{re.escape(name)}={setting}')}",
+            )
