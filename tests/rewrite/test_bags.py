@@ -51,19 +51,22 @@ def test_bags_of_one_length(mode, padding):
     _same(module, indices, dynamic=({0: bags},), others=[(torch.randint(0, 20, (7, 5)),)])
 
 
-@pytest.mark.parametrize(("name", "mode"), [*itertools.product(OFFSETS, ["sum", "mean"])])
+@pytest.mark.parametrize(("name", "mode"), [*itertools.product(OFFSETS, ["sum", "mean", "max"])])
 def test_bags_of_known_offsets(name, mode):
     """Bags of any known lengths, empty ones too."""
     indices = torch.randint(0, 20, (9,))
     _same(_Bags(OFFSETS[name], mode=mode).eval(), indices)
     _same(_Bags(OFFSETS[name], mode=mode, padding_idx=3).eval(), indices)
+    _same(_Bags([*OFFSETS[name], 9], mode=mode, include_last_offset=True).eval(), indices)
 
 
-@pytest.mark.parametrize("mode", ["sum", "mean"])
-def test_bags_of_computed_offsets(mode):
-    """Offsets that are an input."""
-    given = [(torch.randint(0, 20, (9,)), torch.tensor(each)) for each in ([0, 3, 6], [0, 1, 5], [0, 4, 4])]
-    _same(_Bags(mode=mode).eval(), *given[0], others=given[1:])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_computed_offsets(mode, last):
+    """Offsets that are an input, with the end of the last bag or without."""
+    end = [9] * last
+    given = [(torch.randint(0, 20, (9,)), torch.tensor([*offsets, *end])) for offsets in OFFSETS.values()]
+    _same(_Bags(mode=mode, include_last_offset=last).eval(), *given[0], others=given[1:])
 
 
 def test_weighted_bags():

@@ -1,7 +1,8 @@
 """``aten.embedding_bag`` has no kernel in any ExecuTorch runtime: bags become lookups, and sums, means or maxima.
 
 Bags of one length are the rows of a matrix of indices. Bags of other known lengths, and those whose offsets are computed,
-are summed by a matrix of zeros and ones. The sums are the operator's own, in another order.
+are summed by a matrix of zeros and ones, or their largest is that of all rows, where those of other bags lie far below. The
+sums are the operator's own, in another order.
 """
 
 import operator
@@ -58,7 +59,7 @@ def bags_as_lookups(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     if any(user.target != operator.getitem or user.args[1] != 0 for user in node.users):
         return None
     bag = _bag(editor, node)
-    if bag.indices.ndim != 1 or (bag.length is None and (bag.mode == _MAX or bag.last)):
+    if bag.indices.ndim != 1:
         return None
     return _of_one_length(bag) if bag.length is not None else _by_matrix(editor, bag)
 
@@ -130,11 +131,13 @@ def _largest(rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 def _by_matrix(editor: GraphEditor, bag: _Bag) -> torch.Tensor:
-    """Rows [n, columns] of all bags, summed by a matrix [bags, n] that has a one where a row is the bag's."""
+    """Rows [n, columns] of all bags, reduced by a matrix [bags, n] that has a one where a row is the bag's."""
     rows = torch.embedding(bag.table, bag.indices)
     members = _members(editor, bag, rows)
     if bag.padding is not None:
         members = members * _real(bag, bag.indices, rows)
+    if bag.mode == _MAX:
+        return _largest(rows.unsqueeze(0), members.unsqueeze(-1))
     total = (members if bag.weights is None else members * bag.weights).mm(rows)
     return total if bag.mode == _SUM else total / members.sum([1], True).clamp(1)
 
@@ -143,10 +146,11 @@ def _members(editor: GraphEditor, bag: _Bag, rows: torch.Tensor) -> torch.Tensor
     """The matrix of zeros and ones [bags, n] in the type of `rows`."""
     dtype, count = rows.dtype, rows.shape[0]
     if bag.starts is not None and isinstance(count, int):
-        place, starts = torch.arange(count), torch.tensor(bag.starts)
-        ends = torch.tensor([*bag.starts[1:], count])
-        inside = (starts[:, None] <= place) & (place < ends[:, None])
+        place, edges = torch.arange(count), torch.tensor([*bag.starts, *([] if bag.last else [count])])
+        inside = (edges[:-1, None] <= place) & (place < edges[1:, None])
         return editor.stored(inside.to(dtype), f"{bag.name}.members")
     (size,) = editor.sizes(bag.indices)
     begun = (editor.arange(size) >= editor.tensor(bag.offsets).unsqueeze(1)).to(dtype)
+    if bag.last:
+        return begun[:-1] - begun[1:]
     return begun - torch.constant_pad_nd(begun[1:], [0, 0, 0, 1])
