@@ -55,6 +55,12 @@ def test_names_stay_whole_in_a_log(full):
     assert max(map(len, rendered(report, Format.TEXT).splitlines())) < 160
 
 
+def test_a_title_is_one_line(full):
+    """A file's name with a line break begins no line of its own, which a job's log could take for a command."""
+    report = replace(full, output=replace(full.output, path="a\n::error::b.pte"))
+    assert not any(line.lstrip().startswith("::error") for line in rendered(report, Format.TEXT).splitlines())
+
+
 @pytest.mark.parametrize("width", [0, 1, 20, 60, 70, 80])
 def test_narrow_text_is_whole(full, width):
     """Every character of a wide report is in a narrow one: a console of few columns, or none, cuts nothing off."""

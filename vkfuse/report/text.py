@@ -16,6 +16,7 @@ from vkfuse.report.visible import visible
 
 _NARROWEST = 14  # columns that a folded name keeps
 _WORD = 72  # and that a word in a log may take
+_ROOM = 28  # and that a longer text has there
 _LOG = 110  # columns where there is no terminal to ask, if names need no more
 _LEAST = 60  # columns of the whole: in fewer Rich cuts text off, where a terminal only breaks lines
 _WIDE = 1000  # columns that no table needs
@@ -61,7 +62,7 @@ def widen(console: Console, parts: Iterable[RenderableType]) -> None:
     A log is as wide as the words of its tables, so that names can be found in it; a terminal only where numbers are.
     """
     tables = [part for part in parts if isinstance(part, Table) and part.show_header]
-    whole = (_taken(table, _words(table)) + 2 for table in tables if console.soft_wrap)
+    whole = (_taken(table, _words(table, _ROOM)) + 2 for table in tables if console.soft_wrap)
     console.width = max(console.width, _LEAST, *whole)
     for table in tables:
         _fit(table, console.width - 2)
@@ -78,10 +79,11 @@ def _longest(column: Column, split: bool = False) -> int:
     return max(cell_len(part) for text in texts for part in ((text.split() or [""]) if split else [text]))
 
 
-def _words(table: Table) -> dict[int, int]:
-    """Return the least columns of what may be folded, by its place: whole words, unless one is very long."""
-    folded = ((at, column) for at, column in enumerate(table.columns) if not column.no_wrap)
-    return {at: min(_longest(column, split=True), _WORD) for at, column in folded}
+def _words(table: Table, room: int = 0) -> dict[int, int]:
+    """Return the columns for what may be folded, by its place: whole words, unless one is very long, and some `room`."""
+    folded = {at: column for at, column in enumerate(table.columns) if not column.no_wrap}
+    words = {at: min(_longest(column, split=True), _WORD) for at, column in folded.items()}
+    return {at: max(word, min(_longest(folded[at]), room)) for at, word in words.items()}
 
 
 def _fit(table: Table, width: int) -> None:
@@ -107,7 +109,7 @@ def _fit(table: Table, width: int) -> None:
 
 def _parts(section: Section) -> Iterator[RenderableType]:
     """Yield the title, the table, and the line that stands for the rest."""
-    yield Text(visible(section.title), style="bold")
+    yield Text(visible(section.title, besides=""), style="bold")
     yield Padding(laid_out(section) if section.columns else _pairs(section), (0, 0, 0, 2), expand=False)
     if section.rest:
         yield Text(f"  {section.rest}", style="dim")
