@@ -9,7 +9,7 @@ from vkfuse.lint.operands import Reader
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType
-from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
+from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
@@ -25,6 +25,12 @@ _TO_LINK: Final = {
     "quantized": Code.NEEDS_QUANTIZED_KERNELS,
     "llm": Code.NEEDS_LLM_KERNELS,
 }
+_BY_POINTS: Final = frozenset(
+    f"quantized_decomposed::{way}_per_{part}"
+    for way in ("quantize", "dequantize")
+    for part in ("token", "channel")
+)
+_POINTS: Final = 2  # the argument of these that has zero points
 # What maybe_cast_and_copy_into_staging and its counterpart convert (runtime/graph/ComputeGraph.cpp).
 _CASTS: Final = {
     (ScalarType.LONG, VkDataType.INT32),
@@ -39,7 +45,7 @@ def lint(pte: PteFile, runtime: str = DEFAULT) -> tuple[Finding, ...]:
     delegates, target = vulkan_delegates(pte), find_runtime(runtime)
     findings: dict[Finding, None] = {}
     for method in pte.methods:
-        findings.update(dict.fromkeys((*_kernels(method), *_external_tensors(method))))
+        findings.update(dict.fromkeys((*_kernels(method), *_zero_points(method), *_external_tensors(method))))
         for index, of in enumerate(method.delegates):
             place = Place(method.name, index)
             if place not in delegates:
@@ -97,6 +103,18 @@ def _kernels(method: Method) -> Iterator[Finding]:
             yield _finding("cpu-kernel", name, Place(method.name), Code.NO_KERNEL)
         elif library not in _ALWAYS_LINKED:
             yield _finding("cpu-kernel", name, Place(method.name), _TO_LINK[library])
+
+
+def _zero_points(method: Method) -> Iterator[Finding]:
+    """Yield CPU kernels that read zero points of another type as int64."""
+    for entry in method.instructions:
+        name = method.operators[entry.op_index].name if isinstance(entry, KernelCall) else ""
+        if not isinstance(entry, KernelCall) or name not in _BY_POINTS or len(entry.args) <= _POINTS:
+            continue
+        points = method.values[entry.args[_POINTS]]
+        if isinstance(points, Tensor) and points.scalar_type is not ScalarType.LONG:
+            kind = f"zero points are {points.scalar_type.label}"
+            yield _finding("cpu-kernel", name, Place(method.name), Code.ZERO_POINTS_NOT_INT64, kind)
 
 
 def _delegate(delegate: VulkanDelegate, target: Runtime) -> Iterator[Finding]:

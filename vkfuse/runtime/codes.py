@@ -28,6 +28,7 @@ class Code(StrEnum):
     NOT_REGISTERED = auto()
     NO_SHADER = auto()
     NO_KERNEL = auto()
+    ZERO_POINTS_NOT_INT64 = auto()
     NEEDS_OPTIMIZED_KERNELS = auto()
     NEEDS_QUANTIZED_KERNELS = auto()
     NEEDS_LLM_KERNELS = auto()

@@ -15,7 +15,11 @@ from vkfuse.rewrite.repairs.activations import (
     mish_written_out,
     reciprocals_as_quotients,
 )
-from vkfuse.rewrite.repairs.affine import activations_as_floats, decompose_affine
+from vkfuse.rewrite.repairs.affine import (
+    activations_as_floats,
+    decompose_affine,
+    tokens_by_other_points,
+)
 from vkfuse.rewrite.repairs.aliases import aliases_as_themselves, ands_with_true
 from vkfuse.rewrite.repairs.arithmetic import (
     complete_group_norms,
@@ -140,6 +144,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     cache_writes_as_choices,
     cache_writes_as_products,
     decompose_affine,
+    tokens_by_other_points,
     activations_as_floats,
     widen_integer_matmuls,
     permutations_without_ones,

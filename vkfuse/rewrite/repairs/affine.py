@@ -66,6 +66,23 @@ def _rounded(editor: GraphEditor, given: Mapping[str, Any], inverse: float) -> t
     return steps.clamp(low, high) * given["scale"]  # type: ignore[no-any-return]
 
 
+@replaces(code="affine-decomposed", detail="the CPU kernels read zero points as int64")
+def tokens_by_other_points(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    """Write quantizing and dequantizing by rows with zero points of other types than int64 as torch computes it.
+
+    A difference of two int8 values is one. Source: torch/ao/quantization/fx/_decomposed.py.
+    """
+    decomposed = torch.ops.quantized_decomposed
+    both = (decomposed.quantize_per_token.default, decomposed.dequantize_per_token.default)
+    points = operand(node, "zero_points") if node.target in both else None
+    if points is None or points.meta["val"].dtype is torch.int64:
+        return None
+    if node.target == both[0]:
+        return editor.again(node, zero_points=editor.tensor(points).to(torch.int64))
+    x, scales, points = (editor.tensor(operand(node, name)) for name in ("x", "scales", "zero_points"))
+    return ((x - points) * scales).to(node.meta["val"].dtype)
+
+
 def _feeds_fused_linear(node: fx.Node) -> bool:
     fused = torch.ops.et_vk.linear_dq8ca_q4gsw.default
     return any(reader.target == fused for result in node.users for reader in result.users)
