@@ -80,10 +80,46 @@ def test_several_programs_of_one_state(tmp_path):
     with pytest.raises(LoweringError, match="calls") as refused:
         _lowered(programs, vkfuse.Partitioner(), path=tmp_path / "no.pte")
     assert "shared_state=True" in refused.value.hint
-    kept = _lowered(programs, vkfuse.Partitioner(shared_state=False), path=tmp_path / "kept.pte")
-    shared = _lowered(programs, vkfuse.Partitioner(shared_state=True), path=tmp_path / "shared.pte")
+    reports = tmp_path / "kept.txt", tmp_path / "shared.txt"
+    own, one = (
+        vkfuse.Partitioner(shared_state=s, report=r) for s, r in zip((False, True), reports, strict=True)
+    )
+    kept = _lowered(programs, own, path=tmp_path / "kept.pte")
+    shared = _lowered(programs, one, path=tmp_path / "shared.pte")
     crossings = [measure(pte).delegation.crossings for pte in (kept, shared)]
     assert crossings[0] < crossings[1]
+    said = [" ".join(report.read_text().split()) for report in reports]
+    for name in ("forward", "program 2"):
+        assert f"{name} keeps 1 buffer (4 bytes) on the GPU: calls" in said[0]
+    assert "share state where the application loads the file with" in said[1]
+    assert "on the GPU" not in said[1]
+
+
+def test_why_state_stays_outside(tmp_path):
+    """A buffer of whole numbers is no delegate's, and the report says so."""
+    report = tmp_path / "report.txt"
+
+    class Steps(_Counting):
+        def __init__(self):
+            super().__init__()
+            self.calls = torch.zeros(1, dtype=torch.int32)
+
+    _lowered(_program(Steps), vkfuse.Partitioner(report=report), path=tmp_path / "steps.pte")
+    assert "forward keeps 1 buffer (4 bytes) outside of delegates, it holds no floats: calls" in " ".join(
+        report.read_text().split()
+    )
+
+
+def test_the_measured_difference_of_float32(tmp_path):
+    """A bfloat16 program lowered in float32 says how far apart they are; as it is, what would take it off the CPU."""
+    for options, text in (
+        ({}, "--compute float32 takes it off the CPU"),
+        ({"compute": "float32"}, "of the largest value apart on the example inputs"),
+    ):
+        report = tmp_path / "report.txt"
+        program = export(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).bfloat16(), torch.randn(2, 8).bfloat16())
+        _lowered(program, vkfuse.Partitioner(report=report, **options), path=tmp_path / "bf16.pte")
+        assert text in " ".join(report.read_text().split())
 
 
 def test_what_a_partitioner_cannot_do(tmp_path):

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.operands import Target, constants_of, operator_name
 from vkfuse.lower.partition import GuardedPartitioner, compile_options, fusions
+from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import adjusted_upstream
 from vkfuse.options import VulkanOptions
 from vkfuse.runtime.codes import Objection
@@ -44,9 +45,13 @@ class GuestPartitioner(Partitioner):  # type: ignore[misc]
         """The program that is to be lowered, by its first hook."""
 
     def partitioned(
-        self, exported: ExportedProgram, reasons: Mapping[str, Objection], tags: Collection[str]
+        self,
+        exported: ExportedProgram,
+        reasons: Mapping[str, Objection],
+        tags: Collection[str],
+        state: tuple[StatePlace, ...],
     ) -> None:
-        """Hear of a program that nodes of `tags` are delegated of, and why operators are not."""
+        """Hear of a program that nodes of `tags` are delegated of, why operators are not, and where its state is."""
 
     def shared(self) -> Collection[str]:
         """Buffers that no delegate may keep."""
@@ -66,7 +71,7 @@ class GuestPartitioner(Partitioner):  # type: ignore[misc]
         guarded = self._guarded()
         with self._adjusted():
             result = guarded.partition(exported_program)
-        self.partitioned(exported_program, guarded.reasons, result.partition_tags)
+        self.partitioned(exported_program, guarded.reasons, result.partition_tags, guarded.state)
         return result
 
     def _guarded(self) -> GuardedPartitioner:

@@ -4,7 +4,7 @@ It stands where VulkanPartitioner does. What takes the written file is not done 
 is lowered again without what a runtime could not load, proved from its bytes, or verified. `vkfuse report` reads the file.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +14,13 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lower.guest import GuestPartitioner, border, operators
 from vkfuse.lower.operands import Target
-from vkfuse.lower.state import buffers_of_several
+from vkfuse.lower.places import StatePlace, place_notes
+from vkfuse.lower.state import buffers_of_several, state_notes
 from vkfuse.options import BaselineChoice, Compute, Options
 from vkfuse.output import Publication, write
 from vkfuse.pipeline.assembly import report_of_plan
-from vkfuse.pipeline.method import Methods, as_given, planned, prepared, surveyed
+from vkfuse.pipeline.method import Methods, as_given, planned, prepared, surveyed, to_lower
+from vkfuse.pipeline.verification import precision
 from vkfuse.program.load import from_exported, widened
 from vkfuse.program.methods import METHOD
 from vkfuse.report.cost import Meter
@@ -80,9 +82,15 @@ class Partitioner(GuestPartitioner):
         return buffers_of_several(as_given(self._methods)) if self._shared_state else ()
 
     def partitioned(
-        self, exported: ExportedProgram, reasons: Mapping[str, Objection], tags: Collection[str]
+        self,
+        exported: ExportedProgram,
+        reasons: Mapping[str, Objection],
+        tags: Collection[str],
+        state: tuple[StatePlace, ...],
     ) -> None:
-        """Write the report of what has been partitioned so far."""
+        """Write the report once all programs are partitioned."""
+        at = len(self._placed)
+        self._methods = tuple(replace(m, state=state) if i == at else m for i, m in enumerate(self._methods))
         left = operators(exported, None)
         cpu = {name: _kept(count, reasons.get(name)) for name, count in left.items()}
         self._placed.append(
@@ -94,15 +102,25 @@ class Partitioner(GuestPartitioner):
                 backends={"VulkanBackend": len(tags)},
             )
         )
-        if self._report is not None:
+        if self._report is not None and len(self._placed) >= len(self._methods):
             self._write(self._report)
 
     def _write(self, path: Path) -> None:
         made = report_of_plan(self._methods, (), self._runtime, self._meter)
-        report = replace(made, delegation=_together(self._placed), notes=_notes(self._methods))
+        report = replace(made, delegation=_together(self._placed), notes=(*self._notes(),))
         text = rendered(report, SUFFIXES.get(path.suffix, Format.TEXT))
         with Publication() as publication:
             write(publication.file(path, "report"), lambda stream: stream.write(text.encode()), path)
+
+    def _notes(self) -> Iterator[str]:
+        """What the report says of the lowering, of state, and of types."""
+        yield _NOTE
+        if not self._methods:
+            yield _DECOMPOSED
+        if self._shared_state:
+            yield from state_notes(as_given(self._methods), to_lower(self._methods))
+        yield from place_notes({m.name: m.state for m in self._methods})
+        yield from precision(self._methods)
 
     def _check_state(self) -> None:
         """Refuse several programs of the same state where nobody said whether it is one memory. LoweringError."""
@@ -143,7 +161,3 @@ def _together(placed: list[Delegation]) -> Delegation:
             backends={"VulkanBackend": whole.subgraphs + more.subgraphs},
         )
     return whole
-
-
-def _notes(methods: Methods) -> tuple[str, ...]:
-    return (_NOTE,) if methods else (_NOTE, _DECOMPOSED)

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -79,16 +79,13 @@ class _Widened:
         self._return(output, kinds)
 
     def signature(self) -> ExportGraphSignature:
-        """The program's signature with the names that its outputs have now."""
+        """The program's signature with the names that its inputs and outputs have now: a copy may get another name."""
         old = self._exported.graph_signature
-        output = next(iter(self._graph.find_nodes(op="output")))
-        specs = [
-            dataclasses.replace(spec, arg=dataclasses.replace(spec.arg, name=result.name))
-            if isinstance(result, fx.Node)
-            else spec
-            for spec, result in zip(old.output_specs, output.args[0], strict=True)
-        ]
-        return ExportGraphSignature(input_specs=list(old.input_specs), output_specs=specs)
+        inputs, (output,) = (self._graph.find_nodes(op=op) for op in ("placeholder", "output"))
+        return ExportGraphSignature(
+            input_specs=_renamed(old.input_specs, inputs),
+            output_specs=_renamed(old.output_specs, output.args[0]),
+        )
 
     def _placeholder(self, node: fx.Node, last: fx.Node) -> None:
         if _dtype(node) not in HALVES:
@@ -128,6 +125,16 @@ class _Widened:
         if replace:
             node.replace_all_uses_with(cast, delete_user_cb=lambda user: user is not cast)
         return cast
+
+
+def _renamed(specs: Iterable[Any], nodes: Iterable[Any]) -> list[Any]:
+    """Copies of specs whose arguments are called as `nodes` are."""
+    return [
+        dataclasses.replace(spec, arg=dataclasses.replace(spec.arg, name=node.name))
+        if isinstance(node, fx.Node)
+        else spec
+        for spec, node in zip(specs, nodes, strict=True)
+    ]
 
 
 def _in_float32(arguments: Any) -> Any:
