@@ -1,13 +1,15 @@
 """Numbers against numbers."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vkfuse.verify.compare import RELATIVE_LIMITS, Tolerance, compare, compare_outputs
+from vkfuse.verify.compare import RELATIVE_LIMITS, Tolerance, compare, compare_outputs, largest_change
 
 _floats = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20)
 
@@ -105,3 +107,49 @@ def test_types_of_outputs(got, expected, passes):
     """A float of another width is another output, though the values are equal; integers may be narrower in the file."""
     ours, theirs = torch.ones(3, dtype=got), torch.ones(3, dtype=expected)
     assert compare_outputs(0, ours, theirs, Tolerance()).passed == passes
+
+
+def test_parts_make_the_whole(monkeypatch):
+    """What is compared in parts gives what is compared at once, numbers that are none and infinite ones too."""
+    made = torch.Generator().manual_seed(0)
+    expected = torch.randn(5, 16, generator=made)
+    expected[3, 2], expected[0, 1] = math.inf, math.nan
+    got = expected * (1 + 1e-5 * torch.randn(5, 16, generator=made))
+    for tolerance in (Tolerance(), Tolerance(rtol=1e-5, atol=1e-6)):
+        for one, other in (
+            (got, expected),
+            (got[:3], expected[:3]),
+            (got[1:3], expected[1:3]),
+            (got[:0], got[:0]),
+        ):
+            monkeypatch.setattr("vkfuse.verify.compare._PIECE", 1 << 20)
+            whole = _numbers(compare(0, one, other, tolerance))
+            monkeypatch.setattr("vkfuse.verify.compare._PIECE", 7)
+            assert _numbers(compare(0, one, other, tolerance)) == pytest.approx(whole, nan_ok=True)
+
+
+def _numbers(result):
+    return {
+        name: value for name, value in dataclasses.asdict(result).items() if name not in {"dtype", "shape"}
+    }
+
+
+class _Largest(TorchDispatchMode):
+    """The largest number of float64 values that an operator makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype is torch.float64:
+            self.values = max(self.values, made.numel())
+        return made
+
+
+def test_memory_of_large_outputs():
+    """Two outputs of 4 million values are compared without a float64 copy of one."""
+    values = torch.ones(1 << 22)
+    with _Largest() as largest:
+        assert compare(0, values, values, Tolerance()).passed
+        assert largest_change(values, values) == 0
+    assert 0 < largest.values < values.numel()

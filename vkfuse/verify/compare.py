@@ -1,6 +1,7 @@
 """Numbers against numbers: errors, agreement, and how much error passes."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ RELATIVE_LIMITS: Final = {
 }
 _FLOOR: Final = 1e-7  # absolute: an output that should be zero
 _SMALL: Final = 1e-3  # share of the largest value under which units of the last place mean nothing
+_PIECE: Final = 1 << 20  # values compared at once
 _LOGITS_FROM: Final = 16  # entries in a row before its largest one is worth comparing
 
 
@@ -51,38 +53,94 @@ def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> Output
     got, expected = _as_tensor(got), _as_tensor(expected)
     if got.shape != expected.shape or got.dtype.is_floating_point != expected.dtype.is_floating_point:
         return _unlike(index, got, expected)
-    limit = limits(expected, tolerance)
-    a, b = got.detach().reshape(-1).double(), expected.detach().reshape(-1).double()
-    same = (a == b) | (a.isnan() & b.isnan())
-    error = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
-    largest = float(b.abs().nan_to_num(0.0, 0.0, 0.0).max()) if b.numel() else 0.0
-    worst = float(error.max()) if error.numel() else 0.0
+    largest = max((float(_finite(b).max()) for (b,) in _pieces(expected)), default=0.0)
+    parts = [_Part.of(expected.dtype, a, b, largest, tolerance) for a, b in _pieces(got, expected)]
+    worst = _most(part.error for part in parts)
     return OutputError(
         index=index,
         dtype=str(expected.dtype).removeprefix("torch."),
         shape=tuple(expected.shape),
         max_abs=worst,
         max_rel=worst / largest if largest else (0.0 if worst == 0 else math.inf),
-        max_ulp=_ulps(expected, error, largest),
-        cosine=_cosine(a, b),
-        sqnr_db=_sqnr(error, b),
+        max_ulp=_most(part.ulps for part in parts),
+        cosine=_cosine(parts),
+        sqnr_db=_sqnr(sum(part.noise for part in parts), sum(part.signal for part in parts)),
         top1=_top1(got, expected),
-        limit=float(limit.max()) if limit.numel() else 0.0,
-        passed=bool((error <= limit.reshape(-1)).all()),
+        limit=_most(part.limit for part in parts),
+        passed=all(part.passed for part in parts),
     )
 
 
-def limits(expected: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
-    """Return float64 of the shape of `expected`: the largest error of each value that passes."""
-    magnitude = expected.detach().double().abs().nan_to_num(0.0, 0.0, 0.0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What part of an output shows, `got` against `expected`: largest error and limit, lengths and products."""
+
+    error: float
+    ulps: float
+    limit: float
+    passed: bool
+    lengths: tuple[float, float]
+    product: float
+    noise: float
+    signal: float
+
+    @classmethod
+    def of(
+        cls,
+        dtype: torch.dtype,
+        got: torch.Tensor,
+        expected: torch.Tensor,
+        largest: float,
+        tolerance: Tolerance,
+    ) -> "_Part":
+        """Compare float64 values of one dimension, those expected of `dtype` and an output whose largest is given."""
+        same = (got == expected) | (got.isnan() & expected.isnan())
+        error = torch.where(same, 0.0, (got - expected).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+        limit = _limits(dtype, expected, largest, tolerance)
+        return cls(
+            error=float(error.max()),
+            ulps=_ulps(dtype, expected, error, largest),
+            limit=float(limit.max()),
+            passed=bool((error <= limit).all()),
+            lengths=(float(got.norm()), float(expected.norm())),
+            product=float(torch.dot(got, expected)),
+            noise=float(error.square().sum()),
+            signal=float(expected.square().sum()),
+        )
+
+
+def largest_change(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference of two tensors of floats, 0 for empty ones."""
+    return _most(float((a - b).abs().max()) for a, b in _pieces(got, expected))
+
+
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield the values of tensors of one shape as float64, so many at a time: an output may be large."""
+    flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    for start in range(0, flat[0].numel(), _PIECE):
+        yield tuple(values[start : start + _PIECE].double() for values in flat)
+
+
+def _most(values: Iterable[float]) -> float:
+    """Return the largest value, which one that is no number is."""
+    return max(values, key=lambda value: (math.isnan(value), value), default=0.0)
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """Return magnitudes, zero for what is no number or infinite."""
+    return values.abs().nan_to_num(0.0, 0.0, 0.0)
+
+
+def _limits(dtype: torch.dtype, expected: torch.Tensor, largest: float, tolerance: Tolerance) -> torch.Tensor:
+    """Return the largest error of each value that passes."""
+    magnitude = _finite(expected)
     if tolerance.given:
         return magnitude * (tolerance.rtol or 0.0) + (tolerance.atol or 0.0)
-    share = RELATIVE_LIMITS.get(expected.dtype, 0.0)
+    share = RELATIVE_LIMITS.get(dtype, 0.0)
     if share and tolerance.arithmetic is not None:
         share = max(share, RELATIVE_LIMITS[tolerance.arithmetic])
-    largest = magnitude.max() if magnitude.numel() else torch.zeros(())
     floor = _FLOOR if share else 0.0
-    return torch.full_like(magnitude, max(float(share * largest), floor) + tolerance.noise)
+    return torch.full_like(magnitude, max(share * largest, floor) + tolerance.noise)
 
 
 def _nothing(index: int, got: Any, expected: Any) -> OutputError:
@@ -120,28 +178,28 @@ def _without_numbers(index: int, dtype: str, shape: tuple[int, ...], *, same: bo
     )
 
 
-def _ulps(expected: torch.Tensor, error: torch.Tensor, largest: float) -> float:
-    """Largest error in units of the last place, of values that are at least a thousandth of the largest."""
-    if not expected.dtype.is_floating_point or not error.numel():
-        return float(error.max()) if error.numel() else 0.0
-    info = torch.finfo(expected.dtype)
+def _ulps(dtype: torch.dtype, expected: torch.Tensor, error: torch.Tensor, largest: float) -> float:
+    """Largest error in units of the last place of `dtype`, of values that are at least a thousandth of the largest."""
+    if not dtype.is_floating_point:
+        return float(error.max())
+    info = torch.finfo(dtype)
     least = max(largest * _SMALL, info.smallest_normal)
-    magnitude = expected.detach().reshape(-1).double().abs()
+    magnitude = expected.abs()
     unit = torch.exp2(torch.floor(torch.log2(magnitude.clamp(min=least)))) * info.eps
     return float(torch.where(magnitude >= least, error / unit, 0.0).max())
 
 
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+def _cosine(parts: Sequence[_Part]) -> float:
     """Return the cosine of the angle between two vectors; 1 for two zero vectors."""
-    scale = float(a.norm() * b.norm())
+    got, expected = (math.hypot(*(part.lengths[side] for part in parts)) for side in (0, 1))
+    scale = got * expected
     if scale == 0:
-        return 1.0 if bool((a == b).all()) else 0.0
-    return float(torch.dot(a, b)) / scale
+        return 1.0 if got == expected else 0.0
+    return sum(part.product for part in parts) / scale
 
 
-def _sqnr(error: torch.Tensor, b: torch.Tensor) -> float:
+def _sqnr(noise: float, signal: float) -> float:
     """Return the signal to noise ratio in decibels; infinite without noise."""
-    noise, signal = float(error.square().sum()), float(b.square().sum())
     if noise == 0:
         return math.inf
     return -math.inf if signal == 0 or math.isinf(noise) else 10 * math.log10(signal / noise)

@@ -10,7 +10,7 @@ import torch
 
 from vkfuse.errors import VkfuseError
 from vkfuse.runtime.codes import Code
-from vkfuse.verify.compare import Tolerance, compare_outputs
+from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.inputs import Sample
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
@@ -219,9 +219,9 @@ def _largest(outputs: tuple[object, ...]) -> float:
 
 def _largest_change(clean: tuple[object, ...], noisy: tuple[object, ...]) -> float:
     changes = [
-        float((a.double() - b.double()).abs().max())
+        largest_change(a, b)
         for a, b in zip(clean, noisy, strict=True)
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.is_floating_point() and a.numel()
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.is_floating_point()
     ]
     return max(changes, default=0.0)
 
