@@ -113,7 +113,7 @@ def test_why_state_stays_outside(tmp_path):
 def test_the_measured_difference_of_float32(tmp_path):
     """A bfloat16 program lowered in float32 says how far apart they are; as it is, what would take it off the CPU."""
     for options, text in (
-        ({}, "--compute float32 takes it off the CPU"),
+        ({}, "takes it off the CPU, and stores 144 bytes of bfloat16 numbers as twice as many"),
         ({"compute": "float32"}, "of the largest value apart on the example inputs"),
     ):
         report = tmp_path / "report.txt"

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import CheckFailedError
 from vkfuse.options import Options, Progress
 from vkfuse.pipeline.method import Method, Methods
-from vkfuse.program.load import Program
+from vkfuse.program.load import Program, constants_of
 from vkfuse.program.widened import halves
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Verify
@@ -100,10 +100,18 @@ def precision(methods: Methods) -> Iterator[str]:
     for m in methods:
         if m.program.narrow is None:
             if torch.bfloat16 in halves(m.program.exported):
-                yield f"{m.name} computes in bfloat16, which Vulkan has not; --compute float32 takes it off the CPU"
+                offer = "--compute float32 takes it off the CPU" + _cost_of_float32(m)
+                yield f"{m.name} computes in bfloat16, which Vulkan has not; {offer}"
             continue
         kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in halves(m.program.narrow)))
         yield f"{m.name} computes in float32 what was given in {kinds}: {_measured(m.program, m.program.narrow)}"
+
+
+def _cost_of_float32(method: Method) -> str:
+    """What --compute float32 would make larger, of what is lowered; empty where that is nothing."""
+    stored = constants_of(method.prepared.exported).values()
+    narrow = sum(value.nbytes for value in stored if value.dtype is torch.bfloat16)
+    return f", and stores {narrow:,} bytes of bfloat16 numbers as twice as many" if narrow else ""
 
 
 def _measured(program: Program, narrow: ExportedProgram) -> str:
