@@ -32,7 +32,7 @@ def worst_error(exported: ExportedProgram, path: Path, inputs: Sequence[Sequence
     for values in (exported.example_inputs[0], *inputs):
         with torch.no_grad():
             expected = pytree.tree_leaves(eager(*values))
-        got = session(tuple(values))
+        got = session(tuple(pytree.tree_leaves(values)))
         for ours, theirs in zip(got, expected, strict=True):
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
             errors.append(_share(ours, theirs))

@@ -6,6 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from executorch.examples.models.llama.llama_transformer import construct_transformer
+from executorch.examples.models.llama.model_args import ModelArgs
+from executorch.examples.models.llama.source_transformation.custom_kv_cache import (
+    replace_kv_cache_with_custom_kv_cache,
+)
+from executorch.examples.models.llama.source_transformation.sdpa import replace_sdpa_with_custom_op
 from executorch.exir.memory_planning import greedy
 from executorch.exir.tensor import TensorSpec
 from hypothesis import given
@@ -82,6 +88,66 @@ def _pair():
     return {"short": export(Halves(table), indices(1, 3)), "long": export(Halves(table), indices(1, 9))}
 
 
+LLAMA = {
+    "dim": 64,
+    "n_layers": 1,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "vocab_size": 256,
+    "hidden_dim": 64,
+    "max_seq_len": 32,
+    "max_context_len": 32,
+    "use_kv_cache": True,
+    "generate_full_logits": False,
+}
+
+
+def _llama(change=lambda model: model):
+    """ExecuTorch's example, one token with a cache."""
+    model = construct_transformer(ModelArgs(**LLAMA)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, 0.1)
+    quantize(quantize(model, nn.Embedding), nn.Linear)
+    with torch.no_grad():
+        return torch.export.export(change(model), (indices(1, 1), {"input_pos": torch.tensor([0])}))
+
+
+def _custom():
+    """By ExecuTorch's own operators for caches and attention."""
+    return _llama(lambda model: replace_sdpa_with_custom_op(replace_kv_cache_with_custom_kv_cache(model)))
+
+
+class Kept(LanguageModel):
+    """A cache at given positions, the last rows, and a count of the calls, which is kept outside of delegates."""
+
+    def __init__(self):
+        super().__init__(128)
+        self.register_buffer("cache", torch.zeros(1, 32, 64))
+        self.register_buffer("last", torch.ones(1, 4, 64))
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, tokens, position):
+        """[1, n], [n] -> [1, n, rows]."""
+        rows = self.table(tokens)
+        self.cache.index_copy_(1, position, self.layer(rows))
+        self.last.copy_(torch.cat([self.last[:, 1:], rows[:, -1:]], 1))
+        self.calls.add_(1)
+        known = self.cache.mean(1, keepdim=True) + self.last.sum(1, keepdim=True)
+        return self.head(torch.tanh(rows + known)) + self.calls.sum()
+
+
+def _kept(tokens=1):
+    with torch.no_grad():
+        model = quantize(quantize(Kept(), nn.Embedding), nn.Linear)
+        return export(model, indices(1, tokens), torch.arange(tokens))
+
+
+def _sharing():
+    """Two methods of one state."""
+    return {"prefill": _kept(16), "decode": _kept()}
+
+
 def _looked_up():
     return export(quantize(Lookup(), nn.Embedding), indices(2, 7))
 
@@ -132,8 +198,8 @@ def _labels(path):
 
 @pytest.mark.parametrize(
     "build",
-    [_wide, _tied, lambda: _tied(BOTH, rows=1003), _pair],
-    ids=["wide", "tied", "shared scales", "pair"],
+    [_wide, _tied, lambda: _tied(BOTH, rows=1003), _pair, _llama, _custom, _kept, _sharing],
+    ids=["wide", "tied", "shared scales", "pair", "cache", "custom cache", "states", "state of two"],
 )
 def test_is_what_a_second_lowering_writes(build, tmp_path, tmp_path_factory, monkeypatch):
     """The same bytes by label; the same operators, where and why; the same rows of tables; the program's results."""

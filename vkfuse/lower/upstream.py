@@ -13,6 +13,7 @@ import executorch.backends.vulkan.patterns as vulkan_patterns
 import executorch.backends.vulkan.utils as vulkan_utils
 import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
+from executorch.backends.vulkan import vulkan_preprocess
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import ops_not_to_decompose
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
@@ -149,6 +150,19 @@ def _first_of(cache: Any) -> Any:
     while cache.target == edge_ops.edge.vkfuse.update_cache.default:
         cache = cache.args[0]
     return cache
+
+
+def _prepacked(program: ExportedProgram) -> ExportedProgram:
+    """Copy constants to the GPU; a write into such a copy takes no memory of its own for what it returns."""
+    program = _insert_prepack_nodes(program)
+    for node in program.graph.find_nodes(
+        op="call_function", target=edge_ops.edge.vkfuse.update_cache.default
+    ):
+        node.meta["spec"].const = _first_of(node).target == edge_ops.edge.et_vk.prepack.default
+    return program
+
+
+_insert_prepack_nodes = vulkan_preprocess.insert_prepack_nodes
 
 
 def _keep_state(builder: VkGraphBuilder, node: Any) -> None:
@@ -315,6 +329,7 @@ def _shortcuts() -> tuple[tuple[Any, str, Any], ...]:
 
 _MENDS = (
     (VulkanBackend, "copy_exported_program_for_preprocess", _graph_copied),
+    (vulkan_preprocess, "insert_prepack_nodes", _prepacked),
     (vulkan_utils, "extents_are_valid", _within),
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),

@@ -18,7 +18,7 @@ from vkfuse.runtime.device import TEXTURE
 from vkfuse.runtime.operators.moves import COPY, SLICE, VIEW
 
 _SIZE: Final = "sym_size.int"
-_MOVES: Final = {VIEW, COPY, SLICE}
+_MOVES: Final = {VIEW, COPY, SLICE, "aten.unsqueeze_copy.default", "aten.squeeze_copy.dims"}
 _GATHER: Final = "aten.embedding.default"
 _SCALED: Final = "aten.mul.Tensor"
 _PURE: Final = {*_MOVES, _SIZE, _GATHER, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes

@@ -16,7 +16,7 @@ from vkfuse.pte.model import Allocation, DelegateCall, Instruction, KernelCall, 
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK
 
-_MEMORY: Final = 1  # number of the planned buffer of a method
+_MEMORY: Final = 1  # number of the planned buffer of a method; behind it is what several methods share
 _VIEW: Final = "executorch_prim::et_view"
 _SIZES: Final = {f"executorch_prim::{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod")}
 
@@ -101,13 +101,16 @@ def _moved(graph: VulkanGraph, call: OperatorCall) -> bool:
 class _Step:
     """An instruction, or None for a view of which the file has no instruction.
 
-    `named` are values in the order in which they come up, `made` those that it writes. `soon`: it goes before what waits.
+    `named` are values in the order in which they come up, `made` those that it writes. `soon`: it goes before what waits;
+    `last`: it writes state, behind all else; `view`: it lets its last value lie where its first does.
     """
 
     entry: Instruction | None
     named: tuple[int, ...]
     made: tuple[int, ...]
     soon: bool = False
+    last: bool = False
+    view: bool = False
 
     @property
     def read(self) -> Iterator[int]:
@@ -115,19 +118,27 @@ class _Step:
         return (index for index in self.named if index not in self.made)
 
 
-def relaid_method(method: Method, inputs: Mapping[int, int]) -> Method:
-    """Return a method in order, planned, without values that nothing names; `inputs` counts those of each delegate."""
+def relaid_method(method: Method, inputs: Mapping[int, int], lowered: int) -> Method:
+    """Return a method in order, planned, without values that nothing names; `inputs` counts those of each delegate.
+
+    The first `lowered` values are numbered by when they came up.
+    """
     views: dict[int, int] = {}
-    steps = [*_steps(method, inputs, views)]
-    front = [*_front(method, views)]
+    states = _states(method)
+    steps = [*_steps(method, inputs, states, lowered, views)]
+    front = [*_front(method, states, views)]
+    written = [index for step in steps if step.last for index in step.made]
+    last = [step for step in steps if step.last]
+    steps = [step for step in steps if not step.last]
     for _ in method.delegates:
         steps = _sorted(front, steps)
+    steps += last
     order = dict.fromkeys([*front, *(index for step in steps for index in step.named), *method.outputs])
-    uses = _uses(method.inputs, (step.named for step in steps), method.outputs)
+    uses = _uses((*states, *method.inputs), (step.named for step in steps), (*states, *method.outputs))
     entries = tuple(step.entry for step in steps if step.entry is not None)
     operators = dict.fromkeys(entry.op_index for entry in entries if isinstance(entry, KernelCall))
     return pruned.reordered(
-        replace(_placed(method, order, uses, views), instructions=entries), order, operators
+        replace(_placed(method, order, uses, views, written), instructions=entries), order, operators
     )
 
 
@@ -138,37 +149,62 @@ def _lists(method: Method, ids: Iterable[int]) -> Iterator[int]:
         yield index
 
 
-def _front(method: Method, views: Mapping[int, int]) -> Iterator[int]:
-    """Yield the constants, read or not, and the inputs."""
+def _states(method: Method) -> tuple[int, ...]:
+    """Return what a method keeps from call to call: planned, and there before its inputs."""
+    before = range(min(method.inputs, default=0))
+    return tuple(index for index in before if isinstance(_at(method, index), Allocation))
+
+
+def _at(method: Method, index: int) -> Allocation | None:
+    """Return where a value is planned."""
+    value = method.values[index]
+    return value.allocation if isinstance(value, Tensor) else None
+
+
+def _front(method: Method, states: Sequence[int], views: Mapping[int, int]) -> Iterator[int]:
+    """Yield the constants, read or not, and the states among them, and the inputs."""
     for index, value in enumerate(method.values):
-        if isinstance(value, Tensor) and value.constant and index not in views and index not in method.inputs:
+        constant = isinstance(value, Tensor) and value.constant
+        if (constant or index in states) and index not in views and index not in method.inputs:
             yield index
     yield from method.inputs
 
 
-def _steps(method: Method, inputs: Mapping[int, int], views: dict[int, int]) -> Iterator[_Step]:
+def _steps(
+    method: Method, inputs: Mapping[int, int], states: Sequence[int], lowered: int, views: dict[int, int]
+) -> Iterator[_Step]:
     """Yield what is done, in the order of the instructions; `views` gets what lies where another value does, and that."""
-    seen = [*method.inputs]
-    for entry in method.instructions:
-        args = (*_lists(method, pruned.values_of(entry)),)
-        made: tuple[int, ...] = ()
-        first: tuple[int, ...] = ()
-        name = ""
-        if isinstance(entry, DelegateCall):
-            made = entry.args[inputs[entry.delegate_index] :]
-        elif isinstance(entry, KernelCall):
-            made, name = (*_lists(method, entry.args[-1:]),), method.operators[entry.op_index].name
-            first = () if name == _VIEW else tuple(i for i in made if isinstance(method.values[i], Tensor))
-        for index in args:
-            base = None if index in (*made, *seen) else _beneath(method, index, seen)
-            if base is not None:
+    steps = [_step(method, entry, inputs, states) for entry in method.instructions]
+    seen = [*states, *method.inputs]
+    known = {*seen, *(index for step in steps for index in step.made)}
+    unmade = [index for index in range(len(method.values)) if index not in known and _at(method, index)]
+    for step in steps:
+        before = min((index for index in step.made if _at(method, index)), default=0)
+        for index in [*unmade]:
+            base = _beneath(method, index, seen)
+            if base is not None and (index in step.named or index < before < lowered):
                 views[index] = base
                 seen.append(index)
+                unmade.remove(index)
                 yield _Step(entry=None, named=(base, index), made=(index,))
-        if name == _VIEW:
-            views[args[-1]] = args[0]
-        seen += made
-        yield _Step(entry=entry, named=(*first, *args), made=made, soon=name in _SIZES)
+        if step.view:
+            views[step.named[-1]] = step.named[0]
+        seen += step.made
+        yield step
+
+
+def _step(method: Method, entry: Instruction, inputs: Mapping[int, int], states: Sequence[int]) -> _Step:
+    """Return what an instruction does."""
+    named = (*_lists(method, pruned.values_of(entry)),)
+    if isinstance(entry, DelegateCall):
+        return _Step(entry=entry, named=named, made=entry.args[inputs[entry.delegate_index] :])
+    if not isinstance(entry, KernelCall):
+        return _Step(entry=entry, named=named, made=())
+    name, made = method.operators[entry.op_index].name, (*_lists(method, entry.args[-1:]),)
+    view, last = name == _VIEW, not {*states}.isdisjoint(made)
+    first = () if view or last else tuple(i for i in made if isinstance(method.values[i], Tensor))
+    soon = name in _SIZES
+    return _Step(entry=entry, named=(*first, *named), made=made, soon=soon, last=last, view=view)
 
 
 def _beneath(method: Method, index: int, among: Sequence[int]) -> int | None:
@@ -219,9 +255,16 @@ def _sorted(front: Sequence[int], steps: Sequence[_Step]) -> list[_Step]:
 
 
 def _placed(
-    method: Method, order: Iterable[int], uses: Mapping[int, list[int]], views: Mapping[int, int]
+    method: Method,
+    order: Iterable[int],
+    uses: Mapping[int, list[int]],
+    views: Mapping[int, int],
+    written: Iterable[int],
 ) -> Method:
-    """Return a method with its planned tensors where they need least memory; a view is where what it shows is."""
+    """Return a method with its planned tensors where they need least memory; a view is where what it shows is.
+
+    State that is `written` has memory a second time at the end: the program returns it (exir/passes/spec_prop_pass.py).
+    """
 
     def base(index: int) -> int:
         while index in views:
@@ -231,16 +274,21 @@ def _placed(
     tensors = {
         index: value
         for index in order
-        if isinstance(value := method.values[index], Tensor) and value.allocation is not None
+        if isinstance(value := method.values[index], Tensor)
+        and value.allocation is not None
+        and value.allocation.memory_id == _MEMORY
     }
     spans: dict[int, list[int]] = {}
     for index in tensors:
         spans.setdefault(base(index), []).extend(uses.get(index, ()))
     lives = {index: Life(tensors[index].nbytes, min(span), max(span)) for index, span in spans.items()}
-    places, total = planned([*lives.values()], beside=True)
-    offsets = {index: offset for index, (_, offset) in zip(lives, places, strict=True)}
+    ends = ((method.values[index], uses[index][-1]) for index in written)
+    returned = [Life(value.nbytes, end, end) for value, end in ends if isinstance(value, Tensor)]
+    places, total = planned([*lives.values(), *returned], beside=True)
+    offsets = {index: offset for index, (_, offset) in zip(lives, places, strict=False)}
     values = list(method.values)
     for index, value in tensors.items():
         at = Allocation(memory_id=_MEMORY, offset=offsets[base(index)])
         values[index] = replace(value, allocation=at)
-    return replace(method, values=tuple(values), non_const_buffer_sizes=(0, total))
+    sizes = (0, total, *method.non_const_buffer_sizes[_MEMORY + 1 :])
+    return replace(method, values=tuple(values), non_const_buffer_sizes=sizes)

@@ -110,7 +110,8 @@ class _Unfusing(MethodEdit):
             instructions=tuple(entry for _, entry in self.entries()),
             operators=tuple(self.operators),
         )
-        return relaid_method(changed, {index: len(graph.input_ids) for index, graph in graphs.items()})
+        inputs = {index: len(graph.input_ids) for index, graph in graphs.items()}
+        return relaid_method(changed, inputs, len(self.method.values))
 
     def lookup(self, read: TableRead, table: FloatTable) -> None:
         """Move a lookup to the CPU; UntoldError where that cannot be."""

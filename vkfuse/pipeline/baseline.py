@@ -13,7 +13,7 @@ from vkfuse.mapping import map_open
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import scratch
 from vkfuse.patch.cut import UntoldError
-from vkfuse.pipeline.method import Methods, as_given, folded, prepared, to_lower
+from vkfuse.pipeline.method import Methods, as_given, folded, made_of, to_lower
 from vkfuse.pipeline.unfused import before_lookups
 from vkfuse.pte import read_pte
 from vkfuse.pte.reader import parse_pte
@@ -58,7 +58,7 @@ def baseline_made(
         case BaselineChoice.STOCK:
             progress("lowering the stock baseline")
             return _lowered(
-                "stock", lambda: lower_stock(as_given(methods), options.vulkan), (), options, keep
+                "stock", lambda: ((), lower_stock(as_given(methods), options.vulkan)), options, keep
             )
     before = folded(methods)
     progress("making the folded baseline")
@@ -90,18 +90,21 @@ def _edited(
 
 
 def _folded(before: Methods, options: Options, keep: Path | None) -> Before:
-    """Lower the methods as they were planned before."""
-    ready = prepared(before, options, in_place=False)
+    """Lower the methods as they were planned before; their caches are where they are in the written file."""
     target = Target(runtime=find_runtime(options.runtime), operators=_ON_CPU)
-    return _lowered("folded", lambda: lower(to_lower(ready), target, options.vulkan), ready, options, keep)
+
+    def lowered(ready: Methods) -> tuple[Methods, Lowered]:
+        return ready, lower(to_lower(ready), target, options.vulkan)
+
+    return _lowered("folded", lambda: made_of(before, options, lowered), options, keep)
 
 
 def _lowered(
-    kind: BaselineKind, make: Callable[[], Lowered], methods: Methods, options: Options, keep: Path | None
+    kind: BaselineKind, make: Callable[[], tuple[Methods, Lowered]], options: Options, keep: Path | None
 ) -> Before:
     """Lower a baseline, or say why there is none."""
     try:
-        lowered = make()
+        methods, lowered = make()
     except LoweringError as error:
         return Before(baseline=Baseline(kind=kind, bytes=None, loadable=False, note=error.message))
     return _measured(kind, lowered.write, lowered.reasons, methods, options, keep)

@@ -1,10 +1,12 @@
 """One record a method: from its program to what the written bytes showed of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch.export import ExportedProgram
 
+from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.state import buffers_of_several
 from vkfuse.options import Options
@@ -17,6 +19,8 @@ from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, State, after_tables, repair
 from vkfuse.runtime.versions import Runtime
 from vkfuse.verify.verdict import Verification
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,14 @@ def prepared(methods: Methods, options: Options, *, in_place: bool = True, own_s
     state = State.SHARED if shared or not own_state else State.IN_PLACE if in_place else State.OWN
     rules = after_tables(half=options.vulkan.fp16, state=state)
     return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
+
+
+def made_of(methods: Methods, options: Options, make: Callable[[Methods], _Made]) -> _Made:
+    """What `make` makes of the methods, prepared; their caches are written in place where that can be."""
+    try:
+        return make(prepared(methods, options))
+    except StateOutsideError:
+        return make(prepared(methods, options, in_place=False))
 
 
 def proved(methods: Methods, pte: PteFile) -> Methods:

@@ -24,7 +24,7 @@ from vkfuse.pipeline.assembly import report_of_file, report_of_plan
 from vkfuse.pipeline.baseline import baseline_file, baseline_made
 from vkfuse.pipeline.cache import Cache, note
 from vkfuse.pipeline.losses import lossy
-from vkfuse.pipeline.method import Methods, folded, planned, prepared, proved, surveyed, to_lower
+from vkfuse.pipeline.method import Methods, folded, made_of, planned, proved, surveyed, to_lower
 from vkfuse.pipeline.tables import stored_names
 from vkfuse.pipeline.verification import verified
 from vkfuse.program.check import Checked
@@ -149,13 +149,9 @@ def _write_loadable(
 ) -> tuple[Methods, Measured, tuple[str, ...]]:
     """Prepare, lower, write and read back until the runtime can load the file; the last reading is what all others look at.
 
-    Caches are written in place where that can be. Raises LoweringError that names what is left.
+    Raises LoweringError that names what is left.
     """
-    try:
-        return _lowered(prepared(methods, options), temporary, target, options, progress)
-    except StateOutsideError:
-        outside = prepared(methods, options, in_place=False)
-        return _lowered(outside, temporary, target, options, progress)
+    return made_of(methods, options, lambda ready: _lowered(ready, temporary, target, options, progress))
 
 
 def _lowered(

@@ -42,19 +42,17 @@ def before_lookups(methods: Methods, pte: PteFile, options: Options) -> Iterator
 
     UntoldError where only that lowering can tell.
     """
-    _require_plain(methods, options)
+    _require_plain(options)
     lookups = _lookups(methods, pte)
     with scratch() as stream:
         yield unfused(pte, _written(lookups, stream))
 
 
-def _require_plain(methods: Methods, options: Options) -> None:
+def _require_plain(options: Options) -> None:
     """Raise UntoldError where more than the lookups is otherwise in the file before."""
     given = options.vulkan
     if given != VulkanOptions(lookup_layout=given.lookup_layout, scales=given.scales):
         raise UntoldError("options of the Vulkan delegate are not the default")
-    if any(m.surveyed.exported.graph_signature.buffers_to_mutate for m in methods):
-        raise UntoldError("the program has state")
 
 
 _Lookups = list[tuple[list[TableRead], FloatTable]]

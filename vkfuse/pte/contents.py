@@ -96,7 +96,8 @@ class Contents:
         was = self._file.constant_segment
         if was is None and not tensors:
             return None
-        return self._tensors(tensors, _common(was.offsets if was else (), _ALIGNMENT))
+        kept = was.offsets if was and self._kept else ()
+        return self._tensors(tensors, _common(kept, _ALIGNMENT))
 
     def _initial_states(self, tensors: list[Tensor]) -> Iterator[SubsegmentOffsets]:
         """Lay out the initial states of planned tensors, packed."""
