@@ -106,12 +106,14 @@ class Lossy(Typed):
         """Whether anything may be lost."""
         return self.quantize_embedding is not None or bool(self.quantize)
 
-    def require(self, found: Iterable[object]) -> None:
-        """Raise VkfuseError where a table is asked for, and nothing of what was found is one."""
-        if self.anything and not any(found):
+    def require(self, names: Iterable[str]) -> None:
+        """Raise VkfuseError where what is asked for is none of the tables that were quantized, by their `names`."""
+        made = [*names]
+        idle = [f"--quantize {choice}" for choice in self.quantize if not any(map(choice.takes, made))]
+        if idle or (self.quantize_embedding is not None and not made):
             raise VkfuseError(
-                "no table of floats is meant by --quantize-embedding or --quantize",
-                hint="vkfuse inspect names the tables; a group must divide the columns of one",
+                f"no table of floats is meant by {idle[0] if idle else '--quantize-embedding'}",
+                hint="vkfuse inspect --what-if names the tables; a group must divide the columns of one",
             )
 
     def setting_of(self, name: str, *, looked_up: bool) -> Setting | None:

@@ -107,6 +107,10 @@ def test_nothing_is_lost_unless_asked(tmp_path):
     [
         (["--quantize-embedding", "int4:48"], "no table of floats is meant"),
         (["--quantize", "nothing=int4:32"], "no table of floats is meant"),
+        (
+            ["--quantize", "nothing=int4:32", "--quantize", ".*=int8"],
+            "is meant by --quantize nothing=int4:32",
+        ),
         (["--quantize-embedding", "int4:32", "--exact"], "cannot be answered"),
         (["--scales", "half", "--exact"], "cannot be answered"),
         (["--quantize-embedding", "int3"], "is no setting"),

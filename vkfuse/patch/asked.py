@@ -15,7 +15,7 @@ from vkfuse.tables.readers import Consumer
 def as_asked(tables: Iterable[Table], lossy: Lossy) -> tuple[Table, ...]:
     """The tables, those that `lossy` takes as integers. VkfuseError where it takes none; what is on a grid stays."""
     made = [_as_asked(table, lossy) for table in tables]
-    lossy.require(isinstance(table.numbers, QuantizedTable) for table in made)
+    lossy.require(table.name for table in made if isinstance(table.numbers, QuantizedTable))
     return tuple(made)
 
 

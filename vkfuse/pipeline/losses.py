@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from vkfuse.options import Options, Scales
 from vkfuse.pipeline.method import Method, Methods
 from vkfuse.report.model import LossRow
-from vkfuse.rewrite.quantize import Changed, outputs_lost, quantize_floats, round_scales
+from vkfuse.rewrite.quantize import HALF_SCALES, Changed, outputs_lost, quantize_floats, round_scales
 
 
 def lossy(methods: Methods, options: Options) -> tuple[Methods, tuple[LossRow, ...]]:
@@ -16,7 +16,7 @@ def lossy(methods: Methods, options: Options) -> tuple[Methods, tuple[LossRow, .
     if not options.loses:
         return methods, ()
     made = [(method, *_changed(method.surveyed.exported, options)) for method in methods]
-    options.lossy.require(tables for _, _, tables in made)
+    options.lossy.require(of.name for _, _, tables in made for of in tables if of.how != HALF_SCALES)
     rows = [
         row
         for method, exported, tables in made

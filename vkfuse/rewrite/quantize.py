@@ -28,6 +28,7 @@ from vkfuse.tables.quantize import FLOAT, HALF, in_halves, loss, quantized, what
 from vkfuse.tables.readers import Consumer
 
 aten = torch.ops.aten
+HALF_SCALES = "half scales"  # how a table was changed whose scales were rounded
 _PACKED = 4  # bits of a value that is stored in half a byte
 
 
@@ -117,7 +118,7 @@ def _scale_changes(exported: ExportedProgram, constants: Constants) -> Iterator[
             if site.grid is not None:
                 scales = in_halves(site.grid.scales.astype(np.float32))
                 yield _Change(
-                    site=site, name=table.name, how="half scales", grid=replace(site.grid, scales=scales)
+                    site=site, name=table.name, how=HALF_SCALES, grid=replace(site.grid, scales=scales)
                 )
 
 
@@ -189,7 +190,7 @@ def _with_half_scales(changes: list[_Change], constants: Constants) -> WhatIf:
     before, after = (values + grid.scales.size * (scale + kept) for scale in (FLOAT, HALF))
     return WhatIf(
         name=changes[0].name,
-        setting="half scales",
+        setting=HALF_SCALES,
         before=before,
         after=after,
         loss=_lost(changes[0], constants),
