@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from vkfuse.program.load import from_exported
+from vkfuse.program.operators import register_operators
 from vkfuse.rewrite.repairs.matmuls import integer_matmuls_as_linears
 
+register_operators()
 aten, torchao = torch.ops.aten, torch.ops.torchao
 
 
