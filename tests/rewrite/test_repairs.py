@@ -34,6 +34,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
+from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
@@ -511,6 +512,27 @@ def test_mask_fills_seen_elsewhere():
     assert raise_mask_fills(before) == (before, ())
 
 
+class _Adapters(nn.Module):
+    """Pairs of matrices of whole numbers, of which an input chooses one for linears and turned products."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = (nn.Parameter(torch.randn(shape).round()) for shape in ((3, 4, 8), (3, 8, 4)))
+
+    def forward(self, x, which, bias):
+        down, up = (table.index_select(0, which)[0] for table in (self.down, self.up))
+        low = nn.functional.linear(x, down, bias)
+        return low @ up.t(), x[0] @ down.transpose(-1, -2), nn.functional.linear(x, self.down[0]) @ down
+
+
+def test_matrices_that_an_input_chooses():
+    """Linears and turned products by computed matrices are batches of one; the others stay."""
+    before = _program(_Adapters(), torch.randn(2, 5, 8), torch.tensor([1]), torch.randn(4))
+    after, (note,) = computed_matrices_as_batches(before)
+    assert (note.code, len(note.nodes)) == ("computed-matrices-as-batches", 3)
+    _same(before, after, (torch.randn(2, 5, 8).round(), torch.tensor([2]), torch.randn(4).round()))
+
+
 def _unbound(stacked):
     return stacked.unbind(2)
 
@@ -524,7 +546,13 @@ def _selected(stacked):
     return stacked[:, :, 2], stacked[:, :, 0]
 
 
-@pytest.mark.parametrize("take", [_unbound, _permuted, _selected])
+def _behind_heads(stacked):
+    shape = stacked.shape
+    each = stacked.reshape(shape[0], shape[1], 30).view(shape[0], shape[1], 2, 3, 5)
+    return each[..., 1, :], *each.unbind(3)
+
+
+@pytest.mark.parametrize("take", [_unbound, _permuted, _selected, _behind_heads])
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_stacks(take, dynamic):
     """Queries, keys and values come out of their linear without a fifth dimension."""

@@ -13,6 +13,7 @@ aten = torch.ops.aten
 VIEWS: Final = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints)  # noqa: SLF001
 COPIES: Final = (aten.clone.default, aten.contiguous.default)
 PERMUTATIONS: Final = (aten.transpose.int, aten.permute.default)
+TRANSPOSES: Final = (aten.t.default, *PERMUTATIONS)  # of a matrix
 MOVES: Final = (
     *(*VIEWS, *COPIES, *PERMUTATIONS),
     *(aten.expand.default, aten.unsqueeze.default, aten.squeeze.dim, aten.slice.Tensor),

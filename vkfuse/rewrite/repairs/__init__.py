@@ -60,6 +60,7 @@ from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_si
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import (
+    computed_matrices_as_batches,
     integer_matmuls_as_linears,
     widen_integer_matmuls,
     widen_long_half_matmuls,
@@ -153,6 +154,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     permutations_of_blocks,
     attention_in_four_dimensions,
     write_out_attention,
+    computed_matrices_as_batches,
     repeats_as_rows,
     repeats_as_concatenation,
     long_products_in_parts,

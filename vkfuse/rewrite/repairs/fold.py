@@ -12,12 +12,12 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import TRANSPOSES
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
-_TRANSPOSES = (aten.t.default, aten.permute.default, aten.transpose.int)
 _MATMULS = (aten.mm.default, aten.addmm.default, aten.matmul.default)
 _BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
 _LEAST_REPEATED: Final = 4 << 10  # bytes of equal rows that are worth another shape
@@ -65,7 +65,7 @@ def _spreads(user: fx.Node, node: fx.Node) -> bool:
 
 def _read_by_lowering(node: fx.Node) -> bool:
     """A transposed parameter of a matmul: the lowering reads the parameter itself, a copy would be stored twice."""
-    if node.target not in _TRANSPOSES or not all(i.op == "placeholder" for i in node.all_input_nodes):
+    if node.target not in TRANSPOSES or not all(i.op == "placeholder" for i in node.all_input_nodes):
         return False
     return all(user.target in _MATMULS for user in node.users)
 

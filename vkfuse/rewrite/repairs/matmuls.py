@@ -8,9 +8,13 @@ widened at run time. That is exact: int32 sums of int8 products are the operator
 Half-precision products are summed in half by the shaders of buffers and by the portable CPU kernels (`sums-in-half`), where
 torch sums in float32: long ones of two activations are multiplied in float32. A constant matrix would be stored twice as
 large; there verify says how far off the file is.
+
+A linear's weight is a constant to the runtime, and so is the matrix of a product that ExecuTorch takes for a linear, one
+that was turned. Where it is computed (an adapter that an input chooses), the product is a batch of one.
 """
 
 import operator
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -19,6 +23,7 @@ from torch import fx
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.activations import uncopied
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import TRANSPOSES
 from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
@@ -121,3 +126,27 @@ def widen_long_half_matmuls(editor: GraphEditor, node: fx.Node) -> torch.Tensor 
         return None
     wide = {name: editor.tensor(factor).to(torch.float32) for name, factor in factors.items()}
     return editor.again(node, **wide).to(torch.float16)
+
+
+_SECOND: Final[Mapping[Any, str]] = {
+    aten.linear.default: "weight",
+    aten.mm.default: "mat2",
+    aten.matmul.default: "other",
+}
+
+
+@replaces(
+    *_SECOND, code="computed-matrices-as-batches", detail="a linear's weight is a constant to the runtime"
+)
+def computed_matrices_as_batches(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
+    """Multiply ``[.., rows, K]`` by a turned matrix that is no constant, ``[K, N]``, as a batch of one product."""
+    given = operands(node)
+    second, turned = given[_SECOND[node.target]], node.target == aten.linear.default
+    if second in editor.constants or given["x"] in editor.constants or not x.is_floating_point():
+        return None
+    if second.meta["val"].ndim != 2 or x.ndim < 2 or not (turned or second.target in TRANSPOSES):
+        return None
+    matrix = editor.tensor(second).permute([1, 0]) if turned else editor.tensor(second)
+    rows = x.reshape([1, -1, x.shape[-1]]).matmul(matrix.unsqueeze(0))
+    out = rows.reshape([*editor.sizes(x)[:-1], matrix.shape[-1]])
+    return out if given.get("bias") is None else out + editor.tensor(given["bias"])

@@ -2,9 +2,11 @@
 
 ``linear(x).view(batch, rows, 3, heads, size).unbind(2)``, with or without a permutation between, goes through a fifth
 dimension, which Vulkan tensors have not: each layer would leave the delegate. Part i of the view is a view of part i of
-the last dimension. So do the pairs of an interleaved rotary embedding, ``x.view(batch, rows, heads, -1, 2).unbind(-1)``:
-part i of them is every second column.
+the last dimension; where heads stand in front of the three (BLOOM), of each head's columns. So do the pairs of an
+interleaved rotary embedding, ``x.view(batch, rows, heads, -1, 2).unbind(-1)``: part i of them is every second column.
 """
+
+from math import prod
 
 import torch
 from torch import fx
@@ -31,12 +33,15 @@ def stacks_as_slices(
         return None
     order, shape, source = order_of(x), view.meta["val"].shape, operand(view, "x")
     stacked, last, index = order[dim], source.meta["val"].ndim - 1, index % x.meta["val"].shape[dim]
-    if stacked not in {last, len(shape) - 1}:
+    if stacked < last:
         return None
     rest = [int(size) for d, size in enumerate(shape) if d >= last and d != stacked]
-    width = torch.Size(rest).numel()
-    where = (index * width, (index + 1) * width) if stacked == last else (index, END, int(shape[-1]))
-    part: torch.Tensor = aten.slice.Tensor(editor.tensor(source), last, *where)
+    inner, outer = prod(shape[stacked + 1 :]), prod(shape[last:stacked])
+    within = editor.tensor(source)
+    if outer > 1 and inner > 1:
+        within = within.reshape([-1, outer, shape[stacked] * inner])
+    where = (index, END, int(shape[-1])) if inner == 1 else (index * inner, (index + 1) * inner)
+    part: torch.Tensor = aten.slice.Tensor(within, within.ndim - 1, *where)
     if len(rest) > 1:
         part = part.reshape([*editor.sizes(source)[:last], *rest])
     order = [d - (d > stacked) for d in order if d != stacked]
