@@ -187,6 +187,19 @@ def test_scores_among_infinities():
     torch.testing.assert_close(repaired.module()(x), exported.module()(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("tokens", "replaced"), [(64, True), (2048, False)])
+def test_choices_among_very_many(tokens, replaced):
+    """Each score of a token beside each other is at most 1 GiB: 512 experts for 64 tokens are, for 2,048 are not."""
+
+    class Mask(nn.Module):
+        def forward(self, scores):
+            return torch.zeros_like(scores).scatter(-1, scores.topk(2).indices, 1.0)
+
+    program = from_exported(torch.export.export(Mask(), (torch.randn(tokens, 512),))).exported
+    _, notes = choices_as_arithmetic(program)
+    assert bool(notes) is replaced
+
+
 def test_choices_that_end_otherwise():
     """Infinities that are read, the number of what is chosen, a mask of other numbers, and choices of rows."""
 

@@ -5,15 +5,18 @@ have a greater score; of equal scores the first counts as greater.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import described
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operands
 
 _STEEP: Final = 6e4  # a half can hold it
+_LARGEST: Final = 1 << 28  # values of what compares each score of a token with each other, 1 GiB of floats
 _TIMES: Final = 3  # scores that differ by more than 1 / _STEEP ** _TIMES are told apart
 MOST: Final = 6e4  # beyond any score that a router gives: softmax makes 0 of its negative beside any; a half can hold it
 
@@ -52,12 +55,12 @@ def routing_of(editor: GraphEditor, topk: fx.Node) -> Routing | None:
 
 
 def is_choice(topk: fx.Node) -> bool:
-    """Whether `topk` is of the greatest along the last dimension, of a known number of floats."""
+    """Whether `topk` is of the greatest along the last dimension, of a known number of floats that is not too large."""
     given = operands(topk)
     value: torch.Tensor = given["x"].meta["val"]
     last = value.ndim > 0 and given["dim"] in {-1, value.ndim - 1}
     known = last and isinstance(value.shape[-1], int) and value.is_floating_point()
-    return bool(given["largest"] and known)
+    return bool(given["largest"] and known and prod(described(value).dims) * value.shape[-1] <= _LARGEST)
 
 
 def finite(scores: torch.Tensor) -> torch.Tensor:
