@@ -316,6 +316,21 @@ WRONG_AND_RIGHT = [
         {"division-always-floored": "wrong", "integer-arithmetic": "depends"},
     ),
     (
+        call(
+            "aten.pow.Tensor_Scalar",
+            tensor(4, dtype=VkDataType.INT32),
+            Int(1 << 31),
+            tensor(4, dtype=VkDataType.INT32),
+        ),
+        call("aten.pow.Tensor_Scalar", tensor(4), Int(1 << 31), tensor(4)),
+        {"number-beyond-32-bits": "fails", "integer-arithmetic": "depends"},
+    ),
+    (
+        call("aten.clamp.default", tensor(4, dtype=VkDataType.INT32), Double(-1.5), None, tensor(4)),
+        call("aten.clamp.default", tensor(4), Double(-1.5), None, tensor(4)),
+        {"types-not-promoted": "wrong", "integer-arithmetic": "depends"},
+    ),
+    (
         call("aten.pow.Tensor_Tensor", tensor(4), tensor(4), tensor(4)),
         call("aten.pow.Tensor_Scalar", tensor(4), Int(2), tensor(4)),
         {"pow-of-negative": "depends"},

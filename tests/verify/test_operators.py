@@ -107,6 +107,33 @@ def test_what_the_shader_computes_otherwise(name, args, expected, code):
     assert noted == [code]
 
 
+_LARGE = [2**24 + 1, 123456789, -(2**31)]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "in_textures", "in_buffers"),
+    [
+        ("aten.add.Tensor", (_LARGE, [0, 0, 0], 1), [2**24, 123456792, -(2**31)], _LARGE),
+        ("aten.sub.Tensor", ([0, 0], _LARGE[:2], 2), [-(2**25), -246913584], [-(2**25) - 2, -246913578]),
+        ("aten.clamp.default", (_LARGE, -(2**24) - 1, None), [2**24, 123456792, -(2**24)], None),
+        ("aten.full.default", ([2], 2**24 + 1), [2**24] * 2, None),
+    ],
+    ids=["add", "sub", "clamp", "full"],
+)
+def test_integers_that_a_shader_computes_in_float32(name, args, in_textures, in_buffers):
+    """Integers of more than 24 bits are rounded where the shader's numbers are float32, and that is named."""
+    values = [
+        torch.tensor(arg, dtype=torch.int32) if arg != [2] and isinstance(arg, list) else arg for arg in args
+    ]
+    for storage, expected in (
+        (VkStorageType.TEXTURE_3D, in_textures),
+        (VkStorageType.BUFFER, in_buffers or in_textures),
+    ):
+        result, noted = run(name, *values, storage=storage)
+        assert result.tolist() == expected
+        assert noted == ([] if in_buffers and expected is in_buffers else ["integer-arithmetic"])
+
+
 def test_ordinary_values_meet_no_behaviour():
     """On values where shader and definition agree nothing is reported."""
     x = torch.tensor([1.0, 2.0, 3.0])

@@ -105,6 +105,7 @@ class Code(StrEnum):
 
     # Arithmetic.
     TWO_SCALARS = auto()
+    NUMBER_BEYOND_32_BITS = auto()
     DIVISION_ALWAYS_FLOORED = auto()
     POW_OF_NEGATIVE = auto()
     POW_BY_MAGNITUDE = auto()

@@ -21,11 +21,15 @@ def multiple(step: int, code: Code, argument: str, axis: int = -1, *, factor: in
     return rule
 
 
+OUTPUT: Final = "out"
+
+
 def one_type(*arguments: str) -> Rule:
-    """Require tensors of one type: the shader reads all as one (measured: half scalars beside floats)."""
+    """Require tensors of one type, as shaders read all: OUTPUT is the output (measured: half scalars beside floats)."""
 
     def rule(ops: Operands) -> Iterator[Objection]:
-        given = [tensor for name in arguments if (tensor := ops.tensor(name))]
+        operands = (ops.out if name == OUTPUT else ops.tensor(name) for name in arguments)
+        given = [tensor for tensor in operands if tensor]
         known = _IN_TEXTURES if all(tensor.in_texture for tensor in given) else _ON_THE_GPU
         types = {known.get(tensor.dtype, tensor.dtype).label for tensor in given}
         if len(types) > 1:

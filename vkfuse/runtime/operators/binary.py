@@ -19,6 +19,16 @@ def an_operand_has_a_dimension(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.TWO_SCALARS, "both operands have no dimensions")
 
 
+def number_has_32_bits(ops: Operands) -> Iterator[Objection]:
+    """BinaryScalarOp.cpp, extract_int32_scalar: utils::safe_downcast aborts (measured)."""
+    first, number = ops.tensor("self"), ops.integer("other")
+    if first and first.dtype not in FLOATS and number is not None and not -_BEYOND <= number < _BEYOND:
+        yield Objection(Code.NUMBER_BEYOND_32_BITS, f"{number:,}")
+
+
+_BEYOND: Final = 1 << 31
+
+
 def rounds_as_its_type(ops: Operands) -> Iterator[Objection]:
     """A rounding mode other than that of ``floor(X / Y)``: towards zero for integers (measured), else down."""
     mode, first = ops.value("rounding_mode"), ops.tensor("self")
@@ -85,7 +95,13 @@ _SHADERS: Final = {
 _ONE_TYPE: Final = one_type("self", "other")
 OPERATORS: Final = (
     *(
-        Operator(name, "self other", rules=(an_operand_has_a_dimension, _ONE_TYPE), shaders=names(shader))
+        Operator(
+            name,
+            "self other",
+            rules=(an_operand_has_a_dimension, _ONE_TYPE),
+            departs=(Code.INTEGER_ARITHMETIC,) if shader in {"add", "sub"} else (),
+            shaders=names(shader),
+        )
         for name, shader in _SHADERS.items()
     ),
     Operator(
@@ -99,7 +115,7 @@ OPERATORS: Final = (
         "aten.div.Tensor_mode",
         "self other rounding_mode",
         rules=(an_operand_has_a_dimension, _ONE_TYPE, rounds_as_its_type),
-        departs=(Code.DIVISION_ALWAYS_FLOORED,),
+        departs=(Code.DIVISION_ALWAYS_FLOORED, Code.INTEGER_ARITHMETIC),
         shaders=names("floor_divide"),
     ),
     Operator(
@@ -112,11 +128,17 @@ OPERATORS: Final = (
     Operator(
         "aten.pow.Tensor_Scalar",
         "self other",
+        rules=(number_has_32_bits,),
         departs=(Code.POW_BY_MAGNITUDE,),
         shaders=names_with_scalar("pow"),
     ),
     *(
-        Operator(f"aten.{name}.Scalar", "self other", shaders=names_with_scalar(name))
+        Operator(
+            f"aten.{name}.Scalar",
+            "self other",
+            rules=(number_has_32_bits,),
+            shaders=names_with_scalar(name),
+        )
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ),
     Operator(

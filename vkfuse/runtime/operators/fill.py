@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator
 from vkfuse.runtime.spelling import by_storage_and_dtype, dtype, storage
@@ -21,7 +22,12 @@ OPERATORS: Final = (
     Operator("aten.scalar_tensor.default", "value", shaders=scalar_tensor),
     Operator("aten.arange.start_step", shaders=by_storage_and_dtype("arange")),
     *(
-        Operator(f"aten.{name}.default", shaders=by_storage_and_dtype("full"), resized=False)
+        Operator(
+            f"aten.{name}.default",
+            departs=(Code.INTEGER_ARITHMETIC,),
+            shaders=by_storage_and_dtype("full"),
+            resized=False,
+        )
         for name in ("full", "full_like", "zeros", "zeros_like", "ones", "ones_like")
     ),
 )

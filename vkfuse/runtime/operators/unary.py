@@ -6,7 +6,7 @@ from typing import Final
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator
-from vkfuse.runtime.rules import four_dimensions_in_buffers
+from vkfuse.runtime.rules import OUTPUT, four_dimensions_in_buffers, one_type
 from vkfuse.runtime.spelling import by_dtype_and_storage
 
 _CLAMPS: Final = ("clamp", "hardtanh", "relu", "relu6")
@@ -24,8 +24,19 @@ def gelu_is_tanh(ops: Operands) -> Iterator[Objection]:
 
 
 _RULES: Final = (four_dimensions_in_buffers,)
+# Named after the output's type, as which they read their input (measured: integers between floats).
+_OF_CLAMPS: Final = (*_RULES, one_type("self", OUTPUT))
 OPERATORS: Final = (
-    *(Operator(f"aten.{n}.default", rules=_RULES, shaders=by_dtype_and_storage("clamp")) for n in _CLAMPS),
+    *(
+        Operator(
+            f"aten.{n}.default",
+            "self",
+            rules=_OF_CLAMPS,
+            departs=(Code.INTEGER_ARITHMETIC,),
+            shaders=by_dtype_and_storage("clamp"),
+        )
+        for n in _CLAMPS
+    ),
     *(Operator(f"aten.{n}.default", rules=_RULES, shaders=by_dtype_and_storage(n)) for n in _OWN_SHADER),
     Operator(
         "aten.gelu.default",

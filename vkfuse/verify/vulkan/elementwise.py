@@ -1,10 +1,13 @@
 """Operators on one operand or two, elementwise or by rows, whose shader is not torch's default of that name."""
 
+from dataclasses import replace
+from typing import Any, cast
+
 import torch
 from torch.nn import functional
 
 from vkfuse.runtime.codes import Code
-from vkfuse.verify.vulkan.call import Call
+from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 _EQUAL = 1e-5
 
@@ -85,4 +88,33 @@ def divide_rounded(call: Call) -> torch.Tensor:
     mode = "floor" if a.is_floating_point() else "trunc"
     if call.args[2] != mode:
         call.note(Code.DIVISION_ALWAYS_FLOORED)
-    return torch.div(a.float(), b.float(), rounding_mode=mode)
+    if a.is_floating_point():
+        return torch.div(a, b, rounding_mode=mode)
+    quotient = torch.div(a, b.where(b != 0, 1), rounding_mode=mode)
+    return as_integers(call, quotient.float(), quotient)
+
+
+def in_floats(call: Call, defined: Kernel, *, tensors: bool) -> Result:
+    """Run an operator whose shader takes numbers as float32; if `tensors` it computes on integers in float32 too."""
+    wanted = defined(call)
+    if not isinstance(wanted, torch.Tensor) or wanted.is_floating_point():
+        return wanted
+    args = tuple(_in_float(value, tensors=tensors) for value in call.args)
+    return as_integers(call, cast("torch.Tensor", defined(replace(call, args=args))), wanted)
+
+
+def _in_float(value: Any, *, tensors: bool) -> Any:
+    """A number as the runtime passes it to a shader, where that computes on tensors in float32 those too."""
+    if isinstance(value, torch.Tensor):
+        return value.float() if tensors else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    number = float(torch.tensor(value, dtype=torch.float32))
+    return number if tensors else int(number)
+
+
+def as_integers(call: Call, found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return what a shader makes of integers before it is stored; says so where that is not what is wanted."""
+    if not torch.equal(found.to(wanted.dtype), wanted):
+        call.note(Code.INTEGER_ARITHMETIC)
+    return found

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch._ops import OpOverload
 
+from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.versions import DEFAULT, find_runtime
 from vkfuse.verify.bounds import bind, check_result
 from vkfuse.verify.kernels import dequantize, quantize
@@ -73,6 +74,15 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     **symbolic.KERNELS,
 }
 _INDEX_ARGUMENTS: Final = {"aten.gather.default": (2,)}  # which torch takes as int64 only
+# Whose numbers are float32 (impl/BinaryOp.cpp, UnaryOp.cpp, Full.cpp); in buffers the first two convert them to integers
+# (glsl/binary_op_buffer.glsl: T(alpha)).
+_IN_FLOATS: Final = {
+    "aten.add.Tensor": False,
+    "aten.sub.Tensor": False,
+    "aten.clamp.default": True,
+    "aten.full.default": True,
+    "aten.full_like.default": True,
+}
 
 
 @cache
@@ -90,6 +100,19 @@ def _as_defined(name: str) -> Kernel | None:
         operator = getattr(operator, part, None)
     if not isinstance(operator, OpOverload):
         return None
+    kernel = _of(operator, name)
+    return _with_floats(kernel, in_buffers=_IN_FLOATS[name]) if name in _IN_FLOATS else kernel
+
+
+def _with_floats(defined: Kernel, *, in_buffers: bool) -> Kernel:
+    def run(call: Call) -> Result:
+        floats = in_buffers or call.storage(0) is not VkStorageType.BUFFER
+        return elementwise.in_floats(call, defined, tensors=floats)
+
+    return run
+
+
+def _of(operator: OpOverload, name: str) -> Kernel:
     wide = _INDEX_ARGUMENTS.get(name, ())
 
     def run(call: Call) -> Result:
