@@ -150,3 +150,13 @@ def test_inputs_run_no_code(tmp_path, capsys):
         with pytest.raises(InputError, match=name):
             read_inputs(tmp_path / name)
     assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("low", [-(2**63), 2**63 - 1])
+def test_integers_up_to_the_greatest(low):
+    """An example with the greatest of 64-bit integers is no crash: others are drawn below it."""
+    exported = export(nn.ReLU(), (torch.tensor([low, 2**63 - 1]),))
+    example = flat_inputs(exported, *exported.example_inputs)
+    drawn = [sample.values[0] for sample in samples(example, domain_of(exported, []), 2)]
+    assert len(drawn) == 3
+    assert all(int(values.min()) >= low - 1 or low < 0 for values in drawn)

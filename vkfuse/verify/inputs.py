@@ -194,7 +194,8 @@ def _like(
         return torch.rand(shape, generator=generator) < share
     low, high = value.min(), value.max()
     if not value.dtype.is_floating_point:
-        return torch.randint(int(low), int(high) + 1, shape, generator=generator).to(value.dtype)
+        end = min(int(high) + 1, torch.iinfo(torch.int64).max)
+        return torch.randint(min(int(low), end - 1), end, shape, generator=generator).to(value.dtype)
     drawn = torch.randn(shape, generator=generator) * _spread(value) + float(value.double().mean())
     return drawn.clamp(float(low), float(high)).to(value.dtype)
 
