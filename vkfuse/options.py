@@ -95,6 +95,7 @@ class Options(Typed):
     may evaluate to; None: a multiple of the program's size. Choices and sizes may be given as text.
     `keep_baseline` is where the file before is written, of a kind that is made. `cache` is a folder where lowered files are
     kept, and looked for by their graphs, and whole runs by their input.
+    `check_indices` has the CPU look at the indices of each lookup in a table, whose call fails where one is outside.
     `compute` in float32 widens a program of bfloat16 or float16, but for its inputs and outputs.
     Raises VkfuseError for a value of another type.
     """
@@ -135,6 +136,12 @@ class Options(Typed):
     compute: Compute = field(
         default=Compute.GIVEN,
         metadata=option("What bfloat16 and float16 programs compute in; inputs and outputs stay."),
+    )
+    check_indices: bool = field(
+        default=False,
+        metadata=option(
+            "Let a call fail where an index is outside of its table; no GPU does that by itself."
+        ),
     )
     verbose: bool = field(
         default=False,

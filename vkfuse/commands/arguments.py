@@ -202,7 +202,8 @@ VerdictOption = Annotated[
 
 
 Lowering = Annotated[
-    Chosen, Fields("fp16 compute storage verify partial small_textures embed_shader names cache")
+    Chosen,
+    Fields("fp16 compute storage verify partial small_textures embed_shader names cache check_indices"),
 ]
 Losing = Annotated[Chosen, Fields("quantize_embedding quantize tie")]
 Layouts = Annotated[Chosen, Fields("lookup_layout scales")]

@@ -123,6 +123,10 @@ def _check(options: Options) -> None:
         raise VkfuseError(
             "--cache keeps what programs are lowered to, and a .pte is not lowered", hint="leave it out"
         )
+    if options.check_indices:
+        raise VkfuseError(
+            "--check-indices changes a program, which a .pte has not", hint="give it with the .pt2"
+        )
     given = options.vulkan
     if given != VulkanOptions(lookup_layout=given.lookup_layout, scales=given.scales):
         raise VkfuseError(

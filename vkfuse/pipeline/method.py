@@ -16,7 +16,7 @@ from vkfuse.pte.model import PteFile
 from vkfuse.report.model import InputFile
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
-from vkfuse.rewrite.repairs import BEFORE_SURVEY, Repaired, State, after_tables, repair
+from vkfuse.rewrite.repairs import Repaired, State, after_tables, before_survey, repair
 from vkfuse.runtime.versions import Runtime
 from vkfuse.verify.verdict import Verification
 
@@ -50,9 +50,10 @@ class Method:
 Methods = tuple[Method, ...]
 
 
-def surveyed(programs: Mapping[str, Program]) -> Methods:
+def surveyed(programs: Mapping[str, Program], options: Options) -> Methods:
     """Each program as the survey sees it."""
-    repaired = {name: repair(program.exported, BEFORE_SURVEY) for name, program in programs.items()}
+    rules = before_survey(check_indices=options.check_indices)
+    repaired = {name: repair(program.exported, rules) for name, program in programs.items()}
     return tuple(
         Method(name=name, program=program, surveyed=repaired[name], prepared=repaired[name])
         for name, program in programs.items()

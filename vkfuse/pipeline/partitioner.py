@@ -71,7 +71,7 @@ class Partitioner(GuestPartitioner):
         name = METHOD if not self._methods else f"program {len(self._methods) + 1}"
         given = from_exported(exported, name)
         program = given if self._options.compute is Compute.GIVEN else widened(given)
-        one = planned(surveyed({name: program}), self._runtime, self._options)
+        one = planned(surveyed({name: program}, self._options), self._runtime, self._options)
         (method,) = prepared(one, self._options, in_place=self._in_place, own_state=not self._shared_state)
         self._methods = (*self._methods, method)
         self._check_state()

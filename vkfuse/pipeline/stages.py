@@ -81,7 +81,7 @@ def optimize(
         with quiet(verbose=chosen.verbose), lean_graphs():
             with one_thread():
                 progress("planning")
-                methods, losses = lossy(surveyed(programs), chosen)
+                methods, losses = lossy(surveyed(programs, chosen), chosen)
                 methods = planned(methods, runtime, chosen)
                 methods, after, notes = _write_loadable(methods, places.model, target, chosen, progress)
                 told(after.pte.data)
@@ -116,7 +116,7 @@ def inspect(
     programs = _programs(source, chosen, progress)
     with quiet(verbose=chosen.verbose), lean_graphs():
         progress("planning")
-        methods = surveyed(programs)
+        methods = surveyed(programs, chosen)
         settings = [row for m in methods for row in settings_of(m.surveyed.exported)] if what_if else []
         methods, losses = lossy(methods, chosen)
         methods = planned(methods, runtime, chosen)

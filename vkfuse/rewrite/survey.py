@@ -135,6 +135,14 @@ def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
             yield _Use(consumer=Consumer.CONSTANT_GATHER if gathers else Consumer.OTHER, operand=read)
 
 
+def lookup_in(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The table whose rows `node` looks up, and the indices that it does it by; None where it does something else."""
+    if node.target in lookup_readers():
+        return node.args[0], node.args[5]  # type: ignore[return-value]
+    use = _known_use(node)
+    return (use.operand, use.indices) if use is not None and use.indices is not None else None
+
+
 def _known_gather(node: fx.Node) -> bool:
     use = _known_use(node)
     return use is not None and use.consumer is Consumer.GATHER

@@ -38,6 +38,7 @@ from vkfuse.rewrite.repairs.bags import bags_as_lookups
 from vkfuse.rewrite.repairs.batch_norms import batch_norms_as_arithmetic
 from vkfuse.rewrite.repairs.branches import hoist_branch_tables
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices, cache_writes_as_products
+from vkfuse.rewrite.repairs.checked import indices_checked
 from vkfuse.rewrite.repairs.complexes import complex_numbers_as_pairs
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them, transposed_groups_as_zeros
@@ -109,6 +110,12 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (
     choices_as_arithmetic,
     experts_as_wide_linears,
 )
+
+
+def before_survey(*, check_indices: bool) -> tuple[RepairRule, ...]:
+    """The repairs before the survey; the check of indices, where it is asked for, sees all lookups that they make."""
+    return (*BEFORE_SURVEY, indices_checked) if check_indices else BEFORE_SURVEY
+
 
 # After the tables. CONTRACTS has what has to stand in front of what.
 AFTER_TABLES: tuple[RepairRule, ...] = (
