@@ -1107,6 +1107,19 @@ _REPAIRED = {
         None,
         "rms-norm-written-out",
     ),
+    "shifts": (
+        _Lambda(
+            lambda _, x: [
+                (n := (4 * x).int()) << 2,
+                n >> 1,
+                n << torch.ones_like(n),
+                1 << n.abs().clamp(max=9),
+            ]
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "shifts-of-tensors",
+    ),
     "greatest as indices": (
         _Lambda(lambda _, x: x[:, (4 * x[0, 0]).clamp(-8, 7).int().topk(3).values]),
         _SEQUENCE,

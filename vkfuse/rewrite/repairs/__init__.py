@@ -57,7 +57,7 @@ from vkfuse.rewrite.repairs.images import (
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.indices import indices_from_the_start, taken_by_gathering
 from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
-from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_sign
+from vkfuse.rewrite.repairs.kernels import buckets_as_counts, remainders_with_sign, shifts_of_tensors
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import (
@@ -129,6 +129,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     fold_constants,
     buckets_as_counts,
     remainders_with_sign,
+    shifts_of_tensors,
     indices_from_the_start,
     taken_by_gathering,
     scattered_rows_looked_up,

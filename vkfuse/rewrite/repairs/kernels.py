@@ -1,6 +1,6 @@
 """Operators of integers that ExecuTorch has no kernel for, or one that computes something else, as others that it has."""
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx
@@ -54,6 +54,19 @@ def remainders_with_sign(node: fx.Node, x: torch.Tensor, other: torch.Tensor | i
         return None
     rest = x.remainder(other)
     return torch.where(_wrong(rest, other), rest + other, rest)
+
+
+_LEFT: Final = (aten.__lshift__.Scalar, aten.__lshift__.Tensor, aten.bitwise_left_shift.Scalar_Tensor)
+_RIGHT: Final = (aten.__rshift__.Scalar, aten.__rshift__.Tensor, aten.bitwise_right_shift.Scalar_Tensor)
+
+
+@replaces(*_LEFT, *_RIGHT, code="shifts-of-tensors", detail="no kernel shifts a number, nor by this name")
+def shifts_of_tensors(node: fx.Node, x: torch.Tensor | int, other: torch.Tensor | int) -> torch.Tensor | None:
+    """Shift integers by the operators that have kernels, which take a tensor on the left."""
+    if node.meta["val"].is_floating_point():
+        return None
+    shift = torch.bitwise_left_shift if node.target in _LEFT else torch.bitwise_right_shift
+    return shift(torch.full_like(other, x) if isinstance(x, int) else x, other)  # type: ignore[arg-type]
 
 
 def _wrong(rest: torch.Tensor, divisor: torch.Tensor | int) -> torch.Tensor:
