@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def agreement(name: str, program: Any) -> Row:
-    """What both come to; `ledger` is by how many bytes each kind differs, `scales` those of scales for lookups."""
+    """What a program and its folded file come to; `ledger` is by how many bytes each kind differs."""
     with tempfile.TemporaryDirectory() as folder:
         written, folded, again = (Path(folder) / f"{name}.pte" for name in ("written", "folded", "again"))
         ours = vkfuse.optimize(program, written, keep_baseline=folded, names=False, verify=False).report
@@ -68,7 +68,6 @@ def agreement(name: str, program: Any) -> Row:
             "cpu": sorted(ours.delegation.cpu),
             "cpu_of_file": sorted(theirs.delegation.cpu),
             "ledger": _apart(read_pte(written), read_pte(again)),
-            "scales": _scales(again) - _scales(written),
         }
 
 
@@ -86,11 +85,6 @@ def _apart(ours: PteFile, theirs: PteFile) -> dict[str, int]:
     return {kind: sizes[1][kind] - sizes[0][kind] for kind in sorted({*sizes[0], *sizes[1]})}
 
 
-def _scales(path: Path) -> int:
-    """Bytes of the scales that lookups alone read: those of a tied head serve a program's lookup, not a file's."""
-    return sum(entry.bytes for entry in ledger(read_pte(path)) if "embedding_q4gsw scales" in entry.label)
-
-
 def table(rows: Iterable[Row]) -> str:
     """The record as Markdown."""
     lines = [
@@ -99,9 +93,7 @@ def table(rows: Iterable[Row]) -> str:
     ]
     for row in rows:
         sizes = (f"{row[key]:,}" for key in ("bytes", "folded", "bytes_of_file"))
-        scales = row.get("scales", 0)
-        beside = f", {scales:,} of scales aside" if scales else ""
-        lines.append(f"| {row['name']} | {_said(row)} | {' | '.join(sizes)} | {apart(row):+.2%}{beside} |")
+        lines.append(f"| {row['name']} | {_said(row)} | {' | '.join(sizes)} | {apart(row):+.2%} |")
     return "\n".join(lines)
 
 
@@ -116,8 +108,8 @@ def quantized(tables: Iterable[list[Any]]) -> list[list[Any]]:
 
 
 def apart(row: Row) -> float:
-    """How many bytes more the folded file comes to, as a share of the program's, scales that only it stores aside."""
-    return float((row["bytes_of_file"] - row.get("scales", 0)) / row["bytes"] - 1)
+    """How many bytes more the folded file comes to, as a share of the program's."""
+    return float(row["bytes_of_file"] / row["bytes"] - 1)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,23 @@ def test_choices_by_name_and_ties(files, tmp_path):
         optimize(tmp_path / "tied.pte", tmp_path / "none.pte", quantize_embedding="int4:32")
 
 
+def test_a_tied_lookup_shares_scales(files, tmp_path):
+    """A product and a lookup of the same floats: the lookup reads the scales that the product stores, the same table."""
+    floats = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
+    source, made = tmp_path / "in.pte", tmp_path / "m.pte"
+    _write(source, files / "fused.pte", (1, 7), 3000, floats, floats)
+    report = optimize(source, made, quantize_embedding="int4:32", tie=True).report
+    (row,), (lost,) = report.tables, report.losses
+    assert "scales-shared" in row.how
+    assert row.proof.kind == "exact"
+    reads = table_reads(read_pte(made))
+    turned = [read for read in reads if read.reader.turned]
+    shared = {constant.name for read in turned for constant in read.constants}
+    others = [constant.nbytes for read in reads for constant in read.constants if constant.name not in shared]
+    assert others == [3000 * 2]  # scales of one
+    assert np.abs(floats - _table(made)).max() == pytest.approx(lost.max_abs_error, rel=1e-3)
+
+
 def test_what_if(files, tmp_path):
     """A file's table of floats at other settings, as the option then makes it; of a file without any a note says so."""
     floats = np.random.default_rng(0).standard_normal((96, 64)).astype(np.float32)

@@ -11,7 +11,7 @@ from itertools import count
 
 from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
 from vkfuse.patch.gathers import gather_calls, rows_like
-from vkfuse.patch.lookups import FLOATS, input_indices, lookup_calls, lookup_graph
+from vkfuse.patch.lookups import FLOATS, LookedUp, input_indices, lookup_calls, lookup_graph
 from vkfuse.patch.matmuls import matmul_calls
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.patch.places import clash
@@ -32,10 +32,11 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import NOWHERE, Extent
 from vkfuse.pte.vulkan import BACKEND_ID, VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.planes import NibbleRows
 from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.q8 import Q8Pack
 
-Pack = Q4Pack | Q8Pack | Grid
+Pack = LookedUp | Q8Pack | Grid
 Packs = Mapping[Place, Pack]
 _VIEW = "executorch_prim::et_view"
 
@@ -88,7 +89,7 @@ class TableEdit(MethodEdit):
         match read, pack:
             case FloatMatmul(), Q4Pack() | Q8Pack():
                 self._multiply(read, pack)
-            case TableRead(), Q4Pack():
+            case TableRead(), Q4Pack() | NibbleRows():
                 self._look_up(read, pack)
             case TableRead(), Grid():
                 self._gather(read, pack)
@@ -142,7 +143,7 @@ class TableEdit(MethodEdit):
         edit = self.edit(delegate)
         edit.instead(call, matmul_calls(edit, pack, read, dynamic=self.dynamic(delegate)))
 
-    def _look_up(self, read: TableRead, pack: Q4Pack) -> None:
+    def _look_up(self, read: TableRead, pack: LookedUp) -> None:
         place = read.where
         if place.call is None or read.indices is None:
             raise TypeError(f"{place} is no lookup")
@@ -152,7 +153,7 @@ class TableEdit(MethodEdit):
             edit = self.edit(place.delegate)
             edit.instead(place.call, lookup_calls(edit, pack, read.indices, read.output))
 
-    def _on_cpu(self, number: int, indices: int, out: int, pack: Q4Pack) -> None:
+    def _on_cpu(self, number: int, indices: int, out: int, pack: LookedUp) -> None:
         """Move a lookup from the CPU into the delegate that reads its rows, or into one of its own."""
         reader = self._reader(number, indices, out, pack)
         if reader is None:
@@ -160,7 +161,7 @@ class TableEdit(MethodEdit):
         else:
             self._joined(number, reader, indices, out, pack)
 
-    def _by_itself(self, number: int, indices: int, out: int, pack: Q4Pack) -> None:
+    def _by_itself(self, number: int, indices: int, out: int, pack: LookedUp) -> None:
         """Let a delegate of its own write the rows where the kernel did."""
         ids, rows = self.tensor(indices), self.tensor(out)
         edit = lookup_graph(pack, ids.sizes, FLOATS[rows.scalar_type])
@@ -175,7 +176,7 @@ class TableEdit(MethodEdit):
         call = DelegateCall(delegate_index=len(self.delegates) - 1, args=(indices, out))
         self.instructions[number] = (call,)
 
-    def _joined(self, number: int, reader: int, indices: int, out: int, pack: Q4Pack) -> None:
+    def _joined(self, number: int, reader: int, indices: int, out: int, pack: LookedUp) -> None:
         """Let the delegate that reads the rows look them up, and give it the indices in their place."""
         call = self.delegate_call(reader)
         position = call.args.index(out)
@@ -191,7 +192,7 @@ class TableEdit(MethodEdit):
             self.values[indices] = self.plan.apart(self.tensor(indices))
             self._moved.add(indices)
 
-    def _reader(self, number: int, indices: int, out: int, pack: Q4Pack) -> int | None:
+    def _reader(self, number: int, indices: int, out: int, pack: LookedUp) -> int | None:
         """Return the delegate call that alone reads the rows and may look them up, None where there is none."""
         readers = [at for at, entry in self.entries() if out in values_of(entry) and at != number]
         if len(readers) != 1 or readers[0] < number or self._named_elsewhere(out):
@@ -206,7 +207,7 @@ class TableEdit(MethodEdit):
         movable = not self._viewed(indices) or not self._must_move(number, readers[0], indices)
         return readers[0] if movable else None
 
-    def _takes(self, call: DelegateCall, out: int, pack: Q4Pack) -> bool:
+    def _takes(self, call: DelegateCall, out: int, pack: LookedUp) -> bool:
         """Whether a delegate has the rows as a tensor that the lookup can write with the values that the CPU's had."""
         edit, position = self.edit(call.delegate_index), call.args.index(out)
         if position >= len(edit.inputs) or edit.inputs.count(edit.inputs[position]) != 1:

@@ -1,11 +1,14 @@
 """Whether the call that reads a table can read it otherwise, as the call stands in the file."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
+
+import numpy as np
 
 from vkfuse.measure.tables import FloatMatmul, TableRead
 from vkfuse.patch.edit import Pack
-from vkfuse.patch.lookups import FLOATS
+from vkfuse.patch.lookups import FLOATS, LookedUp
 from vkfuse.patch.matmuls import matmul_misfit
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageType
@@ -14,6 +17,7 @@ from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs
 from vkfuse.runtime.codes import Code
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.planes import NibbleRows
 from vkfuse.tables.q4 import Q4Pack
 from vkfuse.tables.q8 import Q8Pack
 
@@ -28,7 +32,7 @@ def misfit(file: PteFile, read: TableRead | FloatMatmul, pack: Pack) -> Refusal 
             return _of_matmul(file, method, read, pack)
         case TableRead(indices=None), _:
             return _odd("the lookup has too few arguments")
-        case TableRead(indices=int(indices)), Grid() | Q4Pack():
+        case TableRead(indices=int(indices)), Grid() | Q4Pack() | NibbleRows():
             return _of_lookup(file, method, read, indices, pack)
     raise TypeError(f"{read.where} reads no {type(pack).__name__}")
 
@@ -40,24 +44,36 @@ def _of_matmul(file: PteFile, method: Method, read: FloatMatmul, pack: Q4Pack | 
 
 
 def _of_lookup(
-    file: PteFile, method: Method, read: TableRead, indices: int, pack: Q4Pack | Grid
+    file: PteFile, method: Method, read: TableRead, indices: int, pack: LookedUp | Grid
 ) -> Refusal | None:
     if read.where.delegate is None:
         ids, out = method.values[indices], method.values[read.output]
-        return _fused_on_cpu(ids, out, pack) if isinstance(pack, Q4Pack) else _gathered(ids, out, pack)
+        return _gathered(ids, out, pack) if isinstance(pack, Grid) else _fused_on_cpu(ids, out, pack)
     graph = vulkan_graphs(file)[read.where.around]
-    if isinstance(pack, Q4Pack):
+    if not isinstance(pack, Grid):
         return _in_delegate(graph.values[indices], graph.values[read.output], pack)
     return _in_front(graph, indices, read.output, pack) or _crossing(method, graph, read, indices, pack)
 
 
-def _fused_on_cpu(indices: Value, out: Value, pack: Q4Pack) -> Refusal | None:
+def _fused_on_cpu(indices: Value, out: Value, pack: LookedUp) -> Refusal | None:
     if not isinstance(indices, Tensor) or not isinstance(out, Tensor):
         return _no_tensors()
     refused = _unbound((indices, out))
     if refused is None and out.scalar_type not in FLOATS:
         return _type(out.scalar_type.label)
-    return refused or _shape(indices.sizes, out.sizes, pack)
+    refused = refused or _shape(indices.sizes, out.sizes, pack)
+    return refused or _factors(out.sizes, FLOATS.get(out.scalar_type), pack)
+
+
+def _factors(out: tuple[int, ...], dtype: VkDataType | None, pack: LookedUp) -> Refusal | None:
+    """Why scales of a matmul cannot be gathered for rows of these sizes, each as a row of its own."""
+    if not isinstance(pack, NibbleRows):
+        return None
+    if dtype is not VkDataType.FLOAT32 or pack.factors.dtype != np.float32:
+        return replace(_type("not float32"), beside=True)
+    if len(out) >= _MOST_DIMENSIONS:
+        return Refusal(code=Code.MORE_THAN_4_DIMS, detail=f"a scale for each of {list(out)}", beside=True)
+    return None
 
 
 def _gathered(indices: Value, out: Value, table: Grid) -> Refusal | None:
@@ -115,17 +131,18 @@ def _unbound(tensors: Iterable[Tensor]) -> Refusal | None:
     return None
 
 
-def _in_delegate(indices: VkValue, out: VkValue, pack: Q4Pack) -> Refusal | None:
+def _in_delegate(indices: VkValue, out: VkValue, pack: LookedUp) -> Refusal | None:
     if not isinstance(indices, VkTensor) or not isinstance(out, VkTensor):
         return _no_tensors()
     if out.dtype not in FLOATS.values() or indices.dtype is not VkDataType.INT32:
         return _type(f"{out.dtype.label} by {indices.dtype.label} indices")
     if {indices.storage, out.storage} - {VkStorageType.BUFFER, VkStorageType.TEXTURE_3D}:
         return _odd("indices or rows are neither in a buffer nor in a 3-D texture")
-    return _shape(indices.dims, out.dims, pack)
+    refused = _shape(indices.dims, out.dims, pack)
+    return refused or _factors(out.dims, out.dtype, pack)
 
 
-def _shape(indices: tuple[int, ...], out: tuple[int, ...], pack: Q4Pack) -> Refusal | None:
+def _shape(indices: tuple[int, ...], out: tuple[int, ...], pack: LookedUp) -> Refusal | None:
     if not indices or 0 in indices:
         return Refusal(code="no-indices", detail=f"indices {list(indices)}")
     if len(out) > _MOST_DIMENSIONS:

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vkfuse.lint import faults, lint
 from vkfuse.lint.findings import Finding
 from vkfuse.lossy import Lossy
 from vkfuse.measure.kernel_tables import KernelTable
-from vkfuse.measure.tables import FloatMatmul, TableRead
+from vkfuse.measure.stored import values_of
+from vkfuse.measure.tables import FloatMatmul, TableRead, table_reads
 from vkfuse.options import Progress, VulkanOptions
 from vkfuse.pages import digest
 from vkfuse.patch import matmuls
@@ -28,9 +29,10 @@ from vkfuse.tables.decisions import Decision, Refusal, Rung, choose, not_in_runt
 from vkfuse.tables.floats import Array
 from vkfuse.tables.found import NoGrid
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.planes import rows_by_factors
 from vkfuse.tables.proof import difference
 from vkfuse.tables.proven import Proof
-from vkfuse.tables.q4 import Q4Pack, linear_pack, linear_scales, lookup_pack
+from vkfuse.tables.q4 import LOOKUP_COLUMNS, Q4Pack, linear_pack, linear_scales, lookup_pack, q4_pack
 from vkfuse.tables.q8 import q8_pack
 from vkfuse.tables.readers import Consumer, Readers
 
@@ -122,6 +124,7 @@ class _Planner:
     def __init__(self, file: PteFile, runtime: Runtime, choices: VulkanOptions) -> None:
         self._file, self._runtime, self._choices = file, runtime, choices
         self._known = _placed(lint(file, runtime.version))
+        self._reads = tuple(table_reads(file))
 
     def offered(self, table: Table, progress: Progress) -> "_Offers":
         """Find the grid of a table."""
@@ -165,6 +168,27 @@ class _Planner:
         if isinstance(tied, Q4Pack) and _key(tied) in self._file.named_data:
             return _offer(tied, Rung.Q4, FUSED)
         return _offer(lookup_pack(grid, self._readers(table.consumers)), Rung.Q4, FUSED)
+
+    def shared(self, grid: Grid, offers: "_Offers") -> _Made:
+        """The fused lookup of a table by the scales that a matmul stores, or why not by these."""
+        readers = self._readers(offers.table.consumers | {Consumer.MATMUL})
+        pack = q4_pack(grid, readers, columns_multiple=LOOKUP_COLUMNS)
+        if isinstance(pack, Refusal):
+            return replace(pack, beside=True)
+        factors = next(self._factors(pack, offers), None)
+        if factors is None:
+            return Refusal(code="scales-apart", detail="no matmul stores scales of the table", beside=True)
+        return _offer(rows_by_factors(pack, factors, readers), Rung.Q4, FUSED)
+
+    def _factors(self, pack: Q4Pack, offers: "_Offers") -> Iterator[Array]:
+        """Yield the scales [groups, rows] that matmuls of a pack store, those of the file and those to be written."""
+        key = _key(pack)
+        for read in self._reads:
+            if read.weight.name == key and read.reader.turned and read.scales is not None:
+                scales = values_of(read.scales)
+                yield from () if scales is None else (scales.stored,)
+        fitting = (self._fitting(offers, s) for s in offers.table.sites if s.consumer is Consumer.MATMUL)
+        yield from (offer.stored[1] for offer in fitting if offer and isinstance(offer.pack, Q4Pack))
 
     def matmul(self, grid: Grid, table: Table, kind: ScalarType) -> _Made:
         """The fused matmul by a table, in the pack of a lookup that is tied to it where there is one.
@@ -218,6 +242,7 @@ class _Offers:
             yield from self._to_lookup(self._found)
 
     def _to_lookup(self, grid: Grid) -> Iterator[_Made]:
+        yield self._once("shared", None, lambda: self._planner.shared(grid, self))
         yield self._once("lookup", None, lambda: self._planner.lookup(grid, self.table))
         if not isinstance(self.table.numbers, KernelTable):  # which is as small as its bytes
             yield self._once("gather", None, lambda: _offer(gathered_rows(grid), Rung.GATHERED))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vkfuse.measure.kernel_tables import KernelTable
 from vkfuse.measure.stored import Stored, gathered, stored_tables
-from vkfuse.measure.tables import table_reads
+from vkfuse.measure.tables import TableRead, table_reads
 from vkfuse.pages import digest
 from vkfuse.patch.faulty import Mend
 from vkfuse.patch.plan import PatchOffer, PatchPlan
@@ -18,6 +18,7 @@ from vkfuse.report.model import RUNGS, LossRow, RepairRow, Rung, TableRow
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason
 from vkfuse.tables.floats import rounded
+from vkfuse.tables.planes import NibbleRows
 from vkfuse.tables.proof import Rows, difference
 from vkfuse.tables.proven import UNPROVED, Proof, weakest
 from vkfuse.tables.quantize import loss
@@ -52,7 +53,10 @@ def _found(offer: PatchOffer, stored: Mapping[bytes, list[Stored]], kind: Scalar
     """Yield what a file has of an offer, by its bytes."""
     weight, *rest = (digest(part.data.cast("B")) for part in offer.stored)
     alike = stored.get(weight, [])
-    if offer.rung is not decisions.Rung.GATHERED:
+    if isinstance(offer.pack, NibbleRows):
+        *rest, ones = rest
+        alike = [table for table in alike if _scales(table) == ones]
+    elif offer.rung is not decisions.Rung.GATHERED:
         yield from (table for table in alike if _scales(table) == rest[0])
         return
     parts = [stored.get(part, []) for part in rest]
@@ -83,29 +87,29 @@ def table_rows(
     """Return a row for each table of the input, the largest first; `shown` is what the written file has of them."""
     plans = tuple(plans)
     others = {row.name: row for row in _others(file, plans)}
-    rows = [_with_tied(_row(plan, shown), plan, _fused_names(file), others) for plan in plans]
+    fused = [read for read in table_reads(file) if read.weight.keyed]
+    rows = [_with_tied(_row(plan, shown), plan, fused, others) for plan in plans]
     return tuple(sorted((*rows, *others.values()), key=lambda row: -math.prod(row.shape)))
 
 
-def _fused_names(file: PteFile) -> dict[str, str]:
-    """What the tables of named data are called in rows, by their keys."""
-    return {read.weight.name: read.weight.shown for read in table_reads(file) if read.weight.keyed}
-
-
 def _with_tied(
-    row: TableRow, plan: PatchPlan, names: Mapping[str, str], others: dict[str, TableRow]
+    row: TableRow, plan: PatchPlan, fused: Iterable[TableRead], others: dict[str, TableRow]
 ) -> TableRow:
-    """A row with what reads the same bytes in the input, which is taken out of `others`."""
+    """A row with what reads the same bytes in the input, tables of named data, which is taken out of `others`."""
+    names = {read.weight.name: read.weight.shown for read in fused}
+    held = {constant.name for read in fused for constant in read.constants}
     for offer in plan.offers:
-        weight = offer.stored[0]
-        other = others.pop(names.get(digest(weight.data.cast("B")).hex(), ""), None)
+        sizes = {digest(part.data.cast("B")).hex(): part.nbytes for part in offer.stored}
+        other = others.pop(names.get(next(iter(sizes)), ""), None)
         if other is not None:
             row = replace(
                 row,
                 consumers=tuple(dict.fromkeys((*row.consumers, *other.consumers))),
                 methods=tuple(dict.fromkeys((*row.methods, *other.methods))),
                 bytes_before=(row.bytes_before or 0) + other.bytes_after,
-                bytes_after=row.bytes_after + other.bytes_after - weight.nbytes,
+                bytes_after=row.bytes_after
+                + other.bytes_after
+                - sum(sizes[key] for key in held & sizes.keys()),
             )
     return row
 

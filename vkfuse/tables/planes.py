@@ -24,6 +24,7 @@ from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, lookup_scal
 from vkfuse.tables.readers import Readers
 
 BASE: Final = 16
+_SHARED: Final = ("scales-shared",)
 FACTORS: Final = (1.0, 16.0, 256.0, 0.0)  # of the sum of a group, by the columns of its offset
 _LEAST: Final = -8  # of a digit
 _MOST: Final = 7 * (BASE**2 + BASE + 1)  # an offset that three digits hold
@@ -148,10 +149,31 @@ class NibbleRows:
     turned: bool = False
 
     @property
+    def factors(self) -> Array:
+        """The scales as they are stored: where `turned` one column, a stretch of it for each group."""
+        return self.scales.T.reshape(-1, 1) if self.turned else self.scales
+
+    @property
     def arrays(self) -> tuple[Array, ...]:
         """What is stored: 4-bit rows, scales, zero points where there are any, and the scales of one."""
         points = () if self.zero_points is None else (self.zero_points,)
-        return self.pack.packed, self.scales, *points, self.pack.scales
+        return self.pack.packed, self.factors, *points, self.pack.scales
+
+    @property
+    def columns(self) -> int:
+        """Columns of the table."""
+        return self.pack.columns
+
+    @property
+    def dtype(self) -> ScalarType:
+        """The type of the table."""
+        return self.pack.dtype
+
+    @property
+    def how(self) -> tuple[str, ...]:
+        """Codes of what had to be done."""
+        own = ("scales-gathered",) if self.zero_points is None else ("offsets-gathered",)
+        return (*self.pack.how, *(_SHARED if self.turned else own))
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high), [high - low, columns]."""
@@ -194,7 +216,7 @@ def rows_by_factors(pack: Q4Pack, factors: Array, readers: Readers) -> NibbleRow
             code="scales-apart", detail="a matmul has the table padded, or by other scales", beside=True
         )
     if len(factors) == 1:
-        return replace(pack, scales=factors.T)
+        return replace(pack, scales=factors.T, how=(*pack.how, *_SHARED))
     ones = _by_ones(pack, readers)
     saved = lookup_scales(pack.scales, readers).nbytes - ones.scales.nbytes
     if saved < _LEAST_SHARED:

@@ -37,7 +37,7 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposa
     return pack if isinstance(pack, Refusal) else _of_pack(pack, site, table)
 
 
-def _of_pack(pack: Q4Pack, site: Site, table: Table, *how: str) -> Proposal:
+def _of_pack(pack: Q4Pack, site: Site, table: Table) -> Proposal:
     return Proposal(
         name=table.name,
         pack=pack,
@@ -45,7 +45,7 @@ def _of_pack(pack: Q4Pack, site: Site, table: Table, *how: str) -> Proposal:
         made=partial(_fused, pack),
         rung=Rung.Q4,
         operators=(FUSED,),
-        how=(*pack.how, *how, *_steps(site)),
+        how=(*pack.how, *_steps(site)),
     )
 
 
@@ -73,10 +73,7 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
     """4-bit rows looked up by scales of one, and what was looked up dequantized; or why that cannot be."""
     del constants
     rows = _no_indices(site) or nibble_rows(site.numbers(), table.readers)
-    if isinstance(rows, Refusal):
-        return rows
-    how = ("scales-gathered",) if rows.zero_points is None else ("offsets-gathered",)
-    return _of_rows(rows, site, table, *how)
+    return rows if isinstance(rows, Refusal) else _of_rows(rows, site, table)
 
 
 def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -89,15 +86,12 @@ def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Pro
     rows = pack if isinstance(pack, Refusal) else rows_by_factors(pack, table.factors, table.readers)
     if isinstance(rows, Refusal):
         return replace(rows, beside=True)
-    if isinstance(rows, Q4Pack):
-        return _of_pack(rows, site, table, "scales-shared")
-    return _of_rows(rows, site, table, "scales-shared")
+    return _of_pack(rows, site, table) if isinstance(rows, Q4Pack) else _of_rows(rows, site, table)
 
 
-def _of_rows(rows: NibbleRows, site: Site, table: Table, *how: str) -> Proposal:
+def _of_rows(rows: NibbleRows, site: Site, table: Table) -> Proposal:
     points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
-    scales = rows.scales.T.reshape(-1, 1) if rows.turned else rows.scales
-    parts = {"q4": rows.pack.packed, "scales": scales, **points, "ones": rows.pack.scales}
+    parts = {"q4": rows.pack.packed, "scales": rows.factors, **points, "ones": rows.pack.scales}
     return Proposal(
         name=table.name,
         pack=rows,
@@ -105,7 +99,7 @@ def _of_rows(rows: NibbleRows, site: Site, table: Table, *how: str) -> Proposal:
         made=partial(_gathered, rows),
         rung=Rung.Q4,
         operators=(FUSED,),
-        how=(*rows.pack.how, *how, *_steps(site)),
+        how=(*rows.how, *_steps(site)),
     )
 
 

@@ -22,6 +22,8 @@ PREPACK: Final = "et_vk.prepack.default"
 COPY: Final = "aten.clone.default"
 VIEW: Final = "aten.view_copy.default"
 SLICE: Final = "aten.slice_copy.Tensor"
+SELECT: Final = "aten.select_copy.int"
+UNSQUEEZE: Final = "aten.unsqueeze_copy.default"
 PAD: Final = "aten.constant_pad_nd.default"
 _CONCATENATED_AT_ONCE: Final = 3
 
@@ -190,7 +192,7 @@ OPERATORS: Final = (
         integers=True,
         idle=True,
     ),
-    Operator("aten.unsqueeze_copy.default", "self dim", shaders=unsqueeze, integers=True, idle=True),
+    Operator(UNSQUEEZE, "self dim", shaders=unsqueeze, integers=True, idle=True),
     Operator(COPY, "self", shaders=clone, replaced=True),
     Operator("aten._to_copy.default", "self", shaders=to_copy),
     Operator(
@@ -207,8 +209,8 @@ OPERATORS: Final = (
     ),
     Operator("aten.cat.default", "tensors dim", rules=(joins_one_type,), shaders=cat),
     *(
-        Operator(f"aten.{name}.int", "self dim index", shaders=transferred("select", "index"))
-        for name in ("select", "select_copy")
+        Operator(name, "self dim index", shaders=transferred("select", "index"))
+        for name in ("aten.select.int", SELECT)
     ),
     Operator(SLICE, "self dim start end step", shaders=transferred("slice", "start", "step")),
     Operator("aten.split_with_sizes_copy.default", "self", shaders=split, resized=False),
