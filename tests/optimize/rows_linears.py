@@ -357,7 +357,7 @@ TIED = (
     Row(
         name="tied after quantize_, 1003 rows",
         build=_tied(1003, "w", "w", "", again=True),
-        tables=(Table(how=SHARED), LAYER),
+        tables=(Table(how=PADDED), LAYER),
         bound=SUMS,
     ),
     Row(
@@ -399,14 +399,26 @@ TIED = (
     Row(
         name="tied, head with dynamic activations, 1003 rows",
         build=_tied(1003, "w", "a", "a"),
-        tables=(Table(how=SHARED), LAYER),
+        tables=(Table(how=PADDED), LAYER),
         bound=ROUNDED,
     ),
     Row(
         name="tied, linear first, as many rows as groups",
         build=_tied(64, "w", "", "", columns=2048, again=True, first=True),
-        tables=(Table(how=("input-flattened", "scales-shared", "indices-flattened")),),
+        tables=(Table(how=("input-flattened", "indices-flattened")),),
         bound=SUMS,
+    ),
+    Row(
+        name="tied after quantize_, 20003 rows",
+        build=_tied(20003, "w", "w", "", again=True),
+        tables=(Table(how=SHARED), LAYER),
+        bound=SUMS,
+    ),
+    Row(
+        name="tied, head with dynamic activations, 20003 rows",
+        build=_tied(20003, "w", "a", "a"),
+        tables=(Table(how=SHARED), LAYER),
+        bound=ROUNDED,
     ),
     Row(
         name="tied, one scale a row",

@@ -288,8 +288,8 @@ def test_experts_in_four_bits(tmp_path):
     assert report["delegation"]["subgraphs"] == 1
     assert not report["delegation"]["cpu"]
     assert {t["name"]: t["rung"] for t in report["tables"]} == {
-        "block_experts_gate_up_proj": "q4",
-        "block_experts_down_proj": "q4",
+        "block.experts.gate_up_proj": "q4",
+        "block.experts.down_proj": "q4",
     }
     assert "experts-as-wide-linears" in {r["code"] for r in report["repairs"]}
     assert report["losses"]

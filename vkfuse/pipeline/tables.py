@@ -120,7 +120,7 @@ def _reason(decision: Decision) -> str:
 def _bytes(made: Sequence[_Made]) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
     taken = [m.decision for m in made]
-    kept = {content(t): t.numel() * t.element_size() for d in taken for t in d.constants}
+    kept = {content(t)[0]: t.numel() * t.element_size() for d in taken for t in d.constants}  # of any shape
     folded = {d.folded: _folded_bytes(d) for d in taken if d.proposal is None}
     return sum(kept.values()) + sum(folded.values())
 
