@@ -198,7 +198,7 @@ def _labels(path):
 
 @pytest.mark.parametrize(
     "build",
-    [_wide, _tied, lambda: _tied(BOTH, rows=20003), _pair, _llama, _custom, _kept, _sharing],
+    [_wide, _tied, lambda: _tied(BOTH, rows=16003), _pair, _llama, _custom, _kept, _sharing],
     ids=["wide", "tied", "shared scales", "pair", "cache", "custom cache", "states", "state of two"],
 )
 def test_is_what_a_second_lowering_writes(build, tmp_path, tmp_path_factory, monkeypatch):
