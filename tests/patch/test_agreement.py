@@ -98,19 +98,19 @@ def test_scales_agree(tmp_path):
     import vkfuse  # noqa: PLC0415
     from vkfuse.verify.session import run_file  # noqa: PLC0415
 
-    model = LanguageModel(3000)
+    model = LanguageModel(12000)
     model.head.weight = model.table.weight
     quantize(quantize(model, nn.Embedding), nn.Linear)
     exported = export(model, indices(2, 7), dynamic=BOTH)
     written, folded, again = paths = [tmp_path / f"{name}.pte" for name in ("written", "folded", "again")]
     ours = vkfuse.optimize(exported, written, keep_baseline=folded, names=False, verify=False).report
     for report in (ours, vkfuse.optimize(folded, again).report):
-        (row,) = (row for row in report.tables if row.shape == (3000, 64))
+        (row,) = (row for row in report.tables if row.shape == (12000, 64))
         assert "scales-shared" in row.how
         assert row.proof.kind == "exact"
     assert again.stat().st_size == pytest.approx(written.stat().st_size, rel=0.01)
     sessions = [run_file(path) for path in paths]
     for sizes in ((1, 1), (2, 7), (3, 5)):
-        tokens = indices(*sizes, rows=3000)
+        tokens = indices(*sizes, rows=12000)
         first, *others = (session([tokens])[0] for session in sessions)
         assert all(torch.equal(first, other) for other in others)

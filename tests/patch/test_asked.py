@@ -70,9 +70,9 @@ def test_choices_by_name_and_ties(files, tmp_path):
 
 def test_a_tied_lookup_shares_scales(files, tmp_path):
     """A product and a lookup of the same floats: the lookup reads the scales that the product stores, the same table."""
-    floats = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
+    floats = np.random.default_rng(0).standard_normal((36000, 64)).astype(np.float32)
     source, made = tmp_path / "in.pte", tmp_path / "m.pte"
-    _write(source, files / "fused.pte", (1, 7), 3000, floats, floats)
+    _write(source, files / "fused.pte", (1, 7), 36000, floats, floats)
     report = optimize(source, made, quantize_embedding="int4:32", tie=True).report
     (row,), (lost,) = report.tables, report.losses
     assert "scales-shared" in row.how
@@ -81,7 +81,7 @@ def test_a_tied_lookup_shares_scales(files, tmp_path):
     turned = [read for read in reads if read.reader.turned]
     shared = {constant.name for read in turned for constant in read.constants}
     others = [constant.nbytes for read in reads for constant in read.constants if constant.name not in shared]
-    assert others == [3000 * 2]  # scales of one
+    assert others == [36000 * 2]  # scales of one
     assert np.abs(floats - _table(made)).max() == pytest.approx(lost.max_abs_error, rel=1e-3)
 
 

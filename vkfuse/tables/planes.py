@@ -28,7 +28,9 @@ _SHARED: Final = ("scales-shared",)
 FACTORS: Final = (1.0, 16.0, 256.0, 0.0)  # of the sum of a group, by the columns of its offset
 _LEAST: Final = -8  # of a digit
 _MOST: Final = 7 * (BASE**2 + BASE + 1)  # an offset that three digits hold
-_LEAST_SHARED: Final = 64 << 10  # bytes of scales that are worth two operators on the CPU and a tensor that crosses more
+_LEAST_SHARED: Final = (
+    64 << 10
+)  # bytes of scales that are worth two operators on the CPU and a tensor that crosses more
 _SMALLEST_GROUP: Final = 8  # of four columns are the offsets
 
 
