@@ -15,13 +15,13 @@ from vkfuse.patch.graphs import WIDTH, pruned
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.device import TEXTURE
+from vkfuse.runtime.operators.lookup import PLAIN
 from vkfuse.runtime.operators.moves import COPY, SLICE, VIEW
 
 _SIZE: Final = "sym_size.int"
 _MOVES: Final = {VIEW, COPY, SLICE, "aten.unsqueeze_copy.default", "aten.squeeze_copy.dims"}
-_GATHER: Final = "aten.embedding.default"
 _SCALED: Final = "aten.mul.Tensor"
-_PURE: Final = {*_MOVES, _SIZE, _GATHER, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
+_PURE: Final = {*_MOVES, _SIZE, PLAIN, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
 _TEXEL: Final = 4
 _MOST_DIMENSIONS: Final = 4
 
@@ -116,7 +116,7 @@ class GraphCut:
         scales = made.get(call.args[1])
         while scales is not None and scales.name in _MOVES:
             scales = made.get(scales.args[0])
-        return scales is not None and scales.name == _GATHER
+        return scales is not None and scales.name == PLAIN
 
     def _moves_storage(self, call: OperatorCall) -> bool:
         """Whether a call copies a tensor from a buffer to a texture, or back."""
