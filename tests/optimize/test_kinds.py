@@ -386,7 +386,9 @@ def test_softmax_of_many_halves(tmp_path, monkeypatch):
     options = Options(baseline=BaselineChoice.NONE)
     assert "half-softmax-widened" in _codes(optimize(exported, path, options).report)
     assert worst_error(exported, path) < 1e-3
-    others = tuple(rule for rule in repairs.AFTER_TABLES if rule is not repairs.widen_long_half_softmaxes)
+    others = tuple(
+        rule for rule in repairs.AFTER_TABLES if rule is not repairs.reductions.widen_long_half_softmaxes
+    )
     monkeypatch.setattr(repairs, "AFTER_TABLES", others)
     with pytest.raises(CheckFailedError, match=r"0\.1\d* of the largest value"):
         optimize(exported, path, options)
