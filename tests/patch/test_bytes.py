@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vkfuse import optimize
-from vkfuse.patch.graphs import WIDTH, GraphEdit
+from vkfuse.patch.graphs import GraphEdit
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkStorageType
 from vkfuse.pte.model import Allocation, KernelCall, NamedData, Tensor
@@ -15,6 +15,7 @@ from vkfuse.pte.values import Bool, Extent, Int
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
 from vkfuse.pte.vulkan_writer import write_vulkan
 from vkfuse.pte.writer import write_pte
+from vkfuse.runtime.spelling import WIDTH
 
 GATHER, CAST = "aten::embedding.out", "dim_order_ops::_to_dim_order_copy.out"
 VIEW, LESS, TIMES = "executorch_prim::et_view.default", "aten::sub.out", "aten::mul.out"

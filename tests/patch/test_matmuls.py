@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vkfuse import optimize
-from vkfuse.patch.graphs import WIDTH, GraphEdit
+from vkfuse.patch.graphs import GraphEdit
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import ScalarType, ShapeDynamism, VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.model import Allocation, NamedData
@@ -15,6 +15,7 @@ from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
 from vkfuse.pte.vulkan_writer import write_vulkan
 from vkfuse.pte.writer import write_pte
+from vkfuse.runtime.spelling import WIDTH
 
 FUSED, VIEW, PAD = "et_vk.linear_q4gsw.default", "aten.view_copy.default", "aten.constant_pad_nd.default"
 SLICE = "aten.slice_copy.Tensor"

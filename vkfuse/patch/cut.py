@@ -11,12 +11,13 @@ from math import prod
 from typing import Any, Final
 
 from vkfuse.multiples import ceil_div
-from vkfuse.patch.graphs import WIDTH, pruned
+from vkfuse.patch.graphs import pruned
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.device import TEXTURE
 from vkfuse.runtime.operators.lookup import PLAIN
 from vkfuse.runtime.operators.moves import COPY, SLICE, VIEW
+from vkfuse.runtime.spelling import WIDTH
 
 _SIZE: Final = "sym_size.int"
 _MOVES: Final = {VIEW, COPY, SLICE, "aten.unsqueeze_copy.default", "aten.squeeze_copy.dims"}

@@ -1,7 +1,8 @@
 """The faulty calls of a delegate, and the edits that mend them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 
 from vkfuse.measure.tables import TableRead
 from vkfuse.patch.graphs import GraphEdit
@@ -57,19 +58,14 @@ class Faulty:
         """The edits of its graph."""
         return self.method.edit(self.delegate)
 
-    def having(self, *codes: Code) -> Iterator[Fault]:
-        """Yield the faults of some kinds."""
-        yield from (fault for fault in self.faults if not fault.codes.isdisjoint(codes))
-
     @property
     def dynamic(self) -> bool:
         """Whether a size may be smaller in a run than the graph says."""
         return self.method.dynamic(self.delegate)
 
-    def mended(self, fault: Fault, calls: Iterable[OperatorCall], *, code: str, detail: str = "") -> Mend:
-        """Let calls run in place of a faulty one, whose operator is the detail unless there is another."""
-        self.edit.instead(fault.position, calls)
-        return Mend(code=code, where=self.place.at(fault.position), detail=detail or fault.call.name)
+    def read(self, fault: Fault) -> TableRead | None:
+        """What a faulty call reads of a table."""
+        return self.reads.get(self.place.at(fault.position))
 
     def calls(self) -> list[tuple[int, DelegateCall]]:
         """The instructions that run the delegate."""
@@ -77,3 +73,25 @@ class Faulty:
 
 
 Mending = Callable[[Faulty], Iterator[Mend]]
+Instead = Callable[[Faulty, Fault], Sequence[OperatorCall]]
+
+
+def mends(*codes: Code, code: str, detail: str = "{name}") -> Callable[[Instead], Mending]:
+    """Make a mending of what mends one fault: a function that gets those of `codes`, and gives the calls in its place.
+
+    It gives none where it has no others. In `detail` stand the faulty call's `name` and the `read` of its table.
+    """
+
+    def mending_of(instead: Instead) -> Mending:
+        @wraps(instead)
+        def mending(faulty: Faulty) -> Iterator[Mend]:
+            for fault in faulty.faults:
+                calls = () if fault.codes.isdisjoint(codes) else instead(faulty, fault)
+                if calls:
+                    faulty.edit.instead(fault.position, calls)
+                    told = detail.format(name=fault.call.name, read=faulty.read(fault))
+                    yield Mend(code=code, where=faulty.place.at(fault.position), detail=told)
+
+        return mending
+
+    return mending_of

@@ -15,16 +15,14 @@ from vkfuse.runtime.operators.moves import VIEW
 _MOST_VALUES: Final = 1 << 31  # a shader counts them in 32 bits
 
 
-def as_rows(
-    edit: GraphEdit, graph: VulkanGraph, call: OperatorCall, *, dynamic: bool
-) -> list[OperatorCall] | None:
-    """A matmul's call on rows, its result viewed back; None where the sizes back cannot be told."""
+def as_rows(edit: GraphEdit, graph: VulkanGraph, call: OperatorCall, *, dynamic: bool) -> list[OperatorCall]:
+    """A matmul's call on rows, its result viewed back; nothing where the sizes back cannot be told."""
     source, out = graph.values[call.args[0]], graph.values[call.args[-1]]
     if not is_batch(source) or not is_batch(out):
-        return None
+        return []
     back = sizes_back(out.dims, dynamic=dynamic)
     if back is None:
-        return None
+        return []
     rows, product = _matrix(edit, source), _matrix(edit, out)
     return [
         _viewed(edit, call.args[0], (-1, source.dims[-1]), rows),
@@ -60,20 +58,20 @@ def _viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> O
 
 def quantized_as_rows(
     edit: GraphEdit, graph: VulkanGraph, position: int, *, dynamic: bool
-) -> dict[int, list[OperatorCall]] | None:
+) -> dict[int, list[OperatorCall]]:
     """The choice of parameters at `position`, and the matmuls that it is for, on rows, by their positions.
 
-    None where something else reads the parameters, or the sizes back cannot be told.
+    Nothing where something else reads the parameters, or the sizes back cannot be told.
     """
     choice = graph.chain[position]
     source, made = graph.values[choice.args[0]], graph.values[choice.args[-1]]
     block = graph.values[choice.args[2]]
     if not (is_batch(source) and isinstance(made, ValueList) and isinstance(block, IntList) and block.items):
-        return None
+        return {}
     parameters = [graph.values[index] for index in made.ids]
     readers = [at for at, call in enumerate(graph.chain) if {*made.ids} & {*call.args} and at != position]
     if any(not isinstance(value, VkTensor) for value in parameters):
-        return None
+        return {}
     rows = _matrix(edit, source)
     count = prod(source.dims[:-1])
     ids = tuple(edit.tensor(value, dims=(count,)) for value in parameters if isinstance(value, VkTensor))
@@ -90,7 +88,7 @@ def quantized_as_rows(
         out = graph.values[call.args[-1]]
         back = sizes_back(out.dims, dynamic=dynamic) if is_batch(out) else None
         if call.args[0] != choice.args[0] or not is_batch(out) or back is None:
-            return None
+            return {}
         product = _matrix(edit, out)
         inner = (changed.get(index, index) for index in call.args[:-1])
         calls[at] = [

@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from vkfuse.pte.enums import VkDataType, VkMemoryLayout
+from vkfuse.pte.enums import VkDataType
 from vkfuse.pte.vulkan import NAMED, Constant, OperatorCall, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.tables.floats import Array, kind_of
 
-WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
 _TYPES: Final = {kind.scalar: kind for kind in VkDataType}
 
 

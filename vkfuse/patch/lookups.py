@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from vkfuse.patch.graphs import WIDTH, GraphEdit
-from vkfuse.pte.enums import ScalarType, VkDataType, VkMemoryLayout, VkStorageType
+from vkfuse.patch.graphs import GraphEdit
+from vkfuse.pte.enums import ScalarType, VkDataType, VkStorageType
 from vkfuse.pte.values import Bool, Int
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.operators.lookup import FUSED, PLAIN
 from vkfuse.runtime.operators.moves import COPY, SELECT, SLICE, UNSQUEEZE
+from vkfuse.runtime.spelling import BY_WIDTH, WIDTH
 from vkfuse.tables.planes import NibbleRows
 from vkfuse.tables.q4 import Q4Pack
 
@@ -45,15 +46,15 @@ def input_indices(edit: GraphEdit, dims: tuple[int, ...], out: VkTensor, pack: L
 def lookup_calls(edit: GraphEdit, pack: LookedUp, indices: int, out: int) -> Iterator[OperatorCall]:
     """Yield the calls that look `indices` up and write the rows to the tensor `out` of the graph."""
     ids, target = edit.tensor_at(indices), edit.tensor_at(out)
-    textured = ids.storage is TEXTURE and ids.layout in _WIDE and _direct(ids.dims, target, pack)
+    textured = ids.storage is TEXTURE and ids.layout in BY_WIDTH and _direct(ids.dims, target, pack)
     if isinstance(pack, Q4Pack) and textured:
         yield _fused(edit, pack, indices, out)
         return
-    if ids.storage is not BUFFER or ids.layout not in _WIDE:
+    if ids.storage is not BUFFER or ids.layout not in BY_WIDTH:
         copied = edit.tensor(ids, storage=BUFFER, layout=WIDTH)
         yield cloned(edit, indices, copied)
         indices = copied
-    direct = target.storage is BUFFER and target.layout in _WIDE
+    direct = target.storage is BUFFER and target.layout in BY_WIDTH
     rows = out if direct else edit.tensor(target, storage=BUFFER, layout=WIDTH)
     if isinstance(pack, Q4Pack):
         yield from _by_scales(edit, pack, indices, rows)
@@ -94,12 +95,11 @@ def _by_factors(edit: GraphEdit, rows: NibbleRows, indices: int, out: int) -> It
 
 _ADD: Final = "aten.add.Tensor"
 _MULTIPLY: Final = "aten.mul.Tensor"
-_WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
 
 
 def _direct(indices: tuple[int, ...], out: VkTensor, pack: LookedUp) -> bool:
     """Whether a lookup in textures is right: one row of indices, whole rows of texels along the columns."""
-    return out.storage is TEXTURE and out.layout in _WIDE and _in_texels(indices, pack)
+    return out.storage is TEXTURE and out.layout in BY_WIDTH and _in_texels(indices, pack)
 
 
 def _in_texels(indices: tuple[int, ...], pack: LookedUp) -> bool:

@@ -13,20 +13,20 @@ import numpy as np
 
 from vkfuse.measure.tables import FloatMatmul
 from vkfuse.patch.flat import is_batch, sizes_back
-from vkfuse.patch.graphs import WIDTH, GraphEdit
+from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.lookups import FLOATS
-from vkfuse.pte.enums import ScalarType, VkMemoryLayout
+from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.values import Int
 from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor, VulkanGraph
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.linear import FUSED, FUSED_BYTES
 from vkfuse.runtime.operators.moves import PAD, SLICE, VIEW
+from vkfuse.runtime.spelling import BY_WIDTH
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.floats import numbers
 from vkfuse.tables.q4 import Q4Pack, linear_scales
 from vkfuse.tables.q8 import Q8Pack
 
-_WIDE: Final = {WIDTH, VkMemoryLayout.DEFAULT_LAYOUT}
 _KINDS: Final = {dtype: kind for kind, dtype in FLOATS.items()}
 
 
@@ -45,7 +45,7 @@ def matmul_misfit(
     source, out = graph.values[read.source], graph.values[read.output]
     if not is_batch(source) or not is_batch(out) or out.dims != (*source.dims[:-1], pack.rows):
         return Refusal(code="call-not-understood", detail="a product of other sizes than its operands")
-    if source.storage is not out.storage or {source.layout, out.layout} - _WIDE:
+    if source.storage is not out.storage or {source.layout, out.layout} - BY_WIDTH:
         return Refusal(code="call-not-understood", detail="input and result are stored in different ways")
     if _batched(source) and sizes_back(out.dims, dynamic=dynamic) is None:
         return Refusal(code=Code.LINEAR_INPUT_BATCHED, detail=f"a dynamic batch {list(source.dims)}")

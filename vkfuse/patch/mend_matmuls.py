@@ -1,35 +1,27 @@
 """Matmuls on batches or packings which the runtime gets wrong or refuses: inputs are viewed as rows, or copied."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
-from vkfuse.patch.faulty import Faulty, Mend
+from vkfuse.patch.faulty import Fault, Faulty, mends
 from vkfuse.patch.flat import as_rows, quantized_as_rows
-from vkfuse.patch.graphs import WIDTH, GraphEdit
 from vkfuse.patch.lookups import cloned
-from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
+from vkfuse.pte.enums import VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators import record_of
 from vkfuse.runtime.operators.linear import FUSED, FUSED_BYTES
 from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
+from vkfuse.runtime.spelling import BY_WIDTH, WIDTH
 
-_PACKINGS: Final = (Code.PACKED_OTHERWISE, Code.PACKING_IGNORED)
 _MULTIPLIED: Final = frozenset({*FLOAT_WEIGHTS, FUSED, FUSED_BYTES})  # measured so
 _MATRICES: Final = frozenset({"input", "mat1", "mat2"})
-_BY_WIDTH: Final = frozenset({WIDTH, VkMemoryLayout.DEFAULT_LAYOUT})
 
 
-def pack_by_width(faulty: Faulty) -> Iterator[Mend]:
+@mends(Code.PACKED_OTHERWISE, Code.PACKING_IGNORED, code="packed-by-width")
+def pack_by_width(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
     """Multiply copies that are packed by width and stored as the product, and copy the product to where it belongs."""
-    for fault in faulty.having(*_PACKINGS):
-        calls = _with_copies(faulty.edit, fault.call)
-        if calls:
-            yield faulty.mended(fault, calls, code="packed-by-width")
-
-
-def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
-    """A product between the copies that it needs; nothing for other calls."""
+    edit, call = faulty.edit, fault.call
     out, record = edit.at(call.args[-1]), record_of(call.name)
     if not isinstance(out, VkTensor) or call.name not in _MULTIPLIED:
         return []
@@ -38,10 +30,10 @@ def _with_copies(edit: GraphEdit, call: OperatorCall) -> list[OperatorCall]:
         value = edit.at(index)
         if not isinstance(value, VkTensor) or value.constant or record.argument(at) not in _MATRICES:
             continue
-        if value.layout not in _BY_WIDTH or _in_buffer(value) != _in_buffer(out):
+        if value.layout not in BY_WIDTH or _in_buffer(value) != _in_buffer(out):
             args[at] = edit.tensor(value, storage=out.storage, layout=WIDTH)
             before.append(cloned(edit, index, args[at]))
-    if out.layout in _BY_WIDTH:
+    if out.layout in BY_WIDTH:
         return [*before, edit.call(call.name, *args)]
     args[-1] = edit.tensor(out, layout=WIDTH)
     return [*before, edit.call(call.name, *args), cloned(edit, args[-1], call.args[-1])]
@@ -51,20 +43,16 @@ def _in_buffer(tensor: VkTensor) -> bool:
     return tensor.storage is VkStorageType.BUFFER
 
 
-def multiply_matrices(faulty: Faulty) -> Iterator[Mend]:
+@mends(Code.LINEAR_INPUT_BATCHED, code="input-as-rows", detail="{name} on a batch")
+def multiply_matrices(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
     """Multiply rows, and view the product as the batch that it was."""
-    for fault in faulty.having(Code.LINEAR_INPUT_BATCHED):
-        calls = as_rows(faulty.edit, faulty.graph, fault.call, dynamic=faulty.dynamic)
-        if calls:
-            yield faulty.mended(fault, calls, code="input-as-rows", detail=f"{fault.call.name} on a batch")
+    return as_rows(faulty.edit, faulty.graph, fault.call, dynamic=faulty.dynamic)
 
 
-def quantize_matrices(faulty: Faulty) -> Iterator[Mend]:
+@mends(Code.QUANTIZED_INPUT_BATCHED, code="input-as-rows", detail="{name} on a batch")
+def quantize_matrices(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
     """Choose the parameters of rows, and multiply these."""
-    for fault in faulty.having(Code.QUANTIZED_INPUT_BATCHED):
-        edits = quantized_as_rows(faulty.edit, faulty.graph, fault.position, dynamic=faulty.dynamic)
-        for position, calls in (edits or {}).items():
-            faulty.edit.instead(position, calls)
-        if edits:
-            made = edits[fault.position]
-            yield faulty.mended(fault, made, code="input-as-rows", detail=f"{fault.call.name} on a batch")
+    edits = quantized_as_rows(faulty.edit, faulty.graph, fault.position, dynamic=faulty.dynamic)
+    for position, calls in edits.items():
+        faulty.edit.instead(position, calls)
+    return edits.get(fault.position, ())

@@ -12,11 +12,10 @@ from vkfuse.lint import blame
 from vkfuse.measure.tables import table_reads
 from vkfuse.patch.edit import with_named
 from vkfuse.patch.faulty import Fault, Faulty, Mend, Mending
-from vkfuse.patch.mend_arguments import say_otherwise
+from vkfuse.patch.mend_arguments import complete_layer_norms, give_strides, negate_bits
 from vkfuse.patch.mend_constants import fold_constants
-from vkfuse.patch.mend_lookups import read_rows_in_buffers
 from vkfuse.patch.mend_matmuls import multiply_matrices, pack_by_width, quantize_matrices
-from vkfuse.patch.mend_tables import store_floats
+from vkfuse.patch.mend_tables import read_rows_in_buffers, store_floats
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.place import Place
@@ -32,7 +31,9 @@ MENDS: Final[tuple[Mending, ...]] = (
     pack_by_width,
     multiply_matrices,
     quantize_matrices,
-    say_otherwise,
+    negate_bits,
+    complete_layer_norms,
+    give_strides,
 )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from vkfuse.pte.enums import VkDataType, VkMemoryLayout
+from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Rule
+from vkfuse.runtime.spelling import BY_WIDTH
 
 
 def multiple(step: int, code: Code, argument: str, axis: int = -1, *, factor: int = 1) -> Rule:
@@ -66,7 +67,7 @@ def packed_by_width(code: Code, *arguments: str) -> Rule:
     """Require `arguments` that are no constants, and the output, to be packed by width; else `code`."""
 
     def rule(ops: Operands) -> Iterator[Objection]:
-        if any(tensor.layout not in _BY_WIDTH for tensor in (*_computed(ops, arguments), *ops.outs[:1])):
+        if any(tensor.layout not in BY_WIDTH for tensor in (*_computed(ops, arguments), *ops.outs[:1])):
             yield Objection(code, "not packed by width")
 
     return rule
@@ -85,9 +86,6 @@ def no_texture_from_a_buffer(*arguments: str) -> Rule:
 def _computed(ops: Operands, arguments: tuple[str, ...]) -> list[Tensor]:
     """The arguments that are tensors and no constants."""
     return [of for name in arguments if (of := ops.tensor(name)) and not of.constant]
-
-
-_BY_WIDTH: Final = frozenset({VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.DEFAULT_LAYOUT})
 
 
 def group_multiple_of_4(ops: Operands) -> Iterator[Objection]:

@@ -12,6 +12,7 @@ PACKED_INT8: Final = frozenset(layout for layout in VkMemoryLayout if layout.nam
 WIDTH: Final = VkMemoryLayout.TENSOR_WIDTH_PACKED
 HEIGHT: Final = VkMemoryLayout.TENSOR_HEIGHT_PACKED
 CHANNELS: Final = VkMemoryLayout.TENSOR_CHANNELS_PACKED
+BY_WIDTH: Final = frozenset({WIDTH, VkMemoryLayout.DEFAULT_LAYOUT})
 
 _DTYPES: Final = {
     VkDataType.BOOL: "uint8",
