@@ -81,3 +81,31 @@ def test_channels_last(outcome_of):
     assert {o.reason for o in outcome.report.delegation.cpu.values()} == {"dim-order-ignored"}
     assert outcome.report.verify.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
+class _Norms(nn.Module):
+    """RMS norms of rows [2, 8, 64]: with a weight for each column, a number, and weights for each of two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 64)
+        self.norm = nn.RMSNorm(64)
+        self.plain, self.halved = (nn.RMSNorm(size, elementwise_affine=False) for size in (64, 32))
+        self.heads = nn.Parameter(torch.rand(2, 32))
+
+    def forward(self, tokens):
+        rows = self.table(tokens)
+        return self.norm(rows), self.plain(rows) * 0.8, self.halved(rows.view(2, 8, 2, 32)) * self.heads
+
+
+def _norms():
+    return export(quantize(_Norms(), nn.Embedding), indices(2, 8))
+
+
+def test_norms_by_other_factors(outcome_of):
+    """Upstream takes any factor behind an RMS norm for its weight: a number was, and gave 1.5 off on the runtime."""
+    outcome = outcome_of(_norms)
+    delegation = outcome.report.delegation
+    assert delegation.vulkan["et_vk.rms_norm.default"] == 1
+    assert (delegation.subgraphs, delegation.cpu) == (1, {})
+    assert worst_error(outcome.exported, outcome.path) < 1e-5

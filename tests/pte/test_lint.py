@@ -187,6 +187,16 @@ WRONG_AND_RIGHT = [
         {"layer-norm-shape": "fails"},
     ),
     (
+        call("et_vk.rms_norm.default", tensor(1, 8, 2, 64), constant(), None, tensor(1, 8, 2, 64)),
+        call("et_vk.rms_norm.default", tensor(1, 8, 2, 64), constant(1, 64), None, tensor(1, 8, 2, 64)),
+        {"rms-norm-weight": "wrong"},
+    ),
+    (
+        call("et_vk.rms_norm.default", tensor(1, 8, 2, 64), constant(2, 64), None, tensor(1, 8, 2, 64)),
+        call("et_vk.rms_norm.default", tensor(1, 8, 2, 64), constant(64), None, tensor(1, 8, 2, 64)),
+        {"rms-norm-weight": "wrong"},
+    ),
+    (
         call("aten.native_group_norm.default", tensor(1, 8, 5), constant(8), constant(8), None),
         call("aten.native_group_norm.default", tensor(1, 8, 5, 1), constant(8), constant(8), None),
         {"group-norm-shape": "wrong"},

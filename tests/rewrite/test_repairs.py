@@ -1026,6 +1026,14 @@ _REPAIRED = {
         None,
         "indices-from-the-start",
     ),
+    "known places": (
+        _Lambda(
+            lambda _, x: (x[:, [-2]], x[..., [1, 3, 5, 2, 2, 7]], x[:, [0, 1, 2, 5, 7], 1:], x[:, :, [3, 1]])
+        ),
+        _SEQUENCE,
+        None,
+        "indices-as-slices",
+    ),
     "other spectra": (
         _Lambda(
             lambda _, x: (

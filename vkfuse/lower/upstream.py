@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any, Final
@@ -16,6 +16,7 @@ from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.vulkan import vulkan_preprocess
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import ops_not_to_decompose
+from executorch.backends.vulkan.patterns.pattern_registry import PatternEntry
 from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serializer
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder
 from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
@@ -37,8 +38,11 @@ from torch.utils._sympy.value_ranges import bound_sympy
 from vkfuse.lower.operands import numbers_read
 from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
+from vkfuse.program.tensors import described
+from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.operators.attention import WRITTEN
 from vkfuse.runtime.operators.moves import COPY
+from vkfuse.runtime.operators.norm import RMS_NORM, weight_for_each_column
 
 NO_HANDLE = -1  # of a node that a pass of the backend's made
 
@@ -54,7 +58,7 @@ def adjusted_upstream(
     Of upstream's fusions only `fusions` fire; `serialize_shaders` stores shaders with a graph.
     """
     patterns = vulkan_patterns.fusable_patterns
-    kept = {name: patterns[name] for name in patterns if name in fusions}
+    kept = {name: entry for name, entry in _patterns(patterns).items() if name in fusions}
     shaders = serialize_shaders or serializer.serialize_custom_shaders
     with ExitStack() as stack:
         for owner, name, mend in (*_MENDS, *_shortcuts(), (serializer, "serialize_custom_shaders", shaders)):
@@ -63,6 +67,25 @@ def adjusted_upstream(
         stack.enter_context(mock.patch.dict(patterns, kept, clear=True))
         stack.enter_context(unguarded_convolutions())
         yield
+
+
+def _patterns(patterns: Mapping[str, PatternEntry]) -> dict[str, PatternEntry]:
+    """Upstream's fusions; that of RMS norms takes any factor for a weight, and fires where it is one for each column."""
+    norm, kept = patterns["rms_norm"], dict(patterns)
+    kept["rms_norm"] = PatternEntry(
+        detector_fn=lambda node: _of_columns(norm.detector_fn(node)),
+        create_replacement_fn=norm.create_replacement_fn,
+    )
+    return kept
+
+
+def _of_columns(match: Any) -> Any:
+    if match is None or not isinstance(match.weight_node, fx.Node):
+        return None
+    given = {"input": match.input_node, "weight": match.weight_node}
+    shapes = {name: described(node.meta["val"]) for name, node in given.items()}
+    wrong = weight_for_each_column(Operands(operator=RMS_NORM, values=shapes))
+    return None if any(wrong) else match
 
 
 def _entries() -> dict[Any, Any]:

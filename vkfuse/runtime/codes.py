@@ -84,6 +84,7 @@ class Code(StrEnum):
     LAYER_NORM_WITHOUT_BIAS = auto()
     LAYER_NORM_SHAPE = auto()
     LAYER_NORM_WIDTH = auto()
+    RMS_NORM_WEIGHT = auto()
     GROUP_NORM_SHAPE = auto()
     BATCH_NORM_SHAPE = auto()
     REDUCE_DIMS = auto()

@@ -85,6 +85,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     kernels.buckets_as_counts,
     kernels.remainders_with_sign,
     kernels.shifts_of_tensors,
+    indices.known_indices_as_slices,
     indices.indices_from_the_start,
     indices.taken_by_gathering,
     scattered.scattered_rows_looked_up,

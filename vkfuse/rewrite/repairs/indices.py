@@ -4,7 +4,7 @@
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -20,6 +20,7 @@ from vkfuse.rewrite.wrapping import wrapped
 aten = torch.ops.aten
 
 _SIGNED: Final = (torch.int8, torch.int16, torch.int32, torch.int64)
+_MOST_SLICES: Final = 16
 _PLACES: Final = frozenset(
     [
         *(aten.argmax.default, aten.argmin.default, aten.argsort.default, aten.arange.default),
@@ -27,6 +28,41 @@ _PLACES: Final = frozenset(
     ]
 )  # their integers are places in a tensor
 _MOVED: Final = frozenset([*MOVES, aten.select.int, aten._to_copy.default])  # noqa: SLF001 - the operator's name
+
+
+@replaces(
+    aten.index.Tensor, code="indices-as-slices", detail="known places along a dimension that is not the first"
+)
+def known_indices_as_slices(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, indices: Sequence[fx.Node | None]
+) -> torch.Tensor | None:
+    """Replace ``x[:, [0, 2, 4, 7]]`` by the slices that the places are, side by side."""
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    if len(given) != 1 or node in editor.constants:
+        return None
+    ((axis, index),) = given
+    if axis == 0 or index not in editor.constants or not isinstance(x.shape[axis], int):
+        return None
+    runs = [*_runs(editor.constants.value(index), x.shape[axis])]
+    if not 0 < len(runs) <= _MOST_SLICES:
+        return None
+    parts = [aten.slice.Tensor(x, axis, run.start, run.stop, run.step) for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def _runs(places: torch.Tensor, size: int) -> Iterator[range]:
+    """Places of a row, each in one of the ranges that they run through; nothing where they are no row of places."""
+    if places.ndim != 1 or places.dtype not in _SIGNED or places.numel() > size:
+        return
+    rest = [int(place) % size for place in places]
+    while rest:
+        step = max(rest[1] - rest[0], 1) if len(rest) > 1 else 1
+        run = range(rest[0], rest[0] + step * len(rest), step)
+        length = next(
+            (at for at, (one, two) in enumerate(zip(rest, run, strict=True)) if one != two), len(rest)
+        )
+        yield range(rest[0], run[length - 1] + 1, step)
+        rest = rest[length:]
 
 
 @replaces(

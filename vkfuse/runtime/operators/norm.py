@@ -11,6 +11,7 @@ from vkfuse.runtime.packing import copied_like
 from vkfuse.runtime.record import Namer, Operator, Rule
 from vkfuse.runtime.spelling import dtype, stored
 
+RMS_NORM: Final = "et_vk.rms_norm.default"
 _MATRIX, _TEXEL, _THREE = 2, 4, 3
 _IMAGE: Final = 4  # dimensions of [batch, channels, height, width]
 _LAYOUTS: Final = (
@@ -69,6 +70,13 @@ def _three_wide(source: Tensor, layout: VkMemoryLayout) -> bool:
     return height >= _THREE and any(min(width, d) >= _MATRIX and max(width, d) == _THREE for d in depths)
 
 
+def weight_for_each_column(ops: Operands) -> Iterator[Objection]:
+    """RmsNorm.cpp: a weight for each column is read, whatever its shape; a number gives zeros behind it (measured)."""
+    source, weight = ops.tensor("input"), ops.tensor("weight")
+    if source and weight and (weight.rows, weight.dims[-1:]) != (1, source.dims[-1:]):
+        yield Objection(Code.RMS_NORM_WEIGHT, f"of {list(weight.dims)} for {list(source.dims)}")
+
+
 def of_images(code: Code) -> Rule:
     """Require [batch, channels, height, width]: elsewhere GroupNorm.cpp gives NaN (measured); BatchNorm.cpp fails."""
 
@@ -120,9 +128,10 @@ OPERATORS: Final = (
         shaders=norm("native_layer_norm", "weight", "bias"),
     ),
     Operator(
-        "et_vk.rms_norm.default",
+        RMS_NORM,
         "input weight",
         constants="weight",
+        rules=(weight_for_each_column,),
         shaders=norm("rms_norm", "weight"),
         fusion="rms_norm",
     ),
