@@ -58,7 +58,7 @@ def repeated(
     key = _key({name: of.sha256 for name, of in inputs.items()}, options)
     entry = entries.read(key)
     with damaged():
-        before, date = restored(entry["report"]), str(entry["date"])
+        before, date = restored(Report, entry["report"]), str(entry["date"])
         found = entries.file(before.output and before.output.sha256)
     with reported(target):
         shutil.copyfile(found, into)

@@ -14,6 +14,7 @@ from vkfuse.entries import MissedError
 from vkfuse.gates import Requirement
 from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions
 from vkfuse.report.format import Format
+from vkfuse.report.model import Report
 from vkfuse.report.render import rendered
 from vkfuse.report.stored import restored, stored
 from vkfuse.runs import kept, repeated
@@ -181,7 +182,7 @@ def test_reports_as_they_are_stored(ran, program, tmp_path):
     report = _repeated(ran[0], program, tmp_path / "m.pte")
     odd = replace(report.checks[0], value=float("inf"), limit=0.5)
     report = replace(report, checks=(odd, *report.checks))
-    again = restored(json.loads(json.dumps(stored(report))))
+    again = restored(Report, json.loads(json.dumps(stored(report))))
     assert again == report
     assert all(rendered(again, fmt) == rendered(report, fmt) for fmt in Format)
     (tmp_path / "entries").mkdir()

@@ -177,12 +177,13 @@ def _another_file(of, folder):
     (folder / "entries" / f"{of['sha256']}.pte").write_bytes(made)
 
 
+_PLACE = {"buffer": "cache", "nbytes": 1}
 HOSTILE = {
     "another file": _another_file,
     "a path": lambda of, _: of.update(sha256="../../etc/passwd"),
     "no state": lambda of, _: of.pop("state"),
-    "no place": lambda of, _: of["state"]["forward"].append(["cache", 1, "nowhere"]),
-    "no code": lambda of, _: of["reasons"]["forward"].update(x=["no-code", ""]),
+    "no place": lambda of, _: of["state"]["forward"].append({**_PLACE, "outside": "nowhere"}),
+    "no code": lambda of, _: of["reasons"]["forward"].update(x={"code": "no-code", "detail": ""}),
     "other methods": lambda of, _: of["contents"].update(prefill={}),
 }
 

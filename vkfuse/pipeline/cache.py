@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from vkfuse.entries import Entries, MissedError, damaged, made_with
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.places import Outside, StatePlace
+from vkfuse.lower.places import StatePlace
 from vkfuse.measure.names import KEY
 from vkfuse.options import Options
 from vkfuse.pages import digest
@@ -27,13 +27,24 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.pte.vulkan_writer import write_vulkan
+from vkfuse.report.stored import restored, stored
 from vkfuse.rewrite.content import content
-from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.codes import Objection
 
 _NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
 _FUSED: Final = "et_vk.linear_"
 Reasons = Mapping[str, Mapping[str, Objection]]
 State = Mapping[str, tuple[StatePlace, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What is kept of a lowering: the hash of its file, of each constant by method and name, and what `Earlier` has."""
+
+    sha256: str
+    contents: Mapping[str, Mapping[str, str]]
+    reasons: Reasons
+    state: State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,42 +80,32 @@ class Cache:
 
         MissedError; StateOutsideError where lowering raised that.
         """
-        entry = self._entries.read(self.key)
-        if isinstance(entry, dict) and "outside" in entry:
-            raise StateOutsideError(str(entry["outside"]))
+        kept = self._entries.read(self.key)
+        if isinstance(kept, dict) and "outside" in kept:
+            raise StateOutsideError(str(kept["outside"]))
         with damaged():
-            before, reasons, state = _contents_of(entry), _reasons_of(entry), _state_of(entry)
-            file = read_pte(self._entries.file(entry["sha256"]))
-            sound = digest(file.data).hex() == entry["sha256"]
-        if not sound or not before.keys() == reasons.keys() == state.keys() == self._contents.keys():
+            entry = restored(_Entry, kept)
+            file = read_pte(self._entries.file(entry.sha256))
+            sound = digest(file.data).hex() == entry.sha256
+        methods_of = (entry.contents, entry.reasons, entry.state)
+        if not sound or any(of.keys() != self._contents.keys() for of in methods_of):
             raise MissedError("the entry's file is another, or damaged")
         with damaged():
-            constants = _Constants(before, self._contents, self._programs)
+            constants = _Constants(entry.contents, self._contents, self._programs)
             graphs = vulkan_graphs(file)
             methods = tuple(_with_constants(method, graphs, constants) for method in file.methods)
-            kept = (_renamed(each, constants, named, file.size) for each in file.named)
-            entries = {each.key: each for each in kept}
+            data = (_renamed(each, constants, named, file.size) for each in file.named)
+            entries = {each.key: each for each in data}
         if not named.keys() <= entries.keys() or (KEY in entries and KEY not in named):
             raise MissedError("the earlier file records other names")
         made = replace(file, methods=methods, named=tuple(entries.values()))
-        return Earlier(file=made, reasons=reasons, state=state)
+        return Earlier(file=made, reasons=entry.reasons, state=entry.state)
 
     def keep(self, file: Path, lowered: Lowered) -> None:
         """Store a lowered file for later runs. OutputError."""
         sha256 = digest(read_pte(file).data).hex()
-        of = {
-            "sha256": sha256,
-            "contents": self._contents,
-            "reasons": {
-                name: {op: [why.code.value, why.detail] for op, why in each.items()}
-                for name, each in lowered.reasons.items()
-            },
-            "state": {
-                name: [[of.buffer, of.nbytes, of.outside] for of in each]
-                for name, each in lowered.state.items()
-            },
-        }
-        self._entries.keep(self.key, of, file, sha256)
+        entry = _Entry(sha256=sha256, contents=self._contents, reasons=lowered.reasons, state=lowered.state)
+        self._entries.keep(self.key, stored(entry), file, sha256)
 
     def keep_outside(self, error: StateOutsideError) -> None:
         """Store that caches of these programs cannot be written in place. OutputError."""
@@ -123,31 +124,6 @@ class Cache:
             for line in (name, *_lines(exported, self._contents[name])):
                 found.update(line.encode() + b"\0")
         return found.hexdigest()
-
-
-def _contents_of(entry: Any) -> dict[str, dict[str, str]]:
-    """Return the hash of each constant by method and name."""
-    return {
-        str(name): {str(of): str(sha256) for of, sha256 in each.items()}
-        for name, each in entry["contents"].items()
-    }
-
-
-def _reasons_of(entry: Any) -> Reasons:
-    return {
-        str(name): {str(op): Objection(Code(code), str(detail)) for op, (code, detail) in each.items()}
-        for name, each in entry["reasons"].items()
-    }
-
-
-def _state_of(entry: Any) -> State:
-    return {
-        str(name): tuple(
-            StatePlace(buffer=str(buffer), nbytes=int(nbytes), outside=outside and Outside(outside))
-            for buffer, nbytes, outside in each
-        )
-        for name, each in entry["state"].items()
-    }
 
 
 def _tensors(exported: ExportedProgram) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,25 +1,27 @@
-"""Reports as a cache keeps them: JSON from which the dataclasses can be made again."""
+"""Reports and other dataclasses as a cache keeps them: JSON from which they can be made again."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from enum import StrEnum
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vkfuse.pte.place import Place
-from vkfuse.report.model import Report
 from vkfuse.report.serial import NOT_FINITE, plain
 
-
-def stored(report: Report) -> Any:
-    """Return a report as JSON types; a place is a list of its parts."""
-    return plain(report, place=lambda of: [of.method, of.delegate, of.call])
+_Of = TypeVar("_Of")
 
 
-def restored(of: Any) -> Report:
-    """Return the report that was stored. ValueError for anything else."""
-    report: Report = _restored(Report, of)
-    return report
+def stored(value: Any) -> Any:
+    """Return a dataclass as JSON types; a place is a list of its parts."""
+    return plain(value, place=lambda of: [of.method, of.delegate, of.call])
+
+
+def restored(cls: type[_Of], of: Any) -> _Of:
+    """Return the dataclass that was stored. ValueError for anything else."""
+    made: _Of = _restored(cls, of)
+    return made
 
 
 def _restored(hint: Any, value: Any) -> Any:
@@ -33,6 +35,8 @@ def _restored(hint: Any, value: Any) -> Any:
         return _float(value)
     if hint in {str, int, bool, NoneType}:
         return value if type(value) is hint else _none(hint, value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
     return _generic(hint, value)
 
 
