@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from vkfuse.lower.operands import constants_of, operands_of, operator_name
+from vkfuse.lower.operands import constant_names, operands_of, operator_name
 from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.operands import Symbol
 
@@ -38,7 +38,7 @@ def _exported(length):
 
 
 def _calls(program):
-    constants = constants_of(program)
+    constants = constant_names(program)
     return {
         operator_name(node): operands_of(node, constants)
         for node in program.graph.nodes
@@ -64,7 +64,7 @@ def test_operands_by_name():
 def test_a_written_buffer_is_no_constant():
     """What a program writes is an input of its delegates."""
     program = _exported(Dim("length", max=64))
-    assert constants_of(program) == {"p_linear_weight", "p_linear_bias", "p_norm_weight", "p_norm_bias"}
+    assert constant_names(program) == {"p_linear_weight", "p_linear_bias", "p_norm_weight", "p_norm_bias"}
 
 
 def test_sizes_are_not_guarded():

@@ -13,7 +13,8 @@ from torch.export import Dim
 from vkfuse.errors import LoweringError
 from vkfuse.measure.stored import matrices
 from vkfuse.measure.tables import ConstantTensor
-from vkfuse.program.load import constants_of, from_exported
+from vkfuse.program.load import from_exported
+from vkfuse.program.parts import constants_of
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants

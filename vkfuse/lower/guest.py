@@ -17,7 +17,7 @@ from executorch.exir.backend.partitioner import Partitioner, PartitionResult
 from torch.export import ExportedProgram
 
 from vkfuse.lower.embed import serialize_shaders
-from vkfuse.lower.operands import Target, constants_of, operator_name
+from vkfuse.lower.operands import Target, constant_names, operator_name
 from vkfuse.lower.partition import GuardedPartitioner, compile_options, fusions
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import adjusted_upstream
@@ -89,7 +89,7 @@ class GuestPartitioner(Partitioner):  # type: ignore[misc]
 
 def border(exported: ExportedProgram, tags: Collection[str]) -> int:
     """How many tensors the delegates of a partitioned program are handed, and hand back; state of their own is neither."""
-    constants, state = constants_of(exported), _own_state(exported)
+    constants, state = constant_names(exported), _own_state(exported)
     crossing = set()
     for node in exported.graph.nodes:
         tag = node.meta.get(_TAG)

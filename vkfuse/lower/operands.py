@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.parts import stored_names
 from vkfuse.program.tensors import described
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.judge import judge
@@ -77,13 +78,11 @@ def _is_replaced(objection: Objection, name: str) -> bool:
     return objection.code is Code.NOT_REGISTERED and record_of(name).replaced
 
 
-def constants_of(program: ExportedProgram) -> frozenset[str]:
+def constant_names(program: ExportedProgram) -> frozenset[str]:
     """Names of the placeholders that hold constants: parameters and buffers that nothing writes."""
     signature = program.graph_signature
     written = set(signature.buffers_to_mutate.values())
-    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    kept = {placeholder for placeholder, target in named.items() if target not in written}
-    return frozenset(kept | {*signature.inputs_to_lifted_tensor_constants})
+    return frozenset(name for name, target in stored_names(signature).items() if target not in written)
 
 
 def operands_of(node: fx.Node, constants: frozenset[str]) -> Operands:

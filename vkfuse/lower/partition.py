@@ -22,7 +22,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
-from vkfuse.lower.operands import Target, constants_of, numbers_read, operator_name, why_not
+from vkfuse.lower.operands import Target, constant_names, numbers_read, operator_name, why_not
 from vkfuse.lower.owned import require_delegated, tag_owned_state
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import handle_of
@@ -94,7 +94,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
 
         Not decomposed, a call on the CPU would have no kernel.
         """
-        supported = _Supported(self._method, self._options, self._target, [], constants_of(ep))
+        supported = _Supported(self._method, self._options, self._target, [], constant_names(ep))
         left = {
             _torch_operator(n) for n in ep.graph.nodes if n.target in _WHOLE
         }  # asked again, after the delegates
@@ -107,7 +107,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         module = exported_program.graph_module
         fusable = vulkan_patterns.get_all_fusable_subgraphs(module)
         supported = _Supported(
-            self._method, self._options, self._target, fusable, constants_of(exported_program)
+            self._method, self._options, self._target, fusable, constant_names(exported_program)
         )
         partitions = CapabilityBasedPartitioner(
             module, _Chosen(module, supported), allows_single_node_partition=True

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
-from vkfuse.program.load import constants_of
+from vkfuse.program.parts import constants_of
 from vkfuse.quantities import some
 
 _NUMBERED = re.compile(r"(^|\.)lifted_tensor_\d+$")  # torch/_export/passes/lift_constants_pass.py

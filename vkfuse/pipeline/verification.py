@@ -10,7 +10,8 @@ from torch.export import ExportedProgram
 from vkfuse.errors import CheckFailedError
 from vkfuse.options import Options, Progress
 from vkfuse.pipeline.method import Method, Methods
-from vkfuse.program.load import Program, constants_of
+from vkfuse.program.load import Program
+from vkfuse.program.parts import constants_of
 from vkfuse.program.widened import halves
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Verify

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vkfuse.program.bounds import check_evaluated, check_excess, check_results, 
 from vkfuse.program.check import INPUTS, MODEL, Checked, open_checked
 from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
+from vkfuse.program.parts import with_parts
 from vkfuse.program.payload import tensors, unpickled
 from vkfuse.program.targets import check_targets
 from vkfuse.program.tensors import owned
@@ -197,16 +198,10 @@ def _frozen(exported: ExportedProgram) -> ExportedProgram:
     shapes = _get_shape_env_from_gm(exported.graph_module)
     for expression in [] if shapes is None else [of for of in shapes.var_to_range if not of.is_Symbol]:
         del shapes.var_to_range[expression]
-    return ExportedProgram(
-        root=exported.graph_module,
-        graph=exported.graph,
-        graph_signature=exported.graph_signature,
+    return with_parts(
+        exported,
         state_dict={key: _without_gradient(value) for key, value in exported.state_dict.items()},
         range_constraints={of: r for of, r in exported.range_constraints.items() if of.is_Symbol},
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
-        constants=exported.constants,
-        verifiers=exported.verifiers,
     )
 
 
@@ -226,19 +221,3 @@ def _own(tensor: torch.Tensor, seen: dict[tuple[object, ...], torch.Tensor]) -> 
     if not isinstance(tensor, torch.nn.Parameter):
         return copy
     return torch.nn.Parameter(copy, requires_grad=False)
-
-
-def constants_of(exported: ExportedProgram) -> Mapping[str, torch.Tensor]:
-    """Placeholder name -> tensor, for each parameter, buffer and lifted constant of `exported`."""
-    signature = exported.graph_signature
-    targets = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    found = {}
-    for placeholder, target in targets.items():
-        value = exported.state_dict.get(target, exported.constants.get(target))
-        if isinstance(value, torch.Tensor):
-            found[placeholder] = value
-    return found

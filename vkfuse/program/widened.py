@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 
 from vkfuse.errors import LoweringError
+from vkfuse.program.parts import with_parts
 from vkfuse.program.tensors import fake_mode
 
 aten = torch.ops.aten
@@ -37,16 +38,13 @@ def in_float32(exported: ExportedProgram) -> ExportedProgram:
     wide.rewrite()
     module.graph.lint()
     module.recompile()
-    return ExportedProgram(
+    return with_parts(
+        exported,
         root=module,
         graph=module.graph,
         graph_signature=wide.signature(),
         state_dict=_stored(exported.state_dict, {}),
-        range_constraints=exported.range_constraints,
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
         constants=_stored(exported.constants, {}),
-        verifiers=exported.verifiers,
     )
 
 

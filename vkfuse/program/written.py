@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
 from vkfuse.errors import LoweringError
+from vkfuse.program.parts import with_parts
 
 
 def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
@@ -42,24 +43,13 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
             if spec is not kept:
                 placeholders[spec.arg.name].replace_all_uses_with(placeholders[kept.arg.name])
                 values[spec.target] = values[spec.target].clone()
-    return _rebuilt(exported, graph, specs, values)
-
-
-def _rebuilt(
-    exported: ExportedProgram, graph: fx.Graph, specs: list[InputSpec], values: dict[Any, Any]
-) -> ExportedProgram:
-    return ExportedProgram(
-        root=exported.graph_module,
+    outputs = exported.graph_signature.output_specs
+    return with_parts(
+        exported,
         graph=graph,
-        graph_signature=ExportGraphSignature(
-            input_specs=specs, output_specs=exported.graph_signature.output_specs
-        ),
+        graph_signature=ExportGraphSignature(input_specs=specs, output_specs=outputs),
         state_dict={key: values[key] for key in exported.state_dict},
-        range_constraints=exported.range_constraints,
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
         constants={key: values[key] for key in exported.constants},
-        verifiers=exported.verifiers,
     )
 
 

@@ -21,6 +21,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
+from vkfuse.program.parts import with_parts
 from vkfuse.program.tensors import fake_mode, owned
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -268,16 +269,13 @@ class GraphEditor:
         self._copy.module.recompile()
         old = self.program
         targets = {spec.target for spec in specs}
-        return ExportedProgram(
+        return with_parts(
+            old,
             root=self._copy.module,
             graph=self.graph,
             graph_signature=ExportGraphSignature(input_specs=specs, output_specs=self._output_specs()),
             state_dict={k: v for k, v in {**old.state_dict, **self._added}.items() if k in targets},
-            range_constraints=old.range_constraints,
-            module_call_graph=old.module_call_graph,
-            example_inputs=old.example_inputs,
             constants={k: v for k, v in old.constants.items() if k in targets - self._added.keys()},
-            verifiers=old.verifiers,
         )
 
     def _erase_replaced(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.parts import stored_names
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -37,7 +38,7 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
     found: dict[Hashable, list[tuple[Site, fx.Node]]] = {}
     for site, source in _sites(exported, constants):
         found.setdefault(_identity(site, source, constants), []).append((site, source))
-    names = _stored_names(exported)
+    names = stored_names(exported.graph_signature)
     return tuple(
         Table(
             name=_table_name(sites[0][1], constants, names),
@@ -61,7 +62,7 @@ def float_reads(exported: ExportedProgram, constants: Constants) -> Iterator[tup
 def _float_reads(
     exported: ExportedProgram, constants: Constants, consumers: frozenset[Consumer]
 ) -> Iterator[tuple[str, Site]]:
-    names = _stored_names(exported)
+    names = stored_names(exported.graph_signature)
     for node in exported.graph.nodes:
         use = _known_use(node) if node.op == "call_function" and node not in constants else None
         if use is None or use.consumer not in consumers or use.operand not in constants:
@@ -233,15 +234,6 @@ def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
 def _identity(site: Site, source: fx.Node, constants: Constants) -> Hashable:
     """Content of the integer values, so that copies of one table are one table."""
     return constants.key(source) if site.grid is None else content(tensor(site.grid.values))
-
-
-def _stored_names(exported: ExportedProgram) -> dict[str, str]:
-    signature = exported.graph_signature
-    return {
-        **signature.inputs_to_lifted_tensor_constants,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_parameters,
-    }
 
 
 def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program.kernels import silenced_kernels
-from vkfuse.program.load import constants_of
+from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.constants import Constants
 from vkfuse.verify.errors import NoInputsError, first_line
 from vkfuse.verify.rowwise import RowTable, computed

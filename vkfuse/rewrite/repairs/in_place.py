@@ -18,7 +18,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.multiples import round_up
-from vkfuse.program.load import constants_of
+from vkfuse.program.parts import constants_of
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor

@@ -17,7 +17,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature
 
-from vkfuse.program.load import constants_of
+from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program.load import constants_of
+from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import same_shape
