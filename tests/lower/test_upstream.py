@@ -2,6 +2,7 @@
 
 import executorch.backends.vulkan.op_registry as registry
 import pytest
+from executorch.backends.transforms.view_copy_to_squeeze_unsqueeze import ViewCopyToSqueezeUnsqueezePass
 from executorch.backends.vulkan import patterns
 
 from vkfuse.lower import upstream
@@ -31,3 +32,16 @@ def test_all_is_put_back_after_an_error():
         _fail()
     after = _state()
     assert after == before
+
+
+def test_views_that_add_more_than_one_dimension():
+    """Upstream takes [8, 8, 1] viewed as [1, 8, 1, 8] for an unsqueeze; one dimension that is added is found as before."""
+    views = {
+        ((8, 8, 1), (1, 8, 1, 8)): None,
+        ((8, 2), (8, 1, 2)): 1,
+        ((8, 2), (8, 2, 1)): -1,
+        ((8, 2), (4, 2, 2)): None,
+    }
+    with upstream.adjusted_upstream(()):
+        found = {of: ViewCopyToSqueezeUnsqueezePass().find_unsqueeze_dim(*of) for of in views}
+    assert found == views

@@ -414,3 +414,24 @@ def test_number_that_changes(tmp_path):
     with pytest.raises(LoweringError, match="input start of forward is a number"):
         optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
     assert not list(tmp_path.iterdir())
+
+
+def _chunks(rows, _parts):
+    """A scan in chunks of 4 as Mamba 2 has it, over [1, length, 32]: sums of five-dimensional products, by decay."""
+    heads = rows.view(1, -1, 4, 4, 8)  # batch, chunks, places, heads, columns
+    sums = heads[..., 0].permute(0, 3, 1, 2).cumsum(-1)
+    decay = (sums[..., :, None] - sums[..., None, :]).tanh()
+    scores = torch.einsum("bclhn,bcshn->bclsh", heads, heads * 0.5)
+    weighed = scores.permute(0, 4, 1, 2, 3) * decay
+    mixed = (weighed[..., None] * heads.permute(0, 3, 1, 2, 4)[:, :, :, None]).sum(-2)
+    return mixed.permute(0, 2, 3, 1, 4).reshape(rows.shape)
+
+
+@pytest.mark.parametrize("length", [4, 12])
+def test_scans_in_chunks(length, tmp_path):
+    """One delegate, of one chunk too: there a view leaves a dimension of one out and adds two."""
+    exported, path = _program(_chunks, length=length), tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert {"cumulative-sums-in-steps", "operators-in-four-dimensions"} <= _codes(report)
+    assert (report.delegation.subgraphs, report.delegation.cpu) == (1, {})
+    assert worst_error(exported, path) < 1e-5

@@ -30,6 +30,8 @@ from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices, cache_writes_as_products
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them
+from vkfuse.rewrite.repairs.cumulated import cumulative_sums_in_steps
+from vkfuse.rewrite.repairs.dimensions import operators_in_four_dimensions
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
@@ -511,6 +513,47 @@ def test_mask_fills_seen_elsewhere():
 
     before, _ = fold_constants(_program(Shown(), torch.randn(4, 4), torch.ones(4).bool()))
     assert raise_mask_fills(before) == (before, ())
+
+
+class _ManyDimensions(nn.Module):
+    """Operators of six dimensions: elementwise, of one dimension, permutations, and a sum of products."""
+
+    def forward(self, x):
+        a = x.view(1, 2, 4, 2, 4, 8)
+        return (
+            a.permute(0, 3, 1, 4, 2, 5).reshape(2, 8, 32),
+            torch.einsum("abcdef,abgdef->acgd", a, a * 2),
+            torch.stack([a, a * a], 2).sum(2).reshape(8, 64),
+            torch.cat([a, torch.zeros_like(a)], 1)[:, :, 1:, 0].reshape(3, -1),
+            (a.unsqueeze(2) * a[:, :, None, :1]).sum((3,), True).reshape(2, -1),
+            a.cumsum(2).transpose(1, 4).reshape(1, 8, -1),
+            torch.where(a > 0, a, a[:, :1].expand(1, 2, 4, 2, 4, 8) * 3).amax(-1, True).reshape(2, -1),
+        )
+
+
+def test_operators_of_many_dimensions():
+    """What says the same with four dimensions or fewer has four, and every value is where it was."""
+    before = _program(_ManyDimensions(), torch.randn(1, 8, 64))
+    done = repair(before, (cumulative_sums_in_steps, operators_in_four_dimensions))
+    assert {n.code for n in done.repairs} == {"cumulative-sums-in-steps", "operators-in-four-dimensions"}
+    values = (n.meta["val"] for n in done.exported.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor))
+    assert max(value.ndim for value in values) == 4
+    _same(before, done.exported, (torch.randint(-9, 9, (1, 8, 64)).float(),))
+
+
+def test_sums_that_hold_infinities():
+    """Sums up to each place are as torch's behind an infinity too; those of whole numbers stay."""
+
+    class Sums(nn.Module):
+        def forward(self, x):
+            return x.cumsum(1), x.long().cumsum(-1)
+
+    x = torch.tensor([[1.0, 2.0, -torch.inf, 4.0, 5.0], [1.0, 2.0, 3.0, torch.inf, -torch.inf]])
+    before = _program(Sums(), torch.ones(2, 5))
+    after, (note,) = cumulative_sums_in_steps(before)
+    assert len(note.nodes) == 1
+    _same(before, after, (torch.ones(2, 5).cumsum(1),))
+    torch.testing.assert_close(after.module()(x)[0], x.cumsum(1), equal_nan=True)
 
 
 class _Adapters(nn.Module):

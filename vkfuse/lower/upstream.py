@@ -13,6 +13,7 @@ import executorch.backends.vulkan.patterns as vulkan_patterns
 import executorch.backends.vulkan.utils as vulkan_utils
 import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
+from executorch.backends.transforms.view_copy_to_squeeze_unsqueeze import ViewCopyToSqueezeUnsqueezePass
 from executorch.backends.vulkan import vulkan_preprocess
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import ops_not_to_decompose
@@ -350,6 +351,18 @@ def _shortcuts() -> tuple[tuple[Any, str, Any], ...]:
     )
 
 
+def _dimension_added(of: Any, before: Sequence[Any], after: Sequence[Any]) -> int | None:
+    """Where a view adds a dimension of one and does nothing else: upstream finds one from [8, 8, 1] to [1, 8, 1, 8]."""
+    found = _find_unsqueeze_dim(of, before, after)
+    if found is None:
+        return None
+    at = found % len(after)
+    return int(found) if [*after[:at], *after[at + 1 :]] == [*before] else None
+
+
+_find_unsqueeze_dim = ViewCopyToSqueezeUnsqueezePass.find_unsqueeze_dim
+
+
 _MENDS = (
     (VulkanBackend, "copy_exported_program_for_preprocess", _graph_copied),
     (vulkan_preprocess, "insert_prepack_nodes", _prepacked),
@@ -361,4 +374,5 @@ _MENDS = (
     (VkGraphBuilder, "process_placeholder_node", _declare_input),
     (FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse),
     (SqueezeUnsqueezeInputs, "call_operator", _call_squeezed),
+    (ViewCopyToSqueezeUnsqueezePass, "find_unsqueeze_dim", _dimension_added),
 )

@@ -23,6 +23,8 @@ from vkfuse.rewrite.repairs import (
     checked,
     complexes,
     convolutions,
+    cumulated,
+    dimensions,
     experts,
     fills,
     fold,
@@ -149,6 +151,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     images.means_of_whole_images,
     images.adaptive_pools_as_maxima,
     images.volumes_as_images,
+    cumulated.cumulative_sums_in_steps,
+    dimensions.operators_in_four_dimensions,
     resized.conditions_in_full_rank,
     reductions.extremes_alone,
     reductions.reductions_keep_dimensions,
@@ -203,6 +207,9 @@ CONTRACTS: Mapping[RepairRule, Contract] = MappingProxyType(
         fills.raise_mask_fills: Contract(after=(fold.fold_constants,)),
         fills.raise_mask_fills_in_half: Contract(after=(fold.fold_constants,)),
         matmuls.widen_integer_matmuls: Contract(removes=(torch.ops.aten._int_mm.default,)),  # noqa: SLF001 - the operator's name
+        dimensions.operators_in_four_dimensions: Contract(
+            after=(cumulated.cumulative_sums_in_steps, repeats.repeats_as_concatenation)
+        ),
         attention.attention_in_four_dimensions: Contract(
             after=(llm_operators.llm_operators_written_out, stacks.stacks_as_slices)
         ),
