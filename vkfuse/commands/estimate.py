@@ -5,21 +5,18 @@ Llama-3.2-1B's shape (1,620, 1,692): docs/performance.md. A file before that has
 state, takes lowering once more.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from vkfuse.options import BaselineChoice, Options
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from vkfuse.program.check import Checked
+from vkfuse.program.check import Checked
 
 _IMPORTS: Final = 5.0  # seconds
 _NODE: Final = 0.018
 _MIB: Final = 0.012
 
 
-def seconds_of(programs: "Iterable[Checked]", options: Options) -> float | None:
+def seconds_of(programs: Iterable[Checked], options: Options) -> float | None:
     """Seconds that programs take; None where nobody knows: a cache, a file before that is lowered too, a trusted .pt2."""
     found = [(of.nodes, of.bytes / (1 << 20)) for of in programs]
     if options.cache is not None or options.baseline is BaselineChoice.STOCK:

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.floats import Array
 
-if TYPE_CHECKING:
-    from vkfuse.rewrite.editor import GraphEditor
-
-Held: TypeAlias = "Callable[[str], torch.Tensor | None]"  # what is stored under a name
-Made: TypeAlias = "Callable[[GraphEditor, Site, Held], torch.Tensor]"
+Held: TypeAlias = Callable[[str], torch.Tensor | None]  # what is stored under a name
+Made: TypeAlias = Callable[[GraphEditor, Site, Held], torch.Tensor]
 
 
 class Pack(Protocol):
@@ -45,7 +43,7 @@ class Proposal:
         """Rows [low, high) of the float table from what is stored, in the type of the original."""
         return self.pack.rebuild(low, high)
 
-    def rewrite(self, editor: "GraphEditor", site: Site) -> torch.Tensor:
+    def rewrite(self, editor: GraphEditor, site: Site) -> torch.Tensor:
         """Insert the new nodes and return what replaces the site's node."""
 
         def held(what: str) -> torch.Tensor | None:

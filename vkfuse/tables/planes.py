@@ -50,32 +50,12 @@ class Planes:
         """The first digits, whose sizes are those of all."""
         return self.digits[0]
 
-    @property
-    def rows(self) -> int:
-        """Outputs."""
-        return self.pack.rows
-
-    @property
-    def columns(self) -> int:
-        """Inputs."""
-        return self.pack.columns
-
-    @property
-    def padded_rows(self) -> int:
-        """Rows that are stored."""
-        return self.pack.padded_rows
-
-    @property
-    def padded_columns(self) -> int:
-        """Columns that are stored."""
-        return self.pack.padded_columns
-
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high): integers first, then the scale and the type's rounding."""
         digits = [nibbles.unpack(pack.packed[low:high], low_first=True) for pack in self.digits]
         rows = whole(digits, nibbles.unpack(self.offsets[low:high], low_first=True), self.pack.group_size)
         rows *= self.pack.scales[low:high, :, None].astype(np.float32)
-        return rounded(rows.reshape(len(rows), -1)[:, : self.columns], self.pack.dtype)
+        return rounded(rows.reshape(len(rows), -1)[:, : self.pack.columns], self.pack.dtype)
 
 
 def whole(digits: list[Array], offsets: Array, group: int) -> Array:

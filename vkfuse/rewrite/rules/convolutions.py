@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from vkfuse.program.tensors import described, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.rules.matmuls import input_of
 from vkfuse.rewrite.sites import Site, Table
@@ -25,9 +25,6 @@ from vkfuse.tables.floats import Array
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.patches import as_patches, from_patches
 from vkfuse.tables.q8 import Q8Pack, q8_pack
-
-if TYPE_CHECKING:
-    from vkfuse.rewrite.editor import GraphEditor
 
 aten = torch.ops.aten
 _IMAGE = 4  # dimensions
@@ -72,7 +69,7 @@ def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Pr
     )
 
 
-def _convolved(pack: Q8Pack, window: Window, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+def _convolved(pack: Q8Pack, window: Window, editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:
     """The convolved image, in the shape and dtype of the site."""
     value = site.node.meta["val"]
     image = editor.tensor(input_of(site)).to(torch.float32)

@@ -1,21 +1,19 @@
 """4-bit matmuls on dynamically quantized activations (8da4w) as fused ones, on int8 rows that the runtime quantizes."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vkfuse.rewrite.activations import affine_rounding
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Proposal
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.rules.matmuls import Fused, computed_in, input_of, pack_of, proposed
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.q4 import Q4Pack, group_sums, linear_scales
-
-if TYPE_CHECKING:
-    from vkfuse.rewrite.editor import GraphEditor
 
 torchao = torch.ops.torchao
 _CHOICE = ("ASYMMETRIC", torch.int8, -128, 127, None, None)
@@ -58,7 +56,7 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
     return proposed(site, table, constants, pack, fused, operators=needed)
 
 
-def _parameters(columns: int, editor: "GraphEditor", rows: torch.Tensor) -> tuple[Any, ...]:
+def _parameters(columns: int, editor: GraphEditor, rows: torch.Tensor) -> tuple[Any, ...]:
     """Scale and zero point of each row, chosen once for all matmuls of the same rows."""
 
     def choose() -> tuple[Any, ...]:

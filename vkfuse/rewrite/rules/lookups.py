@@ -3,15 +3,17 @@
 Indices are one row: the shader reads only one row of an index texture. Results get the site's shape back.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vkfuse.program.tensors import TORCH_TYPES, array, tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Held, Proposal
+from vkfuse.rewrite.decisions import Held, Made, Proposal
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.rules.matmuls import packer_of
 from vkfuse.rewrite.sites import Site, Table
@@ -25,9 +27,6 @@ from vkfuse.tables.grid import Grid
 from vkfuse.tables.planes import NibbleRows, nibble_rows, rows_by_factors
 from vkfuse.tables.q4 import LOOKUP_COLUMNS, Q4Pack, lookup_pack
 
-if TYPE_CHECKING:
-    from vkfuse.rewrite.editor import GraphEditor
-
 aten = torch.ops.aten
 
 
@@ -38,13 +37,25 @@ def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposa
 
 
 def _of_pack(pack: Q4Pack, site: Site, table: Table) -> Proposal:
+    return _proposed(pack, {"q4": pack.packed, "scales": pack.scales}, partial(_fused, pack), site, table)
+
+
+def _proposed(
+    pack: Q4Pack | NibbleRows | Grid,
+    parts: Mapping[str, Array | None],
+    made: Made,
+    site: Site,
+    table: Table,
+    rung: Rung = Rung.Q4,
+) -> Proposal:
+    """The lookup of rows that are stored in the `parts` that there are; those of 4 bits are read by the fused operator."""
     return Proposal(
         name=table.name,
         pack=pack,
-        stored={"q4": tensor(pack.packed), "scales": tensor(pack.scales)},
-        made=partial(_fused, pack),
-        rung=Rung.Q4,
-        operators=(FUSED,),
+        stored={what: tensor(part) for what, part in parts.items() if part is not None},
+        made=made,
+        rung=rung,
+        operators=(FUSED,) if rung is Rung.Q4 else (),
         how=(*pack.how, *_steps(site)),
     )
 
@@ -56,7 +67,7 @@ def _no_indices(site: Site) -> Refusal | None:
     return Refusal(code="no-indices", detail="the index tensor is empty by its shape")
 
 
-def _fused(pack: Q4Pack, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+def _fused(pack: Q4Pack, editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:
     """Rows for each index, columns sliced and cast back where needed."""
     indices, linear = _flat_indices(editor, site, pack.rows), pack.is_linear_weight
     rows = _lookup(held("q4"), held("scales"), pack.group_size, indices, linear)
@@ -90,17 +101,8 @@ def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Pro
 
 
 def _of_rows(rows: NibbleRows, site: Site, table: Table) -> Proposal:
-    points = {} if rows.zero_points is None else {"zero_points": rows.zero_points}
-    parts = {"q4": rows.pack.packed, "scales": rows.factors, **points, "ones": rows.pack.scales}
-    return Proposal(
-        name=table.name,
-        pack=rows,
-        stored={what: tensor(part) for what, part in parts.items()},
-        made=partial(_gathered, rows),
-        rung=Rung.Q4,
-        operators=(FUSED,),
-        how=(*rows.how, *_steps(site)),
-    )
+    parts = {"q4": rows.pack.packed, "scales": rows.factors, "zero_points": rows.zero_points}
+    return _proposed(rows, {**parts, "ones": rows.pack.scales}, partial(_gathered, rows), site, table)
 
 
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -109,18 +111,11 @@ def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Pro
     rows = gathered_rows(site.numbers())
     if isinstance(rows, Refusal):
         return rows
-    points = {} if rows.zero_points is None else {"zero_points": tensor(rows.zero_points)}
-    return Proposal(
-        name=table.name,
-        pack=rows,
-        stored={"int8": tensor(rows.values), "scales": tensor(rows.scales), **points},
-        made=partial(_gathered, rows),
-        rung=Rung.GATHERED,
-        how=(*rows.how, *_steps(site)),
-    )
+    parts = {"int8": rows.values, "scales": rows.scales, "zero_points": rows.zero_points}
+    return _proposed(rows, parts, partial(_gathered, rows), site, table, Rung.GATHERED)
 
 
-def _gathered(table: Grid | NibbleRows, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+def _gathered(table: Grid | NibbleRows, editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:
     """Rows for each index, dequantized as the program does."""
     grid = site.numbers()
     indices = _flat_indices(editor, site, grid.rows)
@@ -161,7 +156,7 @@ def fold_lookup(site: Site, table: Table, constants: Constants) -> Proposal | No
     rows = original_rows(site, constants)(0, site.grid.rows)
     values = tensor(rows).to(site.node.meta["val"].dtype)
 
-    def looked_up(editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+    def looked_up(editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:
         return aten.embedding.default(held("float"), editor.tensor(site.lookups()))  # type: ignore[no-any-return]
 
     return Proposal(
@@ -188,7 +183,7 @@ def _steps(site: Site) -> tuple[str, ...]:
     return tuple(code for code, done in codes.items() if done)
 
 
-def _indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
+def _indices(editor: GraphEditor, site: Site, rows: int) -> torch.Tensor:
     """The site's indices, counted from the start."""
     node = editor.node(site.lookups())
     if _needs_wrapping(site):
@@ -196,7 +191,7 @@ def _indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
     return editor.tensor(node)
 
 
-def _by_group(editor: "GraphEditor", site: Site, rows: int, groups: int) -> torch.Tensor:
+def _by_group(editor: GraphEditor, site: Site, rows: int, groups: int) -> torch.Tensor:
     """Places [n, groups] of what `groups` stretches of so many rows have for each of the site's indices."""
     indices = _indices(editor, site, site.numbers().rows)
 
@@ -208,7 +203,7 @@ def _by_group(editor: "GraphEditor", site: Site, rows: int, groups: int) -> torc
     return editor.once(("by group", untraced(indices), rows, groups), make)  # type: ignore[no-any-return]
 
 
-def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
+def _flat_indices(editor: GraphEditor, site: Site, rows: int) -> torch.Tensor:
     """The site's indices as one row [n]."""
     indices = _indices(editor, site, rows)
     if not _many_rows(site):
@@ -216,7 +211,7 @@ def _flat_indices(editor: "GraphEditor", site: Site, rows: int) -> torch.Tensor:
     return editor.once(("flat", untraced(indices)), lambda: indices.reshape([-1]))  # type: ignore[no-any-return]
 
 
-def _restored(editor: "GraphEditor", site: Site, rows: torch.Tensor) -> torch.Tensor:
+def _restored(editor: GraphEditor, site: Site, rows: torch.Tensor) -> torch.Tensor:
     """Rows [n, columns] in the shape of the site: its indices' shape and that of a row."""
     row = _row(site)
     same = not _many_rows(site) and len(row) == 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import fx
@@ -12,6 +12,7 @@ from vkfuse.program.tensors import TORCH_TYPES, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Held, Proposal
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
@@ -24,14 +25,10 @@ from vkfuse.tables.q4 import Packer, Q4Pack, linear_pack, linear_scales, q4_pack
 from vkfuse.tables.q8 import Q8Pack, q8_pack
 from vkfuse.tables.readers import Readers
 
-if TYPE_CHECKING:
-    from vkfuse.rewrite.editor import GraphEditor
-
 aten = torch.ops.aten
 
-
-Padded: TypeAlias = Q4Pack | Q8Pack | Planes  # rows and columns as they are and as they are stored
-_Pack = TypeVar("_Pack", bound=Q4Pack | Q8Pack)
+Padded: TypeAlias = Q4Pack | Q8Pack  # rows and columns as they are and as they are stored
+_Pack = TypeVar("_Pack", bound=Padded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +44,7 @@ class Fused:
     stored: Mapping[str, Array]
     arguments: tuple[str, ...]
     group: tuple[int, ...] = ()
-    parameters: Callable[["GraphEditor", torch.Tensor], tuple[Any, ...]] = lambda _editor, _rows: ()
+    parameters: Callable[[GraphEditor, torch.Tensor], tuple[Any, ...]] = lambda _editor, _rows: ()
 
 
 def propose_q4_linear(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -100,7 +97,7 @@ def _in_planes(site: Site, table: Table, constants: Constants, count: int) -> Pr
             code="sums-in-half-precision", detail="--fp16: zero points are taken off sums in float32"
         )
     pack = _no_rows(site) or float_planes(site.numbers(), table.readers, activations(site), count)
-    bias = pack if isinstance(pack, Refusal) else _bias_of(site, constants, pack)
+    bias = pack if isinstance(pack, Refusal) else _bias_of(site, constants, pack.pack)
     if isinstance(pack, Refusal) or isinstance(bias, Refusal):
         return pack if isinstance(pack, Refusal) else bias  # type: ignore[return-value]
     first, *rest = (tensor(digit.packed) for digit in pack.digits)
@@ -117,9 +114,9 @@ def _in_planes(site: Site, table: Table, constants: Constants, count: int) -> Pr
     )
 
 
-def _summed(pack: Planes, editor: "GraphEditor", site: Site, held: Held) -> torch.Tensor:
+def _summed(planes: Planes, editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:
     """The product by the digits, the more significant ones times sixteen, less the offsets of the groups' sums."""
-    x, group = input_of(site), pack.pack.group_size
+    x, pack, group = input_of(site), planes.pack, planes.pack.group_size
     rows, scales = _rows_of(editor, x, pack, torch.float32), held("scales_t")
 
     def fused(x: torch.Tensor, what: str, group: int, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -132,7 +129,7 @@ def _summed(pack: Planes, editor: "GraphEditor", site: Site, held: Held) -> torc
 
     sums = editor.once(("sums", untraced(rows), group), of_groups)
     taken = fused(sums, "offsets", len(FACTORS))
-    *more, last = ("q4", *(f"q4_{at}" for at in range(1, len(pack.digits))))
+    *more, last = ("q4", *(f"q4_{at}" for at in range(1, len(planes.digits))))
     for digit in more:
         taken = taken - fused(rows, digit, group) * float(BASE)
     return _restored(editor, x, fused(rows, last, group, held("bias")) - taken, pack)
@@ -168,7 +165,7 @@ def proposed(
     )
 
 
-def _multiplied(fused: Fused, editor: "GraphEditor", _site: Site, held: Held) -> torch.Tensor:
+def _multiplied(fused: Fused, editor: GraphEditor, _site: Site, held: Held) -> torch.Tensor:
     """The product, in the shape of the site."""
     rows = _rows_of(editor, fused.x, fused.pack)
     given = *fused.parameters(editor, rows), *map(held, fused.arguments), *fused.group
@@ -246,9 +243,7 @@ def _bias_of(site: Site, constants: Constants, pack: Padded) -> torch.Tensor | R
     return torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))
 
 
-def _rows_of(
-    editor: "GraphEditor", x: fx.Node, pack: Padded, dtype: torch.dtype | None = None
-) -> torch.Tensor:
+def _rows_of(editor: GraphEditor, x: fx.Node, pack: Padded, dtype: torch.dtype | None = None) -> torch.Tensor:
     """`x` as [rows, padded columns]: the runtime's quantized matmuls are wrong on more than two dimensions."""
     value, columns = editor.tensor(x), pack.padded_columns
     kind = dtype or TORCH_TYPES[computed_in(value.dtype)]
@@ -261,7 +256,7 @@ def _rows_of(
     return editor.once(("rows", editor.node(x), columns, kind), make)  # type: ignore[no-any-return]
 
 
-def _restored(editor: "GraphEditor", x: fx.Node, out: torch.Tensor, pack: Padded) -> torch.Tensor:
+def _restored(editor: GraphEditor, x: fx.Node, out: torch.Tensor, pack: Padded) -> torch.Tensor:
     """The product [rows, padded outputs] without its padding, in the shape of the site."""
     if pack.rows != pack.padded_rows:
         out = aten.slice_copy.Tensor(out, 1, 0, pack.rows)
