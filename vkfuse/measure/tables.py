@@ -174,7 +174,6 @@ class _Call:
 
 
 def _calls_of(graph: VulkanGraph, place: Place) -> Iterator[_Call]:
-    """Yield the calls of a delegate."""
     copies = {
         call.args[1]: call.args[0] for call in graph.chain if call.name == PREPACK and len(call.args) > 1
     }

@@ -52,7 +52,6 @@ def is_batch(value: VkValue) -> TypeGuard[VkTensor]:
 
 
 def _viewed(edit: GraphEdit, source: int, sizes: tuple[int, ...], out: int) -> OperatorCall:
-    """A view of other sizes."""
     return edit.call(VIEW, source, edit.value(IntList(sizes)), out)
 
 

@@ -194,7 +194,6 @@ def _steps(
 
 
 def _step(method: Method, entry: Instruction, inputs: Mapping[int, int], states: Sequence[int]) -> _Step:
-    """Return what an instruction does."""
     named = (*_lists(method, pruned.values_of(entry)),)
     if isinstance(entry, DelegateCall):
         return _Step(entry=entry, named=named, made=entry.args[inputs[entry.delegate_index] :])

@@ -143,6 +143,5 @@ def _multiplied(file: PteFile) -> Iterator[tuple[FloatMatmul, Numbers]]:
 
 
 def _floats(read: TableRead) -> Numbers | None:
-    """A matrix of floats."""
     numbers = values_of(read.weight)
     return numbers if numbers is not None and numbers.is_float and len(numbers.shape) == _MATRIX else None

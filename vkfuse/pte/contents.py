@@ -169,7 +169,6 @@ def _stored(tensor: Tensor) -> bool:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a stored tensor."""
     return memoryview(b"") if tensor.data is None else tensor.data
 
 
@@ -191,7 +190,6 @@ def _beginning(blob: memoryview) -> _Key:
 
 
 def _place(blob: memoryview) -> _Key:
-    """Where a blob is in memory."""
     return address(blob), len(blob)
 
 

@@ -88,7 +88,6 @@ def _buffer_devices(plan: FlatTable) -> tuple[NonConstBufferDevice, ...] | None:
 
 
 def _values(plan: FlatTable, blobs: Blobs) -> tuple[Value, ...]:
-    """Read all values of a plan."""
     members = [value.member("val", KERNEL_TYPES) for value in plan.children("values")]
     return tuple(_value(kind, table, len(members), blobs) for kind, table in members)
 

@@ -220,7 +220,6 @@ def _constant(
 
 
 def _values(root: FlatTable, constants: tuple[Constant, ...]) -> tuple[VkValue, ...]:
-    """Read all values."""
     members = [value.member("value", GRAPH_TYPES) for value in root.children("values")]
     return tuple(_value(kind, table, len(members), constants) for kind, table in members)
 

@@ -62,7 +62,6 @@ def _with_header(program: bytes, contents: Contents) -> bytes:
 
 
 def _program(file: PteFile, contents: Contents, *, shared: bool) -> bytes:
-    """Return the program flatbuffer."""
     inline: list[Node] = []
 
     def placed(delegate: Delegate) -> tuple[DataLocation, int]:

@@ -19,7 +19,6 @@ def lookups_of(pte: PteFile, names: Mapping[str, str]) -> tuple[LookupRow, ...]:
 
 
 def _lookups(delegate: VulkanDelegate, names: Mapping[str, str]) -> Iterator[LookupRow]:
-    """Yield the lookups of one delegate."""
     graph, where = delegate.graph, delegate.place
     for call in graph.chain:
         weight = graph.values[call.args[0]] if call.name == FUSED and call.args else None

@@ -73,7 +73,6 @@ def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a type hint."""
     if hint in _SCALARS:
         return {"type": _SCALARS[hint]}
     if hint is float:

@@ -82,7 +82,6 @@ DEFAULT: Final = default_runtime()
 
 @cache
 def _runtime(version: str) -> Runtime:
-    """Return a known runtime."""
     return Runtime(
         version=version,
         operators=frozenset(lines(version, "operators.txt")),

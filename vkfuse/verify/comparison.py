@@ -119,7 +119,6 @@ class Comparison:
             self._reference(values, arithmetic=arithmetic)
 
     def _file(self, sample: Sample) -> tuple[Argument, ...]:
-        """What the file computes."""
         found: tuple[Argument, ...] = ()
         behind = self._stand(None, sample)
         if not behind:

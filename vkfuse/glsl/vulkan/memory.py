@@ -126,7 +126,6 @@ def download(resource: Resource, nbytes: int | None = None) -> npt.NDArray[np.ui
 
 
 def _record_copy(commands: Any, resource: Resource, staging: Buffer, *, to_resource: bool) -> None:
-    """Record the copy of all of `staging` to or from `resource`."""
     if isinstance(resource, Buffer):
         pair = (staging.handle, resource.handle) if to_resource else (resource.handle, staging.handle)
         vk.vkCmdCopyBuffer(commands, *pair, 1, [vk.VkBufferCopy(size=staging.nbytes)])

@@ -110,7 +110,6 @@ def _not_in_floats(site: Site, choices: VulkanOptions) -> Refusal | None:
 
 
 def _transposed(site: Site) -> Refusal | None:
-    """The refusal of a transposed convolution."""
     if not operands(site.node).get("transposed"):
         return None
     return Refusal(code="transposed-convolution", detail="the runtime's is of floats, or of bytes throughout")
