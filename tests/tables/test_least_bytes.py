@@ -10,7 +10,7 @@ from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.planes import nibble_rows
-from vkfuse.tables.q4 import Q4Pack, lookup_pack
+from vkfuse.tables.q4 import lookup_pack
 from vkfuse.tables.readers import Consumer, Readers
 
 ROWS = 64
@@ -32,8 +32,7 @@ def _grid(columns, group, low, high, *, scales, kind, points):
 
 
 def _bytes(rows):
-    arrays = (rows.packed, rows.scales) if isinstance(rows, Q4Pack) else rows.arrays
-    return sum(array.nbytes for array in arrays)
+    return sum(array.nbytes for array in rows.parts.values())
 
 
 @pytest.mark.parametrize("kind", [ScalarType.FLOAT, ScalarType.HALF, ScalarType.BFLOAT16])

@@ -63,7 +63,7 @@ def _offer(pack: Pack | Refusal, rung: Rung, *operators: str) -> _Made:
     """What is made of a pack, where there is one."""
     if isinstance(pack, Refusal):
         return pack
-    return PatchOffer(rung=rung, operators=operators, pack=pack, stored=pack.arrays)
+    return PatchOffer(rung=rung, operators=operators, pack=pack, stored=(*pack.parts.values(),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

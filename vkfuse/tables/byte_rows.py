@@ -23,7 +23,7 @@ def gathered_rows(grid: Grid) -> Grid | Refusal:
         scales=grid.scales.astype(np.float32, copy=False),
         zero_points=None if points is None else points.astype(np.float32),
     )
-    return outgrown(grid, rows.arrays) or rows
+    return outgrown(grid, rows.parts.values()) or rows
 
 
 def outgrown(grid: Grid, arrays: Iterable[Array]) -> Refusal | None:

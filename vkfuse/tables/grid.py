@@ -74,14 +74,14 @@ class Grid:
         return (*self.how, *(code for code, used in codes.items() if used))
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
-        """Values, scales and, where there are any, zero points."""
-        points = () if self.zero_points is None else (self.zero_points,)
-        return self.values, self.scales, *points
+    def parts(self) -> dict[str, Array]:
+        """What is stored of a table of bytes: values, scales and, where there are any, zero points."""
+        points = {} if self.zero_points is None else {"zero_points": self.zero_points}
+        return {"int8": self.values, "scales": self.scales, **points}
 
     def rebuild(self, low: int, high: int) -> Array:
         """Rows [low, high) of the table, in float32 and rounded to `dtype`: [high - low, columns]."""
-        values, scales, *points = (part[low:high] for part in self.arrays)
+        values, scales, *points = (part[low:high] for part in self.parts.values())
         return rounded(dequantized(values, scales, *points), self.dtype)
 
     def scales_by_row(self) -> Array | None:

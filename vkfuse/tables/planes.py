@@ -136,10 +136,10 @@ class NibbleRows:
         return self.scales.T.reshape(-1, 1) if self.turned else self.scales
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def parts(self) -> dict[str, Array]:
         """What is stored: 4-bit rows, scales, zero points where there are any, and the scales of one."""
-        points = () if self.zero_points is None else (self.zero_points,)
-        return self.pack.packed, self.factors, *points, self.pack.scales
+        points = {} if self.zero_points is None else {"zero_points": self.zero_points}
+        return {"q4": self.pack.packed, "scales": self.factors, **points, "ones": self.pack.scales}
 
     @property
     def columns(self) -> int:
@@ -185,7 +185,7 @@ def nibble_rows(grid: Grid, readers: Readers) -> NibbleRows | Refusal:
     rows = NibbleRows(
         pack=pack, scales=scales, zero_points=points if less.any() else None, group_size=grid.group_size
     )
-    return outgrown(grid, rows.arrays) or rows
+    return outgrown(grid, rows.parts.values()) or rows
 
 
 def rows_by_factors(pack: Q4Pack, factors: Array, readers: Readers) -> NibbleRows | Q4Pack | Refusal:

@@ -41,9 +41,9 @@ class Q4Pack:
     is_linear_weight: bool = True
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def parts(self) -> dict[str, Array]:
         """What is stored."""
-        return self.packed, self.scales
+        return {"q4": self.packed, "scales": self.scales}
 
     @property
     def padded_rows(self) -> int:

@@ -31,9 +31,9 @@ class Q8Pack:
     how: tuple[str, ...]
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def parts(self) -> dict[str, Array]:
         """What is stored."""
-        return self.values, self.scales
+        return {"q8": self.values, "scales": self.scales}
 
     @property
     def padded_rows(self) -> int:

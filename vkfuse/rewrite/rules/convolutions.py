@@ -54,7 +54,7 @@ def propose_q8_convolution(site: Site, table: Table, constants: Constants) -> Pr
     bias = operand(site.node, "bias")
     if bias is not None and bias not in constants:
         return Refusal(code="bias-not-constant", detail="the bias is no constant vector")
-    stored = {"q8": tensor(pack.values), "scales": tensor(pack.scales)}
+    stored = {what: tensor(part) for what, part in pack.parts.items()}
     if bias is not None:
         plain = constants.value(bias).detach().float()
         stored["bias"] = torch.nn.functional.pad(plain, (0, pack.padded_rows - pack.rows))

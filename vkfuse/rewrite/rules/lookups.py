@@ -3,7 +3,6 @@
 Indices are one row: the shader reads only one row of an index texture. Results get the site's shape back.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from vkfuse.program.tensors import TORCH_TYPES, array, tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.decisions import Held, Made, Proposal
+from vkfuse.rewrite.decisions import Held, Proposal
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.rules.matmuls import packer_of
@@ -33,29 +32,17 @@ aten = torch.ops.aten
 def propose_q4_lookup(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """``et_vk.embedding_q4gsw``, or why the operator cannot express this table."""
     pack = _no_indices(site) or lookup_pack(site.numbers(), table.readers, packer_of(table, constants))
-    return pack if isinstance(pack, Refusal) else _of_pack(pack, site, table)
+    return pack if isinstance(pack, Refusal) else _proposed(pack, site, table)
 
 
-def _of_pack(pack: Q4Pack, site: Site, table: Table) -> Proposal:
-    return _proposed(pack, {"q4": pack.packed, "scales": pack.scales}, partial(_fused, pack), site, table)
-
-
-def _proposed(
-    pack: Q4Pack | NibbleRows | Grid,
-    parts: Mapping[str, Array | None],
-    made: Made,
-    site: Site,
-    table: Table,
-    rung: Rung = Rung.Q4,
-) -> Proposal:
-    """The lookup of rows that are stored in the `parts` that there are; those of 4 bits are read by the fused operator."""
+def _proposed(pack: Q4Pack | NibbleRows | Grid, site: Site, table: Table) -> Proposal:
     return Proposal(
         name=table.name,
         pack=pack,
-        stored={what: tensor(part) for what, part in parts.items() if part is not None},
-        made=made,
-        rung=rung,
-        operators=(FUSED,) if rung is Rung.Q4 else (),
+        stored={what: tensor(part) for what, part in pack.parts.items()},
+        made=partial(_fused, pack) if isinstance(pack, Q4Pack) else partial(_gathered, pack),
+        rung=Rung.GATHERED if isinstance(pack, Grid) else Rung.Q4,
+        operators=() if isinstance(pack, Grid) else (FUSED,),
         how=(*pack.how, *_steps(site)),
     )
 
@@ -84,7 +71,7 @@ def propose_nibble_rows(site: Site, table: Table, constants: Constants) -> Propo
     """4-bit rows looked up by scales of one, and what was looked up dequantized; or why that cannot be."""
     del constants
     rows = _no_indices(site) or nibble_rows(site.numbers(), table.readers)
-    return rows if isinstance(rows, Refusal) else _of_rows(rows, site, table)
+    return rows if isinstance(rows, Refusal) else _proposed(rows, site, table)
 
 
 def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
@@ -97,22 +84,14 @@ def propose_shared_scales(site: Site, table: Table, constants: Constants) -> Pro
     rows = pack if isinstance(pack, Refusal) else rows_by_factors(pack, table.factors, table.readers)
     if isinstance(rows, Refusal):
         return replace(rows, beside=True)
-    return _of_pack(rows, site, table) if isinstance(rows, Q4Pack) else _of_rows(rows, site, table)
-
-
-def _of_rows(rows: NibbleRows, site: Site, table: Table) -> Proposal:
-    parts = {"q4": rows.pack.packed, "scales": rows.factors, "zero_points": rows.zero_points}
-    return _proposed(rows, {**parts, "ones": rows.pack.scales}, partial(_gathered, rows), site, table)
+    return _proposed(rows, site, table)
 
 
 def propose_gathered_rows(site: Site, table: Table, constants: Constants) -> Proposal | Refusal:
     """One byte a weight, gathered on the CPU, and only what was gathered dequantized; or why that cannot be."""
     del constants
     rows = gathered_rows(site.numbers())
-    if isinstance(rows, Refusal):
-        return rows
-    parts = {"int8": rows.values, "scales": rows.scales, "zero_points": rows.zero_points}
-    return _proposed(rows, parts, partial(_gathered, rows), site, table, Rung.GATHERED)
+    return rows if isinstance(rows, Refusal) else _proposed(rows, site, table)
 
 
 def _gathered(table: Grid | NibbleRows, editor: GraphEditor, site: Site, held: Held) -> torch.Tensor:

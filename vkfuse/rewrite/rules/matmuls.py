@@ -72,7 +72,7 @@ def propose_q8_linear(site: Site, table: Table, constants: Constants) -> Proposa
             operator=torch.ops.et_vk.linear_q8csw.default,
             x=input_of(site),
             pack=pack,
-            stored={"q8": pack.values, "scales": pack.scales},
+            stored=pack.parts,
             arguments=("q8", "scales"),
         )
 
