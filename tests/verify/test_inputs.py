@@ -8,6 +8,8 @@ from torch.export import Dim, export
 
 from vkfuse.commands.verify import read_inputs
 from vkfuse.errors import InputError
+from vkfuse.pte.enums import ScalarType
+from vkfuse.pte.model import Tensor
 from vkfuse.verify.domain import domain_of
 from vkfuse.verify.inputs import samples, synthetic
 from vkfuse.verify.reference import flat_inputs
@@ -85,8 +87,9 @@ def test_samples_are_the_same_each_time():
 
 def test_an_example_is_made_up_where_there_is_none():
     """Without a stored example inputs are made of the program's shapes, indices within their table."""
-    dtypes = {0: torch.int64, 1: torch.int64, 2: torch.float32, 3: torch.bool}
-    tokens, mask, x, flags = synthetic(domain_of(_exported(), []), dtypes)
+    kinds = (ScalarType.LONG, ScalarType.LONG, ScalarType.FLOAT, ScalarType.BOOL)
+    specs = [Tensor(scalar_type=kind, sizes=(), dim_order=(), data_buffer_idx=0) for kind in kinds]
+    tokens, mask, x, flags = synthetic(domain_of(_exported(), []), specs)
     assert tokens.shape == mask.shape == (1, 8)
     assert int(tokens.max()) < 20
     assert x.shape == (8, 1)

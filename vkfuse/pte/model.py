@@ -208,6 +208,11 @@ class Method:
     frames: tuple[tuple[Frame, ...], ...] | None = None
     buffer_devices: tuple[NonConstBufferDevice, ...] | None = None
 
+    @property
+    def input_values(self) -> tuple[Value, ...]:
+        """What it says of its inputs."""
+        return tuple(self.values[index] for index in self.inputs)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:

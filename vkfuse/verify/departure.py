@@ -135,15 +135,13 @@ def _program_values(
         places[node] = len(made)
         sources = tuple(places[source] for source in node.all_input_nodes if source in places)
         values = _numbers(result) if node in reached else ()
-        moves = packet_of(node) in ORDERS_VALUES
-        judged = bool(values) and isinstance(node.target, OpOverload)
         made.append(
             _Made(
                 label=node,
                 values=values,
                 sources=sources,
-                judged=judged,
-                moves=moves,
+                judged=bool(values) and isinstance(node.target, OpOverload),
+                moves=packet_of(node) in ORDERS_VALUES,
                 family=_family(str(node.target)),
             )
         )
@@ -177,15 +175,13 @@ def _file_values(session: Session, inputs: tuple[Argument, ...]) -> list[_Made]:
         if any(place in entered and place not in writers for place in step.reads) or reached & set(sources):
             reached.add(number)
         values = _numbers(step.outputs) if number in reached and step.name != COPY else ()
-        label = Step(name=step.name, where=step.where, inputs=(), outputs=())
-        moves = any(part in ORDERS_VALUES for part in step.name.replace("::", ".").split("."))
         made.append(
             _Made(
-                label=label,
+                label=Step(name=step.name, where=step.where, inputs=(), outputs=()),
                 values=values,
                 sources=sources,
                 judged=bool(values),
-                moves=moves,
+                moves=any(part in ORDERS_VALUES for part in step.name.replace("::", ".").split(".")),
                 family=_family(step.name),
             )
         )

@@ -1,11 +1,10 @@
 """Run a file and the file that it was made from side by side, and judge."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import sympy  # type: ignore[import-untyped]
-import torch
 
-from vkfuse.errors import CheckFailedError, InputError
+from vkfuse.errors import CheckFailedError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
 from vkfuse.measure.kernel_tables import kernel_table
 from vkfuse.measure.stored import factor_of, whole_tables
@@ -22,7 +21,6 @@ from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
-from vkfuse.verify.tensors import scalar_dtype
 from vkfuse.verify.verdict import Run, Verification, judged
 from vkfuse.verify.verify import VerifyOptions
 
@@ -40,7 +38,7 @@ def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
     ours, theirs = run_file(new, options.method, runtime=options.runtime), Session(old, options.method)
     domain = domain_of_file(old, theirs.method)
     skipped: list[str] = []
-    example = _given(options) or synthetic(domain, _types(theirs.method))
+    example = _given(options) or synthetic(domain, theirs.method.input_values)
     runs = tuple(_runs(samples(example, domain, options.seeds), ours, theirs, options, skipped))
     tables = tuple(_tables(new, old, options.method))
     failed = next((run for run in runs if not run.passed), None)
@@ -78,24 +76,12 @@ def _fresh(session: Session, sample: Sample) -> tuple[Argument, ...]:
     return session(sample.values)
 
 
-def _types(method: Method) -> Mapping[int, torch.dtype]:
-    """Types of the inputs. InputError for one that is no tensor, of which nothing can be made up."""
-    found = {}
-    for position, index in enumerate(method.inputs):
-        spec = method.values[index]
-        if not isinstance(spec, Tensor):
-            raise InputError(f"input {position} is no tensor", hint="pass --inputs")
-        found[position] = scalar_dtype(spec.scalar_type, f"inputs[{position}]")
-    return found
-
-
 def domain_of_file(file: PteFile, method: Method) -> Domain:
     """Read what inputs a method takes from the file: rows of tables that inputs index, sizes as upper bounds.
 
     A file does not say which dimensions of a dynamic tensor are: all but those of 1 are taken for it, equal ones for one.
     """
-    specs = [method.values[index] for index in method.inputs]
-    tensors = {at: spec for at, spec in enumerate(specs) if isinstance(spec, Tensor)}
+    tensors = {at: spec for at, spec in enumerate(method.input_values) if isinstance(spec, Tensor)}
     dynamic = {
         size
         for spec in tensors.values()

@@ -1,6 +1,6 @@
 """Inputs to compare on: the example, random ones like it, edge rows of tables, extreme lengths."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Final, TypeVar
@@ -9,8 +9,10 @@ import sympy  # type: ignore[import-untyped]
 import torch
 
 from vkfuse.errors import InputError, VkfuseError
+from vkfuse.pte.model import Tensor, Value
 from vkfuse.verify.domain import Domain
 from vkfuse.verify.steps import Argument
+from vkfuse.verify.tensors import scalar_dtype
 
 _USUAL_LENGTH: Final = 64
 _INWARD_STEPS: Final = 4
@@ -113,18 +115,17 @@ def _inward(extreme: Lengths, usual: Lengths) -> Iterator[Lengths]:
             current[symbol] = length + (usual[symbol] > length) - (usual[symbol] < length)
 
 
-def synthetic(domain: Domain, dtypes: Mapping[int, torch.dtype]) -> tuple[Argument, ...]:
-    """Return an example for a program that stores none, of lengths about 8. InputError for non-tensors."""
+def synthetic(domain: Domain, specs: Sequence[Value]) -> tuple[Argument, ...]:
+    """Return an example for a file's inputs where none is stored, of lengths about 8. InputError for non-tensors."""
     lengths = {symbol: min(high, max(low, 8)) for symbol, (low, high) in domain.bounds.items()}
     generator = torch.Generator().manual_seed(0)
     values: list[Argument] = []
-    for position in range(len(dtypes)):
+    for position, spec in enumerate(specs):
         sizes = domain.sizes(position, lengths)
-        if sizes is None:
-            raise InputError(
-                f"input {position} is no tensor and the program stores no example", hint="pass --inputs"
-            )
-        values.append(_plain(sizes, dtypes[position], domain.rows.get(position), generator))
+        if sizes is None or not isinstance(spec, Tensor):
+            raise InputError(f"input {position} is no tensor, and no example is stored", hint="pass --inputs")
+        dtype = scalar_dtype(spec.scalar_type, f"inputs[{position}]")
+        values.append(_plain(sizes, dtype, domain.rows.get(position), generator))
     return tuple(values)
 
 

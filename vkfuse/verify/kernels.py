@@ -103,15 +103,13 @@ def dequantize(values: Sequence[Any]) -> tuple[torch.Tensor]:
 def _quantize_channel(values: list[Any]) -> tuple[torch.Tensor]:
     x, scales, zeros, axis, low, high = values[:6]
     shape = [-1 if at == axis % x.dim() else 1 for at in range(x.dim())]
-    scaled = (x.float() / scales.float().reshape(shape)).round() + zeros.reshape(shape)
-    return (scaled.clamp(low, high),)
+    return _quantize_token([x, scales.reshape(shape), zeros.reshape(shape), low, high])
 
 
 def _dequantize_channel(values: list[Any]) -> tuple[torch.Tensor]:
     x, scales, zeros, axis = values[:4]
     shape = [-1 if at == axis % x.dim() else 1 for at in range(x.dim())]
-    shifted = x.float() if zeros is None else x.float() - zeros.reshape(shape)
-    return (shifted * scales.float().reshape(shape),)
+    return _dequantize_token([x, scales.reshape(shape), _points(zeros, scales).reshape(shape)])
 
 
 def _dequantize_token(values: list[Any]) -> tuple[torch.Tensor]:

@@ -6,25 +6,23 @@ from pathlib import Path
 
 from torch.export import ExportedProgram
 
-from vkfuse.errors import InputError
 from vkfuse.measure.audit import TableCheck, audit
 from vkfuse.measure.stored import stored_tables
 from vkfuse.measure.tables import table_reads
 from vkfuse.program.lean import one_thread
 from vkfuse.program.operators import register_operators
-from vkfuse.pte.model import PteFile, Tensor
+from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.versions import DEFAULT
 from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.comparison import Comparison
 from vkfuse.verify.device import LookupCollector, check_on_device
-from vkfuse.verify.domain import Domain, check_bounds, domain_of
+from vkfuse.verify.domain import check_bounds, domain_of
 from vkfuse.verify.errors import NoInputsError
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
-from vkfuse.verify.tensors import scalar_dtype
 from vkfuse.verify.verdict import Applied, DeviceCheck, Run, Verification, judged
 from vkfuse.verify.wanted import wanted_tables
 from vkfuse.verify.whole import NO_BACKEND, run_whole
@@ -66,11 +64,11 @@ def verify_file(
 def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
     session = run_file(source, options.method, runtime=options.runtime)
     reference = Reference(exported)
-    specs = [session.method.values[index] for index in session.method.inputs]
+    specs = session.method.input_values
     domain = domain_of(exported, specs)
     check_bounds(exported, domain, specs)
     skipped: list[str] = []
-    example = _example(exported, options, session, domain, skipped)
+    example = _example(exported, options, skipped) or synthetic(domain, specs)
     collector = LookupCollector()
     comparison = Comparison(session, reference, options.tolerance)
     given = samples(example, domain, options.seeds, stateful=bool(exported.graph_signature.buffers_to_mutate))
@@ -145,9 +143,9 @@ def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[T
 
 
 def _example(
-    exported: ExportedProgram, options: VerifyOptions, session: Session, domain: Domain, skipped: list[str]
-) -> tuple[Argument, ...]:
-    """Return the user's inputs, the stored example, or made-up ones."""
+    exported: ExportedProgram, options: VerifyOptions, skipped: list[str]
+) -> tuple[Argument, ...] | None:
+    """Return the user's inputs, or the stored example, None where there is none."""
     if options.inputs is not None:
         args, kwargs = options.inputs
         return flat_inputs(exported, tuple(args), dict(kwargs))
@@ -155,13 +153,7 @@ def _example(
         args, kwargs = exported.example_inputs
         return flat_inputs(exported, tuple(args), dict(kwargs))
     skipped.append("the program stores no example inputs; made-up ones were used")
-    dtypes = {}
-    for position, index in enumerate(session.method.inputs):
-        spec = session.method.values[index]
-        if not isinstance(spec, Tensor):
-            raise InputError(f"input {position} is no tensor and the program stores no example")
-        dtypes[position] = scalar_dtype(spec.scalar_type, f"inputs[{position}]")
-    return synthetic(domain, dtypes)
+    return None
 
 
 def _message(
