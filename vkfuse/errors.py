@@ -4,7 +4,6 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
 
@@ -103,17 +102,15 @@ class LoweringError(VkfuseError):
 
 _SPACE: Final = "free some space, or write elsewhere"
 _FILES: Final = "raise the limit on open files (ulimit -n)"
-_REMEDIES: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        errno.ENOSPC: _SPACE,
-        errno.EDQUOT: _SPACE,
-        errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write elsewhere",
-        errno.EMFILE: _FILES,
-        errno.ENFILE: _FILES,
-        errno.ELOOP: "its symbolic links lead to each other: repair them",
-        errno.ENOMEM: "free some memory",
-    }
-)
+_REMEDIES: Final[Mapping[int, str]] = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write elsewhere",
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ELOOP: "its symbolic links lead to each other: repair them",
+    errno.ENOMEM: "free some memory",
+}
 
 
 def spelled(error: BaseException) -> str:

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(B|kB|[KMGT]B|[KMGT]iB)?", re.ASCII)
 _TIME: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])?", re.ASCII)
-_UNITS: Final[Mapping[str, int]] = MappingProxyType(
-    {"B": 1, "kB": 1000}
-    | {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
-    | {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
-)
-_SECONDS: Final[Mapping[str, int]] = MappingProxyType({"s": 1, "m": 60, "h": 3600})
+_UNITS: Final[Mapping[str, int]] = {
+    "B": 1,
+    "kB": 1000,
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
+}
+_SECONDS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_size(text: str) -> int:

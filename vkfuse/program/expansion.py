@@ -3,7 +3,6 @@
 import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 MAX_TERMS: Final = 100  # of a size; those of language models have a few
@@ -57,17 +56,17 @@ def _atom(_parts: Iterable[int]) -> int:
     return 1
 
 
-_COMBINED: Final[Mapping[str, Callable[[list[int]], int]]] = MappingProxyType(
-    {"sum": sum, "product": math.prod, "same": lambda parts: parts[0]}
-)
-_KINDS: Final[Mapping[str | type, str]] = MappingProxyType(
-    {
-        **dict.fromkeys(("Add", ast.Add, ast.Sub), "sum"),
-        **dict.fromkeys(("Mul", ast.Mult, ast.Div), "product"),
-        **dict.fromkeys(("Pow", "PowByNatural", "FloatPow", ast.Pow), "power"),
-        **dict.fromkeys(("Identity", "ToFloat", ast.UnaryOp), "same"),
-    }
-)
+_COMBINED: Final[Mapping[str, Callable[[list[int]], int]]] = {
+    "sum": sum,
+    "product": math.prod,
+    "same": lambda parts: parts[0],
+}
+_KINDS: Final[Mapping[str | type, str]] = {
+    **dict.fromkeys(("Add", ast.Add, ast.Sub), "sum"),
+    **dict.fromkeys(("Mul", ast.Mult, ast.Div), "product"),
+    **dict.fromkeys(("Pow", "PowByNatural", "FloatPow", ast.Pow), "power"),
+    **dict.fromkeys(("Identity", "ToFloat", ast.UnaryOp), "same"),
+}
 
 
 def _kind(node: ast.expr) -> str:

@@ -7,7 +7,6 @@ Only the functions that torch's printer writes are allowed, and no number may gr
 import ast
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import ClassVar, Final, NoReturn
 
 from vkfuse.errors import InputError, UnsafePickleError
@@ -134,18 +133,16 @@ class _Reader:
             return self._power(*node.args)
         return self._together(node.args)
 
-    _READERS: ClassVar[Mapping[type[ast.expr], Callable[..., int]]] = MappingProxyType(
-        {
-            ast.Constant: _constant,
-            ast.Name: _name,
-            ast.UnaryOp: _unary,
-            ast.BinOp: _binary,
-            ast.Compare: _compare,
-            ast.BoolOp: lambda self, node: self._together(node.values),
-            ast.Tuple: lambda self, node: self._together(node.elts),
-            ast.Call: _call,
-        }
-    )
+    _READERS: ClassVar[Mapping[type[ast.expr], Callable[..., int]]] = {
+        ast.Constant: _constant,
+        ast.Name: _name,
+        ast.UnaryOp: _unary,
+        ast.BinOp: _binary,
+        ast.Compare: _compare,
+        ast.BoolOp: lambda self, node: self._together(node.values),
+        ast.Tuple: lambda self, node: self._together(node.elts),
+        ast.Call: _call,
+    }
 
     def _together(self, parts: "list[ast.expr] | tuple[ast.expr, ...]") -> int:
         """Sums and products: the bits of all parts."""

@@ -8,7 +8,6 @@ would be run as Python, is left out. Imports no torch.
 import json
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from vkfuse.errors import InputError, UnsafePickleError
@@ -234,18 +233,16 @@ def _as_dictionary(kind: Any, keys: Any, count: int, where: Where) -> str:
     return "builtins.dict"
 
 
-_FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = MappingProxyType(
-    {
-        "expr_str": _expression,
-        "range_constraints": _bounds,
-        "nodes": _nodes,
-        "in_spec": _structure,
-        "out_spec": _structure,
-        "as_device": _device,
-        "device": _device,
-        "as_operator": _refused,
-        "as_custom_obj": _refused,
-        "guards_code": lambda _value, _where: [],  # source text that ExportedProgram.module() would run
-        "metadata": lambda _value, _where: {},
-    }
-)
+_FIELDS: Final[Mapping[str, Callable[[Any, Where], Any]]] = {
+    "expr_str": _expression,
+    "range_constraints": _bounds,
+    "nodes": _nodes,
+    "in_spec": _structure,
+    "out_spec": _structure,
+    "as_device": _device,
+    "device": _device,
+    "as_operator": _refused,
+    "as_custom_obj": _refused,
+    "guards_code": lambda _value, _where: [],  # source text that ExportedProgram.module() would run
+    "metadata": lambda _value, _where: {},
+}

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Final
 
 import flatbuffers
@@ -15,18 +14,16 @@ from numpy.typing import NDArray
 from vkfuse.pte.layout import Field, Kind, Layout, slots_of
 from vkfuse.pte.records import Node
 
-_FLAGS: Final = MappingProxyType(
-    {
-        "bool": number_types.BoolFlags,
-        "byte": number_types.Int8Flags,
-        "ubyte": number_types.Uint8Flags,
-        "int": number_types.Int32Flags,
-        "uint": number_types.Uint32Flags,
-        "long": number_types.Int64Flags,
-        "ulong": number_types.Uint64Flags,
-        "double": number_types.Float64Flags,
-    }
-)
+_FLAGS: Final = {
+    "bool": number_types.BoolFlags,
+    "byte": number_types.Int8Flags,
+    "ubyte": number_types.Uint8Flags,
+    "int": number_types.Int32Flags,
+    "uint": number_types.Uint32Flags,
+    "long": number_types.Int64Flags,
+    "ulong": number_types.Uint64Flags,
+    "double": number_types.Float64Flags,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
 import torch
 from torch.export import ExportedProgram
@@ -193,44 +192,40 @@ def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
 
-_IN_HALF: Mapping[RepairRule, RepairRule] = MappingProxyType(
-    {fills.raise_mask_fills: fills.raise_mask_fills_in_half}
-)
-_STANDS_FOR: Mapping[RepairRule, RepairRule] = MappingProxyType({new: old for old, new in _IN_HALF.items()})
+_IN_HALF: Mapping[RepairRule, RepairRule] = {fills.raise_mask_fills: fills.raise_mask_fills_in_half}
+_STANDS_FOR: Mapping[RepairRule, RepairRule] = {new: old for old, new in _IN_HALF.items()}
 
 # What repairs require and ensure beyond what all do.
-CONTRACTS: Mapping[RepairRule, Contract] = MappingProxyType(
-    {
-        fold.fold_constants: Contract(
-            after=(orders.inputs_in_order, orders.constants_in_order, orders.copies_in_order)
-        ),
-        fills.raise_mask_fills: Contract(after=(fold.fold_constants,)),
-        fills.raise_mask_fills_in_half: Contract(after=(fold.fold_constants,)),
-        matmuls.widen_integer_matmuls: Contract(removes=(torch.ops.aten._int_mm.default,)),  # noqa: SLF001 - the operator's name
-        dimensions.operators_in_four_dimensions: Contract(
-            after=(cumulated.cumulative_sums_in_steps, repeats.repeats_as_concatenation)
-        ),
-        attention.attention_in_four_dimensions: Contract(
-            after=(llm_operators.llm_operators_written_out, stacks.stacks_as_slices)
-        ),
-        attention.write_out_attention: Contract(
-            after=(fills.raise_mask_fills, attention.attention_in_four_dimensions)
-        ),
-        matmuls.widen_long_half_matmuls: Contract(after=(attention.write_out_attention,)),
-        reductions.widen_long_half_softmaxes: Contract(after=(attention.write_out_attention,)),
-        resized.expansions_as_broadcasts: Contract(after=(attention.write_out_attention,)),
-        arithmetic.write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
-        arithmetic.scalars_as_tensors: Contract(
-            after=(attention.write_out_attention, arithmetic.write_out_rms_norm)
-        ),
-        arithmetic.layer_norms_in_rows: Contract(after=(arithmetic.complete_layer_norms,)),
-        arithmetic.complete_group_norms: Contract(after=(arithmetic.instance_norms_as_group_norms,)),
-        resized.conditions_in_full_rank: Contract(
-            after=(caches.cache_writes_as_choices, attention.write_out_attention)
-        ),
-        reductions.softmaxes_in_rows: Contract(after=(attention.write_out_attention,)),
-    }
-)
+CONTRACTS: Mapping[RepairRule, Contract] = {
+    fold.fold_constants: Contract(
+        after=(orders.inputs_in_order, orders.constants_in_order, orders.copies_in_order)
+    ),
+    fills.raise_mask_fills: Contract(after=(fold.fold_constants,)),
+    fills.raise_mask_fills_in_half: Contract(after=(fold.fold_constants,)),
+    matmuls.widen_integer_matmuls: Contract(removes=(torch.ops.aten._int_mm.default,)),  # noqa: SLF001 - the operator's name
+    dimensions.operators_in_four_dimensions: Contract(
+        after=(cumulated.cumulative_sums_in_steps, repeats.repeats_as_concatenation)
+    ),
+    attention.attention_in_four_dimensions: Contract(
+        after=(llm_operators.llm_operators_written_out, stacks.stacks_as_slices)
+    ),
+    attention.write_out_attention: Contract(
+        after=(fills.raise_mask_fills, attention.attention_in_four_dimensions)
+    ),
+    matmuls.widen_long_half_matmuls: Contract(after=(attention.write_out_attention,)),
+    reductions.widen_long_half_softmaxes: Contract(after=(attention.write_out_attention,)),
+    resized.expansions_as_broadcasts: Contract(after=(attention.write_out_attention,)),
+    arithmetic.write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
+    arithmetic.scalars_as_tensors: Contract(
+        after=(attention.write_out_attention, arithmetic.write_out_rms_norm)
+    ),
+    arithmetic.layer_norms_in_rows: Contract(after=(arithmetic.complete_layer_norms,)),
+    arithmetic.complete_group_norms: Contract(after=(arithmetic.instance_norms_as_group_norms,)),
+    resized.conditions_in_full_rank: Contract(
+        after=(caches.cache_writes_as_choices, attention.write_out_attention)
+    ),
+    reductions.softmaxes_in_rows: Contract(after=(attention.write_out_attention,)),
+}
 _ANY = Contract()
 
 

@@ -8,7 +8,6 @@ impl/, and "measured" means run on the 1.5.0 runtime.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 from vkfuse.runtime.operators import (
@@ -54,7 +53,7 @@ def _by_name() -> dict[str, tuple[Operator, ...]]:
     return found
 
 
-OPERATORS: Final[Mapping[str, tuple[Operator, ...]]] = MappingProxyType(_by_name())
+OPERATORS: Final[Mapping[str, tuple[Operator, ...]]] = _by_name()
 
 
 def record_of(name: str, version: Version = NEWEST) -> Operator:
