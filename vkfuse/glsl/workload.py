@@ -64,28 +64,15 @@ def fits(info: DeviceInfo, variant: Variant, shape: Shape) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """Bytes of one dispatch: `written`, and `read` as the layout makes it (linear: whole blocks of 8 rows, once each)."""
-
-    read: int
-    written: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceTable:
-    """A packed weight and its scales on the device."""
-
-    weight: Resource
-    scales: Resource
+DeviceTable = tuple[Resource, Resource]  # a packed weight and its scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Resources of each dispatch in binding order, and the mean traffic of one."""
+    """Resources of each dispatch in binding order, and the bytes that one reads, on average."""
 
     dispatches: tuple[tuple[Resource, ...], ...]
-    traffic: Traffic
+    bytes_read: int
 
 
 @contextmanager
@@ -99,8 +86,7 @@ def random_tables(
         for _ in range(TABLES):
             weight = weight_of(stack, device, layout, _random_words(layout, shape, rng))
             drawn = rng.random((shape.vocab, shape.embed_dim // shape.group_size), np.float32) / 64
-            held = filled_buffer(stack, device, drawn.astype(numpy_type(scales)))
-            tables.append(DeviceTable(weight=weight, scales=held))
+            tables.append((weight, filled_buffer(stack, device, drawn.astype(numpy_type(scales)))))
         yield tuple(tables)
 
 
@@ -116,10 +102,10 @@ def workload(
         resources = []
         for turn, indices in enumerate(rows):
             output = output_of(stack, device, variant, shape.sizes)
-            table = tables[turn % len(tables)]
             asked = indices_of(stack, device, variant, indices)
-            resources.append((output, asked, table.weight, table.scales, sizes))
-        yield Workload(dispatches=tuple(resources), traffic=_mean_traffic(variant, shape, rows))
+            resources.append((output, asked, *tables[turn % len(tables)], sizes))
+        read = np.mean([_bytes_read(variant, shape, indices) for indices in rows])
+        yield Workload(dispatches=tuple(resources), bytes_read=int(read))
 
 
 def random_rows(shape: Shape, rng: np.random.Generator) -> Int32:
@@ -140,13 +126,8 @@ def _random_words(layout: WeightLayout, shape: Shape, rng: np.random.Generator) 
     return rng.integers(0, 1 << 32, words, np.uint32)
 
 
-def _mean_traffic(variant: Variant, shape: Shape, rows: list[Int32]) -> Traffic:
-    read = np.mean([_bytes_read(variant, shape, indices) for indices in rows])
-    return Traffic(read=int(read), written=shape.tokens * shape.embed_dim * variant.dtype.nbytes)
-
-
 def _bytes_read(variant: Variant, shape: Shape, rows: Int32) -> int:
-    """Bytes of the distinct rows (or blocks), their scales, and the indices."""
+    """Bytes of the distinct rows (linear: whole blocks of 8, once each), their scales, and the indices."""
     distinct = np.unique(rows).size
     scales = distinct * (shape.embed_dim // shape.group_size) * variant.scales.nbytes
     row_bytes = shape.embed_dim // 2
