@@ -21,7 +21,7 @@ from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
-from vkfuse.verify.verdict import Run, Verification, judged
+from vkfuse.verify.verdict import Run, Verification, first_difference, judged
 from vkfuse.verify.verify import VerifyOptions
 
 
@@ -41,11 +41,10 @@ def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
     example = _given(options) or synthetic(domain, theirs.method.input_values)
     runs = tuple(_runs(samples(example, domain, options.seeds), ours, theirs, options, skipped))
     tables = tuple(_tables(new, old, options.method))
-    failed = next((run for run in runs if not run.passed), None)
-    wrong = next((table for table in tables if not table.passed), None)
+    difference = first_difference(runs, tables)
     return Verification(
-        status="differs" if failed or wrong else "same" if runs else "cannot-verify",
-        message=failed.difference if failed else wrong.difference if wrong else "",
+        status="differs" if difference else "same" if runs else "cannot-verify",
+        message=difference,
         runs=runs,
         tables=tables,
         skipped=tuple(skipped),

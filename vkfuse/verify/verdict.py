@@ -1,7 +1,7 @@
 """What a verification found. Plain data, without torch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -95,6 +95,11 @@ class DeviceCheck:
     values: int
     differing: int
 
+    @property
+    def difference(self) -> str:
+        """The difference, in words."""
+        return f"{self.differing} of {self.values} values of {self.where} differ on {self.driver}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
@@ -143,6 +148,22 @@ def _badness(output: OutputError) -> float:
     if output.limit == 0:
         return 0.0 if output.max_abs == 0 else float("inf")
     return output.max_abs / output.limit
+
+
+def first_difference(
+    runs: Iterable[Run],
+    tables: Iterable[TableCheck],
+    device: Iterable[DeviceCheck] = (),
+    device_runs: Iterable[Run] = (),
+) -> str:
+    """The first difference that was found, in words; empty where there is none."""
+    found = (
+        *(run.difference for run in runs if not run.passed),
+        *(table.difference for table in tables if not table.passed),
+        *(check.difference for check in device if check.differing),
+        *(f"on the device {run.difference}" for run in device_runs if not run.passed),
+    )
+    return next(iter(found), "")
 
 
 def judged(judge: Callable[[], Verification]) -> Verification:

@@ -23,7 +23,7 @@ from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
-from vkfuse.verify.verdict import Applied, DeviceCheck, Run, Verification, judged
+from vkfuse.verify.verdict import Applied, DeviceCheck, Run, Verification, first_difference, judged
 from vkfuse.verify.wanted import wanted_tables
 from vkfuse.verify.whole import NO_BACKEND, run_whole
 
@@ -75,39 +75,27 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     taken = [*accepted(given, comparison.run, NoInputsError, skipped)]
     cases, runs = [sample for sample, _ in taken], tuple(run for _, run in taken)
     tables = _audited(source, exported, options.method) if options.tables is None else options.tables
-    failed = next((at for at, run in enumerate(runs) if not run.passed), None)
-    departure = None if failed is None else comparison.blame(cases[failed])
-    wrong_table = next((table for table in tables if not table.passed), None)
-    device: tuple[DeviceCheck, ...] = ()
-    whole = _Whole()
+    failed = next((sample for sample, run in taken if not run.passed), None)
+    departure = None if failed is None else comparison.blame(failed)
+    device, device_runs, failure = tuple[DeviceCheck, ...](), tuple[Run, ...](), ""
     if options.device:
         comparison.watch(cases[0], collector)
         device = tuple(check_on_device(collector.lookups))
         if not device:
             skipped.append("the file has no fused lookup to run on a device")
-        whole = _on_device(source, cases, comparison, options, skipped)
-    wrong_device = next((check for check in device if check.differing), None)
-    wrong_whole = next((run for run in whole.runs if not run.passed), None)
-    wrong = failed is not None or wrong_table or wrong_device or wrong_whole
+        device_runs, failure = _on_device(source, cases, comparison, options, skipped)
+    difference = first_difference(runs, tables, device, device_runs)
     return Verification(
-        status="differs" if wrong else "fails" if whole.failure else "same",
-        message=_message(runs, failed, wrong_table, wrong_device) or _of_whole(wrong_whole, whole.failure),
+        status="differs" if difference else "fails" if failure else "same",
+        message=difference or failure,
         runs=runs,
         tables=tables,
         device=device,
-        device_runs=whole.runs,
+        device_runs=device_runs,
         applied=tuple(_applied(session)),
         departure=departure,
         skipped=tuple(skipped),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Whole:
-    """The file on a device: each set of inputs that came back, and why others did not."""
-
-    runs: tuple[Run, ...] = ()
-    failure: str = ""
 
 
 def _on_device(
@@ -116,24 +104,19 @@ def _on_device(
     comparison: Comparison,
     options: VerifyOptions,
     skipped: list[str],
-) -> _Whole:
-    """Run the whole file in the installed ExecuTorch, where that can."""
+) -> tuple[tuple[Run, ...], str]:
+    """Run the whole file in the installed ExecuTorch, where that can: what came back, and why the rest did not."""
     if options.external:
         skipped.append("the whole file was not run on a device: its constants are in other files")
-        return _Whole()
+        return (), ""
     ran = run_whole(source, options.method, [comparison.calls(case) for case in cases])
     if not ran.registered:
         skipped.append(NO_BACKEND)
     runs = (comparison.compared(case, got) for case, got in zip(cases, ran.outputs, strict=False))
-    at = cases[len(ran.outputs)].label if ran.failure else ""
-    return _Whole(runs=tuple(runs), failure=f"{ran.failure} (on {at})" if ran.failure else "")
-
-
-def _of_whole(wrong: Run | None, failure: str) -> str:
-    """Say what the device did that the program does not."""
-    if wrong is not None:
-        return f"on the device {wrong.difference}"
-    return f"the device does not run the file: {failure}" if failure else ""
+    if not ran.failure:
+        return tuple(runs), ""
+    at = cases[len(ran.outputs)].label
+    return tuple(runs), f"the device does not run the file: {ran.failure} (on {at})"
 
 
 def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
@@ -154,18 +137,6 @@ def _example(
         return flat_inputs(exported, tuple(args), dict(kwargs))
     skipped.append("the program stores no example inputs; made-up ones were used")
     return None
-
-
-def _message(
-    runs: tuple[Run, ...], failed: int | None, table: TableCheck | None, device: DeviceCheck | None
-) -> str:
-    if failed is not None:
-        return runs[failed].difference
-    if table is not None:
-        return table.difference
-    if device is not None:
-        return f"{device.differing} of {device.values} values of {device.where} differ on {device.driver}"
-    return ""
 
 
 def _applied(session: Session) -> Iterator[Applied]:
