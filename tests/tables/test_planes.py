@@ -55,7 +55,7 @@ def _product(made, x):
         out = out * BASE + x @ (_unpacked(digit.packed) * scales.repeat(group, axis=1)).T
     sums = x.reshape(len(x), -1, group).sum(-1)[:, :, None] * np.array(FACTORS)
     offsets = _unpacked(made.offsets) * scales.repeat(len(FACTORS), axis=1)
-    return (out - sums.reshape(len(x), -1) @ offsets.T)[:, : made.rows]
+    return (out - sums.reshape(len(x), -1) @ offsets.T)[:, : pack.rows]
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,7 +79,7 @@ def test_digits_are_the_table(seed, rows, groups, group, bounds, points):
     assert np.array_equal(made.rebuild(0, rows), wanted)
     x = np.random.default_rng(seed).standard_normal((3, grid.columns))
     assert np.allclose(_product(made, x), x @ wanted.astype(np.float64).T, rtol=1e-5, atol=1e-3)
-    assert made.padded_columns // made.pack.group_size % 2 == 0
+    assert made.pack.padded_columns // made.pack.group_size % 2 == 0
 
 
 def test_offsets_of_symmetric_values_are_small():
