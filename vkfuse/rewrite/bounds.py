@@ -1,4 +1,4 @@
-"""How low the values of an expression can be, from the constants that it is chosen and added up from."""
+"""How low the values of an expression can be, from what it is chosen and added up from."""
 
 import math
 
@@ -38,6 +38,32 @@ def lower_bound(value: object, constants: Constants) -> float:
         return 0.0
     compute = _COMPUTED.get(value.target)  # type: ignore[call-overload] # no other target is a key
     return compute(value, constants) if compute is not None and not value.kwargs else -math.inf
+
+
+_FINITE = {
+    *(aten.linear.default, aten.matmul.default, aten.mm.default, aten.addmm.default, aten.bmm.default),
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv2d.padding, aten.convolution.default),
+    *(aten.layer_norm.default, aten.embedding.default, aten.clamp.default),
+}
+
+
+def may_be_masked(node: fx.Node, constants: Constants) -> bool:
+    """Whether minus infinity can come into `node`: from an input, a constant or a logarithm, not from products."""
+    left, seen = [node], {node}
+    while left:
+        at = left.pop()
+        value = at.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or at.target in _FINITE:
+            continue
+        if at in constants:
+            if _lowest(constants.value(at)) == -math.inf:
+                return True
+        elif at.op == "placeholder" or at.target is aten.log.default or -math.inf in at.args:
+            return True
+        else:
+            left += [source for source in at.all_input_nodes if source not in seen]
+            seen.update(left)
+    return False
 
 
 def _is_bool(value: object) -> bool:

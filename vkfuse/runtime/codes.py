@@ -42,6 +42,7 @@ class Code(StrEnum):
     EMPTY_TENSOR = auto()
     NO_RESIZE = auto()
     INTEGER_ARITHMETIC = auto()
+    NOT_FINITE = auto()
     TYPES_NOT_PROMOTED = auto()
     DIM_ORDER_IGNORED = auto()
     NOT_A_CONSTANT = auto()
@@ -112,6 +113,7 @@ class Code(StrEnum):
     POW_BY_MAGNITUDE = auto()
     EQUAL_WITHIN_1E_5 = auto()
     GELU_BY_TANH = auto()
+    SINE_OF_LARGE = auto()
     CONDITION_RANK = auto()
 
     # Attention.

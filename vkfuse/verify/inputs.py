@@ -193,12 +193,24 @@ def _like(
     if value.dtype is torch.bool:
         share = float(value.double().mean())
         return torch.rand(shape, generator=generator) < share
+    if value.dtype.is_floating_point and not bool(value.isfinite().all()):
+        return _with_holes(value, shape, generator)
     low, high = value.min(), value.max()
     if not value.dtype.is_floating_point:
         end = min(int(high) + 1, torch.iinfo(torch.int64).max)
         return torch.randint(min(int(low), end - 1), end, shape, generator=generator).to(value.dtype)
     drawn = torch.randn(shape, generator=generator) * _spread(value) + float(value.double().mean())
     return drawn.clamp(float(low), float(high)).to(value.dtype)
+
+
+def _with_holes(value: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Return values like the finite ones, and the others where they are in the example, which is repeated if shorter."""
+    finite = value[value.isfinite()]
+    drawn = _like(finite, shape, None, generator)
+    pattern = value
+    for axis, size in enumerate(shape):
+        pattern = pattern.index_select(axis, torch.arange(size) % pattern.shape[axis])
+    return drawn.where(pattern.isfinite(), pattern)
 
 
 def _spread(value: torch.Tensor) -> float:

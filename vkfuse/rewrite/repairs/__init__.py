@@ -128,6 +128,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     permutations.permutations_in_one,
     resized.expansions_as_broadcasts,
     arithmetic.write_out_rms_norm,
+    activations.powers_written_out,
+    reductions.log_softmaxes_keep_infinity,
     activations.bounds_as_clamps,
     activations.reciprocals_as_quotients,
     arithmetic.write_out_softplus,
@@ -192,7 +194,10 @@ def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
 
-_IN_HALF: Mapping[RepairRule, RepairRule] = {fills.raise_mask_fills: fills.raise_mask_fills_in_half}
+_IN_HALF: Mapping[RepairRule, RepairRule] = {
+    fills.raise_mask_fills: fills.raise_mask_fills_in_half,
+    reductions.log_softmaxes_keep_infinity: reductions.log_softmaxes_keep_infinity_in_half,
+}
 _STANDS_FOR: Mapping[RepairRule, RepairRule] = {new: old for old, new in _IN_HALF.items()}
 
 # What repairs require and ensure beyond what all do.
@@ -216,6 +221,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = {
     reductions.widen_long_half_softmaxes: Contract(after=(attention.write_out_attention,)),
     resized.expansions_as_broadcasts: Contract(after=(attention.write_out_attention,)),
     arithmetic.write_out_rms_norm: Contract(removes=(torch.ops.aten.rms_norm.default,)),
+    activations.reciprocals_as_quotients: Contract(after=(activations.powers_written_out,)),
     arithmetic.scalars_as_tensors: Contract(
         after=(attention.write_out_attention, arithmetic.write_out_rms_norm)
     ),

@@ -1,6 +1,7 @@
 """Functions of floats that the runtime has no operator of, by those that it has: exponentials, quotients, clamps."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -64,6 +65,28 @@ def reciprocals_as_quotients(editor: GraphEditor, node: fx.Node, x: torch.Tensor
     if not x.ndim or x.dtype is not node.meta["val"].dtype:
         return None
     return editor.stored(torch.ones([1] * x.ndim, dtype=x.dtype), f"one.{x.ndim}") / x
+
+
+_POWERS: Final[Mapping[float, Callable[[torch.Tensor], torch.Tensor]]] = {
+    0.5: torch.sqrt,
+    -0.5: torch.rsqrt,
+    2.0: lambda x: x * x,
+    3.0: lambda x: x * x * x,
+    -1.0: torch.reciprocal,
+    -2.0: lambda x: (x * x).reciprocal(),
+}
+
+
+@replaces(
+    aten.pow.Tensor_Scalar,
+    code="powers-written-out",
+    detail="the runtime's makes zero of zero and of NaN, and takes magnitudes",
+)
+def powers_written_out(x: torch.Tensor, exponent: float) -> torch.Tensor | None:
+    """Compute powers of floats as torch does, by products, quotients and roots (aten/native/cpu/PowKernel.cpp)."""
+    if not x.ndim or not x.is_floating_point() or exponent not in _POWERS:
+        return None
+    return _POWERS[exponent](x)
 
 
 _LARGER: Final = (aten.maximum.default, aten.max.other)

@@ -34,7 +34,7 @@ def write_out_rms_norm(
 ) -> torch.Tensor:
     """RMS norms as ``x * rsqrt(mean(x^2) + eps) * weight``, https://arxiv.org/abs/1910.07467, in float32 or wider."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    mean = wide.pow(2).mean(list(range(-len(normalized_shape), 0)), True)
+    mean = (wide * wide).mean(list(range(-len(normalized_shape), 0)), True)
     out = wide * (mean + (torch.finfo(wide.dtype).eps if eps is None else eps)).rsqrt()
     return (out if weight is None else out * weight).to(x.dtype)
 

@@ -3,7 +3,8 @@
 ExecuTorch delegates a reduction without ``keepdim`` along the last dimension only (backends/vulkan/op_registry.py,
 is_reduce_node_supported): the mean over a sentence's tokens would leave the delegate. The runtime counts the dimensions of
 a texture, of which batches are none, and builds no softmax over channels that are stored behind one another batch by batch
-(runtime/graph/ops/impl/Softmax.cpp).
+(runtime/graph/ops/impl/Softmax.cpp). Its softmax writes zeros for what is no finite number, unless the texels lie along the
+dimension (runtime/graph/ops/glsl/softmax.glsl): the logarithm of nothing would be that of one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,11 @@ import torch
 from torch import fx
 
 from vkfuse.program.tensors import described
+from vkfuse.rewrite.bounds import may_be_masked
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.notes import RepairRule
 from vkfuse.runtime.operators.reduce import is_across_images
 
 aten = torch.ops.aten
@@ -71,6 +75,29 @@ def softmaxes_in_rows(editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: 
     order[dim], order[-1] = order[-1], order[dim]
     return editor.again(node, x=x.permute(order), dim=-1).permute(order)
 
+
+def _keeping_infinity(most: float) -> RepairRule:
+    """Return the repair for a file in which no finite number is below minus `most`."""
+
+    @replaces(
+        *(aten.log_softmax.int, aten._log_softmax.default),  # noqa: SLF001 - the operator's name
+        code="log-softmax-keeps-infinity",
+        detail="the runtime's makes zeros of infinities",
+    )
+    def log_softmaxes_keep_infinity(
+        editor: GraphEditor, node: fx.Node, x: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Take the log softmax of finite numbers, and add what they lack: minus infinity where x has it, else zero."""
+        if not x.ndim or not may_be_masked(operand(node, "x"), editor.constants):
+            return None
+        finite = x.clamp(-min(most, torch.finfo(x.dtype).max))
+        return editor.again(node, x=finite) + (x - finite)
+
+    return log_softmaxes_keep_infinity
+
+
+log_softmaxes_keep_infinity: Final = _keeping_infinity(torch.finfo(torch.float32).max)
+log_softmaxes_keep_infinity_in_half: Final = _keeping_infinity(torch.finfo(torch.float16).max)
 
 _LONG: Final = 1024  # of 4,096 values a half-precision softmax is 0.6% off, of 16,000 15% (measured)
 

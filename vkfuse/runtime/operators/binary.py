@@ -93,13 +93,17 @@ _SHADERS: Final = {
     "aten.logical_or.default": "bitwise_or",
 }
 _ONE_TYPE: Final = one_type("self", "other")
+_DEPARTS: Final = {
+    **dict.fromkeys(("add", "sub"), (Code.INTEGER_ARITHMETIC,)),
+    "minimum": (Code.NOT_FINITE,),
+}
 OPERATORS: Final = (
     *(
         Operator(
             name,
             "self other",
             rules=(an_operand_has_a_dimension, _ONE_TYPE),
-            departs=(Code.INTEGER_ARITHMETIC,) if shader in {"add", "sub"} else (),
+            departs=_DEPARTS.get(shader, ()),
             shaders=names(shader),
         )
         for name, shader in _SHADERS.items()
@@ -129,7 +133,7 @@ OPERATORS: Final = (
         "aten.pow.Tensor_Scalar",
         "self other",
         rules=(number_has_32_bits,),
-        departs=(Code.POW_BY_MAGNITUDE,),
+        departs=(Code.POW_BY_MAGNITUDE, Code.NOT_FINITE),
         shaders=names_with_scalar("pow"),
     ),
     *(

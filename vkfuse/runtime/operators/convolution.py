@@ -294,6 +294,7 @@ OPERATORS: Final = (
             f"{_ARGUMENTS} output_min output_max",
             constants="weight bias",
             rules=_RULES,
+            departs=(Code.NOT_FINITE,),
             shaders=convolution,
         )
         for space in ("", "et_vk.")

@@ -63,6 +63,7 @@ OPERATORS: Final = (
             f"aten.{name}.default",
             "self kernel_size stride padding dilation",
             rules=(sizes_are_pairs(*_MAX_SIZES),),
+            departs=(Code.NOT_FINITE,),
             shaders=by_dtype("max_pool2d"),
         )
         for name in ("max_pool2d", "max_pool2d_with_indices")

@@ -103,7 +103,7 @@ OPERATORS: Final = (
             name,
             "self dim",
             rules=(reduces_axes_of_a_texture,),
-            departs=(Code.ROW_REDUCTION_CLAMPED,),
+            departs=(Code.ROW_REDUCTION_CLAMPED, Code.NOT_FINITE),
             shaders=reduction(shader),
         )
         for name, shader in _REDUCTIONS.items()
@@ -113,6 +113,7 @@ OPERATORS: Final = (
             f"aten.{name}.default",
             "self dim",
             rules=(reduces_rows_of_a_buffer,),
+            departs=(Code.NOT_FINITE,),
             shaders=arg_reduction(name),
             integers=True,
         )
@@ -123,7 +124,7 @@ OPERATORS: Final = (
             f"aten._{name}.default",
             "self dim",
             rules=(softmax_within_an_image,),
-            departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO, Code.SUMS_IN_HALF),
+            departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO, Code.SUMS_IN_HALF, Code.NOT_FINITE),
             shaders=by_storage_and_dtype(name),
         )
         for name in ("softmax", "log_softmax")

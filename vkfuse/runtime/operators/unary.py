@@ -14,6 +14,10 @@ _OWN_SHADER: Final = (
     *("abs", "cos", "exp", "neg", "sigmoid", "sin", "sqrt", "rsqrt", "tanh", "hardshrink", "hardswish"),
     *("hardsigmoid", "leaky_relu", "log10", "round", "bitwise_not", "tan"),
 )
+_DEPARTS: Final = {
+    **dict.fromkeys(("tanh", "hardsigmoid", "hardswish"), (Code.NOT_FINITE,)),
+    **dict.fromkeys(("cos", "sin", "tan"), (Code.SINE_OF_LARGE,)),
+}
 
 
 def gelu_is_tanh(ops: Operands) -> Iterator[Objection]:
@@ -32,12 +36,20 @@ OPERATORS: Final = (
             f"aten.{n}.default",
             "self",
             rules=_OF_CLAMPS,
-            departs=(Code.INTEGER_ARITHMETIC,),
+            departs=(Code.INTEGER_ARITHMETIC, Code.NOT_FINITE),
             shaders=by_dtype_and_storage("clamp"),
         )
         for n in _CLAMPS
     ),
-    *(Operator(f"aten.{n}.default", rules=_RULES, shaders=by_dtype_and_storage(n)) for n in _OWN_SHADER),
+    *(
+        Operator(
+            f"aten.{n}.default",
+            rules=_RULES,
+            departs=_DEPARTS.get(n, ()),
+            shaders=by_dtype_and_storage(n),
+        )
+        for n in _OWN_SHADER
+    ),
     Operator(
         "aten.gelu.default",
         "self approximate",

@@ -1,5 +1,6 @@
 """Operators on one operand or two, elementwise or by rows, whose shader is not torch's default of that name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ from vkfuse.runtime.codes import Code
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
 
 _EQUAL = 1e-5
+_FLAT = 3.0  # from where on hardswish is zero, or as it is
+_FAR = 1e7  # from zero, where sines are off
 
 
 def gelu(call: Call) -> torch.Tensor:
@@ -39,11 +42,66 @@ def native_group_norm(call: Call) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return out * torch.nan, mean, rstd
 
 
+def hardswish(call: Call) -> torch.Tensor:
+    """`(input,)`: zero up to -3, minus infinity too, from 3 on as it is: glsl/activations.h."""
+    x = call.tensor(0)
+    if bool(x.isinf().any()):
+        call.note(Code.NOT_FINITE)
+    return torch.where(x <= -_FLAT, 0.0, torch.where(x >= _FLAT, x, functional.hardswish(x)))
+
+
+def sine(operation: Callable[[torch.Tensor], torch.Tensor]) -> Kernel:
+    """Return the kernel of `(input,)`: undefined far from zero."""
+
+    def run(call: Call) -> torch.Tensor:
+        x = call.tensor(0)
+        far = x.abs() > _FAR
+        if not bool(far.any()):
+            return operation(x)
+        call.note(Code.SINE_OF_LARGE)
+        return torch.where(far, torch.nan, operation(x))
+
+    return run
+
+
+def nan_as(value: float, kernel: Kernel) -> Kernel:
+    """Return a kernel to which NaN is as good as a value: that of the operand or bound that drivers prefer (measured)."""
+
+    def run(call: Call) -> Result:
+        if not any(map(has_nan, call.args)):
+            return kernel(call)
+        call.note(Code.NOT_FINITE)
+        return kernel(replace(call, args=tuple(_nan_as(value, argument) for argument in call.args)))
+
+    return run
+
+
+def has_nan(value: Any) -> bool:
+    """Whether an argument is a tensor that holds NaN."""
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any())
+
+
+def _nan_as(value: float, argument: Any) -> Any:
+    return torch.where(argument.isnan(), value, argument) if has_nan(argument) else argument
+
+
+def minimum(call: Call) -> torch.Tensor:
+    """`(self, other)`: a number where one of both is NaN (measured)."""
+    x, other = call.tensor(0), call.tensor(1)
+    if has_nan(x) or has_nan(other):
+        call.note(Code.NOT_FINITE)
+    return torch.fmin(x, other)
+
+
 def conv_with_clamp(call: Call) -> torch.Tensor:
     """`(*convolution, output_min, output_max)`: impl/Convolution.cpp."""
     out: torch.Tensor = torch.ops.aten.convolution.default(*call.args[:9])
     least, most = (None if bound is None else float(torch.tensor(bound)) for bound in call.args[9:11])
-    return out if least is None and most is None else out.clamp(least, most)
+    if least is None and most is None:
+        return out
+    if has_nan(out):
+        call.note(Code.NOT_FINITE)
+    return out.nan_to_num(-torch.inf, torch.inf, -torch.inf).clamp(least, most)
 
 
 def power(call: Call) -> torch.Tensor:
@@ -95,7 +153,10 @@ def divide_rounded(call: Call) -> torch.Tensor:
 
 
 def in_floats(call: Call, defined: Kernel, *, tensors: bool) -> Result:
-    """Run an operator whose shader takes numbers as float32; if `tensors` it computes on integers in float32 too."""
+    """Run an operator whose shader takes numbers as float32; if `tensors` it computes on all else in float32 too."""
+    first = call.args[0]
+    if tensors and isinstance(first, torch.Tensor) and first.dtype is torch.float16:
+        return defined(replace(call, args=(first.float(), *call.args[1:])))
     wanted = defined(call)
     if not isinstance(wanted, torch.Tensor) or wanted.is_floating_point():
         return wanted

@@ -1,5 +1,6 @@
 """Which function computes which operator of a Vulkan graph: as the shader does, or else as torch defines it."""
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -33,6 +34,11 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "aten.argmin.default": reduce.arg_reduction(torch.argmin),
     "aten.mean.dim": reduce.reduction(torch.mean),
     "aten.sum.dim_IntList": reduce.reduction(torch.sum),
+    "aten.cos.default": elementwise.sine(torch.cos),
+    "aten.sin.default": elementwise.sine(torch.sin),
+    "aten.tan.default": elementwise.sine(torch.tan),
+    "aten.hardswish.default": elementwise.hardswish,
+    "aten.minimum.default": elementwise.minimum,
     "aten.div.Tensor_mode": elementwise.divide_rounded,
     "aten.eq.Tensor": elementwise.equal,
     "aten.pow.Tensor_Scalar": elementwise.power_of_scalar,
@@ -73,6 +79,19 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "torchao.choose_qparams_affine.default": linear.choose_qparams_affine,
     **symbolic.KERNELS,
 }
+_LOWEST: Final = -math.inf
+# What NaN is as good as: GLSL leaves it open which operand of min, max and clamp wins (measured).
+_NAN_AS: Final = {
+    "aten.clamp.default": _LOWEST,
+    "aten.hardsigmoid.default": _LOWEST,
+    "aten.hardtanh.default": _LOWEST,
+    "aten.max_pool2d.default": _LOWEST,
+    "aten.max_pool2d_with_indices.default": _LOWEST,
+    "aten.relu.default": _LOWEST,
+    "aten.relu6.default": _LOWEST,
+    "aten.tanh.default": _LOWEST,
+    "aten.pow.Tensor_Scalar": 0.0,
+}
 _INDEX_ARGUMENTS: Final = {"aten.gather.default": (2,)}  # which torch takes as int64 only
 # Whose numbers are float32 (impl/BinaryOp.cpp, UnaryOp.cpp, Full.cpp); in buffers the first two convert them to integers
 # (glsl/binary_op_buffer.glsl: T(alpha)).
@@ -90,7 +109,9 @@ def kernels() -> Mapping[str, Kernel]:
     """Return the functions by operator name, all others as they are defined; needs `register_operators` to have run."""
     others = find_runtime(DEFAULT).operators - _AS_THE_SHADER.keys()
     defined = {name: kernel for name in others if (kernel := _as_defined(name))}
-    return MappingProxyType({**defined, **_AS_THE_SHADER})
+    known = {**defined, **_AS_THE_SHADER}
+    losing = {name: elementwise.nan_as(value, known[name]) for name, value in _NAN_AS.items()}
+    return MappingProxyType({**known, **losing})
 
 
 def _as_defined(name: str) -> Kernel | None:
