@@ -13,7 +13,7 @@ from vkfuse.verify.verdict import (
     Applied,
     Departure,
     DeviceCheck,
-    OutputError,
+    OutputCheck,
     Run,
     Status,
     Verification,
@@ -27,7 +27,7 @@ def test_every_status_and_key_is_documented():
     """Statuses and the keys of the JSON."""
     keys = {
         f.name
-        for kind in (Verification, Run, OutputError, TableCheck, Departure, DeviceCheck, Applied)
+        for kind in (Verification, Run, OutputCheck, TableCheck, Departure, DeviceCheck, Applied)
         for f in fields(kind)
     }
     assert sorted(name for name in {*keys, *get_args(Status)} if f"`{name}`" not in TEXT) == []
@@ -53,5 +53,5 @@ def test_the_python_example_runs(lowered, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/verify.md", "exec"), {})  # noqa: S102 - our own example
     printed = capsys.readouterr().out
-    assert printed.startswith("same OutputError(")
+    assert printed.startswith("same OutputCheck(")
     assert "forward/0:0 et_vk.embedding_q4gsw.default" in printed

@@ -10,9 +10,9 @@ from rich.console import Console
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.audit import TableCheck
 from vkfuse.verify.render import dumps, render_text
-from vkfuse.verify.verdict import Applied, Departure, OutputError, Run, Verification
+from vkfuse.verify.verdict import Applied, Departure, OutputCheck, Run, Verification
 
-_GOOD = OutputError(
+_GOOD = OutputCheck(
     index=0,
     dtype="float32",
     shape=(1, 8),
@@ -25,7 +25,7 @@ _GOOD = OutputError(
     limit=1e-4,
     passed=True,
 )
-_BAD = OutputError(
+_BAD = OutputCheck(
     index=1,
     dtype="float32",
     shape=(2, 32),

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program.parts import stored_names
+from vkfuse.program.parts import stored_targets
 from vkfuse.program.tensors import described
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.judge import judge
@@ -82,7 +82,7 @@ def constant_names(program: ExportedProgram) -> frozenset[str]:
     """Names of the placeholders that hold constants: parameters and buffers that nothing writes."""
     signature = program.graph_signature
     written = set(signature.buffers_to_mutate.values())
-    return frozenset(name for name, target in stored_names(signature).items() if target not in written)
+    return frozenset(name for name, target in stored_targets(signature).items() if target not in written)
 
 
 def operands_of(node: fx.Node, constants: frozenset[str]) -> Operands:

@@ -19,7 +19,7 @@ def with_parts(exported: ExportedProgram, **parts: Any) -> ExportedProgram:
     return ExportedProgram(**own | parts)
 
 
-def stored_names(signature: ExportGraphSignature) -> dict[str, str]:
+def stored_targets(signature: ExportGraphSignature) -> dict[str, str]:
     """What parameters, buffers and lifted constants are called, by the placeholders that stand for them."""
     return {
         **signature.inputs_to_parameters,
@@ -31,7 +31,7 @@ def stored_names(signature: ExportGraphSignature) -> dict[str, str]:
 def constants_of(exported: ExportedProgram) -> Mapping[str, torch.Tensor]:
     """Placeholder name -> tensor, for each parameter, buffer and lifted constant of `exported`."""
     found = {}
-    for placeholder, target in stored_names(exported.graph_signature).items():
+    for placeholder, target in stored_targets(exported.graph_signature).items():
         value = exported.state_dict.get(target, exported.constants.get(target))
         if isinstance(value, torch.Tensor):
             found[placeholder] = value

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program.parts import stored_names
+from vkfuse.program.parts import stored_targets
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.content import content
@@ -38,7 +38,7 @@ def survey(exported: ExportedProgram, constants: Constants) -> tuple[Table, ...]
     found: dict[Hashable, list[tuple[Site, fx.Node]]] = {}
     for site, source in _sites(exported, constants):
         found.setdefault(_identity(site, source, constants), []).append((site, source))
-    names = stored_names(exported.graph_signature)
+    names = stored_targets(exported.graph_signature)
     return tuple(
         Table(
             name=_table_name(sites[0][1], constants, names),
@@ -62,7 +62,7 @@ def float_reads(exported: ExportedProgram, constants: Constants) -> Iterator[tup
 def _float_reads(
     exported: ExportedProgram, constants: Constants, consumers: frozenset[Consumer]
 ) -> Iterator[tuple[str, Site]]:
-    names = stored_names(exported.graph_signature)
+    names = stored_targets(exported.graph_signature)
     for node in exported.graph.nodes:
         use = _known_use(node) if node.op == "call_function" and node not in constants else None
         if use is None or use.consumer not in consumers or use.operand not in constants:

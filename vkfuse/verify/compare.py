@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from vkfuse.verify.verdict import OutputError
+from vkfuse.verify.verdict import OutputCheck
 
 # Share of an output's largest value, by its type: sums in another order (float32); each stored activation
 # rounded to 11 or 8 bits, and some accumulation (float16, bfloat16). Integers and booleans must agree.
@@ -38,7 +38,7 @@ class Tolerance:
         return self.atol is not None or self.rtol is not None
 
 
-def compare_outputs(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputError:
+def compare_outputs(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputCheck:
     """Compare an output of a file and of its program, which callers read as one type; integers may be narrower there."""
     typed = isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor)
     if typed and got.is_floating_point() and got.dtype is not expected.dtype:
@@ -46,7 +46,7 @@ def compare_outputs(index: int, got: Any, expected: Any, tolerance: Tolerance) -
     return compare(index, got, expected, tolerance)
 
 
-def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputError:
+def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputCheck:
     """Compare one output; anything but tensors must be equal."""
     if got is None or expected is None:
         return _nothing(index, got, expected)
@@ -56,7 +56,7 @@ def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> Output
     largest = max((float(_finite(b).max()) for (b,) in _pieces(expected)), default=0.0)
     parts = [_Part.of(expected.dtype, a, b, largest, tolerance) for a, b in _pieces(got, expected)]
     worst = _most(part.error for part in parts)
-    return OutputError(
+    return OutputCheck(
         index=index,
         dtype=str(expected.dtype).removeprefix("torch."),
         shape=tuple(expected.shape),
@@ -143,7 +143,7 @@ def _limits(dtype: torch.dtype, expected: torch.Tensor, largest: float, toleranc
     return torch.full_like(magnitude, max(share * largest, floor) + tolerance.noise)
 
 
-def _nothing(index: int, got: Any, expected: Any) -> OutputError:
+def _nothing(index: int, got: Any, expected: Any) -> OutputCheck:
     """Return the verdict on outputs of which one is None at least."""
     same = got is None and expected is None
     kinds = "none" if same else f"{type(got).__name__}, not {type(expected).__name__}"
@@ -154,16 +154,16 @@ def _as_tensor(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.tensor(value)
 
 
-def _unlike(index: int, got: torch.Tensor, expected: torch.Tensor) -> OutputError:
+def _unlike(index: int, got: torch.Tensor, expected: torch.Tensor) -> OutputCheck:
     """Return the verdict on outputs of different shape or kind."""
     kinds = f"{got.dtype}, not {expected.dtype}".replace("torch.", "")
     return _without_numbers(index, kinds, tuple(got.shape), same=False)
 
 
-def _without_numbers(index: int, dtype: str, shape: tuple[int, ...], *, same: bool) -> OutputError:
+def _without_numbers(index: int, dtype: str, shape: tuple[int, ...], *, same: bool) -> OutputCheck:
     """Return the verdict on outputs whose numbers are not compared."""
     error = 0.0 if same else math.inf
-    return OutputError(
+    return OutputCheck(
         index=index,
         dtype=dtype,
         shape=shape,

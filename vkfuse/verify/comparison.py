@@ -16,7 +16,7 @@ from vkfuse.verify.inputs import Sample
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import Argument, Observer
-from vkfuse.verify.verdict import Departure, OutputError, Run
+from vkfuse.verify.verdict import Departure, OutputCheck, Run
 
 _NOISE_TRIALS: Final = 3
 _EDGE_TRIALS: Final = 16  # a fair coin lands on the same side of all in 1 of 65,536
@@ -202,7 +202,7 @@ def _equal(value: Argument, other: Argument) -> bool:
 
 def _compared(
     got: tuple[object, ...], expected: tuple[object, ...], tolerance: Tolerance
-) -> tuple[OutputError, ...]:
+) -> tuple[OutputCheck, ...]:
     return tuple(
         compare_outputs(index, ours, theirs, tolerance)
         for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))

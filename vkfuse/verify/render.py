@@ -17,7 +17,7 @@ from vkfuse.report.serial import plain
 from vkfuse.report.sizes import counted
 from vkfuse.report.text import laid_out, widen
 from vkfuse.report.visible import visible
-from vkfuse.verify.verdict import Applied, OutputError, Run, Status, Verification
+from vkfuse.verify.verdict import Applied, OutputCheck, Run, Status, Verification
 
 SCHEMA: Final = "vkfuse.verify/1"
 _HEADLINES: Final[Mapping[Status, str]] = {
@@ -107,7 +107,7 @@ def _reasons(runs: tuple[Run, ...]) -> Iterator[RenderableType]:
         )
 
 
-def _cells(output: OutputError) -> Iterator[str]:
+def _cells(output: OutputCheck) -> Iterator[str]:
     yield str(output.index)
     yield f"{output.dtype}{list(output.shape)}"
     yield from (f"{number:.2g}" for number in (output.max_abs, output.max_rel, output.max_ulp))

@@ -15,7 +15,7 @@ Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputError:
+class OutputCheck:
     """One output against the program's. `max_rel` is the error in relation to the largest value.
 
     `max_ulp` is in units of the last place, of values that are at least a thousandth of the largest. `top1` is
@@ -45,7 +45,7 @@ class Run:
     """
 
     label: str
-    outputs: tuple[OutputError, ...]
+    outputs: tuple[OutputCheck, ...]
     reason: str = ""
     eager_rel: float | None = None
     noise: float = 0.0
@@ -124,7 +124,7 @@ class Verification:
         return self.status == "same"
 
     @property
-    def worst(self) -> OutputError | None:
+    def worst(self) -> OutputCheck | None:
         """The output with the largest error in relation to its limit."""
         outputs = [output for run in self.runs for output in run.outputs]
         return max(outputs, key=_badness, default=None)
@@ -141,7 +141,7 @@ class Verification:
         )
 
 
-def _badness(output: OutputError) -> float:
+def _badness(output: OutputCheck) -> float:
     """Error in units of the limit; what is no number is worst."""
     if output.max_abs != output.max_abs:
         return float("inf")
