@@ -19,8 +19,10 @@ from vkfuse.output import reported
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.report.build import measure
+from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
 from vkfuse.report.model import InputFile, Report
+from vkfuse.report.result import Result
 from vkfuse.report.stored import restored, stored
 from vkfuse.report.whole import inputs_of, report_of
 
@@ -42,11 +44,11 @@ def repeated(
     into: Path,
     progress: Progress = lambda _stage: None,
     command: Sequence[str] = (),
-) -> Report:
+) -> Result:
     """Write the file of an earlier run to `into`, to be found at `target`, and return its report as of this run.
 
     The written file is hashed and judged again. Raises MissedError where there was no such run, or its entry is none;
-    InputError for programs that cannot be read, OutputError for the folder.
+    InputError for programs that cannot be read, OutputError for the folder, GatesFailedError.
     """
     if options.cache is None or not repeatable(options) or Path("-") in sources.values():
         raise MissedError("the options do not say all that the run depends on")
@@ -64,7 +66,7 @@ def repeated(
         shutil.copyfile(found, into)
     report = _judged(before, into, target, options)
     rows = tuple(replace(row, input=inputs.get(row.name)) for row in report.methods)
-    return replace(
+    report = replace(
         report,
         input=inputs_of(rows),
         methods=rows,
@@ -72,6 +74,8 @@ def repeated(
         cost=meter.cost(),
         notes=(*(n for n in report.notes if not n.startswith(CACHED)), _note(key, date, options)),
     )
+    require_passed(report)
+    return Result(report=report, output=target)
 
 
 def kept(report: Report, file: Path, options: Options) -> Report:

@@ -95,7 +95,7 @@ def test_what_makes_another_run(what, ran, program, tmp_path):
     """Options that count, and such as run code or write more than an entry tells; logs do not count."""
     with pytest.raises(MissedError):
         _repeated(ran[0], program, tmp_path / "m.pte", **OTHERS[what])
-    assert _repeated(ran[0], program, tmp_path / "m.pte", verbose=True).verify.ok
+    assert _repeated(ran[0], program, tmp_path / "m.pte", verbose=True).report.verify.ok
 
 
 def test_another_version_or_input_is_another_run(ran, program, tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_cut_entry_is_a_miss(suffix, size, entry, program, tmp_path):
 
 def test_reports_as_they_are_stored(ran, program, tmp_path):
     """What is read again is what was stored, numbers that JSON lacks too; a folder that cannot be written is a note."""
-    report = _repeated(ran[0], program, tmp_path / "m.pte")
+    report = _repeated(ran[0], program, tmp_path / "m.pte").report
     odd = replace(report.checks[0], value=float("inf"), limit=0.5)
     report = replace(report, checks=(odd, *report.checks))
     again = restored(Report, json.loads(json.dumps(stored(report))))

@@ -144,9 +144,7 @@ def _result(sources: Mapping[str, Path], target: Path, options: Options, into: I
         raise VkfuseError("--partial is for a .pte", hint="what is lowered loads, or is not written")
     command = sys.argv[1:]
     with contextlib.suppress(MissedError):
-        report = repeated(sources, target, options, into=into.model, progress=stage, command=command)
-        require_passed(report)
-        return Result(report=report, output=target)
+        return repeated(sources, target, options, into=into.model, progress=stage, command=command)
     programs = opened(sources, options)
     expected = seconds_of(programs.values(), options)
     if expected is not None:
