@@ -10,10 +10,11 @@ import torch
 
 from vkfuse.errors import VkfuseError
 from vkfuse.runtime.codes import Code
-from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change
+from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change, largest_value
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.inputs import Sample
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
+from vkfuse.verify.rowwise import made
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.verdict import Departure, OutputCheck, Run
@@ -59,7 +60,7 @@ class Comparison:
     def _known(
         self, sample: Sample, arithmetics: tuple[Arithmetic, ...]
     ) -> dict[Arithmetic, tuple[object, ...]]:
-        """What the program computes, by arithmetic."""
+        """What the program computes, by arithmetic; large products wait until they are compared."""
         kinds = tuple(dict.fromkeys(arithmetics))
         return dict(zip(kinds, self._expected(sample, kinds), strict=True))
 
@@ -75,7 +76,7 @@ class Comparison:
         if all(output.passed for output in eager) or arithmetic.eager:
             return Run(label=sample.label, outputs=eager)
         self._usual = (EAGER, arithmetic)
-        clean = known.get(arithmetic) or self._one(sample, arithmetic)
+        clean = tuple(map(made, known.get(arithmetic) or self._one(sample, arithmetic)))
         for expected, noise in self._allowances(sample, arithmetic, clean):
             outputs = _compared(got, expected, replace(self._tolerance, noise=noise))
             if all(output.passed for output in outputs):
@@ -93,7 +94,7 @@ class Comparison:
         arithmetic = self._arithmetic()
         noise = 0.0
         if arithmetic.steps:
-            expected = self._one(sample, arithmetic)
+            expected = tuple(map(made, self._one(sample, arithmetic)))
             largest = _largest(expected)
             noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
         self._before(sample, arithmetic)
@@ -119,12 +120,13 @@ class Comparison:
             self._reference(values, arithmetic=arithmetic)
 
     def _file(self, sample: Sample) -> tuple[Argument, ...]:
+        """What the file computes, until it is called again."""
         found: tuple[Argument, ...] = ()
         behind = self._stand(None, sample)
         if not behind:
             self._session.reset()
         for values in sample.calls[behind:]:
-            found = self._session(_accepted(self._session, values))
+            found = self._session.borrowed(_accepted(self._session, values))
         self._behind[None] = sample.calls
         return found
 
@@ -204,23 +206,21 @@ def _compared(
     got: tuple[object, ...], expected: tuple[object, ...], tolerance: Tolerance
 ) -> tuple[OutputCheck, ...]:
     return tuple(
-        compare_outputs(index, ours, theirs, tolerance)
+        compare_outputs(index, ours, made(theirs), tolerance)
         for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
     )
 
 
 def _largest(outputs: tuple[object, ...]) -> float:
-    floats = [
-        out for out in outputs if isinstance(out, torch.Tensor) and out.is_floating_point() and out.numel()
-    ]
-    return max((float(out.double().abs().nan_to_num().max()) for out in floats), default=0.0)
+    floats = (out for out in outputs if isinstance(out, torch.Tensor) and out.is_floating_point())
+    return max(map(largest_value, floats), default=0.0)
 
 
 def _largest_change(clean: tuple[object, ...], noisy: tuple[object, ...]) -> float:
     changes = [
-        largest_change(a, b)
+        largest_change(a, made(b))
         for a, b in zip(clean, noisy, strict=True)
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.is_floating_point()
+        if isinstance(a, torch.Tensor) and a.is_floating_point()
     ]
     return max(changes, default=0.0)
 

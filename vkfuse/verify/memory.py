@@ -23,9 +23,10 @@ class Memory:
     """Values by index. A tensor keeps the shape that was written to it last."""
 
     def __init__(self, method: Method) -> None:
+        self._method = method
         self._values = method.values
         self._where = method.name
-        self._arenas = _arenas(method)
+        self._arenas: tuple[torch.Tensor, ...] = ()
         self._state: dict[int, Any] = {}
         self._sizes: dict[int, tuple[int, ...]] = {}
         self.reset()
@@ -33,8 +34,8 @@ class Memory:
     def reset(self) -> None:
         """Set every value to what the file says, and the memory that it says nothing of to zero."""
         self._state, self._sizes = {}, {}
-        for arena in self._arenas:
-            arena.zero_()
+        self._arenas = ()  # before others take as much
+        self._arenas = _arenas(self._method)
         for index, value in enumerate(self._values):
             initial = self._initial(index, value)
             if isinstance(value, Tensor) and value.allocation is not None:

@@ -17,7 +17,7 @@ from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.constants import Constants
 from vkfuse.verify.errors import NoInputsError, first_line
-from vkfuse.verify.rowwise import RowTable, computed
+from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
@@ -62,6 +62,7 @@ class Reference:
         self._shared = _shared(exported)
         self._states: dict[Arithmetic, dict[str, Argument]] = {}
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
+        self._unread = _unread(exported)
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
@@ -80,7 +81,7 @@ class Reference:
         arithmetic: Arithmetic = EAGER,
     ) -> tuple[Any, ...]:
         """Run on the flat user inputs; return the flat user outputs. NoInputsError where the program does not take them."""
-        return self.each(inputs, (arithmetic,), observe)[0]
+        return tuple(map(made, self.each(inputs, (arithmetic,), observe)[0]))
 
     def each(
         self,
@@ -90,13 +91,14 @@ class Reference:
     ) -> list[tuple[Any, ...]]:
         """Run on the same inputs in several arithmetics at once, each with the buffers that its own calls left.
 
-        What depends on no input is computed once. NoInputsError as above.
+        What depends on no input is computed once. Large products by a table that are outputs, logits of many rows, are
+        left to `rowwise.made`. NoInputsError as above.
         """
         runners = [_Runner(self._module, arithmetic) for arithmetic in arithmetics]
         given = [[*self._placeholders(inputs, arithmetic)] for arithmetic in arithmetics]
         try:
             with torch.no_grad():
-                results = _run(self._module, runners, given, self._shared, observe)
+                results = _run(self._module, runners, given, self._shared, self._unread, observe)
         except VkfuseError:
             raise
         except Exception as error:  # torch's operators raise anything
@@ -191,14 +193,30 @@ def _shared(exported: ExportedProgram) -> frozenset[fx.Node]:
     return frozenset(shared)
 
 
+def _unread(exported: ExportedProgram) -> frozenset[fx.Node]:
+    """What only the caller reads."""
+    (end,) = exported.graph.find_nodes(op="output")
+    specs = zip(exported.graph_signature.output_specs, end.args[0], strict=True)
+    own = {node for spec, node in specs if spec.kind is not OutputKind.USER_OUTPUT}
+    return frozenset(node for node in end.all_input_nodes if {*node.users} == {end} and node not in own)
+
+
+def _large(result: Any) -> bool:
+    return isinstance(result, RowProduct) and result.large
+
+
 def _run(
     module: fx.GraphModule,
     runners: Sequence["_Runner"],
     given: Sequence[Sequence[Argument]],
     shared: AbstractSet[fx.Node],
+    unread: AbstractSet[fx.Node],
     observe: NodeObserver | None,
 ) -> list[Any]:
-    """Return what each runner makes of the placeholders given to it: all of them run a node, then the next."""
+    """Return what each runner makes of the placeholders given to it: all of them run a node, then the next.
+
+    Large products that are `unread` within the graph are not computed.
+    """
     placeholders = zip(*given, strict=True)
     for node in module.graph.nodes:
         if node.op == "placeholder":
@@ -206,7 +224,9 @@ def _run(
         elif node in shared:
             results = [*computed([runners[0].run_node(node)])] * len(runners)
         else:
-            results = computed([runner.run_node(node) for runner in runners])
+            results = [runner.run_node(node) for runner in runners]
+            if observe is not None or node not in unread or not any(map(_large, results)):
+                results = computed(results)
         if node.op == "output":
             return [*results]
         for runner, result in zip(runners, results, strict=True):

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vkfuse.verify.bounds import BLOCK_VALUES
 
 _LAZY_FROM: Final = 1 << 16  # values; smaller tables are dequantized at once
+_LATER_FROM: Final = 1 << 23  # values; smaller products are not worth dequantizing a table again for
 _FLOAT: Final = torch.float32
 
 
@@ -108,11 +109,21 @@ def _in_place(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowProduct:
-    """A linear by a table, to be computed together with others by the same one."""
+    """A linear by a table, to be computed together with others by the same one, or when somebody asks for it."""
 
     x: torch.Tensor
     table: RowTable
     bias: torch.Tensor | None
+
+    @property
+    def large(self) -> bool:
+        """Whether the product takes so much memory that its parts are better not had together."""
+        return self.x.shape[:-1].numel() * self.table.values.shape[0] >= _LATER_FROM
+
+
+def made(value: Any) -> Any:
+    """Return a value, computed where it is a product that was left for later."""
+    return computed([value])[0]
 
 
 def computed(results: Sequence[Any]) -> Sequence[Any]:

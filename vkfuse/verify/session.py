@@ -81,7 +81,11 @@ class Session:
             run.reset()
 
     def __call__(self, inputs: Sequence[Argument], observe: Observer = ignore) -> tuple[Argument, ...]:
-        """Run on the flat inputs of the method; what comes back is the caller's.
+        """Run on the flat inputs of the method; what comes back is the caller's. Raises what `borrowed` does."""
+        return tuple(_own(value) for value in self.borrowed(inputs, observe))
+
+    def borrowed(self, inputs: Sequence[Argument], observe: Observer = ignore) -> tuple[Argument, ...]:
+        """Run on the flat inputs; what comes back lies where the next call may write.
 
         Raises InputError, FormatError, NotLoadableError, CannotVerifyError and ExecutionError.
         """
@@ -94,7 +98,7 @@ class Session:
         for number, (index, value) in enumerate(zip(self.method.inputs, inputs, strict=True)):
             self._set_input(number, index, value)
         self._execute(observe)
-        return tuple(_own(self._memory.read(index)) for index in self.method.outputs)
+        return tuple(self._memory.read(index) for index in self.method.outputs)
 
     def _set_input(self, number: int, index: int, value: Argument) -> None:
         """Store an input, its type and shape being what the file says."""
