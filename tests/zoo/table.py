@@ -1,7 +1,7 @@
 """Write docs/models.md: every setting of the zoo, measured. Finished rows are kept in a folder, so that it can go on.
 
-python tests/zoo/table.py [--part 0/2] [--half]   # --part: every second setting, for a second process beside the first
-                                                  # --half: only the rows in half precision
+python tests/zoo/table.py [--part 0/2] [--only whole|half]   # --part: every second setting, for a second process
+                                                             # --only: one of the two tables, in whole or half precision
 """
 
 import argparse
@@ -30,6 +30,7 @@ from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: E402 - like
 
 ROWS = ROOT / ".zoo"
 DOCUMENT = ROOT / "docs" / "models.md"
+_PRECISIONS = {"whole": False, "half": True}
 HEAD = """# Real models
 
 Small random configurations of what [transformers](https://github.com/huggingface/transformers) offers and people deploy
@@ -167,15 +168,16 @@ def _kept_off(rows: Sequence[tuple[zoo.Setting, Row]]) -> Iterator[str]:
         yield f"| `{reason}` | {', '.join(sorted(by_reason[reason]))} | {models[reason]} of {len(rows)} |"
 
 
-def _document() -> str:
-    """The document as far as its rows are measured: those in half precision as a table of their own."""
-    rows = [(setting, measured(setting)) for setting in zoo.settings()]
-    halves = [(setting, measured(setting, half=True)) for setting in zoo.settings()]
-    return HEAD + "\n".join([*_lines(rows), *_kept_off(rows)]) + "\n" + _half(halves)
-
-
-def _half(rows: Sequence[tuple[zoo.Setting, Row]]) -> str:
-    return HALF + "\n".join(_half_lines(rows)) + "\n"
+def _document(*, whole: bool, half: bool) -> str:
+    """The document, its parts that are wanted made of their rows, the other as it stands."""
+    kept, mark, kept_half = DOCUMENT.read_text("utf-8").partition(HALF.partition("\n\n")[0])
+    if whole:
+        rows = [(setting, measured(setting)) for setting in zoo.settings()]
+        kept = HEAD + "\n".join([*_lines(rows), *_kept_off(rows)]) + "\n"
+    if half:
+        rows = [(setting, measured(setting, half=True)) for setting in zoo.settings()]
+        mark, kept_half = HALF, "\n".join(_half_lines(rows)) + "\n"
+    return kept + mark + kept_half
 
 
 def _complete(*, half: bool) -> bool:
@@ -183,23 +185,20 @@ def _complete(*, half: bool) -> bool:
 
 
 def main() -> None:
-    """Measure, then write the document once every setting has its row; of --half only its own table is written again."""
+    """Measure, then write of the document the tables of which every setting has its row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", default="0/1", help="I/N: the settings whose place modulo N is I")
-    parser.add_argument("--half", action="store_true", help="only the rows in half precision")
+    parser.add_argument("--only", choices=_PRECISIONS, help="one of the two tables")
     chosen = parser.parse_args()
     index, parts = map(int, chosen.part.split("/"))
+    wanted = [half for name, half in _PRECISIONS.items() if chosen.only in {None, name}]
     ROWS.mkdir(exist_ok=True)
     for setting in zoo.settings()[index::parts]:
-        for half in (True,) if chosen.half else (False, True):
-            sys.stderr.write(
-                f"{setting.name} {'half ' if half else ''}{measured(setting, half=half).error:.1g}\n"
-            )
-    if chosen.half and _complete(half=True):
-        kept, _, _ = DOCUMENT.read_text("utf-8").partition(HALF.partition("\n\n")[0])
-        DOCUMENT.write_text(kept + _half([(s, measured(s, half=True)) for s in zoo.settings()]))
-    elif not chosen.half and _complete(half=False) and _complete(half=True):
-        DOCUMENT.write_text(_document())
+        for half in wanted:
+            error = measured(setting, half=half).error
+            sys.stderr.write(f"{setting.name} {'half ' if half else ''}{error:.1g}\n")
+    whole, half = (which in wanted and _complete(half=which) for which in _PRECISIONS.values())
+    DOCUMENT.write_text(_document(whole=whole, half=half))
 
 
 if __name__ == "__main__":
