@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vkfuse.verify.compare import RELATIVE_LIMITS, Tolerance, compare, compare_outputs, largest_change
+from vkfuse.verify.compare import (
+    RELATIVE_LIMITS,
+    Tolerance,
+    compare,
+    compare_outputs,
+    largest_change,
+    widened,
+)
 
 _floats = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20)
 
@@ -51,6 +58,19 @@ def test_errors_are_what_they_are_called():
 def test_what_is_no_number_must_agree(got, expected, passed):
     """NaN and infinity pass only in the places where the program has the same."""
     assert compare(0, torch.tensor(got), torch.tensor(expected), Tolerance()).passed is passed
+
+
+def test_a_limit_is_widened_unless_the_user_chose_it():
+    """What is over the limit by less than is added passes, NaN where there is none never does, a chosen limit stays."""
+    expected = torch.tensor([4.0, 1.0])
+    for tolerance, off, passed in (
+        (Tolerance(), 0.5, True),
+        (Tolerance(), 0.7, False),
+        (Tolerance(atol=0.1), 0.5, False),
+    ):
+        found = widened(compare(0, expected + off, expected, tolerance), 0.6, tolerance)
+        assert (found.passed, found.max_abs) == (passed, pytest.approx(off))
+    assert not widened(compare(0, expected * math.nan, expected, Tolerance()), 1e9, Tolerance()).passed
 
 
 @pytest.mark.parametrize("dtype", list(RELATIVE_LIMITS))

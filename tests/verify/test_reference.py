@@ -113,6 +113,23 @@ def test_arithmetics_together_are_what_they_are_alone(lowered, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_products_left_for_later_are_what_they_are_at_once(lowered, monkeypatch):
+    """A large product that is an output waits; whole, in rows, and observed it is the same."""
+    monkeypatch.setattr(rowwise, "_LAZY_FROM", 0)
+    file = lowered("8da4w")
+    reference, both = Reference(file.exported), [EAGER, Arithmetic(dynamic_rows=True)]
+    wanted = [outputs[0] for outputs in reference.each(file.inputs, both)]
+    monkeypatch.setattr(rowwise, "_LATER_FROM", 0)
+    monkeypatch.setattr(rowwise, "_ROWS", 3)
+    left = [outputs[0] for outputs in reference.each(file.inputs, both)]
+    assert all(isinstance(each, rowwise.RowProduct) for each in left)
+    parts = [torch.cat(rows) for rows in zip(*rowwise.in_parts(left), strict=True)]
+    for want, later, rows in zip(wanted, left, parts, strict=True):
+        torch.testing.assert_close(rowwise.made(later), want, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(rows.reshape(want.shape), want, rtol=1e-5, atol=1e-6)
+    assert torch.equal(reference(file.inputs, lambda *_: None)[0], reference(file.inputs)[0])
+
+
 def test_state_advances_in_each_arithmetic_by_itself():
     """A call in one leaves the buffers of the others, and of one alone `reset` puts them back."""
     reference = Reference(from_exported(export(_Counter(), (torch.ones(4),))).exported)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -32,7 +32,6 @@ class Tolerance:
     atol: float | None = None
     rtol: float | None = None
     arithmetic: torch.dtype | None = None  # that the file was asked to compute in, where not the outputs' own
-    noise: float = 0.0  # absolute, measured: what rounding of activations makes of tiny differences
 
     @property
     def given(self) -> bool:
@@ -46,6 +45,14 @@ def compare_outputs(index: int, got: Any, expected: Any, tolerance: Tolerance) -
     if typed and got.is_floating_point() and got.dtype is not expected.dtype:
         return _unlike(index, got, expected)
     return compare(index, got, expected, tolerance)
+
+
+def widened(found: OutputCheck, noise: float, tolerance: Tolerance) -> OutputCheck:
+    """Judge anew with what rounding of activations makes of tiny differences (absolute) added to a limit of ours."""
+    if tolerance.given:
+        return found
+    limit = found.limit + noise
+    return replace(found, limit=limit, passed=found.max_abs <= limit)
 
 
 def compare(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputCheck:
@@ -147,7 +154,7 @@ def _limits(dtype: torch.dtype, expected: torch.Tensor, largest: float, toleranc
     if share and tolerance.arithmetic is not None:
         share = max(share, RELATIVE_LIMITS[tolerance.arithmetic])
     floor = _FLOOR if share else 0.0
-    return torch.full_like(magnitude, max(share * largest, floor) + tolerance.noise)
+    return torch.full_like(magnitude, max(share * largest, floor))
 
 
 def _nothing(index: int, got: Any, expected: Any) -> OutputCheck:

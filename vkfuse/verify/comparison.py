@@ -1,7 +1,7 @@
 """A file and the program that it came from on the same inputs, in torch's arithmetic or in the runtime's."""
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -10,11 +10,11 @@ import torch
 
 from vkfuse.errors import VkfuseError
 from vkfuse.runtime.codes import Code
-from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change, largest_value
+from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change, largest_value, widened
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.inputs import Sample
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
-from vkfuse.verify.rowwise import made
+from vkfuse.verify.rowwise import in_parts, made
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.verdict import Departure, OutputCheck, Run
@@ -76,9 +76,8 @@ class Comparison:
         if all(output.passed for output in eager) or arithmetic.eager:
             return Run(label=sample.label, outputs=eager)
         self._usual = (EAGER, arithmetic)
-        clean = tuple(map(made, known.get(arithmetic) or self._one(sample, arithmetic)))
-        for expected, noise in self._allowances(sample, arithmetic, clean):
-            outputs = _compared(got, expected, replace(self._tolerance, noise=noise))
+        clean = known.get(arithmetic) or self._one(sample, arithmetic)
+        for outputs, noise in self._allowances(sample, arithmetic, got, clean):
             if all(output.passed for output in outputs):
                 return Run(
                     label=sample.label,
@@ -94,8 +93,8 @@ class Comparison:
         arithmetic = self._arithmetic()
         noise = 0.0
         if arithmetic.steps:
-            expected = tuple(map(made, self._one(sample, arithmetic)))
-            largest = _largest(expected)
+            expected = self._one(sample, arithmetic)
+            largest = _largest(map(made, expected))
             noise = self._noise(sample, arithmetic, expected) / largest if largest else 0.0
         self._before(sample, arithmetic)
         return find_departure(self._session, self._reference, sample.values, arithmetic, noise)
@@ -166,26 +165,32 @@ class Comparison:
         )
 
     def _allowances(
-        self, sample: Sample, arithmetic: Arithmetic, clean: tuple[object, ...]
-    ) -> Iterator[tuple[tuple[object, ...], float]]:
-        """Yield what the file may compute, and what may be added to the limit.
+        self, sample: Sample, arithmetic: Arithmetic, got: tuple[object, ...], clean: tuple[object, ...]
+    ) -> Iterator[tuple[tuple[OutputCheck, ...], float]]:
+        """Yield what the file's outputs are beside what they may be, and what was added to the limit.
 
         The program in the runtime's arithmetic; that within the noise of an earlier sample, or of its own few trials;
         and each of many trials by itself: a single value on the edge between two steps falls to one side in some only.
         """
-        yield clean, 0.0
+        outputs = _compared(got, clean, self._tolerance)
+        yield outputs, 0.0
         if not arithmetic.steps:
             return
         if self._usual_noise:
-            yield clean, self._usual_noise
-        yield clean, self._noise(sample, arithmetic, clean)
+            yield self._widened(outputs), self._usual_noise
+        self._noise(sample, arithmetic, clean)
+        yield self._widened(outputs), self._usual_noise
         for seed in range(_EDGE_TRIALS):
-            yield self._one(sample, noisy_runtime(arithmetic, seed)), 0.0
+            expected = self._one(sample, noisy_runtime(arithmetic, seed))
+            yield _compared(got, expected, self._tolerance), 0.0
+
+    def _widened(self, outputs: tuple[OutputCheck, ...]) -> tuple[OutputCheck, ...]:
+        return tuple(widened(output, self._usual_noise, self._tolerance) for output in outputs)
 
     def _noise(self, sample: Sample, arithmetic: Arithmetic, clean: tuple[object, ...]) -> float:
         """Twice the largest change of an output when activations change by 1e-6 before they are rounded."""
         trials = self._expected(sample, [noisy_runtime(arithmetic, seed) for seed in range(_NOISE_TRIALS)])
-        self._usual_noise = 2 * max(_largest_change(clean, noisy) for noisy in trials)
+        self._usual_noise = 2 * max(map(_largest_change, zip(clean, *trials, strict=True)), default=0.0)
         return self._usual_noise
 
 
@@ -211,18 +216,20 @@ def _compared(
     )
 
 
-def _largest(outputs: tuple[object, ...]) -> float:
+def _largest(outputs: Iterable[object]) -> float:
     floats = (out for out in outputs if isinstance(out, torch.Tensor) and out.is_floating_point())
     return max(map(largest_value, floats), default=0.0)
 
 
-def _largest_change(clean: tuple[object, ...], noisy: tuple[object, ...]) -> float:
-    changes = [
-        largest_change(a, made(b))
-        for a, b in zip(clean, noisy, strict=True)
-        if isinstance(a, torch.Tensor) and a.is_floating_point()
-    ]
-    return max(changes, default=0.0)
+def _largest_change(outputs: Sequence[object]) -> float:
+    """The largest difference of the first from the others, 0 of what are no floats."""
+    return max(
+        largest_change(clean, noisy)
+        if isinstance(clean, torch.Tensor) and isinstance(noisy, torch.Tensor) and clean.is_floating_point()
+        else 0.0
+        for clean, *others in in_parts(outputs)
+        for noisy in others
+    )
 
 
 def _reason(arithmetic: Arithmetic) -> str:

@@ -4,7 +4,7 @@ A 4-bit table of 128256 x 2048 is 131 MB; as float32 it would be 1 GB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -14,6 +14,7 @@ from vkfuse.verify.bounds import BLOCK_VALUES
 
 _LAZY_FROM: Final = 1 << 16  # values; smaller tables are dequantized at once
 _LATER_FROM: Final = 1 << 23  # values; smaller products are not worth dequantizing a table again for
+_ROWS: Final = 64  # of each of several products at a time
 _FLOAT: Final = torch.float32
 
 
@@ -119,6 +120,16 @@ class RowProduct:
     def large(self) -> bool:
         """Whether the product takes so much memory that its parts are better not had together."""
         return self.x.shape[:-1].numel() * self.table.values.shape[0] >= _LATER_FROM
+
+
+def in_parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield values of one shape, some rows of each at a time where all are products that were left for later."""
+    if not all(isinstance(value, RowProduct) for value in values):
+        yield [made(value) for value in values]
+        return
+    for start in range(0, values[0].x.shape[:-1].numel(), _ROWS):
+        rows = (each.x.reshape(-1, each.x.shape[-1])[start : start + _ROWS] for each in values)
+        yield computed([replace(each, x=x) for each, x in zip(values, rows, strict=True)])
 
 
 def made(value: Any) -> Any:
