@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from vkfuse.pte.enums import VkDataType, VkStorageType
+from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.runtime.device import LEAST
 from vkfuse.runtime.judge import judge
-from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.operands import ANY_STORAGE, Operands, Tensor
 from vkfuse.runtime.operators import OPERATORS, record_of
 from vkfuse.runtime.versions import find_runtime
 
 NEWEST = find_runtime("1.5.1")
 BUFFER, TEXTURE = frozenset({VkStorageType.BUFFER}), frozenset({VkStorageType.TEXTURE_3D})
+CHANNELS = VkMemoryLayout.TENSOR_CHANNELS_PACKED
 
 
 def floats(*dims, **facts):
@@ -112,6 +113,24 @@ def test_what_has_a_record_is_registered_somewhere():
     """No record is of an operator that no version has, but those that the backend's passes replace."""
     known = find_runtime("1.5.0").operators | NEWEST.operators | {"torchao.dequantize_affine.default"}
     assert [n for n, records in OPERATORS.items() if n not in known and not records[0].replaced] == []
+
+
+def test_what_no_texture_holds():
+    """2048 texels along the third side: by which values share a texel; not of buffers, of constants, of what is open."""
+    for dims, facts, wrong in (
+        ((2049, 4, 4), {}, True),
+        ((2048, 4, 4), {}, False),
+        ((8192, 4, 4), {"layout": CHANNELS}, False),
+        ((8193, 4, 4), {"layout": CHANNELS}, True),
+        ((16384, 16384), {}, False),
+        ((16385, 4), {}, True),
+        ((1025, 2, 4, 4), {}, True),
+        ((2049, 4, 4), {"constant": True}, False),
+        ((2049, 4, 4), {"storages": BUFFER}, False),
+        ((2049, 4, 4), {"storages": ANY_STORAGE}, False),
+    ):
+        values = floats(*dims, **{"storages": TEXTURE, **facts})
+        assert ("beyond-largest-texture" in codes("aten.relu.default", {"self": values}, values)) == wrong
 
 
 def test_what_no_buffer_holds():

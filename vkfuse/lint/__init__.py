@@ -15,7 +15,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.border import border_shaders
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.judge import judge, missing
+from vkfuse.runtime.judge import beyond_textures, judge, missing
 from vkfuse.runtime.versions import DEFAULT, Runtime, cpu_kernels, find_runtime
 
 _FAULTS: Final = ("fails", "wrong")
@@ -120,9 +120,11 @@ def _zero_points(method: Method) -> Iterator[Finding]:
 def _delegate(delegate: VulkanDelegate, target: Runtime) -> Iterator[Finding]:
     """Operators, shaders, rules and constants of one Vulkan delegate."""
     reader, graph = Reader(delegate), delegate.graph
-    names = border_shaders(reader.tensors(graph.input_ids), reader.tensors(graph.output_ids))
-    for objection in missing(names, target):
+    inputs, outputs = reader.tensors(graph.input_ids), reader.tensors(graph.output_ids)
+    for objection in missing(border_shaders(inputs, outputs), target):
         yield _of_call(objection, "", delegate)
+    for objection in (o for tensor in (*inputs, *outputs) for o in beyond_textures(tensor)):
+        yield _finding("format", "inputs and outputs", delegate.place, objection.code, objection.detail)
     for call in graph.chain:
         yield from _operator(reader, call, delegate, target)
     yield from _external_constants(delegate)

@@ -7,24 +7,21 @@ textures, as lowering has it (backends/vulkan/_passes/tag_memory_meta_pass.py of
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from math import prod
 from typing import Any, Final
 
-from vkfuse.multiples import ceil_div
 from vkfuse.patch.graphs import pruned
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
-from vkfuse.runtime.device import TEXTURE
+from vkfuse.runtime.judge import MAX_DIMENSIONS
 from vkfuse.runtime.operators.lookup import PLAIN
 from vkfuse.runtime.operators.moves import COPY, SLICE, VIEW
+from vkfuse.runtime.packing import in_texture
 from vkfuse.runtime.spelling import WIDTH
 
 _SIZE: Final = "sym_size.int"
 _MOVES: Final = {VIEW, COPY, SLICE, "aten.unsqueeze_copy.default", "aten.squeeze_copy.dims"}
 _SCALED: Final = "aten.mul.Tensor"
 _PURE: Final = {*_MOVES, _SIZE, PLAIN, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
-_TEXEL: Final = 4
-_MOST_DIMENSIONS: Final = 4
 
 
 class UntoldError(Exception):
@@ -197,10 +194,4 @@ def _in_buffer(value: object) -> bool:
 
 def _fits(tensor: VkTensor) -> bool:
     """Whether a texture holds a tensor, four of the last dimension to a texel."""
-    width, height, *depth = *reversed(tensor.dims), 1, 1
-    sides = ceil_div(width, _TEXEL), height, prod(depth)
-    return (
-        tensor.layout is WIDTH
-        and len(tensor.dims) <= _MOST_DIMENSIONS
-        and all(side <= most for side, most in zip(sides, TEXTURE, strict=True))
-    )
+    return tensor.layout is WIDTH and len(tensor.dims) <= MAX_DIMENSIONS and in_texture(tensor.dims)

@@ -39,6 +39,7 @@ class Code(StrEnum):
     # Tensors of any operator.
     MORE_THAN_4_DIMS = auto()
     BEYOND_LARGEST_BUFFER = auto()
+    BEYOND_LARGEST_TEXTURE = auto()
     EMPTY_TENSOR = auto()
     NO_RESIZE = auto()
     INTEGER_ARITHMETIC = auto()

@@ -6,8 +6,9 @@ from math import prod
 
 from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.packing import in_texture, packed_axis
 from vkfuse.runtime.record import Operator
 from vkfuse.runtime.versions import Runtime
 
@@ -52,6 +53,7 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
     for tensor in tensors:
         if len(tensor.dims) > MAX_DIMENSIONS and not tensor.in_buffer:
             yield Objection(Code.MORE_THAN_4_DIMS, f"{list(tensor.dims)}")
+        yield from beyond_textures(tensor)
         values = prod(tensor.dims)
         if ops.device.buffer < values < sys.maxsize and not (tensor.constant or tensor.in_texture):
             yield Objection(Code.BEYOND_LARGEST_BUFFER, f"{values:,} values of {list(tensor.dims)}")
@@ -59,6 +61,12 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.EMPTY_TENSOR, "a tensor without elements")
     if not record.resized and any(tensor.dynamic for tensor in tensors):
         yield Objection(Code.NO_RESIZE, "of a dynamic dimension")
+
+
+def beyond_textures(tensor: Tensor) -> Iterator[Objection]:
+    """Yield an objection to a tensor that is surely a texture and larger than one; a constant's is judged as it is packed."""
+    if tensor.in_texture and not tensor.constant and not in_texture(tensor.dims, packed_axis(tensor)):
+        yield Objection(Code.BEYOND_LARGEST_TEXTURE, f"{list(tensor.dims)}")
 
 
 def _of_operator(record: Operator, ops: Operands, runtime: Runtime) -> Iterator[Objection]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from vkfuse.multiples import ceil_div, round_up
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout
-from vkfuse.runtime.device import Device
+from vkfuse.runtime.device import TEXTURE, Device
 from vkfuse.runtime.operands import Tensor
 from vkfuse.runtime.spelling import storage, type_name
 
@@ -47,6 +47,14 @@ def on_device(dims: tuple[int, ...], element: int, into: str, packed: int = -1) 
     sizes = [*(1,) * (_AXES - len(dims)), *dims]
     sizes[packed] = round_up(sizes[packed], _LANES)
     return prod(sizes) * element
+
+
+def in_texture(dims: tuple[int, ...], packed: int = -1) -> bool:
+    """Whether a texture of ExecuTorch's usual limits holds a tensor whose texels lie along an axis."""
+    sizes = [*(1,) * (_AXES - len(dims)), *dims]
+    sizes[packed] = ceil_div(sizes[packed], _LANES)
+    *depth, height, width = sizes
+    return all(side <= most for side, most in zip((width, height, prod(depth)), TEXTURE, strict=True))
 
 
 def copied(

@@ -193,7 +193,7 @@ OPERATORS: Final = (
         idle=True,
     ),
     Operator(UNSQUEEZE, "self dim", shaders=unsqueeze, integers=True, idle=True),
-    Operator(COPY, "self", shaders=clone, replaced=True),
+    Operator(COPY, "self", shaders=clone, idle=True, replaced=True),
     Operator("aten._to_copy.default", "self", shaders=to_copy),
     Operator(
         "dim_order_ops._to_dim_order_copy.default",
@@ -202,9 +202,11 @@ OPERATORS: Final = (
         shaders=to_dim_order_copy,
         replaced=True,
     ),
-    Operator("dim_order_ops._clone_dim_order.default", "self", rules=(keeps_the_order,), replaced=True),
+    Operator(
+        "dim_order_ops._clone_dim_order.default", "self", rules=(keeps_the_order,), idle=True, replaced=True
+    ),
     *(
-        Operator(f"aten.{name}.default", replaced=True)
+        Operator(f"aten.{name}.default", idle=True, replaced=True)
         for name in ("t_copy", "alias_copy", "detach_copy", "lift_fresh_copy", "copy")
     ),
     Operator("aten.cat.default", "tensors dim", rules=(joins_one_type,), shaders=cat),
