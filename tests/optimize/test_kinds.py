@@ -83,7 +83,7 @@ def _norm():
 
 
 def _sequences():
-    def use(rows, p, words, blocks):
+    def use(rows, p, words, blocks, tall):
         across = rows.transpose(1, 2)
         hidden = torch.tanh(rows)
         clamped = rows.clamp(0.0, 1.0)
@@ -99,10 +99,11 @@ def _sequences():
             torch.cat([clamped, rows], 1),
             hidden,
             hidden.detach(),
+            tall.clone(),
             hidden.expand(1, 8, 32),
             functional.hardswish(rows[:, :, None, None] * 2),
             functional.hardswish(rows),
-            torch.softmax(rows.view(2, 2, 2, 32), 0),
+            torch.softmax(rows.view(2, 2, 2, 32), 0).view(2, -1) * 2,
             _rounded(blocks),
             torch.log_softmax(rows.view(2, 2, 2, 32), -3),
         )
@@ -111,6 +112,7 @@ def _sequences():
         use,
         torch.tensor([[0, 1, 19999, 7, 16000, 12345, 3, 5]]),
         torch.randn(2, 5, 9),
+        torch.randn(2049, 4, 1, 1),
         stride=nn.Conv1d(32, 16, 1, stride=2),
         padded=nn.Conv1d(32, 16, 1, padding=1),
         grouped=nn.Conv1d(32, 16, 1, groups=4),
@@ -129,6 +131,11 @@ def _rounded(x):
     return ops.dequantize_per_tensor.default(codes, 0.25, 3, -128, 127, torch.int8)
 
 
+def _tril_of_heads(x):
+    """A softmax that is turned, and what was made for its rows where they were."""
+    return torch.tril(torch.softmax(x, 1)).repeat_interleave(2, 1) * 2
+
+
 def _dynamic():
     def use(rows, p, mask):
         scores = rows @ rows.transpose(1, 2)
@@ -143,6 +150,7 @@ def _dynamic():
             torch.where(rows[0, :, :1] > 0, rows, 0.5),
             torch.softmax(rows.transpose(0, 1)[:, :, None], 0),
             torch.log_softmax(scores.transpose(0, 2)[..., None], 1),
+            _tril_of_heads(rows.unflatten(2, (4, 8))[0].permute(1, 2, 0)[..., None]),
             functional.layer_norm(rows, rows.shape[1:]),
             functional.layer_norm(scores, scores.shape[2:]),
             rows.masked_scatter(mask[:1, :, None], rows * 2),

@@ -46,6 +46,7 @@ class GraphEditor:
         self._cache: dict[object, Any] = {}
         self._replaced: dict[fx.Node, fx.Node] = {}
         self._outputs = list(exported.graph_signature.output_specs)
+        self._strides_kept = True
 
     @cached_property
     def constants(self) -> Constants:
@@ -220,6 +221,7 @@ class GraphEditor:
     def replace(self, original: fx.Node, by: fx.Node | torch.Tensor) -> None:
         """Let every reader of `original` read `by`."""
         old, new = self._copy.nodes[original.name], self._copied(untraced(by))
+        self._strides_kept &= _strides(old) == _strides(new)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
         self._replaced[old] = new
 
@@ -262,6 +264,8 @@ class GraphEditor:
     def finish(self) -> ExportedProgram:
         """The rewritten program: dead nodes and unread constants gone, everything else under its old name."""
         self._erase_replaced()
+        if not self._strides_kept:
+            self._let_views_copy()
         self._tell_state_apart()
         self.graph.eliminate_dead_code()
         specs = self._live_specs()
@@ -283,6 +287,12 @@ class GraphEditor:
         for node in reversed(self._replaced):
             if node.op == "call_function" and not node.users:
                 self.graph.erase_node(node)
+
+    def _let_views_copy(self) -> None:
+        """Views were made for the strides that there were: a fused attention's result has other ones than a matmul's."""
+        for target in (aten.view.default, aten._unsafe_view.default):  # noqa: SLF001 - the operator's name
+            for node in self.graph.find_nodes(op="call_function", target=target):
+                node.target = aten.reshape.default
 
     def _tell_state_apart(self) -> None:
         """Write copies to buffers that would get what another one gets: a signature has one buffer for a result."""
@@ -348,6 +358,12 @@ class _Copy:
             for spec in exported.graph_signature.input_specs
         }
         return cls(module=module, nodes=nodes, specs=specs, fake_mode=fake_mode(module.graph))
+
+
+def _strides(node: fx.Node) -> tuple[str, ...]:
+    """Strides of a tensor as expressions, which compare without a guard; none of anything else."""
+    value = node.meta.get("val")
+    return tuple(map(str, value.stride())) if isinstance(value, torch.Tensor) else ()
 
 
 def _overload(target: Any, args: Any, kwargs: Any) -> Any:

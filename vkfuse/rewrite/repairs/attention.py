@@ -7,7 +7,7 @@ Formula: softmax(q k^T * scale + mask) v, https://pytorch.org/docs/stable/genera
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,6 @@ def write_out_attention(
     grouped = _is_grouped(*shapes)
     if given["enable_gqa"] and len({str(shape[1]) for shape in shapes}) > 1 + grouped:
         return None
-    editor.once("views", lambda: relax_views(editor))
     (batch, heads, rows, size), columns = editor.sizes(query), editor.sizes(key)[2]
     scaled = query * (1.0 / math.sqrt(query.shape[-1]) if given["scale"] is None else float(given["scale"]))
     if grouped:
@@ -74,14 +73,6 @@ def write_out_attention(
         weights = weights.reshape([batch, key.shape[1], -1, columns])
     out = weights.matmul(value)
     return out.reshape([batch, heads, rows, value.shape[-1]]) if grouped else out
-
-
-def relax_views(editor: GraphEditor, besides: Collection[str] = ()) -> None:
-    """Let every view copy where it must, `besides` those: what is replaced may have had other strides."""
-    for node in editor.program.graph.find_nodes(op="call_function", target=aten.view.default):
-        if node.name not in besides:
-            with editor.before(node):
-                editor.replace(node, editor.call(aten.reshape.default, *node.args))
 
 
 def _is_grouped(query: torch.Size, key: torch.Size, value: torch.Size) -> bool:

@@ -17,7 +17,6 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import COPIES, PERMUTATIONS, VIEWS, order_of
 from vkfuse.rewrite.operands import is_dynamic, operand
-from vkfuse.rewrite.repairs.attention import relax_views
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.traced import untraced
@@ -59,8 +58,6 @@ def operators_in_four_dimensions(exported: ExportedProgram) -> Repairs:
             if node.target not in _AS_THEY_LIE or _rank(node) <= _MOST:
                 editor.replace(node, flat.laid(node, _shape(node)))
                 found.append(node.name)
-    if found:
-        relax_views(editor, besides=found)
     detail = "dimensions that stay side by side as one"
     return done(editor, found, code="operators-in-four-dimensions", detail=detail)
 
