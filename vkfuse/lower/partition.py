@@ -114,10 +114,10 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         ).propose_partitions()
         tags = {}
         for partition in partitions:
-            if not _does_work(partition.nodes):
+            if not (nodes := _at_work(partition.nodes)):
                 continue
             tag = f"tag{partition.id}"
-            for node in partition.nodes:
+            for node in nodes:
                 node.meta["delegation_tag"] = tag
                 self.delegated.append(self._node(node, fused=node in supported.fusable_nodes))
             tags[tag] = self.delegation_spec
@@ -151,9 +151,16 @@ def _leave_what_cannot_be_copied(module: fx.GraphModule) -> None:
             del node.meta["delegation_tag"]
 
 
-def _does_work(nodes: Any) -> bool:
-    """Whether a partition computes something: sizes, views and result picking alone are not worth a delegate."""
-    return not all(record_of(operator_name(node)).idle for node in nodes)
+def _at_work(nodes: Collection[fx.Node]) -> list[fx.Node]:
+    """What of a partition computes something, or leads there or from there: sizes, views and copies alone do not."""
+    left = [node for node in nodes if not record_of(operator_name(node)).idle]
+    reached = {*left}
+    while left:
+        node = left.pop()
+        beside = {*node.all_input_nodes, *node.users}.intersection(nodes) - reached
+        reached |= beside
+        left += beside
+    return [node for node in nodes if node in reached]
 
 
 class _Supported(VulkanSupportedOperators):  # type: ignore[misc]

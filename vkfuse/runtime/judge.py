@@ -64,7 +64,7 @@ def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
 
 
 def beyond_textures(tensor: Tensor) -> Iterator[Objection]:
-    """Yield an objection to a tensor that is surely a texture and larger than one; a constant's is judged as it is packed."""
+    """Yield an objection to a tensor that is surely a texture and larger than one; constants are packed otherwise."""
     if tensor.in_texture and not tensor.constant and not in_texture(tensor.dims, packed_axis(tensor)):
         yield Objection(Code.BEYOND_LARGEST_TEXTURE, f"{list(tensor.dims)}")
 
