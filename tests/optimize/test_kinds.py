@@ -210,6 +210,7 @@ def _edges():
             functional.adaptive_max_pool2d(image, (3, 5)),
             functional.max_pool3d(p.volumes(volume), 2).amax((2, 3, 4)),
             p.norm(image) * 2,
+            p.bilinear(rows, rows.flip(1)),
             functional.elu(rows) + functional.mish(rows * 9),
             rows.max(1).values * 2,
             rows[0][positions],
@@ -220,7 +221,13 @@ def _edges():
 
     torch.manual_seed(0)
     inputs = torch.randn(1, 4, 13, 13), torch.randn(1, 3, 6, 7, 8), torch.tensor([-1, 3, -8, 0, 5, -2, 1, 7])
-    return _program(use, *inputs, volumes=nn.Conv3d(3, 8, 3, padding=1), norm=nn.InstanceNorm2d(4))
+    return _program(
+        use,
+        *inputs,
+        volumes=nn.Conv3d(3, 8, 3, padding=1),
+        norm=nn.InstanceNorm2d(4),
+        bilinear=nn.Bilinear(32, 32, 5),
+    )
 
 
 def _on_cpu(report):
@@ -282,7 +289,13 @@ def test_edges(outcome_of):
     outcome = outcome_of(_edges)
     written = {"padding-concatenated", "rolls-concatenated"}
     written |= {"pools-as-maxima", "volumes-as-images", "volumes-by-slices", "group-norm-completed"}
-    written |= {"activations-written-out", "extremes-alone", "indices-from-the-start", "sorts-as-topk"}
+    written |= {
+        "activations-written-out",
+        "bilinear-written-out",
+        "extremes-alone",
+        "indices-from-the-start",
+        "sorts-as-topk",
+    }
     assert written <= _codes(outcome.report)
     assert outcome.report.loadable.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5
@@ -308,6 +321,50 @@ def test_batches(tmp_path):
     assert (report.delegation.subgraphs, report.delegation.cpu) == (1, {})
     inputs = [(indices(1, 8), torch.randn(n, 3, 25, 22)) for n in (1, 2, 4)]
     assert worst_error(exported, path, inputs) < 1e-5
+
+
+def test_group_norms_of_a_batch(tmp_path):
+    """Residual blocks of a dynamic batch, as of a diffusion model, are on the delegate, their group norms written out."""
+
+    def use(rows, p, images):
+        hidden = p.first(images)
+        normed = p.second(functional.silu(p.norm(hidden)))
+        return p.across(hidden) + normed + rows.mean((0, 1))[None, :, None, None]
+
+    convolutions = {"first": (3, 16, 3, 1, 1), "second": (16, 32, 3, 1, 1), "across": (16, 32, 1)}
+    parts = {name: nn.Conv2d(*sizes) for name, sizes in convolutions.items()}
+    norm = nn.GroupNorm(4, 16)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    dynamic, path = [{0: Dim("images", min=1, max=8)}], tmp_path / "model.pte"
+    exported = _program(use, torch.randn(2, 3, 16, 16), dynamic=dynamic, norm=norm, **parts)
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert (report.delegation.subgraphs, report.delegation.cpu) == (1, {})
+    assert "group-norm-written-out" in _codes(report)
+    inputs = [(indices(1, 8), torch.randn(n, 3, 16, 16) + 3) for n in (1, 2, 8)]
+    assert worst_error(exported, path, inputs) < 1e-5
+
+
+def test_copies_beside_what_they_copy(tmp_path):
+    """A delegate whose results are a tensor and copies of it would have one result for all: one leaves it, others not."""
+
+    def use(rows, p):
+        turned = p.linear(rows).transpose(1, 2)
+        return turned, turned.contiguous(), torch.relu(turned).contiguous(), turned.contiguous().clone()
+
+    exported, path = _program(use, dynamic=[], linear=nn.Linear(32, 16)), tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert report.delegation.subgraphs == 1
+    assert _on_cpu(report) == {"_clone_dim_order": "argument-count"}
+    assert worst_error(exported, path, list(_lengths())) < 1e-5
+
+
+def test_rows_beyond_a_buffer(tmp_path):
+    """Two sizes without bounds, or with large ones, are more rows than a delegate holds: named before a file exists."""
+    for sizes in (Dim.DYNAMIC, Dim.DYNAMIC), (Dim("batch", max=4096), Dim("length", max=8192)):
+        exported = export(_Twice(), indices(2, 8), dynamic=(dict(enumerate(sizes)),))
+        with pytest.raises(LoweringError, match=r"1,073,741,824 values.*bounds.*tokens \(dimensions 0, 1\)"):
+            optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
+        assert not list(tmp_path.iterdir())
 
 
 def test_volumes_in_a_batch(tmp_path):

@@ -1,6 +1,6 @@
 """What a method of a .pte can be called with, and can compute with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch.export import ExportedProgram
@@ -71,3 +71,14 @@ def check_callable(methods: Mapping[str, ExportedProgram]) -> None:
                     f"input {spec.arg.name} of {method} is a number; no ExecuTorch runtime takes one that changes",
                     hint="export it as a tensor, or without dynamic_shapes for it as a constant",
                 )
+
+
+def dynamic_inputs(exported: ExportedProgram) -> Iterator[str]:
+    """Inputs whose sizes may change, with the dimensions that do: ``ids (dimensions 0, 1)``."""
+    inputs = {*exported.graph_signature.user_inputs}
+    for node in exported.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if node.name in inputs and isinstance(value, torch.Tensor):
+            changing = [str(at) for at, size in enumerate(value.shape) if not isinstance(size, int)]
+            if changing:
+                yield f"{node.name} (dimension{'s' * (len(changing) > 1)} {', '.join(changing)})"

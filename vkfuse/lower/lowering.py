@@ -13,6 +13,7 @@ from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPas
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError, spelled
+from vkfuse.lower.callable import dynamic_inputs
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
@@ -25,7 +26,8 @@ from vkfuse.options import VulkanOptions
 from vkfuse.program.guards import without_pending_sizes
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
-from vkfuse.runtime.codes import Objection
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.device import COMMON
 
 NO_DATA: Final[Mapping[str, bytes]] = MappingProxyType({})
 
@@ -89,10 +91,25 @@ def lower(
     except StateOutsideError:
         raise
     except LoweringError as error:
+        _check_sizes(methods, partitioners)
         raise NotLoweredError(error, _delegated(partitioners)) from error
     reasons = {name: made.reasons for name, made in partitioners.items()}
     places = {name: made.state for name, made in partitioners.items()}
     return Lowered(manager=manager, reasons=reasons, delegated=_delegated(partitioners), state=places)
+
+
+def _check_sizes(
+    methods: Mapping[str, ExportedProgram], partitioners: Mapping[str, GuardedPartitioner]
+) -> None:
+    """Raise LoweringError for an operator of Vulkan's alone that is too large for the delegate at its greatest sizes."""
+    for method, made in partitioners.items():
+        for operator, why in made.reasons.items():
+            if operator.startswith("et_vk.") and why.code is Code.BEYOND_LARGEST_BUFFER:
+                inputs = ", ".join(dynamic_inputs(methods[method]))
+                raise LoweringError(
+                    f"{operator} of {method} is of up to {why.detail}; a delegate's tensors hold {COMMON.buffer:,}",
+                    hint=f"export with smaller bounds, Dim('n', max=512), for {inputs}",
+                )
 
 
 def _delegated(partitioners: Mapping[str, GuardedPartitioner]) -> tuple[Node, ...]:

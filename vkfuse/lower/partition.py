@@ -1,6 +1,6 @@
 """A Vulkan partitioner that delegates only what the target's runtime has, and remembers why the rest stays."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import executorch.backends.vulkan.op_registry as vulkan_registry
 import executorch.backends.vulkan.patterns as vulkan_patterns
 import executorch.backends.vulkan.utils as vulkan_utils
 import torch
+from executorch.backends.vulkan._passes.remove_redundant_ops import RemoveRedundantOpsTransform
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import (
     VulkanSupportedOperators,
     ops_not_to_decompose,
@@ -117,7 +118,10 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             if not (nodes := _at_work(partition.nodes)):
                 continue
             tag = f"tag{partition.id}"
-            for node in nodes:
+            outside = _second_results([n for n in module.graph.nodes if n in nodes])
+            for node in outside:
+                supported.reasons.setdefault(operator_name(node), _SECOND_RESULT)
+            for node in (n for n in nodes if n not in outside):
                 node.meta["delegation_tag"] = tag
                 self.delegated.append(self._node(node, fused=node in supported.fusable_nodes))
             tags[tag] = self.delegation_spec
@@ -242,6 +246,42 @@ class _Chosen(OperatorSupportBase):
         """Whether `node` is delegated."""
         del submodules
         return node in self._delegated
+
+
+_SECOND_RESULT = Objection(Code.ARGUMENT_COUNT, "what it copies is a result of the same delegate")
+
+
+def _second_results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Copies that leave the delegate of `nodes` beside what they copy, which those inside read instead.
+
+    ExecuTorch makes one result of both, for which its caller has two (backends/vulkan/_passes/remove_redundant_ops.py).
+    """
+    inside, first = set(nodes), dict[fx.Node, fx.Node]()
+    for node in nodes:
+        source = _copied(node)
+        first[node] = node if source is None else first.get(source, source)
+    seen, found = set[fx.Node](), list[fx.Node]()
+    for node in (n for n in nodes if any(user not in inside for user in n.users)):
+        if first[node] in seen:
+            found.append(node)
+        seen.add(first[node])
+    for node in found:
+        for user in [user for user in node.users if user in inside]:
+            user.replace_input_with(node, first[node])
+    return found
+
+
+def _copied(node: fx.Node) -> fx.Node | None:
+    """What the backend lets readers of `node` read in its place, None where it is no mere copy."""
+    if node.target not in RemoveRedundantOpsTransform.redundant_ops:
+        return None
+    source: Any = node.args[int(node.target in RemoveRedundantOpsTransform._src_arg1_ops)]  # noqa: SLF001 - its only name
+    return source if _described(source) == _described(node) else None
+
+
+def _described(node: fx.Node) -> tuple[object, ...]:
+    """Type, and sizes as expressions, which compare without a guard."""
+    return node.meta["val"].dtype, *map(str, node.meta["val"].shape)
 
 
 def compile_options(options: VulkanOptions) -> dict[str, Any]:

@@ -133,12 +133,14 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     activations.bounds_as_clamps,
     activations.reciprocals_as_quotients,
     arithmetic.write_out_softplus,
+    arithmetic.write_out_bilinear,
     arithmetic.scalars_as_tensors,
     arithmetic.complete_layer_norms,
     arithmetic.concatenations_of_one_type,
     arithmetic.layer_norms_in_rows,
     arithmetic.instance_norms_as_group_norms,
     arithmetic.complete_group_norms,
+    arithmetic.write_out_group_norms,
     arithmetic.group_norms_in_four_dimensions,
     batch_norms.batch_norms_as_arithmetic,
     pads.pads_as_concatenation,
@@ -190,10 +192,13 @@ _LEFT_OUT: Mapping[State, tuple[RepairRule, ...]] = {
 
 def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
     """The repairs after the tables for the precision that the file computes in, and for what its state allows."""
-    chosen = (rule for rule in AFTER_TABLES if rule not in _LEFT_OUT[state])
+    left_out = (*_LEFT_OUT[state], *(_SUMS_OF_FLOATS if half else ()))
+    chosen = (rule for rule in AFTER_TABLES if rule not in left_out)
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
 
+# The delegate would sum halves where the CPU's kernel sums floats.
+_SUMS_OF_FLOATS: tuple[RepairRule, ...] = (arithmetic.write_out_group_norms,)
 _IN_HALF: Mapping[RepairRule, RepairRule] = {
     fills.raise_mask_fills: fills.raise_mask_fills_in_half,
     reductions.log_softmaxes_keep_infinity: reductions.log_softmaxes_keep_infinity_in_half,
@@ -227,6 +232,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = {
     ),
     arithmetic.layer_norms_in_rows: Contract(after=(arithmetic.complete_layer_norms,)),
     arithmetic.complete_group_norms: Contract(after=(arithmetic.instance_norms_as_group_norms,)),
+    arithmetic.write_out_group_norms: Contract(after=(arithmetic.complete_group_norms,)),
     resized.conditions_in_full_rank: Contract(
         after=(caches.cache_writes_as_choices, attention.write_out_attention)
     ),

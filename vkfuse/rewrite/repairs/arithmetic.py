@@ -13,8 +13,9 @@ from torch import fx
 
 from vkfuse.multiples import ceil_div
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operand
+from vkfuse.rewrite.operands import is_dynamic, operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.runtime.device import TEXTURE
 
 aten = torch.ops.aten
 
@@ -163,6 +164,43 @@ def complete_group_norms(editor: GraphEditor, node: fx.Node, x: torch.Tensor) ->
     return _completed(editor, node, [x.shape[1]], "group_norm")
 
 
+@replaces(
+    aten.group_norm.default,
+    code="group-norm-written-out",
+    detail="the runtime does not resize those of a batch",
+)
+def write_out_group_norms(
+    editor: GraphEditor,
+    x: torch.Tensor,
+    num_groups: int,
+    weight: fx.Node,
+    bias: fx.Node,
+    eps: float,
+) -> torch.Tensor | None:
+    """Write out group norms of a dynamic batch, of known sizes else, with a group a row."""
+    _, channels, *sizes = x.shape
+    known = all(of in editor.constants for of in (weight, bias))
+    if not (known and is_dynamic(x) and _fit_in_rows(x, num_groups)):
+        return None
+    scale, shift = (
+        editor.stored(editor.constants.value(of).reshape(-1, *[1] * len(sizes)), f"group_norm.{name}")
+        for name, of in (("scale", weight), ("shift", bias))
+    )
+    rows = x.reshape([-1, channels * prod(sizes) // num_groups])
+    centered = rows - rows.mean([-1], True)
+    normed = centered * (centered.pow(2).mean([-1], True) + eps).rsqrt()
+    return normed.reshape([-1, channels, *sizes]) * scale + shift
+
+
+def _fit_in_rows(x: torch.Tensor, groups: int) -> bool:
+    sizes = x.shape[1:]
+    return (
+        x.dtype == torch.float32
+        and all(isinstance(n, int) for n in sizes)
+        and prod(sizes) <= groups * TEXTURE[0]
+    )
+
+
 @replaces(aten.group_norm.default, code="group-norm-in-four-dimensions", detail="the runtime's takes images")
 def group_norms_in_four_dimensions(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor
@@ -172,6 +210,27 @@ def group_norms_in_four_dimensions(
 
 
 _SEQUENCES = 3  # dimensions of [batch, channels, length]
+
+
+@replaces(aten.bilinear.default, code="bilinear-written-out", detail="no library has a kernel of it")
+def write_out_bilinear(
+    editor: GraphEditor,
+    input1: torch.Tensor,
+    input2: torch.Tensor,
+    weight: fx.Node,
+    bias: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """Write out `x W_o y` for each output o: a linear of x, whose rows, one for each o, are multiplied by y and summed."""
+    if weight not in editor.constants:
+        return None
+    turned = editor.constants.value(weight).transpose(1, 2)  # [out, of y, of x]
+    out, _, columns = turned.shape
+    rows = editor.stored(turned.reshape(-1, columns), "bilinear.rows")
+    products = torch.nn.functional.linear(input1.reshape([-1, columns]), rows).reshape(
+        [-1, out, input2.shape[-1]]
+    )
+    total = (products * input2.reshape([-1, 1, input2.shape[-1]])).sum([-1])
+    return (total if bias is None else total + bias).reshape([*editor.sizes(input1)[:-1], out])
 
 
 @replaces(aten.softplus.default, code="softplus-written-out", detail="the runtime has no logarithm of 1 + x")
