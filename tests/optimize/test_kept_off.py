@@ -83,6 +83,40 @@ def test_channels_last(outcome_of):
     assert worst_error(outcome.exported, outcome.path) < 1e-5
 
 
+class _Choices(nn.Module):
+    """Rows of a 4-bit table [2, 8, 64] chosen by comparing them, with numbers and with each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 64)
+
+    def forward(self, tokens):
+        rows = self.table(tokens)
+        other = rows.mean(-1, keepdim=True) + 0.25 * rows
+        return (
+            torch.where(rows > 0.1, rows * 2, torch.expm1(rows)),
+            torch.where(rows[:, :1] <= other, rows, other),
+            torch.where(rows[..., :3] >= rows[..., 3:6], rows[..., :3], rows[..., 4:7]),
+            torch.where(other < 0, other, rows.std(-1, keepdim=True)),
+        )
+
+
+def _choices():
+    return export(quantize(_Choices(), nn.Embedding), indices(2, 8))
+
+
+def test_choices_by_comparing(outcome_of):
+    """Floats are compared in the delegate, and nowhere else: exact on the runtime in textures and in buffers."""
+    outcome = outcome_of(_choices)
+    delegation = outcome.report.delegation
+    assert (delegation.subgraphs, delegation.cpu) == (1, {})
+    assert {f"aten.{name}" for name in ("gt.Scalar", "lt.Scalar", "le.Tensor", "ge.Tensor")} <= {
+        *delegation.vulkan
+    }
+    assert outcome.report.verify.ok
+    assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
 class _Norms(nn.Module):
     """RMS norms of rows [2, 8, 64]: with a weight for each column, a number, and weights for each of two heads."""
 

@@ -1007,6 +1007,35 @@ _REPAIRED = {
         _ALONG_TWO,
         "activations-written-out",
     ),
+    "variances": (
+        _Lambda(
+            lambda _, x: (
+                *(x.std(-1, keepdim=True), x.var(-1), x.std(1, unbiased=False)),
+                *(x.var((0, 2), correction=3), x.std((1, 2), correction=0, keepdim=True)),
+            )
+        ),
+        (2, 8, 12),
+        None,
+        "variances-written-out",
+    ),
+    "variances of any number": (
+        _Lambda(lambda _, x: (x.std(1, True, keepdim=True), x.var(2, unbiased=False, keepdim=True))),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "variances-written-out",
+    ),
+    "reductions of a batch of images": (
+        _Lambda(lambda _, x: (x.mean(0), x.sum((0,), True), x.amax(-4))),
+        (3, 8, 11, 12),
+        None,
+        "reductions-in-three-dimensions",
+    ),
+    "the last one of any number": (
+        _Lambda(lambda _, x: x[:, :, [-1]]),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "indices-as-slices",
+    ),
     "bounds": (
         _Lambda(
             lambda _, x: (

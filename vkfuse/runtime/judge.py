@@ -47,7 +47,8 @@ def _not_registered(name: str, runtime: Runtime) -> Objection:
 
 def _of_any(record: Operator, ops: Operands) -> Iterator[Objection]:
     tensors = tuple(ops.tensors())
-    integers = {tensor.dtype.label for tensor in tensors if tensor.dtype in _INTEGERS}
+    computed = [tensor for tensor in tensors if not (record.compares and tensor is ops.out)]
+    integers = {tensor.dtype.label for tensor in computed if tensor.dtype in _INTEGERS}
     if integers and not record.integers:
         yield Objection(Code.INTEGER_ARITHMETIC, f"on {', '.join(sorted(integers))}")
     for tensor in tensors:

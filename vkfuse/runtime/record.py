@@ -38,11 +38,11 @@ class Operator:
     `arguments` are names in the schema's order, as far as any rule speaks of them; `constants` those that must be.
     `rules` say what the runtime refuses or gets wrong, `departs` where it may depart from torch for some values.
     `shaders` yields the names that a call asks for while it loads; None where they are not modelled. `integers`: right
-    on integers and bools, or only carries them (measured). `resized`: follows dynamic sizes. `weighty`: what a delegate
-    is for; `idle`: not worth a delegate by itself. `fusion` is upstream's pattern that makes the operator, where its
-    result is right. `replaced`: renamed or fused by the backend's own passes before the runtime sees it. `numbers` are
-    arguments that the runtime reads off a tensor when a call begins, outside of the delegate. An operator that changed has
-    a record for the runtimes from `since` on and one up to `until`.
+    on integers and bools, or only carries them (measured); `compares`: right in the bools that it makes of floats.
+    `resized`: follows dynamic sizes. `weighty`: what a delegate is for; `idle`: not worth a delegate by itself. `fusion` is
+    upstream's pattern that makes the operator, where its result is right. `replaced`: renamed or fused by the backend's own
+    passes before the runtime sees it. `numbers` are arguments that the runtime reads off a tensor when a call begins,
+    outside of the delegate. An operator that changed has a record for the runtimes from `since` on and one up to `until`.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Operator:
     shaders: Namer | None = None
     table: TableArguments | None = None
     integers: bool = False
+    compares: bool = False
     resized: bool = True
     weighty: bool = False
     idle: bool = False

@@ -43,6 +43,12 @@ def _numbers(node: fx.Node) -> tuple[float, float, float]:
     return alpha, operand(node, "scale"), operand(node, "input_scale")
 
 
+@replaces(aten.expm1.default, code="activations-written-out", detail="the runtime has exponentials, not this")
+def exponentials_less_one(x: torch.Tensor) -> torch.Tensor | None:
+    """Write out `exp(x) - 1` of floats."""
+    return x.exp() - 1.0 if x.is_floating_point() else None
+
+
 @replaces(aten.mish.default, code="activations-written-out", detail="the runtime has exponentials, not this")
 def mish_written_out(x: torch.Tensor) -> torch.Tensor:
     """Write out `x * n / (n + 2)`, n = e(e + 2), e = exp(x): tanh(log(1 + e)) without a logarithm."""

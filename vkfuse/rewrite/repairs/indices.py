@@ -15,6 +15,7 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.traced import END
 from vkfuse.rewrite.wrapping import wrapped
 
 aten = torch.ops.aten
@@ -41,9 +42,12 @@ def known_indices_as_slices(
     if len(given) != 1 or node in editor.constants:
         return None
     ((axis, index),) = given
-    if axis == 0 or index not in editor.constants or not isinstance(x.shape[axis], int):
+    if axis == 0 or index not in editor.constants:
         return None
-    runs = [*_runs(editor.constants.value(index), x.shape[axis])]
+    places, size = editor.constants.value(index), x.shape[axis]
+    if not isinstance(size, int):
+        return aten.slice.Tensor(x, axis, -1, END) if places.tolist() == [-1] else None
+    runs = [*_runs(places, size)]
     if not 0 < len(runs) <= _MOST_SLICES:
         return None
     parts = [aten.slice.Tensor(x, axis, run.start, run.stop, run.step) for run in runs]

@@ -3,6 +3,9 @@
 ``llama.update_cache`` and ``llama.custom_sdpa`` (extension/llm/custom_ops/op_update_cache.cpp, op_sdpa.cpp) are CPU kernels
 over caches [batch, columns, heads, size] that take the position as a number. The one is a copy to positions; the other is
 attention whose row i sees the columns up to position + i or, where a mask is given, what the mask lets it see.
+
+``llama.gated_delta_rule`` (op_sdpa.cpp: gated_delta_rule_recurrence; https://arxiv.org/abs/2412.06464) is the recurrence of
+Qwen3.5's linear attention, a row of the prompt after the other; a step of decoding is one.
 """
 
 import operator
@@ -21,16 +24,22 @@ from vkfuse.rewrite.repairs.numbers import is_known, positions
 aten = torch.ops.aten
 
 _SDPA: Final = "llama.custom_sdpa.default"
+_DELTA: Final = ("llama.gated_delta_rule.default", "llama.channelwise_gated_delta_rule.default")
+_MOST_STEPS: Final = 16  # nine operators each
 _UPDATES: Final = ("llama.update_cache.default", "llama.update_cache_with_indices.default")
 
 
 @replaces(code="llm-operators-written-out", detail="ExecuTorch's own operators as torch's")
 def llm_operators_written_out(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
-    """Write each cache update as a copy to positions, each attention over a cache as torch's."""
+    """Write each cache update as a copy to positions, attention over a cache as torch's, a recurrence step by step."""
     if str(node.target) == _SDPA:
         return _attention(editor, node, operands(node))
-    update = node.args[0] if node.target is operator.getitem and node.args[1] == 1 else None
-    return _update(editor, update.kwargs) if isinstance(update, fx.Node) and _is_update(update) else None
+    call, which = node.args if node.target is operator.getitem else (None, None)
+    if not isinstance(call, fx.Node):
+        return None
+    if str(call.target) in _DELTA:
+        return _recurrence(editor, operands(call), after=which == 1)
+    return _update(editor, call.kwargs) if which == 1 and _is_update(call) else None
 
 
 def _update(editor: GraphEditor, given: Mapping[str, Any]) -> torch.Tensor | None:
@@ -52,6 +61,31 @@ _FUNCTIONAL: Final = frozenset({"value", "start_pos", "indices", "_cache_base_in
 def _is_update(node: fx.Node) -> bool:
     functional = getattr(node.target, "__name__", "") == "auto_functionalized_v2"
     return functional and str(node.args[0]) in _UPDATES
+
+
+def _recurrence(editor: GraphEditor, given: Mapping[str, Any], *, after: bool) -> torch.Tensor | None:
+    """What queries [batch, heads, rows, K] read of a state [batch, key heads, K, V]; with `after` what it is in the end.
+
+    A row lets the state decay, and adds its key times what its value [.., V] is more than what the key reads, times beta.
+    """
+    query, key, value, decay, beta, state = (editor.tensor(of) for of in given.values())
+    rows, heads = value.shape[2], editor.sizes(key)[:2]
+    if not isinstance(rows, int) or rows > _MOST_STEPS:
+        return None
+    read = []
+    for row in range(rows):
+        q, k, v, faded, new = (_row(of, row, rows) for of in (query, key, value, decay, beta))
+        state = state * (faded.transpose(2, 3) if decay.ndim == key.ndim else faded)
+        state = state + k.transpose(2, 3) * ((v - k.matmul(state)) * new)
+        found = q.reshape([*heads, -1, key.shape[-1]]).matmul(state)
+        read.append(found.reshape([*editor.sizes(query)[:2], 1, value.shape[-1]]))
+    return state if after else torch.cat(read, 2) if rows > 1 else read[0]
+
+
+def _row(of: torch.Tensor, row: int, rows: int) -> torch.Tensor:
+    """Row `row` of [batch, heads, rows, size], in four dimensions where it has three."""
+    alone = of if rows == 1 else aten.slice.Tensor(of, 2, row, row + 1)
+    return alone.unsqueeze(3) if of.ndim == 3 else alone
 
 
 def _attention(editor: GraphEditor, node: fx.Node, given: Mapping[str, Any]) -> torch.Tensor | None:

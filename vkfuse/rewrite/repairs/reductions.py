@@ -8,6 +8,7 @@ dimension (runtime/graph/ops/glsl/softmax.glsl): the logarithm of nothing would 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -16,7 +17,7 @@ from torch import fx
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.bounds import may_be_masked
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operand
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import RepairRule
 from vkfuse.runtime.operators.reduce import is_across_images
@@ -42,6 +43,50 @@ def extremes_alone(
         return None
     extreme, place = _ALONE[node.target]
     return place(x, dim, keepdim) if which else extreme(x, [dim], keepdim)
+
+
+@replaces(
+    *(aten.std.dim, aten.std.correction, aten.var.dim, aten.var.correction),
+    code="variances-written-out",
+    detail="the runtime has them of other arguments",
+)
+def variances_written_out(node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None) -> torch.Tensor | None:
+    """Compute variances of floats along one or two dimensions of known size as means of squares, their roots too."""
+    given = operands(node)
+    less = given["correction"] if "correction" in given else int(given["unbiased"])
+    less = 1 if less is None else less
+    if not dim or len(dim) > _MOST or x.ndim <= 1 or not x.is_floating_point():
+        return None
+    sizes = [x.shape[d] for d in dim]
+    count = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    if less and (count is None or count <= less):
+        return None
+    off = x - x.mean(dim, True)
+    squares = (off * off).mean(dim, True)
+    out = squares * (count / (count - less)) if less else squares
+    out = out.sqrt() if node.target in {aten.std.dim, aten.std.correction} else out
+    return out if given["keepdim"] else out.squeeze(sorted(d % x.ndim for d in dim))
+
+
+@replaces(
+    *(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default),
+    code="reductions-in-three-dimensions",
+    detail="the runtime reduces no batch of images",
+)
+def outermost_reduced(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool
+) -> torch.Tensor | None:
+    """Reduce floats along the outermost of four dimensions as along that of three."""
+    if (
+        node.kwargs
+        or not x.is_floating_point()
+        or x.ndim != _BATCHED
+        or [d % x.ndim for d in dim or ()] != [0]
+    ):
+        return None
+    first, *rest = editor.sizes(x)
+    reduced = editor.again(node, x=x.reshape([first, -1, rest[-1]]), dim=[0], keepdim=True)
+    return reduced.reshape([1, *rest] if keepdim else rest)
 
 
 @replaces(

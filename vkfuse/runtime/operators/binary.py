@@ -1,6 +1,7 @@
 """Arithmetic and comparisons of two operands, element by element (BinaryOp.cpp, BinaryScalarOp.cpp)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from vkfuse.runtime.codes import Code, Objection
@@ -85,7 +86,7 @@ def _number(ops: Operands, first: Tensor) -> str:
 
 
 _SHADERS: Final = {
-    **{f"aten.{name}.Tensor": name for name in ("add", "sub", "mul", "div", "lt", "le", "gt", "ge")},
+    **{f"aten.{name}.Tensor": name for name in ("add", "sub", "mul", "div")},
     "aten.minimum.default": "minimum",
     "aten.bitwise_and.Tensor": "bitwise_and",
     "aten.logical_and.default": "bitwise_and",
@@ -93,6 +94,18 @@ _SHADERS: Final = {
     "aten.logical_or.default": "bitwise_or",
 }
 _ONE_TYPE: Final = one_type("self", "other")
+_SINCE: Final = (1, 5, 0)  # where comparisons were run
+_COMPARISONS: Final = tuple(
+    Operator(
+        f"aten.{name}.Tensor",
+        "self other",
+        rules=(an_operand_has_a_dimension, _ONE_TYPE),
+        shaders=names(name),
+        compares=True,
+        since=_SINCE,
+    )
+    for name in ("lt", "le", "gt", "ge")
+)
 _DEPARTS: Final = {
     **dict.fromkeys(("add", "sub"), (Code.INTEGER_ARITHMETIC,)),
     "minimum": (Code.NOT_FINITE,),
@@ -108,6 +121,8 @@ OPERATORS: Final = (
         )
         for name, shader in _SHADERS.items()
     ),
+    *_COMPARISONS,
+    *(replace(each, compares=False, since=(0, 0, 0), until=(1, 4, 99)) for each in _COMPARISONS),
     Operator(
         "aten.eq.Tensor",
         "self other",
@@ -142,6 +157,7 @@ OPERATORS: Final = (
             "self other",
             rules=(number_has_32_bits,),
             shaders=names_with_scalar(name),
+            compares=name not in {"eq", "ne"},
         )
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ),
