@@ -44,7 +44,8 @@ def known_indices_as_slices(
     ((axis, index),) = given
     if axis == 0 or index not in editor.constants:
         return None
-    places, size = editor.constants.value(index), x.shape[axis]
+    places = editor.constants.value(index)
+    size: Any = x.shape[axis]
     if not isinstance(size, int):
         return aten.slice.Tensor(x, axis, -1, END) if places.tolist() == [-1] else None
     runs = [*_runs(places, size)]

@@ -34,12 +34,12 @@ def llm_operators_written_out(editor: GraphEditor, node: fx.Node) -> torch.Tenso
     """Write each cache update as a copy to positions, attention over a cache as torch's, a recurrence step by step."""
     if str(node.target) == _SDPA:
         return _attention(editor, node, operands(node))
-    call, which = node.args if node.target is operator.getitem else (None, None)
+    call, second = (node.args[0], node.args[1] == 1) if node.target is operator.getitem else (None, False)
     if not isinstance(call, fx.Node):
         return None
     if str(call.target) in _DELTA:
-        return _recurrence(editor, operands(call), after=which == 1)
-    return _update(editor, call.kwargs) if which == 1 and _is_update(call) else None
+        return _recurrence(editor, operands(call), after=bool(second))
+    return _update(editor, call.kwargs) if second and _is_update(call) else None
 
 
 def _update(editor: GraphEditor, given: Mapping[str, Any]) -> torch.Tensor | None:

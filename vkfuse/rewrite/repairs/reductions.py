@@ -57,15 +57,15 @@ def variances_written_out(node: fx.Node, x: torch.Tensor, dim: Sequence[int] | N
     less = 1 if less is None else less
     if not dim or len(dim) > _MOST or x.ndim <= 1 or not x.is_floating_point():
         return None
-    sizes = [x.shape[d] for d in dim]
-    count = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
-    if less and (count is None or count <= less):
+    dims, sizes = sorted(d % x.ndim for d in dim), [x.shape[d] for d in dim]
+    count = prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+    if less and count <= less:
         return None
-    off = x - x.mean(dim, True)
-    squares = (off * off).mean(dim, True)
-    out = squares * (count / (count - less)) if less else squares
+    off = x - x.mean(dims, True)
+    out = (off * off).mean(dims, True)
+    out = out * (count / (count - less)) if less else out
     out = out.sqrt() if node.target in {aten.std.dim, aten.std.correction} else out
-    return out if given["keepdim"] else out.squeeze(sorted(d % x.ndim for d in dim))
+    return out if given["keepdim"] else out.squeeze(dims)
 
 
 @replaces(
