@@ -42,6 +42,7 @@ from vkfuse.commands.running import (
 from vkfuse.errors import ExitCode, VkfuseError, remedy, spelled
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import reported
+from vkfuse.pages import seldom_collected
 from vkfuse.program.methods import parse_methods
 from vkfuse.report.format import Format
 from vkfuse.runtime.versions import default_runtime
@@ -351,7 +352,8 @@ def _code() -> int:
 def _command() -> int:
     signals.listen()
     try:
-        app()
+        with seldom_collected():
+            app()
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else ExitCode.OK
     return ExitCode.OK

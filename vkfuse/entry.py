@@ -9,6 +9,7 @@ from vkfuse.entries import MissedError
 from vkfuse.mapping import leading
 from vkfuse.options import Options, Progress
 from vkfuse.output import published
+from vkfuse.pages import seldom_collected
 from vkfuse.patch.stages import optimize_file
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vkfuse.pipeline import Source
 
 
+@seldom_collected()
 def optimize(
     source: "Source | Mapping[str, Source]",
     output: Path | str,

@@ -1,5 +1,6 @@
 """Memory that is given back while it grows."""
 
+import gc
 import mmap
 import threading
 import time
@@ -7,10 +8,19 @@ import time
 import numpy as np
 import pytest
 
+import vkfuse
 from vkfuse import pages
 from vkfuse.mapping import map_file
 
 SIZE = 160 << 20
+
+
+@pytest.fixture
+def thresholds():
+    """The collector's thresholds, put back after the test."""
+    usual = gc.get_threshold()
+    yield
+    gc.set_threshold(*usual)
 
 
 def _soon(holds):
@@ -46,3 +56,21 @@ def test_nothing_watches_afterwards():
     with pytest.raises(KeyboardInterrupt), pages.thrifty():
         raise KeyboardInterrupt
     assert _soon(lambda: threading.active_count() == before)
+
+
+def test_collections_are_seldom_within_and_as_they_were_after(thresholds):
+    """Thresholds are never lowered, a collector that is off stays off, and a run that ends in an error puts them back."""
+    for usual, within in (
+        ((700, 10, 10), (100_000, 50, 100)),
+        ((200_000, 10, 500), (200_000, 50, 500)),
+        ((0, 10, 10), (0, 10, 10)),
+    ):
+        gc.set_threshold(*usual)
+        with pytest.raises(KeyboardInterrupt), pages.seldom_collected():
+            assert gc.get_threshold() == within
+            raise KeyboardInterrupt
+        assert gc.get_threshold() == usual
+    gc.set_threshold(700, 10, 10)
+    with pytest.raises(vkfuse.InputError):
+        vkfuse.optimize("/nowhere/model.pt2", "/nowhere/model.pte")
+    assert gc.get_threshold() == (700, 10, 10)
