@@ -7,7 +7,7 @@ import torch
 from executorch.backends.vulkan.serialization.vulkan_graph_builder import VkGraphBuilder, is_param_node
 from executorch.exir._serialize._cord import FileBackedData
 
-from vkfuse.pages import digest
+from vkfuse.program.content import content
 
 ALIGNMENT: Final = 16  # bytes, as upstream's builder has it
 
@@ -20,7 +20,7 @@ class HeldData(FileBackedData):  # type: ignore[misc]
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._bytes = tensor.detach().reshape(-1).view(torch.uint8).numpy().data.toreadonly()
-        self._digest = digest(self._bytes)
+        self._digest = bytes.fromhex(content(tensor)[0])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HeldData":
         """Return itself, as bytes do: nobody writes to it."""

@@ -21,6 +21,7 @@ from vkfuse.measure.names import KEY
 from vkfuse.options import Options
 from vkfuse.pages import digest
 from vkfuse.pipeline.method import Methods, to_lower
+from vkfuse.program.content import content
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import Method, NamedData, PteFile, Tensor
 from vkfuse.pte.place import Place
@@ -28,20 +29,21 @@ from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.pte.vulkan_writer import write_vulkan
 from vkfuse.report.stored import restored, stored
-from vkfuse.rewrite.content import content
 from vkfuse.runtime.codes import Objection
 
 _NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
 _FUSED: Final = "et_vk.linear_"
+_ELEMENT: Final = 8  # bytes of the largest
 Reasons = Mapping[str, Mapping[str, Objection]]
 State = Mapping[str, tuple[StatePlace, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """What is kept of a lowering: the hash of its file, of each constant by method and name, and what `Earlier` has."""
+    """What is kept of a lowering: hashes of its file, whole and without tables, and of each constant by method and name."""
 
     sha256: str
+    frame: str
     contents: Mapping[str, Mapping[str, str]]
     reasons: Reasons
     state: State
@@ -86,7 +88,7 @@ class Cache:
         with damaged():
             entry = restored(_Entry, kept)
             file = read_pte(self._entries.file(entry.sha256))
-            sound = digest(file.data).hex() == entry.sha256
+            sound = _frame(file) == entry.frame
         methods_of = (entry.contents, entry.reasons, entry.state)
         if not sound or any(of.keys() != self._contents.keys() for of in methods_of):
             raise MissedError("the entry's file is another, or damaged")
@@ -103,8 +105,15 @@ class Cache:
 
     def keep(self, file: Path, lowered: Lowered) -> None:
         """Store a lowered file for later runs. OutputError."""
-        sha256 = digest(read_pte(file).data).hex()
-        entry = _Entry(sha256=sha256, contents=self._contents, reasons=lowered.reasons, state=lowered.state)
+        written = read_pte(file)
+        sha256 = digest(written.data).hex()
+        entry = _Entry(
+            sha256=sha256,
+            frame=_frame(written),
+            contents=self._contents,
+            reasons=lowered.reasons,
+            state=lowered.state,
+        )
         self._entries.keep(self.key, stored(entry), file, sha256)
 
     def keep_outside(self, error: StateOutsideError) -> None:
@@ -124,6 +133,20 @@ class Cache:
             for line in (name, *_lines(exported, self._contents[name])):
                 found.update(line.encode() + b"\0")
         return found.hexdigest()
+
+
+def _frame(file: PteFile) -> str:
+    """Return the SHA-256 of what is taken over from a file: all but the tables, in whose place others are put."""
+    tables = sorted({(each.data_at.offset, each.data_at.end) for each in file.named if _is_table(each)})
+    found, at = hashlib.sha256(), 0
+    for start, end in (*tables, (len(file.data), 0)):
+        found.update(digest(file.data[at:start]))
+        at = end
+    return found.hexdigest()
+
+
+def _is_table(entry: NamedData) -> bool:
+    return len(entry.data) > _ELEMENT
 
 
 def _tensors(exported: ExportedProgram) -> Iterator[tuple[str, torch.Tensor]]:
@@ -212,6 +235,8 @@ def _renamed(entry: NamedData, constants: _Constants, named: Mapping[str, bytes]
         key = constants.key(entry.key, len(entry.data) // 4)
         data = constants.data(key)
     if data is None:
+        if _is_table(entry):
+            raise MissedError(f"constant {key[:12]} is not one of this run's")
         return entry
     return replace(entry, key=key, data=data, data_at=Extent(beyond, len(data)))
 

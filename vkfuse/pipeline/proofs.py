@@ -17,9 +17,9 @@ from vkfuse.measure.audit import TableCheck, Wanted, audit, check, compared, res
 from vkfuse.measure.stored import Stored, gathered, matrices, stored_tables
 from vkfuse.measure.tables import ConstantTensor, constants_of, table_reads
 from vkfuse.pages import digest
+from vkfuse.program.content import content
 from vkfuse.pte.model import PteFile
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision, TablePlan
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.proof import Difference

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
+from vkfuse.program.content import content
 from vkfuse.report.model import RUNGS, TableRow
 from vkfuse.report.sizes import bits_per_weight
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables import decisions
 from vkfuse.tables.decisions import reason

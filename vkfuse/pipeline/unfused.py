@@ -19,10 +19,10 @@ from vkfuse.pages import forget
 from vkfuse.patch.cut import UntoldError
 from vkfuse.patch.unfused import FloatTable, unfused
 from vkfuse.pipeline.method import Method, Methods
+from vkfuse.program.content import content
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.place import Place
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.rewrite.operands import operand
 from vkfuse.tables.decisions import Rung

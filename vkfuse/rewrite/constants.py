@@ -8,8 +8,8 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.content import content
 from vkfuse.program.parts import constants_of
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.operands import is_dynamic, is_pure
 
 

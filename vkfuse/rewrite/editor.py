@@ -21,10 +21,10 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
+from vkfuse.program.content import content
 from vkfuse.program.parts import with_parts
 from vkfuse.program.tensors import fake_mode, owned
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.operands import arguments_with
 from vkfuse.rewrite.traced import Traced, Tracer, untraced
 

@@ -13,10 +13,10 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.lossy import Lossy
+from vkfuse.program.content import content
 from vkfuse.program.tensors import TORCH_TYPES, array, scalar_type, tensor
 from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.sites import Site

@@ -8,10 +8,10 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.content import Bits
 from vkfuse.program.parts import stored_targets
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.grids import lookup_readers, read_arithmetic, weight_readers, weights_behind
 from vkfuse.rewrite.operands import operand
@@ -233,7 +233,7 @@ def _matmul(operand: object, *, transposed: bool = False) -> _Use | None:
 
 def _identity(site: Site, source: fx.Node, constants: Constants) -> Hashable:
     """Content of the integer values, so that copies of one table are one table."""
-    return constants.key(source) if site.grid is None else content(tensor(site.grid.values))
+    return constants.key(source) if site.grid is None else Bits(tensor(site.grid.values))
 
 
 def _table_name(source: fx.Node, constants: Constants, names: dict[str, str]) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.content import content
 from vkfuse.program.parts import constants_of
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import is_pure
 from vkfuse.rewrite.repairs.each import done

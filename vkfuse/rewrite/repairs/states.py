@@ -10,8 +10,8 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from vkfuse.program.content import content
 from vkfuse.program.parts import constants_of
-from vkfuse.rewrite.content import content
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import same_shape
 from vkfuse.rewrite.repairs.each import done, replaces

@@ -8,8 +8,8 @@ import torch
 
 from vkfuse import mapping
 from vkfuse.mapping import hashed, map_file
-from vkfuse.rewrite import content as contents
-from vkfuse.rewrite.content import content
+from vkfuse.program import content as contents
+from vkfuse.program.content import Bits, content
 
 
 @pytest.fixture
@@ -71,3 +71,24 @@ def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
     path.write_bytes(b"other")
     os.utime(path, ns=(0, 0))
     assert hashed(map_file(path)) == hashlib.sha256(b"other").digest()
+
+
+def test_keys_are_hashed_only_where_tensors_begin_alike(counted):
+    """Equal bits in one type and shape are one key; a tensor that begins otherwise is told apart by its beginning alone."""
+    first = torch.arange(1 << 16)
+    later = first.clone()
+    later[-1] = 0
+    keys = {
+        Bits(tensor): at
+        for at, tensor in enumerate(
+            [first, first.reshape(256, 256), first.int(), first + 1, first.view(1, -1)]
+        )
+    }
+    assert len(keys) == 5
+    assert sum(counted) == 5 * 8 * 4096 - 4 * 4096
+    assert keys[Bits(first)] == 0
+    assert sum(counted) < first.nbytes
+    assert Bits(later) not in keys
+    assert keys[Bits(first.clone())] == 0
+    assert Bits(torch.empty(0)) == Bits(torch.empty(0)) != Bits(torch.empty(0, 2))
+    assert Bits(torch.tensor(1)) == Bits(torch.tensor(1)) != Bits(torch.tensor(2))
