@@ -1,11 +1,13 @@
 """What a release job costs: vkfuse and the installed ExecuTorch in turn on the same .pt2, each in a process of its own.
 
-    python benchmarks/speed.py [minilm|demo|tied-table ...] [--pairs 3] [--defaults]
+    python benchmarks/speed.py [minilm|demo|tied-table|MODEL.pt2 ...] [--pairs 3] [--defaults] [--import MODULE]
 
 Medians of CPU seconds, wall seconds, peak memory and bytes, and what vkfuse takes of stock's. Stock is a plain script:
 load, `to_edge_transform_and_lower` with VulkanPartitioner, `to_executorch`, write. vkfuse runs with ``--baseline none
 --no-verify``, which is the same work; with ``--defaults`` as it comes, baseline and check
-included. A process counts its parent's memory as its own until it has more, so that this one imports nothing heavy:
+included; with ``--import`` stock imports a module first, such as `transformers.modeling_outputs`, without which torch loads
+no program that returns one of its classes. A process counts its parent's memory as its own until it has more, so that this
+one imports nothing heavy:
 programs are exported in others.
 """
 
@@ -24,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 MODELS = ("minilm", "demo", "tied-table")
 STOCK = """
-import sys, torch, torchao
+import importlib, sys, torch, torchao
+for name in sys.argv[3:]:
+    importlib.import_module(name)
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
 program = torch.export.load(sys.argv[1])
@@ -63,10 +67,12 @@ def median(runs: Sequence[Run]) -> Run:
     return Run(cpu=cpu, wall=wall, peak=int(peak), size=int(size))
 
 
-def compared(source: Path, pairs: int, *, defaults: bool) -> tuple[Run, Run]:
+def compared(
+    source: Path, folder: Path, pairs: int, modules: Sequence[str], *, defaults: bool
+) -> tuple[Run, Run]:
     """Medians of stock and of vkfuse on one program, run in turn."""
-    stock_file, our_file = source.with_suffix(".stock.pte"), source.with_suffix(".pte")
-    stock = [sys.executable, "-c", STOCK, str(source), str(stock_file)]
+    stock_file, our_file = folder / "stock.pte", folder / "vkfuse.pte"
+    stock = [sys.executable, "-c", STOCK, str(source), str(stock_file), *modules]
     same_work = [] if defaults else ["--baseline", "none", "--no-verify"]
     ours = [
         *(sys.executable, "-m", "vkfuse", "optimize", str(source), "-o", str(our_file), "-q"),
@@ -88,17 +94,22 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=[*MODELS], metavar="MODEL")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--defaults", action="store_true")
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE")
     options = parser.parse_args()
     print(f"{'':26} {'CPU s':>8} {'wall s':>8} {'peak MiB':>10} {'MiB out':>9}")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models or MODELS:
-            source = Path(folder) / f"{name}.pt2"
-            subprocess.run(
-                [sys.executable, ROOT / "benchmarks" / "speed_models.py", name, source], check=True
+            source = Path(name)
+            if name in MODELS:
+                source = Path(folder) / f"{name}.pt2"
+                subprocess.run(
+                    [sys.executable, ROOT / "benchmarks" / "speed_models.py", name, source], check=True
+                )
+            stock, ours = compared(
+                source, Path(folder), options.pairs, options.modules, defaults=options.defaults
             )
-            stock, ours = compared(source, options.pairs, defaults=options.defaults)
-            print(row(f"{name}, stock", stock))
-            print(row(f"{name}, vkfuse", ours))
+            print(row(f"{source.stem}, stock", stock))
+            print(row(f"{source.stem}, vkfuse", ours))
             print(
                 f"{'':26} {ours.cpu / stock.cpu:8.2f} {ours.wall / stock.wall:8.2f} {ours.peak / stock.peak:10.2f}"
             )
