@@ -83,7 +83,7 @@ def seldom_collected() -> Iterator[None]:
     """Within, Python looks less often for objects that only refer to each other.
 
     A run makes millions of objects that stay, imports included: to look through all of them takes a tenth of its time. The
-    youngest are looked through as often, while the processor's caches still have them: graphs that passes leave behind are large.
+    youngest are looked through as often, while the processor's caches still have them; what passes leave behind is large.
     """
     usual = gc.get_threshold()
     if usual[0]:
