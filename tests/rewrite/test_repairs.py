@@ -1007,6 +1007,18 @@ _REPAIRED = {
         _ALONG_TWO,
         "activations-written-out",
     ),
+    "the larger of two": (
+        _Lambda(
+            lambda _, x: (
+                torch.maximum(x, x.flip(-1)),
+                torch.max(x[:, :1], -2 * x),
+                torch.maximum(x, x * 0 + 1).int(),
+            )
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "maxima-as-minima",
+    ),
     "variances": (
         _Lambda(
             lambda _, x: (

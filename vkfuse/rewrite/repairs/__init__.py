@@ -133,6 +133,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     activations.powers_written_out,
     reductions.log_softmaxes_keep_infinity,
     activations.bounds_as_clamps,
+    activations.maxima_as_minima,
     activations.reciprocals_as_quotients,
     arithmetic.write_out_softplus,
     arithmetic.write_out_bilinear,

@@ -114,6 +114,19 @@ def bounds_as_clamps(
     return x.clamp(bound) if node.target in _LARGER else x.clamp(None, bound)
 
 
+@replaces(
+    *_LARGER, code="maxima-as-minima", detail="the runtime has a minimum of two tensors, and no maximum"
+)
+def maxima_as_minima(editor: GraphEditor, node: fx.Node, x: fx.Node, other: fx.Node) -> torch.Tensor | None:
+    """Compute the larger of two tensors of floats as `-min(-x, -other)`, which is the same number."""
+    parts = [of.meta["val"] for of in (x, other)]
+    if node in editor.constants or any(of.dtype is not node.meta["val"].dtype or not of.ndim for of in parts):
+        return None
+    if not parts[0].is_floating_point():
+        return None
+    return -torch.minimum(-editor.tensor(x), -editor.tensor(other))
+
+
 def _number(node: fx.Node, editor: GraphEditor) -> float | None:
     """The number that a tensor repeats, None where there are several, or none is known."""
     if node.target == aten.zeros_like.default:
