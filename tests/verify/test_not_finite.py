@@ -112,6 +112,28 @@ def test_inputs_with_nan(clipped, value, status):
     assert (Code.NOT_FINITE in {applied.code for applied in verdict.applied}) == (status == "differs")
 
 
+class Rows(nn.Module):
+    """Reductions of rows; a norm with a weight has a shader of its own."""
+
+    def forward(self, x):
+        extremes = (x.max(-1).values, x.amin(-1))
+        normed = functional.rms_norm(x, (8,), torch.ones(8) * 2)
+        return x.sum(-1), x.mean(-1, keepdim=True), *extremes, functional.normalize(x, dim=-1), normed
+
+
+@pytest.mark.parametrize("storage", ["texture", "buffer"])
+def test_rows_beyond_what_a_half_holds(tmp_path, storage):
+    """Sums, means, extremes and norms of rows are right where the shader's would be clamped, of an example that is not."""
+    exported = torch.export.export(Rows(), (torch.randn(4, 8),))
+    chosen = VulkanOptions(storage=Storage(storage))
+    report = vkfuse.optimize(exported, tmp_path / "model.pte", baseline="none", vulkan=chosen).report
+    assert report.delegation.vulkan["et_vk.rms_norm.default"] == 1
+    huge = VerifyOptions(inputs=((torch.randn(4, 8) * 1e8,), {}))
+    verdict = verify_file(read_pte(tmp_path / "model.pte"), exported, huge)
+    assert verdict.status == "same"
+    assert "row-reduction-clamped" not in {applied.code for applied in verdict.applied}
+
+
 _F = functional
 MASKED = {
     "softmax": lambda x, mask: (x + mask).softmax(-1),

@@ -132,6 +132,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     reductions.variances_written_out,
     activations.powers_written_out,
     reductions.log_softmaxes_keep_infinity,
+    reductions.extremes_alone,
+    reductions.row_reductions_scaled,
     activations.bounds_as_clamps,
     activations.maxima_as_minima,
     activations.reciprocals_as_quotients,
@@ -160,7 +162,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     cumulated.cumulative_sums_in_steps,
     dimensions.operators_in_four_dimensions,
     resized.conditions_in_full_rank,
-    reductions.extremes_alone,
     reductions.outermost_reduced,
     reductions.reductions_keep_dimensions,
     reductions.softmaxes_in_rows,
@@ -202,7 +203,10 @@ def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
 
 
 # The delegate would sum halves where the CPU's kernel sums floats.
-_SUMS_OF_FLOATS: tuple[RepairRule, ...] = (arithmetic.write_out_group_norms,)
+_SUMS_OF_FLOATS: tuple[RepairRule, ...] = (
+    arithmetic.write_out_group_norms,
+    reductions.row_reductions_scaled,
+)
 _IN_HALF: Mapping[RepairRule, RepairRule] = {
     fills.raise_mask_fills: fills.raise_mask_fills_in_half,
     reductions.log_softmaxes_keep_infinity: reductions.log_softmaxes_keep_infinity_in_half,
@@ -234,6 +238,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = {
     arithmetic.scalars_as_tensors: Contract(
         after=(attention.write_out_attention, arithmetic.write_out_rms_norm)
     ),
+    reductions.row_reductions_scaled: Contract(after=(reductions.extremes_alone,)),
     arithmetic.layer_norms_in_rows: Contract(after=(arithmetic.complete_layer_norms,)),
     arithmetic.complete_group_norms: Contract(after=(arithmetic.instance_norms_as_group_norms,)),
     arithmetic.write_out_group_norms: Contract(after=(arithmetic.complete_group_norms,)),

@@ -106,6 +106,49 @@ def reductions_keep_dimensions(
     return editor.again(node, dim=dims, keepdim=True).squeeze(dims)
 
 
+_DOWN, _DOWN_OF_NORMS = 2.0**-48, 2.0**-24  # squares are summed
+
+
+@replaces(
+    *(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default),
+    aten.linalg_vector_norm.default,
+    code="row-reductions-scaled",
+    detail="the runtime's are clamped to what a half holds",
+)
+def row_reductions_scaled(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None
+) -> torch.Tensor | None:
+    """Reduce rows of float32 in parts of a power of two, which changes nothing up to 1e19, of norms up to 4e9.
+
+    A row's mean in an RMS norm is left to the norm's own shader.
+    """
+    down = _DOWN_OF_NORMS if node.target == aten.linalg_vector_norm.default else _DOWN
+    along_rows = bool(dim) and [d % max(1, x.ndim) for d in dim or ()] == [x.ndim - 1]
+    if not along_rows or node.kwargs or x.dtype is not torch.float32 or node.meta["val"].dtype is not x.dtype:
+        return None
+    if _is_scaled(operand(node, "x"), down, editor) or _of_norm(node):
+        return None
+    reduced: torch.Tensor = editor.again(node, x=x * down)
+    return reduced * (1.0 / down)
+
+
+def _is_scaled(source: fx.Node, down: float, editor: GraphEditor) -> bool:
+    if source.target != aten.mul.Tensor:
+        return False
+    factor = source.args[1]
+    if isinstance(factor, fx.Node) and factor in editor.constants and factor.meta["val"].numel() == 1:
+        factor = editor.constants.value(factor).item()
+    return bool(factor == down)
+
+
+def _of_norm(node: fx.Node) -> bool:
+    """Whether a reciprocal root is taken of a mean, of a sum of it and a number."""
+    if node.target != aten.mean.dim:
+        return False
+    sums = [user for user in node.users if user.target in {aten.add.Tensor, aten.add.Scalar}]
+    return any(reader.target == aten.rsqrt.default for user in (node, *sums) for reader in user.users)
+
+
 @replaces(
     *(aten.softmax.int, aten.log_softmax.int),
     *(aten._softmax.default, aten._log_softmax.default),  # noqa: SLF001 - the operators' names
