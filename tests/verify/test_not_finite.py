@@ -118,7 +118,14 @@ class Rows(nn.Module):
     def forward(self, x):
         extremes = (x.max(-1).values, x.amin(-1))
         normed = functional.rms_norm(x, (8,), torch.ones(8) * 2)
-        return x.sum(-1), x.mean(-1, keepdim=True), *extremes, functional.normalize(x, dim=-1), normed
+        return (
+            x.sum(-1),
+            x.mean(-1, keepdim=True),
+            x.std(-1),
+            *extremes,
+            functional.normalize(x, dim=-1),
+            normed,
+        )
 
 
 @pytest.mark.parametrize("storage", ["texture", "buffer"])

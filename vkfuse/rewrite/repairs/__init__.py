@@ -106,6 +106,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     once.computed_once,
     fills.raise_mask_fills,
     reductions.extremes_alone,
+    reductions.variances_written_out,
     reductions.row_reductions_scaled,
     quantized_caches.quantized_caches_as_floats,
     quantized_rows.rows_quantized_in_floats,
@@ -131,7 +132,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     permutations.permutations_in_one,
     resized.expansions_as_broadcasts,
     arithmetic.write_out_rms_norm,
-    reductions.variances_written_out,
     activations.powers_written_out,
     reductions.log_softmaxes_keep_infinity,
     activations.bounds_as_clamps,
@@ -202,7 +202,7 @@ def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
 
-# The delegate would sum halves where the CPU's kernel sums floats.
+# The delegate would sum halves where the CPU's kernel sums floats, and halves have no such parts.
 _SUMS_OF_FLOATS: tuple[RepairRule, ...] = (
     arithmetic.write_out_group_norms,
     reductions.row_reductions_scaled,
@@ -238,7 +238,9 @@ CONTRACTS: Mapping[RepairRule, Contract] = {
     arithmetic.scalars_as_tensors: Contract(
         after=(attention.write_out_attention, arithmetic.write_out_rms_norm)
     ),
-    reductions.row_reductions_scaled: Contract(after=(reductions.extremes_alone,)),
+    reductions.row_reductions_scaled: Contract(
+        after=(reductions.extremes_alone, reductions.variances_written_out)
+    ),
     quantized_rows.rows_quantized_in_floats: Contract(after=(reductions.row_reductions_scaled,)),
     arithmetic.layer_norms_in_rows: Contract(after=(arithmetic.complete_layer_norms,)),
     arithmetic.complete_group_norms: Contract(after=(arithmetic.instance_norms_as_group_norms,)),
