@@ -1010,9 +1010,9 @@ _REPAIRED = {
     "the larger of two": (
         _Lambda(
             lambda _, x: (
-                torch.maximum(x, x.flip(-1)),
+                torch.maximum(x, x.sin()),
                 torch.max(x[:, :1], -2 * x),
-                torch.maximum(x, x * 0 + 1).int(),
+                torch.max(x.int(), -x.int()),
             )
         ),
         _SEQUENCE,
@@ -1058,7 +1058,7 @@ _REPAIRED = {
         ),
         _SEQUENCE,
         _ALONG_TWO,
-        "bounds-as-clamps",
+        "bounds-as-clamps maxima-as-minima",
     ),
     "reciprocal": (
         _Lambda(lambda _, x: (1 / (x + 9), (x.mean() + 9).reciprocal())),
