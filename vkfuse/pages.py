@@ -13,11 +13,7 @@ from typing import Final
 _CHUNK: Final = 4 << 20
 _GROWN: Final = 64 << 20  # bytes in memory more than before, that something is done about
 _EVERY: Final = 0.05  # seconds
-_SELDOM: Final = (
-    100_000,
-    50,
-    100,
-)  # objects and collections between two of Python's, where it takes 700, 10, 10
+_SELDOM: Final = (1_000, 20, 100)  # collections of Python's three kinds; its own are (700, 10, 10)
 _STATUS: Final = Path("/proc/self/statm")  # pages: all, in memory, of these mapped from files (man 5 proc)
 _DONT_NEED: Final = getattr(mmap, "MADV_DONTNEED", None)
 
