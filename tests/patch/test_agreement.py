@@ -96,7 +96,12 @@ def test_scales_agree(tmp_path):
     from torch import nn  # noqa: PLC0415
 
     import vkfuse  # noqa: PLC0415
+    from vkfuse.measure.weights import weights  # noqa: PLC0415
+    from vkfuse.program.load import from_exported  # noqa: PLC0415
+    from vkfuse.pte.reader import read_pte  # noqa: PLC0415
+    from vkfuse.report.file_tables import tables_of  # noqa: PLC0415
     from vkfuse.verify.session import run_file  # noqa: PLC0415
+    from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: PLC0415
 
     model = LanguageModel(12000)
     model.head.weight = model.table.weight
@@ -109,6 +114,17 @@ def test_scales_agree(tmp_path):
         assert "scales-shared" in row.how
         assert row.proof.kind == "exact"
     assert again.stat().st_size == pytest.approx(written.stat().st_size, rel=0.01)
+    verdict = verify_file(written, from_exported(exported).exported, VerifyOptions(seeds=1))
+    assert verdict.ok
+    assert all(
+        table.matches for table in verdict.tables
+    )  # the scales that it looks up are no table of their own
+    file = read_pte(written)
+    assert weights(file) < 1.01 * 12000 * 64
+    assert [(row.shape, row.group_size) for row in tables_of(file)] == [
+        ((12000, 64), 32),
+        ((64, 64), 32),
+    ]
     sessions = [run_file(path) for path in paths]
     for sizes in ((1, 1), (2, 7), (3, 5)):
         tokens = indices(*sizes, rows=12000)

@@ -211,6 +211,13 @@ def table_reads(pte: PteFile) -> tuple[TableRead, ...]:
     return table_reads_by(pte, table_names(pte))
 
 
+def read_as_tables(reads: Iterable[TableRead]) -> list[TableRead]:
+    """Return reads but those of another table's scales: a lookup that is tied to a head looks up the head's."""
+    every = [*reads]
+    scales = {read.scales.name for read in every if read.scales is not None}
+    return [read for read in every if read.weight.name not in scales]
+
+
 def table_reads_by(pte: PteFile, names: Mapping[str, str]) -> tuple[TableRead, ...]:
     """Return the reads of tables, which are shown by `names`, by the first digits of the SHA-256 of their bytes."""
     vulkan = (_calls_of(graph, place) for place, graph in vulkan_graphs(pte).items())

@@ -2,7 +2,7 @@
 
 import math
 
-from vkfuse.measure.tables import TableRead, constants_of, table_reads
+from vkfuse.measure.tables import TableRead, constants_of, read_as_tables, table_reads
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.once import once_a_file
 from vkfuse.pte.vulkan import BACKEND_ID
@@ -16,7 +16,7 @@ def weights(pte: PteFile) -> int | None:
     """
     if any(delegate.id != BACKEND_ID for method in pte.methods for delegate in method.delegates):
         return None
-    reads = [read for read in table_reads(pte) if read.weight.data is not None]
+    reads = [read for read in read_as_tables(table_reads(pte)) if read.weight.data is not None]
     tables = {read.weight.shown: math.prod(shape_of(read)) for read in reads}
     parts = {constant.name for read in reads for constant in read.constants}
     others = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vkfuse.measure.tables import TableRead, table_reads
+from vkfuse.measure.tables import TableRead, read_as_tables, table_reads
 from vkfuse.measure.weights import shape_of
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import RUNGS, Rung, TableRow
@@ -27,7 +27,7 @@ def tables_of(pte: PteFile) -> tuple[TableRow, ...]:
 def rows_of(reads: Iterable[TableRead]) -> tuple[TableRow, ...]:
     """Return the rows of tables by their reads, the largest first."""
     found: dict[str, _Read] = {}
-    for read in reads:
+    for read in read_as_tables(reads):
         found[read.weight.shown] = _together(found.get(read.weight.shown), _read(read))
     rows = map(_weighed, found.values())
     return tuple(sorted(rows, key=lambda row: (-row.bytes_after, row.name)))
@@ -57,7 +57,7 @@ def _together(known: _Read | None, read: _Read) -> _Read:
         worse,
         consumers=tuple(dict.fromkeys((*known.row.consumers, *read.row.consumers))),
         methods=tuple(dict.fromkeys((*known.row.methods, *read.row.methods))),
-        group_size=known.row.group_size or read.row.group_size,
+        group_size=min(filter(None, (known.row.group_size, read.row.group_size)), default=None),
         how=tuple(dict.fromkeys((*known.row.how, *read.row.how))),
     )
     return _Read(row=row, parts={**known.parts, **read.parts})

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.measure.audit import TableCheck, audit
 from vkfuse.measure.stored import stored_tables
-from vkfuse.measure.tables import table_reads
+from vkfuse.measure.tables import read_as_tables, table_reads
 from vkfuse.program.lean import one_thread
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile
@@ -121,7 +121,7 @@ def _on_device(
 
 def _audited(source: PteFile, exported: ExportedProgram, method: str) -> tuple[TableCheck, ...]:
     """Return a check of each table that a method reads."""
-    reads = (read for read in table_reads(source) if read.where.method == method)
+    reads = read_as_tables(read for read in table_reads(source) if read.where.method == method)
     return tuple(audit(stored_tables(reads), wanted_tables(exported)))
 
 
