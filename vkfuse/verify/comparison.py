@@ -4,7 +4,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -13,7 +13,7 @@ from vkfuse.runtime.codes import Code
 from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change, largest_value, widened
 from vkfuse.verify.departure import find_departure
 from vkfuse.verify.inputs import Sample
-from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_runtime
+from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_half, noisy_runtime
 from vkfuse.verify.rowwise import in_parts, made
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import Argument, Observer
@@ -73,8 +73,20 @@ class Comparison:
         """Compare outputs for one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
         eager = _compared(got, known.get(EAGER) or self._one(sample, EAGER), self._tolerance)
         arithmetic = self._arithmetic()
-        if all(output.passed for output in eager) or arithmetic.eager:
+        if all(output.passed for output in eager):
             return Run(label=sample.label, outputs=eager)
+        run = None if arithmetic.eager else self._in_runtimes(sample, arithmetic, got, eager, known)
+        return run or self._at_edges(sample, arithmetic, got, eager) or Run(label=sample.label, outputs=eager)
+
+    def _in_runtimes(
+        self,
+        sample: Sample,
+        arithmetic: Arithmetic,
+        got: tuple[object, ...],
+        eager: tuple[OutputCheck, ...],
+        known: Mapping[Arithmetic, tuple[object, ...]],
+    ) -> Run | None:
+        """Compare with the runtime's arithmetic; None where that does not agree either."""
         self._usual = (EAGER, arithmetic)
         clean = known.get(arithmetic) or self._one(sample, arithmetic)
         for outputs, noise in self._allowances(sample, arithmetic, got, clean):
@@ -86,7 +98,29 @@ class Comparison:
                     eager_rel=max(output.max_rel for output in eager),
                     noise=noise,
                 )
-        return Run(label=sample.label, outputs=eager)
+        return None
+
+    def _at_edges(
+        self, sample: Sample, arithmetic: Arithmetic, got: tuple[object, ...], eager: tuple[OutputCheck, ...]
+    ) -> Run | None:
+        """Compare, in half precision, each value with what lies between those on both sides of an edge; else None.
+
+        A value that no rounding carries over an edge has none but its own.
+        """
+        in_half = self._tolerance.arithmetic is torch.float16 and not self._tolerance.given
+        if not (self._reference.jumps and in_half):
+            return None
+        nearest = [made(each) for each in self._one(sample, arithmetic)]
+        least, most = nearest, nearest
+        for seed in range(_EDGE_TRIALS):
+            trial = [made(each) for each in self._one(sample, noisy_half(arithmetic, seed))]
+            least, most = [*map(_lesser, least, trial)], [*map(_greater, most, trial)]
+        expected = tuple(map(_between, got, least, most))
+        outputs = _compared(got, expected, self._tolerance)
+        if not all(output.passed for output in outputs):
+            return None
+        rel = max(output.max_rel for output in eager)
+        return Run(label=sample.label, outputs=outputs, reason=_AT_EDGES, eager_rel=rel)
 
     def blame(self, sample: Sample) -> Departure | None:
         """Find the operator that departs."""
@@ -192,6 +226,25 @@ class Comparison:
         trials = self._expected(sample, [noisy_runtime(arithmetic, seed) for seed in range(_NOISE_TRIALS)])
         self._usual_noise = 2 * max(map(_largest_change, zip(clean, *trials, strict=True)), default=0.0)
         return self._usual_noise
+
+
+_AT_EDGES: Final = "the program jumps, and what half precision leaves next to an edge falls to either side"
+
+
+def _lesser(value: Any, other: Any) -> Any:
+    return torch.minimum(value, other) if isinstance(value, torch.Tensor) else value
+
+
+def _greater(value: Any, other: Any) -> Any:
+    return torch.maximum(value, other) if isinstance(value, torch.Tensor) else value
+
+
+def _between(got: Any, least: Any, most: Any) -> Any:
+    """What of the values from `least` to `most` is next to what a file computes."""
+    if not isinstance(got, torch.Tensor) or not isinstance(least, torch.Tensor) or got.shape != least.shape:
+        return least
+    number = torch.where(got.isnan(), least, got).to(least.dtype)
+    return torch.minimum(torch.maximum(number, least), most)
 
 
 def _alike(sample: Sample, other: Sample) -> bool:

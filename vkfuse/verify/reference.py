@@ -22,13 +22,15 @@ from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
 _GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation makes
+_HALF_NOISE: Final = 2.0**-10  # a half's rounding of an operand, and of what is made of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
     """Which of the runtime's deviations the reference takes over; `noise` is added before 8-bit rounding.
 
-    `rounded`: the program rounds what it computes, so that a tiny difference may become a step.
+    `rounded`: the program rounds what it computes, so that a tiny difference may become a step. `half`: the noise is
+    that of half precision, before each jump, of what half precision does not hold as it is.
     """
 
     dynamic_rows: bool = False
@@ -36,6 +38,7 @@ class Arithmetic:
     rounded: bool = False
     noise: float = 0.0
     seed: int = 0
+    half: bool = False
 
     @property
     def eager(self) -> bool:
@@ -65,6 +68,7 @@ class Reference:
         self._unread = _unread(exported)
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
+        self.jumps = any(str(node.target) in _JUMPS for node in exported.graph.nodes)
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
 
     def reset(self, arithmetic: Arithmetic | None = None) -> None:
@@ -254,7 +258,7 @@ class _Runner(fx.Interpreter):
         """Run an operator, or what stands in for it."""
         target = _IN_ORDER.get(target, target)
         name = str(target)
-        if self._arithmetic.noise and name in _ROUNDINGS:
+        if self._arithmetic.noise and name in (_JUMPS if self._arithmetic.half else _ROUNDINGS):
             args = (self._noisy(args[0]), *args[1:])
         substitute = _SUBSTITUTES.get(name)
         if substitute is not None and not self._arithmetic.eager:
@@ -270,8 +274,12 @@ class _Runner(fx.Interpreter):
             return super().call_function(target, args, kwargs)
 
     def _noisy(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x with relative noise."""
+        """Return x with relative noise; in half, what half precision holds is taken for exact, as whole numbers are."""
+        if not x.is_floating_point():
+            return x
         noise = torch.randn(x.shape, generator=self._generator, dtype=torch.float32)
+        if self._arithmetic.half:
+            noise = noise.sign() * (x != x.half())
         return (x.float() * (1 + self._arithmetic.noise * noise)).to(x.dtype)
 
     def gelu(self, x: torch.Tensor, approximate: str = "none") -> Any:
@@ -333,6 +341,17 @@ _ROUNDINGS: Final = frozenset(
 )
 
 
+# All whose results leap, by their first operand. Equality is none: what is next to equal is not known from what is not.
+_JUMPS: Final = _ROUNDINGS | frozenset(
+    {
+        *("aten.floor.default", "aten.ceil.default", "aten.trunc.default", "aten.sign.default"),
+        *(f"aten.{order}.{kind}" for order in ("lt", "le", "gt", "ge") for kind in ("Tensor", "Scalar")),
+        *("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.floor_divide.default"),
+        *("aten.hardshrink.default", "aten.threshold.default"),
+    }
+)
+
+
 def _sorted(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
     return torch.sort(x, dim=dim, descending=descending, stable=True)
 
@@ -342,6 +361,11 @@ _IN_ORDER: Final[dict[Any, Callable[..., Any]]] = {
     torch.ops.aten.sort.default: _sorted,
     torch.ops.aten.argsort.default: lambda *given: _sorted(*given)[1],
 }
+
+
+def noisy_half(arithmetic: Arithmetic, seed: int) -> Arithmetic:
+    """Return the same arithmetic with the noise of half precision before each jump."""
+    return replace(arithmetic, noise=_HALF_NOISE, half=True, seed=seed)
 
 
 def noisy_runtime(arithmetic: Arithmetic, seed: int) -> Arithmetic:
