@@ -34,6 +34,11 @@ FAILED = {  # what is wrong: (line of sh, words of the message); exit code 2, an
     "closed stdout of a version": ("$vkfuse --version >&-", "stdout: it is closed"),
     "full stdout of shaders": ("$vkfuse shader list > /dev/full", "stdout: No space left on device"),
     "closed stdin": (f"$vkfuse report - {SAVED} <&-", "stdin: it is closed"),
+    "stdin of a command that failed": (f"false | $vkfuse report - {SAVED}", "stdin: Program: empty"),
+    "program of a command that failed": (
+        f"false | $vkfuse optimize - -o old.json {SAVED.replace('old', 'other')}",
+        r"stdin: not a .pt2 file (empty)",
+    ),
     "closed stdout for a file": ("$vkfuse report a.pte -q --report - >&-", "stdout: it is closed"),
     "full device": (f"$vkfuse report a.pte {SAVED} --report /dev/full", "/dev/full: No space left on device"),
     "limit on files": (f"ulimit -f 0; $vkfuse report a.pte {SAVED}", "old.json: File too large"),

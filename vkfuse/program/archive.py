@@ -95,7 +95,7 @@ def _reported(data: memoryview, where: str) -> Iterator[None]:
         if bytes(data[:2]) == b"PK":
             raise InputError(f"{where}: truncated archive: {error}", hint=DAMAGED) from error
         raise InputError(
-            f"{where}: not a .pt2 file (no zip archive)",
+            f"{where}: not a .pt2 file ({'no zip archive' if data else 'empty'})",
             hint="write it with torch.export.save(program, 'model.pt2')",
         ) from error
 

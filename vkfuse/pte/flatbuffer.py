@@ -65,7 +65,8 @@ class Source:
     def root(self, name: str, identifier: bytes) -> "FlatTable":
         """Return the root table `name`; the bytes after the root offset must be `identifier`."""
         if bytes(self.data[4:8]) != identifier:
-            raise FormatError(f"not a flatbuffer with identifier {identifier.decode()}", field=name)
+            what = "not a flatbuffer" if self.data else "empty, no flatbuffer"
+            raise FormatError(f"{what} with identifier {identifier.decode()}", field=name)
         return FlatTable(self, name, _number(_U32, self.data, 0, name), None, name)
 
 
