@@ -1,9 +1,9 @@
 """A decode step with a cache on the GPU beside one of the same layers without: how much longer a token takes, on a device.
 
-    python benchmarks/decode.py build FOLDER [--layers 8] [--cache 1024]
+    python benchmarks/decode.py build FOLDER [--model SmolLM2-135M]
     python benchmarks/decode.py run FOLDER --runner RUNNER
 
-`build` writes cached.pte and plain.pte of a Llama with random weights (512 columns, 8 heads over 4, 8da4w, an int4 table)
+`build` writes cached.pte, which is the decode file of llm.py, and plain.pte, one token of the same model without a cache,
 and needs torch, transformers and vkfuse. `run` needs none of them; RUNNER is a program that is called as ``RUNNER FILE
 forward INPUTS OUTPUTS`` and prints ``call N T ms`` for each call of one loaded method, INPUTS as `packed` packs them.
 It prints the medians, and their ratio.
@@ -29,10 +29,10 @@ LONG = 4  # ExecuTorch's code of int64
 Call = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]  # sizes and values of each input
 
 
-def build(folder: Path, layers: int, cache: int) -> None:
+def build(folder: Path, name: str, runtime: str | None) -> None:
     """Write both files."""
-    import torch  # noqa: PLC0415 - not needed to run
-    from transformers.integrations.executorch import TorchExportableModuleForDecoderOnlyLM  # noqa: PLC0415 - likewise
+    import llm  # noqa: PLC0415 - not needed to run
+    import torch  # noqa: PLC0415 - likewise
 
     import vkfuse  # noqa: PLC0415 - likewise
 
@@ -44,56 +44,15 @@ def build(folder: Path, layers: int, cache: int) -> None:
         def forward(self, token: Any, position: Any) -> Any:
             return self.model(input_ids=token, position_ids=position[None], use_cache=False).logits
 
-    token, position = torch.zeros((1, 1), dtype=torch.long), torch.tensor([0])
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        plain = torch.export.export(Plain(_model(layers, cache)), (token, position))
-        exportable = TorchExportableModuleForDecoderOnlyLM(
-            _with_cache(_model(layers, cache), cache), batch_size=1, max_cache_len=cache
-        )
-        cached = exportable.export(input_ids=token, cache_position=position, strict=True)
-    for name, program in zip(NAMES, (plain, cached), strict=True):
-        report = vkfuse.optimize(program, folder / f"{name}.pte", baseline="none", verify=False).report
-        print(f"{name}: {report.output.bytes} bytes, {report.delegation.crossings} crossings")
-
-
-def _model(layers: int, cache: int) -> Any:
-    import torch  # noqa: PLC0415 - not needed to run
-    import transformers  # noqa: PLC0415 - likewise
-    from torchao.quantization import (  # noqa: PLC0415 - likewise
-        Int8DynamicActivationIntxWeightConfig,
-        IntxWeightOnlyConfig,
-        quantize_,
-    )
-    from torchao.quantization.granularity import PerGroup  # noqa: PLC0415 - likewise
-    from torchao.utils import unwrap_tensor_subclass  # noqa: PLC0415 - likewise
-
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=512,
-        intermediate_size=1536,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        max_position_embeddings=cache,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-    )
-    model, group = transformers.LlamaForCausalLM(config).eval(), PerGroup(32)
-    table = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group)
-    linear = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=group)
-    quantize_(model, table, lambda module, _: isinstance(module, torch.nn.Embedding))
-    quantize_(model, linear, lambda module, _: isinstance(module, torch.nn.Linear))
-    unwrap_tensor_subclass(model)
-    return model
-
-
-def _with_cache(model: Any, cache: int) -> Any:
-    chosen = model.generation_config
-    chosen.cache_implementation, chosen.use_cache, chosen.max_length = "static", True, cache
-    chosen.cache_config = {"batch_size": 1, "max_cache_len": cache}
-    return model
+        inputs = torch.zeros((1, 1), dtype=torch.long), torch.tensor([0])
+        plain = torch.export.export(Plain(llm.model(name)), inputs)
+    for kind, program in zip(NAMES, (plain, llm.decode(llm.model(name))), strict=True):
+        made = vkfuse.optimize(
+            program, folder / f"{kind}.pte", baseline="none", verify=False, runtime=runtime
+        ).report
+        print(f"{kind}: {made.output.bytes} bytes, {made.delegation.crossings} crossings")
 
 
 def packed(calls: Sequence[Call]) -> bytes:
@@ -129,12 +88,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["build", "run"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--cache", type=int, default=1024)
+    parser.add_argument("--model", default="SmolLM2-135M", help="a name of llm.py's")
+    parser.add_argument("--runtime", help="the runner's version; by default that of the installed ExecuTorch")
     parser.add_argument("--runner", default=os.environ.get("RUNNER"))
     given = parser.parse_args()
     if given.what == "build":
-        build(given.folder, given.layers, given.cache)
+        build(given.folder, given.model, given.runtime)
     else:
         run(given.folder, given.runner)
 

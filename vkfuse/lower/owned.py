@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError
 from vkfuse.lower.operands import operator_name
 from vkfuse.lower.places import Outside, StatePlace
-from vkfuse.runtime.operators.attention import WRITE
+from vkfuse.runtime.operators.attention import IN_DELEGATES
 
 TAG = "delegation_tag"
 _KINDS = frozenset({torch.float32, torch.float16})  # what the runtime's copies were seen to take
@@ -46,9 +46,9 @@ class StateOutsideError(LoweringError):
 
 
 def require_delegated(program: ExportedProgram) -> None:
-    """Raise StateOutsideError where a write in place is in no delegate: the CPU has no such operator."""
+    """Raise StateOutsideError where a write in place, or what reads it, is in no delegate: the CPU has no such operator."""
     for node in program.graph.nodes:
-        if node.op == "call_function" and operator_name(node) == WRITE and node.meta.get(TAG) is None:
+        if node.op == "call_function" and operator_name(node) in IN_DELEGATES and node.meta.get(TAG) is None:
             raise StateOutsideError(
                 f"{node.args[0].name} is written in place outside of a delegate",
                 hint="Partitioner(in_place=False) leaves caches outside",

@@ -41,7 +41,7 @@ from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import described
 from vkfuse.runtime.operands import Operands
-from vkfuse.runtime.operators.attention import WRITTEN
+from vkfuse.runtime.operators.attention import ATTENDED, WRITTEN
 from vkfuse.runtime.operators.moves import COPY
 from vkfuse.runtime.operators.norm import RMS_NORM, weight_for_each_column
 
@@ -102,6 +102,7 @@ def _entries() -> dict[Any, Any]:
         dynamic: _any_dtype(registry[dynamic]),
         edge.et_vk.conv2d_q8csw.default: _images(),
         edge.vkfuse.update_cache.default: _in_place(),
+        edge.vkfuse.custom_sdpa.default: _over_caches(),
     }
 
 
@@ -113,6 +114,18 @@ def _in_place() -> Any:
         inputs_storage=[contiguous, contiguous, none, none, vulkan_utils.ANY_STORAGE],
         outputs_storage=[contiguous],
         inputs_dtypes=[floats, floats, vulkan_utils.INT_T],
+        outputs_dtypes=[floats],
+        supports_resize=True,
+    )
+
+
+def _over_caches() -> Any:
+    """The entry of attention over caches: all in the order of its columns; the position is no tensor there."""
+    contiguous, floats = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.FP_T
+    return vulkan_registry.OpFeatures(
+        inputs_storage=[contiguous, contiguous, contiguous, vulkan_utils.NO_STORAGE],
+        outputs_storage=[contiguous],
+        inputs_dtypes=[floats, floats, floats, vulkan_utils.INT_T],
         outputs_dtypes=[floats],
         supports_resize=True,
     )
@@ -148,24 +161,44 @@ def _process_by_handle(builder: VkGraphBuilder, node: fx.Node, _count: int) -> A
         node.meta["etvk_is_scalar_tensor"] = True
     if node.op == "call_function" and node.target == edge_ops.edge.vkfuse.update_cache.default:
         return _write_in_place(builder, node)
+    if node.op == "call_function" and node.target == edge_ops.edge.vkfuse.custom_sdpa.default:
+        return _attend(builder, node)
     return _process_node(builder, node, handle_of(node))
 
 
 _process_node = VkGraphBuilder.process_node
 
 
+def _attend(builder: VkGraphBuilder, node: Any) -> None:
+    """Attention over caches: causal, neither a mask nor a scale."""
+    ids, (query, keys, values, position) = builder.node_to_value_ids, node.args
+    none = builder.create_null_value()
+    causal = builder.get_or_create_scalar_value(True)
+    out = builder.create_node_value(node)
+    of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(node)
+    read = [ids[query], ids[keys], ids[values], _number(position, ids)]
+    builder.chain.append(OperatorCall(node_id=of, name=ATTENDED, args=[*read, none, none, causal, none, out]))
+
+
+def _number(position: fx.Node, ids: Any) -> int:
+    """The number that a delegate is given for a position."""
+    if position.op != "placeholder":
+        raise ValueError(f"{position.name} is computed in a delegate, which reads it as a number")
+    number: int = ids[position]
+    return number
+
+
 def _write_in_place(builder: VkGraphBuilder, node: Any) -> None:
     """A write into a cache: the new cache is where the old one is, of what the delegate does not keep in a copy."""
     ids, (cache, value, position, *_) = builder.node_to_value_ids, node.args
-    if position.op != "placeholder":
-        raise ValueError(f"{node.name} writes at {position.name}")
+    number = _number(position, ids)
     of = builder.delegate_mapping_builder.insert_delegate_mapping_entry(node)
     if _first_of(cache).target == edge_ops.edge.et_vk.prepack.default:
         ids[node] = ids[cache]
     else:
         args = [ids[cache], builder.create_null_value(), builder.create_node_value(node)]
         builder.chain.append(OperatorCall(node_id=of, name=COPY, args=args))
-    args = [ids[value], ids[node], ids[position], ids[node]]
+    args = [ids[value], ids[node], number, ids[node]]
     builder.chain.append(OperatorCall(node_id=of, name=WRITTEN, args=args))
 
 

@@ -17,7 +17,7 @@ from vkfuse.report.model import InputFile
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import Repaired, State, after_tables, before_survey, repair
-from vkfuse.runtime.versions import Runtime
+from vkfuse.runtime.versions import Runtime, find_runtime
 from vkfuse.verify.verdict import Verification
 
 _Made = TypeVar("_Made")
@@ -79,7 +79,8 @@ def prepared(methods: Methods, options: Options, *, in_place: bool = True, own_s
     """
     shared = buffers_of_several({m.name: m.surveyed.exported for m in methods})
     state = State.SHARED if shared or not own_state else State.IN_PLACE if in_place else State.OWN
-    rules = after_tables(half=options.vulkan.fp16, state=state)
+    version = find_runtime(options.runtime).key
+    rules = after_tables(half=options.vulkan.fp16, state=state, version=version)
     return tuple(replace(m, prepared=repair(apply(m.surveyed.exported, m.plans), rules)) for m in methods)
 
 

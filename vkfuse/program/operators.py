@@ -37,6 +37,9 @@ def register_operators() -> tuple[Any, ...]:
     )
     own.impl("update_cache", _update_cache, "CPU")
     own.impl("update_cache", _like_the_cache, "Meta")
+    own.define("custom_sdpa(Tensor query, Tensor keys, Tensor values, Tensor position) -> Tensor")
+    own.impl("custom_sdpa", _custom_sdpa, "CPU")
+    own.impl("custom_sdpa", _like_the_query, "Meta")
     torchs: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for kind in ("channel", "tensor"):
         torchs.impl(f"fake_quantize_per_{kind}_affine_cachemask", _like_and_where, "Meta")
@@ -75,6 +78,23 @@ def _like_the_cache(
 ) -> torch.Tensor:
     del value, position, parts, readers
     return torch.empty_like(cache)
+
+
+def _custom_sdpa(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
+    """`query` [1, S, N, D] over [1, C, M, D]: row i sees columns 0 to `position`, one integer, plus i."""
+    last = int(position.reshape(-1)[0]) + torch.arange(query.shape[1])
+    q, k, v = (x.transpose(1, 2) for x in (query, keys, values))
+    seen = torch.arange(keys.shape[1]) <= last[:, None]
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, enable_gqa=True).transpose(1, 2)
+
+
+def _like_the_query(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
+    del keys, values, position
+    return query.new_empty(query.shape)
 
 
 def _linear_q8csw(

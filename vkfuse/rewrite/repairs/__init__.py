@@ -18,6 +18,7 @@ from vkfuse.rewrite.repairs import (
     bags,
     batch_norms,
     branches,
+    cached_attention,
     caches,
     checked,
     complexes,
@@ -56,6 +57,9 @@ from vkfuse.rewrite.repairs import (
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.experts import groups
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
+from vkfuse.runtime.operators import NEWEST, record_of
+from vkfuse.runtime.operators.attention import ATTENTION
+from vkfuse.runtime.record import Version
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
 BEFORE_SURVEY: tuple[RepairRule, ...] = (
@@ -122,6 +126,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     interleavings.interleavings_in_four_dimensions,
     permutations.permutations_of_blocks,
     attention.attention_in_four_dimensions,
+    cached_attention.attention_over_caches,
     attention.write_out_attention,
     matmuls.computed_matrices_as_batches,
     repeats.repeats_as_rows,
@@ -195,13 +200,18 @@ _LEFT_OUT: Mapping[State, tuple[RepairRule, ...]] = {
 }
 
 
-def after_tables(*, half: bool, state: State) -> tuple[RepairRule, ...]:
-    """The repairs after the tables for the precision that the file computes in, and for what its state allows."""
+def after_tables(*, half: bool, state: State, version: Version = NEWEST) -> tuple[RepairRule, ...]:
+    """The repairs after the tables for the precision that the file computes in, for what its state and runtime allow."""
     left_out = (*_LEFT_OUT[state], *(_SUMS_OF_FLOATS if half else ()))
-    chosen = (rule for rule in AFTER_TABLES if rule not in left_out)
+    known = (rule for rule in AFTER_TABLES if _SINCE.get(rule, version) <= version)
+    chosen = (rule for rule in known if rule not in left_out)
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
 
+# Repairs that use what a runtime is known to have since a version.
+_SINCE: Mapping[RepairRule, Version] = {
+    cached_attention.attention_over_caches: record_of(ATTENTION).since,
+}
 # The delegate would sum halves where the CPU's kernel sums floats, and halves have no such parts.
 _SUMS_OF_FLOATS: tuple[RepairRule, ...] = (
     arithmetic.write_out_group_norms,
@@ -227,6 +237,7 @@ CONTRACTS: Mapping[RepairRule, Contract] = {
     attention.attention_in_four_dimensions: Contract(
         after=(llm_operators.llm_operators_written_out, stacks.stacks_as_slices)
     ),
+    cached_attention.attention_over_caches: Contract(after=(in_place.cache_writes_in_place,)),
     attention.write_out_attention: Contract(
         after=(fills.raise_mask_fills, attention.attention_in_four_dimensions)
     ),

@@ -22,10 +22,10 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_ATTENTION = aten.scaled_dot_product_attention.default
+ATTENTION = aten.scaled_dot_product_attention.default
 
 
-@replaces(_ATTENTION, code="attention-in-four-dimensions", detail="dimensions of one in front")
+@replaces(ATTENTION, code="attention-in-four-dimensions", detail="dimensions of one in front")
 def attention_in_four_dimensions(
     editor: GraphEditor, node: fx.Node, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> torch.Tensor | None:
@@ -43,7 +43,7 @@ def attention_in_four_dimensions(
     return out
 
 
-@replaces(_ATTENTION, code="attention-written-out", detail="matmuls and a plain softmax")
+@replaces(ATTENTION, code="attention-written-out", detail="matmuls and a plain softmax")
 def write_out_attention(
     editor: GraphEditor, node: fx.Node, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> torch.Tensor | None:

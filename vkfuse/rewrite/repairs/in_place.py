@@ -225,7 +225,7 @@ def _start(write: Write, constants: Constants) -> fx.Node | None:
     if not all(isinstance(term, fx.Node) for term in terms):
         return None
     for count, start in (terms, terms[::-1]):
-        if _is_one(start) and start not in constants and _counts(count, constants):
+        if _is_one(start) and start not in constants and counts(count, constants):
             return start  # type: ignore[no-any-return]
     return None
 
@@ -235,7 +235,7 @@ def _is_one(node: fx.Node) -> bool:
     return all(isinstance(size, int) for size in shape) and prod(shape) == 1
 
 
-def _counts(node: fx.Node, constants: Constants) -> bool:
+def counts(node: fx.Node, constants: Constants) -> bool:
     """Whether `node` is 0, 1, 2 and so on."""
     if node.meta["val"].ndim != 1:
         return False

@@ -37,7 +37,7 @@ class _Repeat:
 )
 def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each repetition of heads through a fifth dimension."""
-    repeat = _repeat(node)
+    repeat = repeat_of(node)
     if repeat is None:
         return None
     behind = editor.sizes(repeat.source)[repeat.dimension + 1 :]
@@ -52,7 +52,7 @@ def repeats_as_rows(
     """Replace each product with repeated heads, [batch, heads * n, rows, k] by [batch, heads * n, k, columns]."""
     turned = other.target in PERMUTATIONS and order_of(other) == [0, 1, 3, 2]
     factor = operand(other, "x") if turned else other
-    repeat, value = _repeat(factor), factor.meta["val"]
+    repeat, value = repeat_of(factor), factor.meta["val"]
     same = x.ndim == value.ndim and str(x.shape[:2]) == str(value.shape[:2])
     if repeat is None or repeat.dimension != 1 or not same:
         return None
@@ -62,7 +62,7 @@ def repeats_as_rows(
     return grouped.matmul(source.transpose(-2, -1) if turned else source).reshape(editor.sizes(node))
 
 
-def _repeat(node: fx.Node) -> _Repeat | None:
+def repeat_of(node: fx.Node) -> _Repeat | None:
     """A view to four dimensions of an expansion along a new one, with whatever copies stand between."""
     if node.target == aten.repeat_interleave.self_int:
         return _interleaved(**operands(node))

@@ -14,6 +14,9 @@ from vkfuse.runtime.spelling import by_storage_and_dtype, dtype, storage
 
 WRITE: Final = "vkfuse.update_cache.default"  # a write that the delegate makes in place, by WRITTEN
 WRITTEN: Final = "update_cache.default"
+ATTENTION: Final = "vkfuse.custom_sdpa.default"  # over such caches, up to the position; by ATTENDED
+ATTENDED: Final = "llama.custom_sdpa.default"
+IN_DELEGATES: Final = frozenset({WRITE, ATTENTION})  # the CPU has none of them
 _MOST_HEADS_A_GROUP: Final = 8  # kMaxGqaGroupSize
 _RANK: Final = 4
 
@@ -47,6 +50,16 @@ def no_mask_and_scale(ops: Operands) -> Iterator[Objection]:
     given = [name for name in ("mask", "scale") if ops.value(name) is not None]
     if given:
         yield Objection(Code.SDPA_ARGUMENT, f"{' and '.join(given)} given")
+
+
+def weights_fit(ops: Operands) -> Iterator[Objection]:
+    """SDPA.cpp, sdpa_impl: weights [heads, rows, columns], both in fours, are of fewer rows where no buffer holds them."""
+    query, keys = ops.tensor("query"), ops.tensor("keys")
+    if query is None or keys is None or query.in_texture:
+        return
+    weights = query.size(-2) * round_up(query.size(-3), 4) * round_up(keys.size(-3), 4)
+    if weights >= ops.device.buffer:
+        yield Objection(Code.BEYOND_LARGEST_BUFFER, f"{weights:,} weights of attention")
 
 
 def fused(ops: Operands) -> Iterator[str]:
@@ -159,10 +172,21 @@ OPERATORS: Final = (
         fusion="causal_sdpa",
     ),
     Operator(
-        "llama.custom_sdpa.default",
+        ATTENDED,
         "query keys values position mask dropout causal scale",
-        rules=(no_mask_and_scale,),
+        rules=(no_mask_and_scale, weights_fit),
         shaders=custom,
+    ),
+    Operator(
+        ATTENTION,
+        "query keys values position",
+        rules=(weights_fit,),
+        shaders=custom,
+        integers=True,
+        weighty=True,
+        replaced=True,
+        numbers="position",
+        since=(1, 5, 0),
     ),
     Operator(WRITTEN, "value cache position", rules=(whole_texels, no_rows_behind), shaders=update_cache),
     Operator(
