@@ -40,6 +40,7 @@ from vkfuse.lower.operands import numbers_read
 from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import described
+from vkfuse.runtime.device import SMALL_TEXTURE
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.operators.attention import ATTENDED, WRITTEN
 from vkfuse.runtime.operators.moves import COPY
@@ -108,23 +109,34 @@ def _entries() -> dict[Any, Any]:
 
 def _in_place() -> Any:
     """The entry of a write into a cache: rows in the order of their columns; the position is no tensor there."""
-    contiguous, none = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.NO_STORAGE
     floats = vulkan_utils.FP_T
     return vulkan_registry.OpFeatures(
-        inputs_storage=[contiguous, contiguous, none, none, vulkan_utils.ANY_STORAGE],
-        outputs_storage=[contiguous],
+        pick_io_storage_fn=_storages_of_write,
         inputs_dtypes=[floats, floats, vulkan_utils.INT_T],
         outputs_dtypes=[floats],
         supports_resize=True,
     )
 
 
+def _storages_of_write(node: fx.Node) -> tuple[list[Any], Any]:
+    """Storages of a write [1, C, N, D]: into a cache that fits no texture, no shader takes rows from one."""
+    _, *sizes = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    long = any(size > limit for size, limit in zip(sizes[::-1], SMALL_TEXTURE, strict=True))
+    contiguous, none = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.NO_STORAGE
+    rows = vulkan_utils.CONTIGUOUS_BUFFER if long else contiguous
+    return [contiguous, rows, none, none, vulkan_utils.ANY_STORAGE], contiguous
+
+
 def _over_caches() -> Any:
-    """The entry of attention over caches: all in the order of its columns; the position is no tensor there."""
-    contiguous, floats = vulkan_utils.CONTIGUOUS_ANY, vulkan_utils.FP_T
+    """The entry of attention over caches: a query in a buffer reads caches wherever they are; the position is no tensor."""
+    buffer, contiguous, floats = (
+        vulkan_utils.CONTIGUOUS_BUFFER,
+        vulkan_utils.CONTIGUOUS_ANY,
+        vulkan_utils.FP_T,
+    )
     return vulkan_registry.OpFeatures(
-        inputs_storage=[contiguous, contiguous, contiguous, vulkan_utils.NO_STORAGE],
-        outputs_storage=[contiguous],
+        inputs_storage=[buffer, contiguous, contiguous, vulkan_utils.NO_STORAGE],
+        outputs_storage=[buffer],
         inputs_dtypes=[floats, floats, floats, vulkan_utils.INT_T],
         outputs_dtypes=[floats],
         supports_resize=True,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from vkfuse.program.tensors import greatest
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import VIEWS, behind
 from vkfuse.rewrite.operands import operand, operands
@@ -20,6 +21,8 @@ from vkfuse.rewrite.repairs.attention import ATTENTION
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.in_place import counts
 from vkfuse.rewrite.repairs.repeats import repeat_of
+from vkfuse.runtime.device import COMMON
+from vkfuse.runtime.operators.attention import weights_of
 
 aten = torch.ops.aten
 
@@ -63,7 +66,9 @@ def _fits(query: torch.Tensor, keys: fx.Node, values: fx.Node) -> bool:
     kinds = {x.dtype for x in (query, keys.meta["val"], values.meta["val"])}
     if not static or len(shape) != 4 or kinds != {torch.float32} or shape != values.meta["val"].shape:
         return False
-    (batch, heads, _, size), queries = shape, query.shape
+    (batch, heads, columns, size), queries = shape, query.shape
+    if weights_of(queries[1], int(greatest(queries[2])), columns) >= COMMON.buffer:
+        return False
     return batch == queries[0] == 1 and size == queries[3] and size % 4 == 0 and queries[1] % heads == 0
 
 

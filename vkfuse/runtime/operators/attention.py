@@ -57,9 +57,14 @@ def weights_fit(ops: Operands) -> Iterator[Objection]:
     query, keys = ops.tensor("query"), ops.tensor("keys")
     if query is None or keys is None or query.in_texture:
         return
-    weights = query.size(-2) * round_up(query.size(-3), 4) * round_up(keys.size(-3), 4)
+    weights = weights_of(query.size(-2), query.size(-3), keys.size(-3))
     if weights >= ops.device.buffer:
         yield Objection(Code.BEYOND_LARGEST_BUFFER, f"{weights:,} weights of attention")
+
+
+def weights_of(heads: int, rows: int, columns: int) -> int:
+    """Numbers that attention over a cache keeps between its shaders."""
+    return heads * round_up(rows, 4) * round_up(columns, 4)
 
 
 def fused(ops: Operands) -> Iterator[str]:
