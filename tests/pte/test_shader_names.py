@@ -18,12 +18,12 @@ from vkfuse.pte.values import Bool, Double, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor
 from vkfuse.runtime.border import border_shaders
 from vkfuse.runtime.operators import OPERATORS, record_of
+from vkfuse.runtime.operators.attention import IN_DELEGATES
 from vkfuse.runtime.versions import find_runtime
 
 CALLS = json.loads(Path(__file__).with_name("shader_calls.json").read_text("utf-8"))
 RUNTIME = find_runtime("1.5.0")
-OWN = "vkfuse.update_cache.default"  # written by another name, which is measured
-MODELLED = {name for name in OPERATORS if record_of(name, RUNTIME.key).shaders} - {OWN}
+MODELLED = {name for name in OPERATORS if record_of(name, RUNTIME.key).shaders} - IN_DELEGATES
 
 TYPES = {
     "float": VkDataType.FLOAT32,

@@ -40,8 +40,9 @@ def attention_over_caches(
     """Replace attention over float32 caches [1, heads, columns, size] where a row sees what was written up to it."""
     given, keys, values = operands(node), _heads(key), _heads(value)
     mask: fx.Node | None = given["attn_mask"]
-    plain = not given["dropout_p"] and not given["is_causal"] and mask is not None
-    if not plain or not _fits(query, keys, values) or not _scaled(given["scale"], query.shape[-1]):
+    if mask is None or given["dropout_p"] or not _scaled(given["scale"], query.shape[-1]):
+        return None
+    if not _fits(query, keys, values):
         return None
     begins: dict[fx.Node, fx.Node] = editor.once("begins", lambda: dict(_begins(node.graph)))
     for start, position in begins.items():
@@ -69,7 +70,8 @@ def _fits(query: torch.Tensor, keys: fx.Node, values: fx.Node) -> bool:
     (batch, heads, columns, size), queries = shape, query.shape
     if weights_of(queries[1], int(greatest(queries[2])), columns) >= COMMON.buffer:
         return False
-    return batch == queries[0] == 1 and size == queries[3] and size % 4 == 0 and queries[1] % heads == 0
+    alike: bool = batch == queries[0] == 1 and size == queries[3] and queries[1] % heads == 0
+    return alike and size % 4 == 0
 
 
 def _known(size: Any) -> int | str:
@@ -100,8 +102,8 @@ class _Seen:
 
 def _causal(editor: GraphEditor, seen: _Seen) -> bool:
     """Whether row i sees columns 0 to start + i and no others, wherever a call may begin that ends within the cache."""
-    if not isinstance(seen.rows, int):
-        return _causal_at_any_length(editor, seen)
+    if isinstance(seen.rows, str):
+        return _causal_at_any_length(editor, seen, seen.rows)
     begins = seen.columns - seen.rows + 1
     if begins < 1 or begins * seen.rows * seen.columns > _MOST:
         return False
@@ -114,16 +116,17 @@ def _causal(editor: GraphEditor, seen: _Seen) -> bool:
         return _is(run(start.to(value.dtype).reshape(value.shape)), columns <= (rows + start)[:, None])
 
     at_once = max(1, _AT_ONCE // (seen.rows * seen.columns))
-    return all(bool(torch.vmap(right)(some).all()) for some in torch.arange(begins).split(at_once))
+    parts: tuple[torch.Tensor, ...] = torch.split(torch.arange(begins), at_once)
+    return all(bool(torch.vmap(right)(some).all()) for some in parts)
 
 
-def _causal_at_any_length(editor: GraphEditor, seen: _Seen) -> bool:
+def _causal_at_any_length(editor: GraphEditor, seen: _Seen, rows: str) -> bool:
     """The same of any number of rows: what is computed place by place from positions that follow each other."""
     shape = [*map(_known, seen.mask.meta["val"].shape)]
-    if shape[-2:] != [seen.rows, seen.columns] or seen.rows in shape[:-2] or seen.columns**2 > _MOST:
+    if shape[-2:] != [rows, seen.columns] or rows in shape[:-2] or seen.columns**2 > _MOST:
         return False
     places = next((n for n in editor.constants.expression(seen.mask) if _follow(n, seen, editor)), None)
-    run = None if places is None else _function(editor, seen.mask, places, size=(seen.rows, seen.columns))
+    run = None if places is None else _function(editor, seen.mask, places, size=(rows, seen.columns))
     if places is None or run is None:
         return False
     columns = torch.arange(seen.columns, dtype=places.meta["val"].dtype)
@@ -157,7 +160,9 @@ def _function(
     constants, steps = editor.constants, _steps(editor, result, of)
     fixed: dict[fx.Node, Any] = {n: constants.value(n) for n in steps if n in constants}
     if size is not None:
-        fixed |= {n: size[1] for n in steps if n.target == aten.sym_size.int and str(n.meta["val"]) == size[0]}
+        fixed |= {
+            n: size[1] for n in steps if n.target == aten.sym_size.int and str(n.meta["val"]) == size[0]
+        }
     computed = [n for n in steps if n is not of and n not in fixed]
     if of not in steps or any(n.op != "call_function" for n in computed):
         return None
@@ -195,7 +200,13 @@ _PLACE_BY_PLACE: Final = frozenset(
         *(getattr(aten, name).Tensor for name in ("le", "lt", "ge", "gt", "eq", "ne", "add", "sub", "mul")),
         *(getattr(aten, name).Scalar for name in ("le", "lt", "ge", "gt", "eq", "ne")),
         *(aten.__and__.Tensor, aten.__or__.Tensor, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor),
-        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, aten.where.self),
+        *(
+            aten.logical_and.default,
+            aten.logical_or.default,
+            aten.logical_not.default,
+            aten.bitwise_not.default,
+        ),
+        *(aten.where.self, aten.where.Scalar, aten.scalar_tensor.default),
         *(aten.masked_fill.Scalar, aten.full.default, aten.zeros.default, aten.ones.default),
         *(aten.index.Tensor, aten.index_select.default),
         *(aten._to_copy.default, aten.to.dtype, aten.unsqueeze.default, aten.expand.default),  # noqa: SLF001 - the operator's name
