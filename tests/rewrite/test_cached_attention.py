@@ -8,14 +8,20 @@ from torch import nn
 from torch.export import Dim, export
 
 from vkfuse.program.operators import register_operators
-from vkfuse.rewrite.repairs import State, after_tables, repair
-from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions
+from vkfuse.rewrite.repairs import State, after_tables, cached_attention, repair
+from vkfuse.rewrite.repairs.attention import attention_in_four_dimensions, write_out_attention
 from vkfuse.rewrite.repairs.cached_attention import attention_over_caches
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 
 COLUMNS = 12
 RULES = (fold_constants, cache_writes_in_place, attention_in_four_dimensions, attention_over_caches)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Caches of a few rows, which are left to the shaders that read all of it, are taken as long ones."""
+    monkeypatch.setattr(cached_attention, "LEAST", 1)
 
 
 class Layer(nn.Module):
@@ -121,6 +127,28 @@ def test_one_value_of_a_mask(place, rows):
 def test_other_scales(scale):
     """The runtime's operator scales by the size of a head."""
     assert "attention-over-caches" not in _codes(_exported(Layer(_up_to, scale), 1))
+
+
+@pytest.mark.parametrize("rows", [1, 3, None])
+@pytest.mark.parametrize(
+    ("mask", "empty"),
+    [("a window", False), ("all", False), ("but for the last column", False), ("later", True)],
+)
+def test_rows_that_no_call_empties(mask, empty, rows, monkeypatch):
+    """Only a mask that may empty a row has each of its rows looked at when a call runs."""
+    monkeypatch.setattr(cached_attention, "LEAST", COLUMNS + 1)
+    later = {"later": lambda at: _columns() >= at[:, None] + 4}
+    before = _exported(Layer({**OTHER, **later}[mask]), rows)
+    done = repair(before, (*RULES, write_out_attention)).exported
+    looked = [
+        node
+        for node in done.graph.nodes
+        if node.target in {torch.ops.aten.any.dim, torch.ops.aten.any.default}
+    ]
+    assert bool(looked) == empty
+    count = rows or 4
+    inputs = torch.randn(1, 4, count, 8), torch.randn(1, 2, count, 8), torch.tensor([COLUMNS - count])
+    torch.testing.assert_close(done.module()(*inputs), before.module()(*inputs))
 
 
 def test_since():

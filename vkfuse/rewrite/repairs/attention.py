@@ -19,6 +19,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.masks import begins, holds
 
 aten = torch.ops.aten
 
@@ -114,13 +115,21 @@ def _computed_mask(editor: GraphEditor, node: fx.Node, dtype: torch.dtype) -> _M
     mask = editor.tensor(node)
     if mask.dtype == torch.bool:
         allowed, added = mask, additive(mask, dtype)
-        if _rows_of_live_table(node, editor.constants):
+        if _rows_of_live_table(node, editor.constants) or _never_empty(editor, node):
             return _Mask(additive=added, live=None)
     else:
         if lower_bound(node, editor.constants) > -math.inf:
             return _Mask(additive=mask, live=None)
         allowed, added = mask.ne(-math.inf), mask.clamp(torch.finfo(dtype).min)
     return _Mask(additive=added, live=allowed.any(-1, True).to(dtype))
+
+
+def _never_empty(editor: GraphEditor, mask: fx.Node) -> bool:
+    """Whether each row of a mask sees something, wherever in a cache a call may begin."""
+    return any(
+        holds(editor, mask, begin, lambda values, _: values.any(-1))
+        for begin in dict.fromkeys(begins(mask.graph))
+    )
 
 
 def _rows_of_live_table(mask: fx.Node, constants: Constants) -> bool:
