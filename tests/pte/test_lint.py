@@ -298,6 +298,21 @@ WRONG_AND_RIGHT = [
         {"rope-width": "fails"},
     ),
     (
+        call(
+            "llama.custom_sdpa.default",
+            tensor(1, 2047, 32, 8, storage=BUFFER),
+            *[tensor(1, 2048, 8, 8, storage=BUFFER)] * 2,
+            *(Int(0), None, None, None, None, None),
+        ),
+        call(
+            "llama.custom_sdpa.default",
+            tensor(1, 2047, 31, 8, storage=BUFFER),
+            *[tensor(1, 2048, 31, 8, storage=BUFFER)] * 2,
+            *(Int(0), None, None, None, None, None),
+        ),
+        {"beyond-largest-buffer": "fails"},
+    ),
+    (
         call("et_vk.sdpa.default", *[tensor(8, 5, 64)] * 3, None, None, None),
         call("et_vk.sdpa.default", *[tensor(1, 8, 5, 64)] * 3, None, None, None),
         {"sdpa-rank": "fails"},

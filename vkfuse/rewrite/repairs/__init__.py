@@ -57,8 +57,8 @@ from vkfuse.rewrite.repairs import (
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.experts import groups
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
-from vkfuse.runtime.operators import NEWEST, record_of
-from vkfuse.runtime.operators.attention import ATTENTION
+from vkfuse.runtime.operators import NEWEST
+from vkfuse.runtime.operators.attention import ATTENDS_SINCE
 from vkfuse.runtime.record import Version
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
@@ -210,7 +210,7 @@ def after_tables(*, half: bool, state: State, version: Version = NEWEST) -> tupl
 
 # Repairs that use what a runtime is known to have since a version.
 _SINCE: Mapping[RepairRule, Version] = {
-    cached_attention.attention_over_caches: record_of(ATTENTION).since,
+    cached_attention.attention_over_caches: ATTENDS_SINCE,
 }
 # The delegate would sum halves where the CPU's kernel sums floats, and halves have no such parts.
 _SUMS_OF_FLOATS: tuple[RepairRule, ...] = (

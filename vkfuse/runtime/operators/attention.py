@@ -16,6 +16,7 @@ WRITE: Final = "vkfuse.update_cache.default"  # a write that the delegate makes 
 WRITTEN: Final = "update_cache.default"
 ATTENTION: Final = "vkfuse.custom_sdpa.default"  # over such caches, up to the position; by ATTENDED
 ATTENDED: Final = "llama.custom_sdpa.default"
+ATTENDS_SINCE: Final = (1, 5, 0)  # measured; what shaders older runtimes have is not known
 IN_DELEGATES: Final = frozenset({WRITE, ATTENTION})  # the CPU has none of them
 _MOST_HEADS_A_GROUP: Final = 8  # kMaxGqaGroupSize
 _RANK: Final = 4
@@ -191,7 +192,6 @@ OPERATORS: Final = (
         weighty=True,
         replaced=True,
         numbers="position",
-        since=(1, 5, 0),
     ),
     Operator(WRITTEN, "value cache position", rules=(whole_texels, no_rows_behind), shaders=update_cache),
     Operator(
