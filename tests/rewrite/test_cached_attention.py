@@ -151,6 +151,39 @@ def test_rows_that_no_call_empties(mask, empty, rows, monkeypatch):
     torch.testing.assert_close(done.module()(*inputs), before.module()(*inputs))
 
 
+class Batch(Layer):
+    """As many queries as a call has sequences, over one cache."""
+
+    def forward(self, query, rows, start):
+        at = torch.arange(rows.shape[2]) + start
+        self.keys.index_copy_(2, at, rows)
+        mask = self.mask(at).expand(query.shape[0], 1, rows.shape[2], COLUMNS)
+        shape = query.shape[0], 2, COLUMNS, 8
+        keys, values = self.keys.expand(shape), self.values.expand(shape)
+        return nn.functional.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=True)
+
+
+def test_a_mask_of_a_dynamic_batch():
+    """What depends on another size than the rows' is not evaluated."""
+    register_operators()
+    inputs = torch.randn(3, 4, 1, 8), torch.randn(1, 2, 1, 8), torch.tensor([0])
+    dynamic = ({0: Dim("batch", min=2, max=8)}, None, None)
+    before = export(Batch(_up_to), inputs, dynamic_shapes=dynamic).run_decompositions({})
+    done = repair(before, (*RULES, write_out_attention))
+    assert {"cache-writes-in-place", "attention-written-out"} <= {note.code for note in done.repairs}
+    inputs = torch.randn(5, 4, 1, 8), torch.randn(1, 2, 1, 8), torch.tensor([7])
+    torch.testing.assert_close(done.exported.module()(*inputs), before.module()(*inputs))
+
+
+def test_what_torch_cannot_evaluate_for_several_positions_at_once():
+    """It stays what it was."""
+
+    def numbers(at):
+        return torch.where(at.nonzero().sum() >= 0, _columns() <= at[:, None], False)
+
+    assert "attention-over-caches" not in _codes(_exported(Layer(numbers), 1))
+
+
 def test_since():
     """Runtimes before 1.5.0 were not seen to compute it, and state that stays outside is not written in place."""
     assert attention_over_caches in after_tables(half=False, state=State.IN_PLACE, version=(1, 5, 0))

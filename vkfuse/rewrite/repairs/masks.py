@@ -77,7 +77,10 @@ def _holds_of(editor: GraphEditor, mask: fx.Node, begin: Begin, rows: int, has: 
 
     at_once = max(1, _AT_ONCE // (rows * begin.columns))
     some: tuple[torch.Tensor, ...] = torch.split(torch.arange(starts), at_once)
-    return all(bool(torch.vmap(right)(part).all()) for part in some)
+    try:
+        return all(bool(torch.vmap(right)(part).all()) for part in some)
+    except RuntimeError:  # torch.vmap takes no operator whose shapes depend on values
+        return False
 
 
 def _holds_at_any_length(editor: GraphEditor, mask: fx.Node, begin: Begin, has: Property) -> bool:
@@ -117,7 +120,7 @@ def _function(
             n: size[1] for n in steps if n.target == aten.sym_size.int and str(n.meta["val"]) == size[0]
         }
     computed = [n for n in steps if n is not of and n not in fixed]
-    if of not in steps or any(n.op != "call_function" for n in computed):
+    if of not in steps or any(n.op != "call_function" or n.target == aten.sym_size.int for n in computed):
         return None
     if size is not None and not _PLACE_BY_PLACE.issuperset(n.target for n in computed):
         return None
@@ -134,18 +137,12 @@ def _function(
 
 def _steps(editor: GraphEditor, result: fx.Node, of: fx.Node) -> list[fx.Node]:
     """What `result` is computed from, in order, no further back than to `of` and to constants."""
-    order: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        if node in order:
-            return
-        if node is not of and node not in editor.constants and node.target != aten.sym_size.int:
-            for source in node.all_input_nodes:
-                visit(source)
-        order[node] = None
-
-    visit(result)
-    return list(order)
+    order, needed = editor.constants.expression(result), {result}
+    for node in reversed(order):
+        given = node is of or node in editor.constants or node.target == aten.sym_size.int
+        if node in needed and not given:
+            needed.update(node.all_input_nodes)
+    return [node for node in order if node in needed]
 
 
 _PLACE_BY_PLACE: Final = frozenset(
