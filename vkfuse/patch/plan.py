@@ -18,6 +18,7 @@ from vkfuse.patch.asked import as_asked
 from vkfuse.patch.edit import Pack, Packs, edited
 from vkfuse.patch.fit import misfit
 from vkfuse.patch.sites import Site, Table, file_tables
+from vkfuse.pte.contents import Contents
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import vulkan_graphs
@@ -160,7 +161,22 @@ class _Planner:
         def decided(site: Site) -> Decision[Site, PatchOffer]:
             return choose(site, offers.of(site), self._against(site, sound=sound), prove)
 
-        return PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
+        made = PatchPlan(table=table, grid=offers.grid, decisions=tuple(map(decided, table.sites)))
+        return self._unless_larger(made)
+
+    def _unless_larger(self, made: PatchPlan) -> PatchPlan:
+        """The plan, or none of it where all of its packs would be added to floats that something else reads."""
+        packs = packs_of([made])
+        if not packs:
+            return made
+        more = Contents(edited(self._file, packs)).size - Contents(self._file).size
+        if more < sum(stored.nbytes for offer in made.offers for stored in offer.stored):
+            return made
+        refusal = Refusal(
+            code="floats-read-elsewhere", detail=f"they stay, and the file would be {more} bytes larger"
+        )
+        left = (replace(d, proposal=None, refusals=(refusal, *d.refusals)) for d in made.decisions)
+        return replace(made, decisions=tuple(left))
 
     def lookup(self, grid: Grid, table: Table) -> _Made:
         """The fused lookup of a table, in the pack of a matmul that is tied to it where there is one."""
