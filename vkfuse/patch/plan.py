@@ -17,7 +17,7 @@ from vkfuse.patch import matmuls
 from vkfuse.patch.asked import as_asked
 from vkfuse.patch.edit import Pack, Packs, edited
 from vkfuse.patch.fit import misfit
-from vkfuse.patch.sites import Site, Table, file_tables
+from vkfuse.patch.sites import QuantizedTable, Site, Table, file_tables
 from vkfuse.pte.contents import Contents
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile
@@ -165,9 +165,9 @@ class _Planner:
         return self._unless_larger(made)
 
     def _unless_larger(self, made: PatchPlan) -> PatchPlan:
-        """The plan, or none of it where all of its packs would be added to floats that something else reads."""
+        """The plan, or none of it where all of its packs would be added to floats that something else reads, unasked."""
         packs = packs_of([made])
-        if not packs:
+        if not packs or isinstance(made.table.numbers, QuantizedTable):
             return made
         more = Contents(edited(self._file, packs)).size - Contents(self._file).size
         if more < sum(stored.nbytes for offer in made.offers for stored in offer.stored):
