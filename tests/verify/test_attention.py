@@ -1,7 +1,7 @@
 """Attention over caches: one delegate that reads no mask, and computes what the real runtime was seen to.
 
-attention_verdicts.json: the last row of each call's output, by a runtime of ExecuTorch 1.5.0 over Mesa's lavapipe; on the driver of
-an H100 (580.159.04) the same within 2e-7, halves within 4e-4.
+attention_verdicts.json: the last row of each call's output, by a runtime of ExecuTorch 1.5.0 over Mesa's lavapipe; on the
+driver of an H100 (580.159.04) the same within 2e-7, halves within 4e-4.
 """
 
 import json
