@@ -1,13 +1,13 @@
 """The folder of `--cache`: what earlier runs made, checked by hashes when it is read.
 
 DIR/KEY.json is the SHA-256 of what follows, a newline, and JSON; DIR/SHA256.pte a file that entries name by its SHA-256.
+That may be a run's output under a second name: who edits the one in place has edited the other, whose hash is then another.
 """
 
 import contextlib
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ from typing import Any, Final
 from vkfuse.errors import VkfuseError
 from vkfuse.mapping import map_file
 from vkfuse.options import Options
-from vkfuse.output import Publication, reported
+from vkfuse.output import Publication, named_again, reported
 from vkfuse.pages import digest
 from vkfuse.provenance import provenance
 
@@ -70,9 +70,11 @@ class Entries:
         with Publication() as publication:
             place = self._path(f"{sha256}.pte")
             if file is not None and not _holds(place, sha256):
+                with reported(self.folder):
+                    place.unlink(missing_ok=True)
                 stored = publication.file(place, "--cache")
                 with reported(self.folder):
-                    shutil.copyfile(file, stored)
+                    named_again(file, stored)
             entry = publication.file(self._path(f"{key}.json"), "--cache")
             with reported(self.folder):
                 entry.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)

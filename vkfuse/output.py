@@ -27,6 +27,7 @@ from vkfuse.streams import STDIN, STDOUT, ReaderGoneError, require_stdout
 _TEMPORARY: Final = re.compile(r"\.vkfuse-[0-9a-f]{8}\.tmp")
 _STDOUT_NAMES: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 _ANY_WRITE: Final = 0o222
+_OTHERS_WRITE: Final = 0o022
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 _Key = tuple[object, ...]  # tells whether two names are one file
 
@@ -398,6 +399,23 @@ def _kept(place: Path) -> Path:
     except OSError:
         shutil.copy2(place, backup)
     return backup
+
+
+def named_again(file: Path, place: Path) -> None:
+    """Put `file` into the place of another one: under a second name, which costs nothing, or a copy of it. OSError.
+
+    A copy where the file system gives no second name, or where others may write the file: they would reach it by a folder
+    that may be open to them while its own is not.
+    """
+    again = place.with_name(f".vkfuse-{secrets.token_hex(4)}.tmp")
+    try:
+        if file.stat().st_mode & _OTHERS_WRITE:
+            raise PermissionError(f"others may write {file}")
+        os.link(file, again)
+    except OSError:
+        shutil.copyfile(file, place)
+    else:
+        again.replace(place)
 
 
 def _sync(folder: Path) -> None:

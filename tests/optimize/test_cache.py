@@ -1,7 +1,9 @@
 """`--cache`: new weights in a graph that an earlier run lowered give the file that a lowering would."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -10,6 +12,7 @@ from programs import BOTH, LanguageModel, export, indices, quantize, quantize_dy
 from torch import nn
 
 import vkfuse
+from vkfuse.entries import Entries
 from vkfuse.errors import OutputError, VkfuseError
 from vkfuse.lower import partition
 from vkfuse.lower.owned import StateOutsideError
@@ -201,6 +204,66 @@ def test_a_hostile_entry_is_a_miss(what, filled, tmp_path):
     made, note = _optimized(_scaled(0), tmp_path / "made.pte", cache=entries)
     assert "lowered in this run, since" in note
     assert made == filled[1]
+
+
+EDITS = {"frame": 99, "table": -99, "cut": None}
+
+
+def _edit(path, place):
+    """Change a file in place: a byte, or its length."""
+    of = path.read_bytes()
+    with path.open("r+b") as stream:
+        if place is None:
+            stream.truncate(len(of) - 9)
+        else:
+            stream.seek(place % len(of))
+            stream.write(bytes([of[place] ^ 1]))
+
+
+def test_an_output_edited_in_place_is_no_entry_any_more(tmp_path):
+    """An entry's file is the output under a second name: once that is edited it is refused by its hash, and mended.
+
+    A later run's output is a file of its own, and a run that replaces an output leaves the entry what it was.
+    """
+    source, output, later = (tmp_path / name for name in ("model.pt2", "model.pte", "later.pte"))
+    torch.export.save(_scaled(0), source)
+    options = {"cache": tmp_path / "entries", "baseline": "none"}
+    vkfuse.optimize(source, output, **options)
+    made = output.read_bytes()
+    for place in EDITS.values():
+        (kept,) = options["cache"].glob("*.pte")
+        assert kept.samefile(output)
+        vkfuse.optimize(source, later, **options)
+        _edit(later, place)
+        assert kept.read_bytes() == output.read_bytes() == made != later.read_bytes()
+        _edit(output, place)
+        again = vkfuse.optimize(source, later, **options).report
+        assert not any("neither loaded nor lowered" in note for note in again.notes)
+        assert again.verify.ok
+        assert later.read_bytes() == kept.read_bytes() == made != output.read_bytes()
+        output, later = later, output
+    output.unlink()
+    vkfuse.optimize(source, later, **options)
+    assert later.read_bytes() == kept.read_bytes() == made
+
+
+def _no_link(*_):
+    raise OSError(errno.EXDEV, "another device")
+
+
+@pytest.mark.parametrize(("mode", "link"), [(0o664, os.link), (0o602, os.link), (0o644, _no_link)])
+def test_a_file_that_gets_no_second_name_is_copied(mode, link, tmp_path, monkeypatch):
+    """One that others may write, or on a file system without hard links: its own content, and nothing is left over."""
+    output, folder = tmp_path / "model.pte", tmp_path / "entries"
+    output.write_bytes(b"content")
+    output.chmod(mode)
+    folder.mkdir()
+    monkeypatch.setattr(os, "link", link)
+    Entries(folder).keep("key", {}, output, hashlib.sha256(b"content").hexdigest())
+    (kept,) = folder.glob("*.pte")
+    assert kept.read_bytes() == b"content"
+    assert kept.stat().st_ino != output.stat().st_ino
+    assert {path.suffix for path in folder.iterdir()} == {".pte", ".json"}
 
 
 def test_where_there_is_no_cache(filled, tmp_path):

@@ -17,6 +17,7 @@ from vkfuse.entries import Entries, MissedError, damaged, made_with
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.places import StatePlace
+from vkfuse.mapping import hashed
 from vkfuse.measure.names import KEY
 from vkfuse.options import Options
 from vkfuse.pages import digest
@@ -106,7 +107,7 @@ class Cache:
     def keep(self, file: Path, lowered: Lowered) -> None:
         """Store a lowered file for later runs. OutputError."""
         written = read_pte(file)
-        sha256 = digest(written.data).hex()
+        sha256 = hashed(written.data).hex()
         entry = _Entry(
             sha256=sha256,
             frame=_frame(written),

@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 
 from vkfuse.program.kernels import silenced_kernels
+from vkfuse.program.lighter import import_executorch, import_llm_operators
 
 
 @cache
@@ -16,12 +17,12 @@ def register_operators() -> tuple[Any, ...]:
     The installed executorch defines ``et_vk`` operators by Python code that unpacks the whole weight; with a bias and a
     symbolic number of rows that code cannot be traced. A Meta kernel gives the same shape and dtype at no cost.
     """
-    import executorch.backends.vulkan.custom_ops_lib  # noqa: PLC0415 - seconds to import; registers et_vk
-    import executorch.exir  # noqa: PLC0415 - registers quantized_decomposed
+    import_executorch()  # registers quantized_decomposed
+    import executorch.backends.vulkan.custom_ops_lib  # noqa: F401, PLC0415 - seconds to import; registers et_vk
     import torchao.quantization  # noqa: F401, PLC0415 - registers torchao's operators and tensor classes
 
     with silenced_kernels():
-        import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401, PLC0415 - registers llama
+        import_llm_operators()
 
     library: Any = torch.library.Library("et_vk", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, (definition, schema) in _DEFINED_NOWHERE.items():
