@@ -41,6 +41,10 @@ def _squeeze(source, *dims):
     return "aten.squeeze_copy.dims", {"self": source, "dim": dims}
 
 
+def _permute(source, *dims):
+    return "aten.permute.default", {"self": source, "dims": dims}
+
+
 def _norm(source):
     given = {"input": source, "normalized_shape": source.dims[-1:], "weight": _t(1), "bias": _t(1)}
     return "aten.native_layer_norm.default", given
@@ -142,6 +146,9 @@ CALLS = [
     (_squeeze(_t(1, 32, 1, 16, dynamic=[1]), 2), ""),
     (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), 0), ""),
     (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), -3), "no-resize"),
+    (_permute(_t(1, 8, 16, dynamic=[1]), 0, 1, -1), "no-resize"),
+    (_permute(_t(1, 8, 16), 0, 1, -1), ""),
+    (_permute(_t(1, 8, 16, dynamic=[1]), 0, 2, 1), ""),
     (_norm(_t(2, 5, 9)), "layer-norm-width"),
     (_norm(_t(2, 5, 12)), "layer-norm-width"),
     (_norm(_t(2, 5, 8)), ""),

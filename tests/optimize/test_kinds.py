@@ -154,6 +154,8 @@ def _dynamic():
             functional.layer_norm(rows, rows.shape[1:]),
             functional.layer_norm(scores, scores.shape[2:]),
             rows.masked_scatter(mask[:1, :, None], rows * 2),
+            torch.tensordot(rows, rows[0, :4], ([-1], [1])),
+            torch.quantile(rows, 0.3, -1),
         )
 
     return _program(

@@ -1111,6 +1111,12 @@ _REPAIRED = {
         None,
         "indices-from-the-start",
     ),
+    "permuted from behind": (
+        _Lambda(lambda _, x: x.permute(0, -1, -2) * 2),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "dimensions-from-the-front",
+    ),
     "known places": (
         _Lambda(
             lambda _, x: (x[:, [-2]], x[..., [1, 3, 5, 2, 2, 7]], x[:, [0, 1, 2, 5, 7], 1:], x[:, :, [3, 1]])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._decomp import get_decompositions
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 from torch._export.utils import _get_shape_env_from_gm
@@ -20,6 +19,7 @@ from vkfuse.mapping import hashed
 from vkfuse.program import rebuilt
 from vkfuse.program.bounds import check_evaluated, check_excess, check_results, memory_limit
 from vkfuse.program.check import INPUTS, MODEL, Checked, open_checked
+from vkfuse.program.decomposed import decompositions
 from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.parts import with_parts
@@ -148,16 +148,6 @@ def _unregistered(checked: Checked) -> Iterator[str]:
 
 
 _TYPE_ASSERTION = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator's name
-# Batch norms of batches, which ExecuTorch does not decompose, and no library has a kernel; recurrent layers, which it
-# decomposes after all repairs, with squeezes that the runtime does not resize.
-_DECOMPOSED = (
-    torch.ops.aten._native_batch_norm_legit_functional.default,  # noqa: SLF001 - the operator's name
-    *(
-        getattr(getattr(torch.ops.aten, layer), kind)
-        for layer in ("gru", "lstm", "rnn_relu", "rnn_tanh")
-        for kind in ("input", "data")
-    ),
-)
 _UNWRAP = "unwrap tensor subclasses before export (torchao.utils.unwrap_tensor_subclass)"
 _DECOMPOSES = "torch itself cannot decompose the program: exported.run_decompositions() shows where"
 
@@ -171,7 +161,7 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
     """
     frozen = _frozen(written_as_buffers(exported, name))
     try:
-        unwrapped = frozen.run_decompositions(get_decompositions(_DECOMPOSED))
+        unwrapped = frozen.run_decompositions(dict(decompositions()))
     except Exception as error:  # tracing runs the user's operators
         raise LoweringError(
             f"{name}: run_decompositions failed: {spelled(error)}",

@@ -135,6 +135,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     matmuls.widen_long_half_matmuls,
     reductions.widen_long_half_softmaxes,
     permutations.permutations_in_one,
+    permutations.dimensions_from_the_front,
     resized.expansions_as_broadcasts,
     arithmetic.write_out_rms_norm,
     activations.powers_written_out,

@@ -6,6 +6,7 @@ and shuffled channels are a view, a permutation and a view, of five or six dimen
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,6 +78,14 @@ def _is_plain(node: fx.Node) -> bool:
     """Of at most four dimensions, one of them symbolic."""
     shape = node.meta["val"].shape
     return len(shape) <= _MOST and sum(isinstance(size, torch.SymInt) for size in shape) <= 1
+
+
+@replaces(
+    aten.permute.default, code="dimensions-from-the-front", detail="the runtime resizes by them as given"
+)
+def dimensions_from_the_front(editor: GraphEditor, node: fx.Node, dims: Sequence[int]) -> torch.Tensor | None:
+    """Count the dimensions of each permutation from the first one."""
+    return editor.again(node, dims=order_of(node)) if min(dims, default=0) < 0 else None
 
 
 @replaces(*PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
@@ -133,23 +132,14 @@ def _only_broadcast(copies: list[fx.Node], gone: set[fx.Node]) -> bool:
     )
 
 
-_TRIANGLES = (aten.tril.default, aten.triu.default)
-
-
-def conditions_in_full_rank(exported: ExportedProgram) -> Repairs:
-    """Let each condition of a choice have as many dimensions as the result; triangles are such choices once decomposed."""
-    if any(n.target in _TRIANGLES and is_dynamic(n) for n in exported.graph.nodes):
-        exported = exported.run_decompositions(get_decompositions(_TRIANGLES))
-    return _conditions(exported)
-
-
 @replaces(
     *(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf),
     *(aten.masked_fill.Scalar, aten.masked_fill.Tensor),
     code="conditions-in-full-rank",
     detail="the runtime resizes a choice by its condition first",
 )
-def _conditions(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+def conditions_in_full_rank(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    """Let each condition of a choice have as many dimensions as the result."""
     (name,) = operands(node).keys() & {"condition", "mask"}
     condition = editor.tensor(operand(node, name))
     missing = node.meta["val"].ndim - condition.ndim

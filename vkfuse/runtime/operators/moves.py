@@ -65,6 +65,13 @@ def resized_by_its_view(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.NO_RESIZE, f"without dimensions {list(dims)}")
 
 
+def counted_from_the_front(ops: Operands) -> Iterator[Objection]:
+    """Permute.cpp, resize_permute_node: sizes are read at the dimensions as they are given (measured: it throws)."""
+    source, dims = ops.tensor("self"), ops.integers("dims")
+    if source and source.dynamic and dims and min(dims) < 0:
+        yield Objection(Code.NO_RESIZE, f"by dimensions {list(dims)}")
+
+
 def view(ops: Operands) -> Iterator[str]:
     """View.cpp."""
     if ops.out:
@@ -216,8 +223,10 @@ OPERATORS: Final = (
     ),
     Operator(SLICE, "self dim start end step", shaders=transferred("slice", "start", "step")),
     Operator("aten.split_with_sizes_copy.default", "self", shaders=split, resized=False),
-    Operator("aten.permute.default", "self", shaders=by_storage_and_dtype("permute")),
-    Operator("aten.permute_copy.default", "self", shaders=by_storage_and_dtype("permute")),
+    *(
+        Operator(name, "self dims", rules=(counted_from_the_front,), shaders=by_storage_and_dtype("permute"))
+        for name in ("aten.permute.default", "aten.permute_copy.default")
+    ),
     Operator(
         "aten.expand_copy.default", "self", rules=(follows_no_sizes,), shaders=by_storage_and_dtype("expand")
     ),
