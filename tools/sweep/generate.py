@@ -3,7 +3,8 @@
     python tools/sweep/generate.py 0 100 > specs.jsonl      the programs numbered 0 to 99
 
 Numbers from 1,000,000 on start with kinds that came later: 8-bit activations, backward steps, caches; those from 2,000,000
-on with 8-bit convolutions, tables of other bits and of zero points, experts, caches of bytes. Successive
+on with 8-bit convolutions, tables of other bits and of zero points, experts, caches of bytes; those from 3,000,000 on with
+what models are made of, as people write it (kinds_models.py, kinds_layers.py), followed by kinds of all times. Successive
 numbers go through all kinds of steps (kinds.py), and then through the settings in which each is tried: alone on small
 sizes and on sizes about the limits of textures, with dynamic lengths, behind a 4-bit lookup, and in chains of 2 to 6
 steps behind and beside one.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from kinds import ALL, KINDS, Kind, View, names
+from kinds import ALL, KINDS, Kind, View, names, steps
 from program import Constants, Feed, evaluate
 
 SMALL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32)
@@ -27,6 +28,9 @@ SETTINGS: Final = ("alone", "limits", "dynamic", "behind", "behind", "chain", "c
 _LARGEST: Final = 200_000  # values in a tensor: files and runs stay small
 _TRIES: Final = 200
 LATER: Final = 1_000_000  # numbers of the kinds that came first, and of those that came at each later time
+_MODELS: Final = 3  # the time from which on inputs may have ties, outputs come twice, and any kind may follow
+_AGAIN: Final = 0.15  # share of programs that also return an input, or a value a second time
+_FILLS: Final = {"float32": ("", "", "", "ties", "edges"), "uint8": ("bytes",)}
 
 
 def spec(number: int) -> dict[str, Any]:
@@ -35,11 +39,16 @@ def spec(number: int) -> dict[str, Any]:
     kind, setting = KINDS[starts[number % len(starts)]], SETTINGS[number // len(starts) % len(SETTINGS)]
     rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):
-        draft = Draft(rng, setting, kind)
+        draft = Draft(rng, setting, kind, later=number // LATER)
         if draft.start() and (draft.add(kind) if kind.takes else draft.steps):
             draft.extend()
             return {"id": number, "setting": setting} | draft.finished()
     raise LookupError(f"no inputs suit {kind.name} {setting} (number {number})")
+
+
+def _moved(value: int, inserted: int) -> int:
+    """The number of a value once an input has been inserted in front of the steps."""
+    return value + (value >= inserted)
 
 
 @dataclass(slots=True)
@@ -49,6 +58,7 @@ class Draft:
     rng: random.Random
     setting: str
     kind: Kind
+    later: int = 0
     inputs: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     lengths: dict[str, list[int]] = field(default_factory=dict)
@@ -56,7 +66,8 @@ class Draft:
 
     def start(self) -> bool:
         """Draw inputs, and a lookup where the setting has one; false where the kind cannot read what it gives."""
-        if not self.kind.takes or self.setting in {"behind", "chain", "beside"}:
+        made_by_steps = not self.kind.takes or {*self.kind.takes} & {*ALL}
+        if not self.kind.takes or (made_by_steps and self.setting in {"behind", "chain", "beside"}):
             self._lookup()
             if self.setting == "beside":
                 self._beside()
@@ -82,7 +93,7 @@ class Draft:
             self.setting not in {"alone", "limits"} and self.rng.random() < 0.5
         )
         if dynamic and rank:
-            for name in ("n", "m")[: self.rng.choice((1, 1, 1, 2))]:
+            for name in ("n", "m")[: self.rng.choice((1, 1, 1, 2) if self.later < _MODELS else (1, 2))]:
                 shape[self.rng.randrange(rank)] = self._length(name)
             self.lengths = {name: sizes for name, sizes in self.lengths.items() if name in shape}
         return shape
@@ -98,7 +109,19 @@ class Draft:
         given = {"shape": shape, "dtype": str(self.rng.choice(self.kind.takes)).removeprefix("torch.")}
         if rank == 4 and self.rng.random() < 0.25:
             given["order"] = "channels_last"
+        if self.later >= _MODELS and (fills := _FILLS.get(given["dtype"])):
+            given["fill"] = self.rng.choice(fills)
         self._give(given)
+
+    def _insert(self, given: dict[str, Any]) -> int:
+        """Add an input behind the others, in front of the steps; its number."""
+        number = len(self.inputs)
+        self.inputs = [*self.inputs, given]
+        self.steps = [step | {"of": [_moved(value, number) for value in step["of"]]} for step in self.steps]
+        self.runs = tuple(  # type: ignore[assignment]
+            [*run[:number], self._meta(given, at), *run[number:]] for at, run in enumerate(self.runs)
+        )
+        return number
 
     def _lookup(self) -> None:
         """Indices and a table: the kind's where it is one, else one of 4 bits, or now and then of floats."""
@@ -130,14 +153,23 @@ class Draft:
         self.inputs.append(given)
         self.runs = tuple([self._meta(each, at) for each in self.inputs] for at in range(3))  # type: ignore[assignment]
 
-    def _meta(self, of: Mapping[str, Any], at: int) -> torch.Tensor:
+    def _meta(self, of: Mapping[str, Any], at: int) -> Any:
+        if "value" in of:
+            return of["value"]
         sizes = [self.lengths[size][at] if isinstance(size, str) else size for size in of["shape"]]
         return torch.empty(sizes, dtype=getattr(torch, of["dtype"]), device="meta")
 
     def _view(self, number: int) -> View:
-        shapes = [run[number].shape for run in self.runs]
-        dynamic = frozenset(at for at, sizes in enumerate(zip(*shapes, strict=True)) if len({*sizes}) > 1)
-        return View(shape=tuple(shapes[1]), dynamic=dynamic, dtype=self.runs[1][number].dtype)
+        shapes = [tuple(run[number].shape) for run in self.runs]
+        each = [*zip(*shapes, strict=True)]
+        names = {tuple(sizes): name for name, sizes in self.lengths.items()}
+        return View(
+            shape=shapes[1],
+            dynamic=frozenset(at for at, sizes in enumerate(each) if len({*sizes}) > 1),
+            dtype=self.runs[1][number].dtype,
+            longest=shapes[2],
+            named=tuple(sizes[0] if len({*sizes}) == 1 else names.get(sizes) for sizes in each),
+        )
 
     def add(self, kind: Kind) -> bool:
         """Try the kind on the latest value; a lookup gets a step before it where its values do not suit."""
@@ -148,7 +180,7 @@ class Draft:
         return self._add(self._any()) and self._try(kind, len(self.runs[1]) - 1)
 
     def _any(self) -> Kind:
-        return KINDS[self.rng.choice([*names()])]
+        return KINDS[self.rng.choice([*(names() if self.later < _MODELS else steps())])]
 
     def _add(self, kind: Kind) -> bool:
         last = len(self.runs[1]) - 1
@@ -173,7 +205,16 @@ class Draft:
             other = self.rng.randrange(len(self.runs[1]))
             drawn.pop("constant")
             step["of"] = [of, other]
-        return self._apply(step)
+        if kind.further is None:
+            return self._apply(step)
+        before = self.inputs, self.steps, self.runs
+        for given in kind.further(self._view(of), drawn):
+            number = self._insert(given)
+            step["of"] = [*(_moved(value, number) for value in step["of"]), number]
+        if self._apply(step):
+            return True
+        self.inputs, self.steps, self.runs = before
+        return False
 
     def _apply(self, step: dict[str, Any]) -> bool:
         """Add a step if it can be computed at all lengths, to values of bounded size."""
@@ -197,7 +238,11 @@ class Draft:
             {number for step in self.steps for number in step["of"]},
         )
         storage = self.rng.choice(("texture", "texture", "texture", "buffer"))
-        halves = any(tensor.dtype is torch.float16 for tensor in self.runs[1])
+        halves = any(getattr(value, "dtype", None) is torch.float16 for value in self.runs[1])
+        outputs = [number for number in range(len(self.inputs), total) if number not in read]
+        if self.later >= _MODELS and self.rng.random() < _AGAIN:
+            tensors = [at for at, value in enumerate(self.runs[1]) if isinstance(value, torch.Tensor)]
+            outputs.insert(self.rng.randint(0, len(outputs)), self.rng.choice(tensors))
         return {
             "storage": storage,
             "small_textures": self.rng.random() < 0.15,
@@ -205,7 +250,7 @@ class Draft:
             "lengths": self.lengths,
             "inputs": self.inputs,
             "steps": self.steps,
-            "outputs": [number for number in range(len(self.inputs), total) if number not in read],
+            "outputs": outputs,
         }
 
 

@@ -26,11 +26,16 @@ ALL: Final = NUMBERS + BOOLS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A value as the generator sees it: sizes at the example's length, and which dimensions are dynamic."""
+    """A value as the generator sees it: sizes at the example's length, and which dimensions are dynamic.
+
+    `longest` has the largest sizes; `named` the sizes as an input's spec says them, None where no length has that size.
+    """
 
     shape: tuple[int, ...]
     dynamic: frozenset[int]
     dtype: torch.dtype
+    longest: tuple[int, ...]
+    named: tuple[int | str | None, ...]
 
     @property
     def rank(self) -> int:
@@ -49,13 +54,16 @@ class View:
 
 
 Choices = Callable[[View], Sequence[Any]] | Sequence[Any]
+Given = dict[str, Any]  # an input, as a spec has it
+Further = Callable[[View, Mapping[str, Any]], Sequence[Given]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of step. `two`: takes a second value or, with the argument `constant`, a constant of that shape.
 
-    Kinds that came `later`, the first time or the second, have numbers of their own, so that those of the others stay.
+    Kinds that came `later`, the first time, the second or the third, have numbers of their own, so that those of the others
+    stay. `further` are inputs that the step takes beside its values, for a value and the arguments drawn.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Kind:
     jumps: bool = False  # a tiny change of its input may be a large one of its output
     coarse: bool = False  # 8-bit activations, which the runtime rounds by its own rule
     later: int = 0
+    further: Further | None = None
 
     def draw(self, rng: random.Random, view: View) -> dict[str, Any] | None:
         """Arguments for a value, or None where the step does not suit it."""
@@ -83,16 +92,16 @@ class Kind:
 KINDS: Final[dict[str, Kind]] = {}
 
 
-def _add(name: str, apply: Callable[..., Tensor], takes: tuple[torch.dtype, ...], **more: Any) -> None:
-    flags = {flag: more.pop(flag) for flag in ("two", "jumps", "coarse", "later") if flag in more}
+def add_kind(name: str, apply: Callable[..., Tensor], takes: tuple[torch.dtype, ...], **more: Any) -> None:
+    flags = {flag: more.pop(flag) for flag in ("two", "jumps", "coarse", "later", "further") if flag in more}
     KINDS[name] = Kind(name=name, apply=apply, takes=takes, choices=more, **flags)
 
 
-def _kind(
+def kind_of(
     takes: tuple[torch.dtype, ...], **more: Any
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     def decorate(apply: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _add(apply.__name__.strip("_"), apply, takes, **more)
+        add_kind(apply.__name__.strip("_"), apply, takes, **more)
         return apply
 
     return decorate
@@ -101,7 +110,7 @@ def _kind(
 # --- what choices are made of
 
 
-def _dims(view: View) -> list[int]:
+def dims_of(view: View) -> list[int]:
     return [*range(view.rank), *range(-view.rank, 0)]
 
 
@@ -109,19 +118,19 @@ def _static_dims(view: View) -> list[int]:
     return view.static
 
 
-def _last_static(view: View) -> bool:
+def last_static(view: View) -> bool:
     return view.rank > 0 and view.rank - 1 not in view.dynamic
 
 
-def _if(condition: Callable[[View], bool], options: Sequence[Any]) -> Callable[[View], Sequence[Any]]:
+def when(condition: Callable[[View], bool], options: Sequence[Any]) -> Callable[[View], Sequence[Any]]:
     return lambda view: options if condition(view) else ()
 
 
-def _rank(*ranks: int) -> Callable[[View], bool]:
+def of_rank(*ranks: int) -> Callable[[View], bool]:
     return lambda view: view.rank in ranks
 
 
-def _channels(rank: int) -> Callable[[View], bool]:
+def channels(rank: int) -> Callable[[View], bool]:
     return lambda view: view.rank == rank and 1 not in view.dynamic
 
 
@@ -135,7 +144,7 @@ def _broadcasts(view: View) -> list[list[int]]:
 
 def _reductions(view: View) -> list[list[int] | None]:
     pairs = itertools.combinations(range(view.rank), 2)
-    singles = [[dim] for dim in _dims(view)]
+    singles = [[dim] for dim in dims_of(view)]
     return [*singles, *(list(pair) for pair in pairs), [*range(view.rank)], None] if view.rank else []
 
 
@@ -171,14 +180,14 @@ _UNARY: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "clone": torch.clone,
 }
 for _name, _function in _UNARY.items():
-    _add(_name, lambda _c, x, function=_function: function(x), FLOATS)
+    add_kind(_name, lambda _c, x, function=_function: function(x), FLOATS)
 for _name, _function in {"round": torch.round, "floor": torch.floor, "sign": torch.sign}.items():
-    _add(_name, lambda _c, x, function=_function: function(x), FLOATS, jumps=True)
+    add_kind(_name, lambda _c, x, function=_function: function(x), FLOATS, jumps=True)
 
 _BOUNDS: Final = ((0.0, 1.0), (-0.5, 0.5), (0, 1), (None, 0.25), (-1, None), (0.0, None))
 
 
-@_kind(NUMBERS, bounds=lambda v: _BOUNDS if v.is_float else ((0, 1), (-2, 3), (None, 2)))
+@kind_of(NUMBERS, bounds=lambda v: _BOUNDS if v.is_float else ((0, 1), (-2, 3), (None, 2)))
 def clamp(_c: Any, x: Tensor, *, bounds: tuple[Any, Any]) -> Tensor:
     return torch.clamp(x, *bounds)
 
@@ -202,7 +211,7 @@ def _scalars(view: View) -> Sequence[float]:
 
 
 for _name, _function in (_ARITHMETIC | _COMPARISONS).items():
-    _add(
+    add_kind(
         f"{_name}_number",
         lambda _c, x, number, function=_function: function(x, number),
         NUMBERS,
@@ -211,17 +220,17 @@ for _name, _function in (_ARITHMETIC | _COMPARISONS).items():
     )
 
 
-@_kind(FLOATS, number=(2, 4.0, 0.5, 1))
+@kind_of(FLOATS, number=(2, 4.0, 0.5, 1))
 def div_number(_c: Any, x: Tensor, *, number: float) -> Tensor:
     return x / number
 
 
-@_kind(NUMBERS, number=_scalars)
+@kind_of(NUMBERS, number=_scalars)
 def rsub(_c: Any, x: Tensor, *, number: float) -> Tensor:
     return number - x
 
 
-@_kind(FLOATS, number=(2, 3, 0.5, 2.0, -1.0))
+@kind_of(FLOATS, number=(2, 3, 0.5, 2.0, -1.0))
 def pow_number(_c: Any, x: Tensor, *, number: float) -> Tensor:
     return torch.pow(x.abs() + 0.5, number)
 
@@ -235,7 +244,7 @@ def _two(
     def apply(c: Any, x: Tensor, y: Tensor | None = None, *, constant: Sequence[int] | None = None) -> Tensor:
         return function(x, c.new(constant, x) if y is None else y)
 
-    _add(name, apply, takes, two=True, constant=_broadcasts, **more)
+    add_kind(name, apply, takes, two=True, constant=_broadcasts, **more)
 
 
 for _name, _function in _ARITHMETIC.items():
@@ -256,8 +265,8 @@ for _name, _function in {
     "logical_xor": torch.logical_xor,
 }.items():
     _two(_name, _function, BOOLS)
-_add("logical_not", lambda _c, x: torch.logical_not(x), BOOLS)
-_add("bitwise_not", lambda _c, x: torch.bitwise_not(x), BOOLS)
+add_kind("logical_not", lambda _c, x: torch.logical_not(x), BOOLS)
+add_kind("bitwise_not", lambda _c, x: torch.bitwise_not(x), BOOLS)
 _two("where_positive", lambda x, y: torch.where(x > 0, x, y), FLOATS, jumps=True)
 _two("cat_last", lambda x, y: torch.cat([x, y.expand(x.shape)], -1), ALL)
 
@@ -265,31 +274,31 @@ _two("cat_last", lambda x, y: torch.cat([x, y.expand(x.shape)], -1), ALL)
 # --- types
 
 for _name, _dtype in {"half": torch.float16, "float": torch.float32}.items():
-    _add(f"to_{_name}", lambda _c, x, dtype=_dtype: x.to(dtype), ALL)
+    add_kind(f"to_{_name}", lambda _c, x, dtype=_dtype: x.to(dtype), ALL)
 for _name, _dtype in {"int32": torch.int32, "int64": torch.int64, "bool": torch.bool}.items():
-    _add(f"to_{_name}", lambda _c, x, dtype=_dtype: x.to(dtype), ALL, jumps=True)
+    add_kind(f"to_{_name}", lambda _c, x, dtype=_dtype: x.to(dtype), ALL, jumps=True)
 
 
 # --- along dimensions
 
 
-@_kind(FLOATS, dim=_dims)
+@kind_of(FLOATS, dim=dims_of)
 def softmax(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return torch.softmax(x, dim)
 
 
-@_kind(FLOATS, dim=_dims)
+@kind_of(FLOATS, dim=dims_of)
 def log_softmax(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return torch.log_softmax(x, dim)
 
 
-@_kind(FLOATS, dim=_dims)
+@kind_of(FLOATS, dim=dims_of)
 def cumsum(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return torch.cumsum(x, dim) / x.shape[dim]
 
 
 for _name, _reduce in {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax, "amin": torch.amin}.items():
-    _add(
+    add_kind(
         _name,
         lambda _c, x, dims, keep, function=_reduce: function(
             x, tuple(range(x.dim())) if dims is None else dims, keepdim=keep
@@ -299,17 +308,17 @@ for _name, _reduce in {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax,
         keep=(False, True),
     )
 for _name, _reduce in {"argmax": torch.argmax, "argmin": torch.argmin}.items():
-    _add(
+    add_kind(
         _name,
         lambda _c, x, dim, keep, function=_reduce: function(x, dim, keepdim=keep),
         FLOATS,
-        dim=_dims,
+        dim=dims_of,
         keep=(False, True),
         jumps=True,
     )
 
 
-@_kind(FLOATS, dim=_dims, keep=(False, True))
+@kind_of(FLOATS, dim=dims_of, keep=(False, True))
 def var(_c: Any, x: Tensor, *, dim: int, keep: bool) -> Tensor:
     return torch.var(x, dim, correction=0, keepdim=keep)
 
@@ -317,22 +326,22 @@ def var(_c: Any, x: Tensor, *, dim: int, keep: bool) -> Tensor:
 # --- matrices
 
 
-@_kind(FLOATS, out=_if(_last_static, (1, 3, 4, 5, 16, 33)), bias=(False, True))
+@kind_of(FLOATS, out=when(last_static, (1, 3, 4, 5, 16, 33)), bias=(False, True))
 def linear(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     scale = 1 / math.sqrt(x.shape[-1])
     return F.linear(x, c.new((out, x.shape[-1]), x, scale), c.new((out,), x) if bias else None)
 
 
-@_kind(
-    FLOATS, out=_if(lambda v: _last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 33)), bias=(False, True)
+@kind_of(
+    FLOATS, out=when(lambda v: last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 33)), bias=(False, True)
 )
 def linear_int4(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int4(x, out, bias)
 
 
-@_kind(
+@kind_of(
     FLOATS,
-    out=_if(lambda v: _last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)),
+    out=when(lambda v: last_static(v) and v.shape[-1] % 4 == 0, (4, 8, 32, 33)),
     bias=(False, True),
     later=1,
 )
@@ -340,37 +349,37 @@ def linear_int8(c: Any, x: Tensor, *, out: int, bias: bool) -> Tensor:
     return c.linear_int8(x, out, bias)
 
 
-@_kind(FLOATS, out=_if(lambda v: v.rank >= 2 and _last_static(v), (1, 3, 4, 5, 17)))
+@kind_of(FLOATS, out=when(lambda v: v.rank >= 2 and last_static(v), (1, 3, 4, 5, 17)))
 def matmul(c: Any, x: Tensor, *, out: int) -> Tensor:
     return x @ c.new((x.shape[-1], out), x, 1 / math.sqrt(x.shape[-1]))
 
 
-@_kind(FLOATS, out=_if(lambda v: v.rank == 3 and {*v.static} >= {0, 2}, (1, 4, 5)))
+@kind_of(FLOATS, out=when(lambda v: v.rank == 3 and {*v.static} >= {0, 2}, (1, 4, 5)))
 def bmm(c: Any, x: Tensor, *, out: int) -> Tensor:
     return torch.bmm(x, c.new((x.shape[0], x.shape[-1], out), x, 1 / math.sqrt(x.shape[-1])))
 
 
-@_kind(FLOATS, scale=_if(lambda v: v.rank >= 2 and _last_static(v), (0.1, 1.0)))
+@kind_of(FLOATS, scale=when(lambda v: v.rank >= 2 and last_static(v), (0.1, 1.0)))
 def gram(_c: Any, x: Tensor, *, scale: float) -> Tensor:
     return (x * scale) @ x.transpose(-1, -2)
 
 
-@_kind(FLOATS, out=_if(lambda v: v.rank == 2 and _last_static(v), (1, 4, 5)))
+@kind_of(FLOATS, out=when(lambda v: v.rank == 2 and last_static(v), (1, 4, 5)))
 def addmm(c: Any, x: Tensor, *, out: int) -> Tensor:
     return torch.addmm(c.new((out,), x), x, c.new((x.shape[-1], out), x, 1 / math.sqrt(x.shape[-1])))
 
 
-@_kind(FLOATS, causal=_if(lambda v: v.rank == 4 and _last_static(v), (False, True)))
+@kind_of(FLOATS, causal=when(lambda v: v.rank == 4 and last_static(v), (False, True)))
 def attention(_c: Any, x: Tensor, *, causal: bool) -> Tensor:
     return F.scaled_dot_product_attention(x, x, x, is_causal=causal)
 
 
-@_kind(FLOATS, heads=_if(lambda v: v.rank == 3 and _last_static(v) and v.shape[-1] % 4 == 0, (1, 2, 4)))
+@kind_of(FLOATS, heads=when(lambda v: v.rank == 3 and last_static(v) and v.shape[-1] % 4 == 0, (1, 2, 4)))
 def heads(_c: Any, x: Tensor, *, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
 
 
-@_kind(FLOATS, dim=_if(lambda v: v.rank >= 2 and _last_static(v) and v.shape[-1] % 2 == 0, (-2,)))
+@kind_of(FLOATS, dim=when(lambda v: v.rank >= 2 and last_static(v) and v.shape[-1] % 2 == 0, (-2,)))
 def rotary(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     angle = torch.arange(x.shape[dim], dtype=torch.float32, device=x.device)[:, None] * 0.1
     a, b = x.chunk(2, -1)
@@ -384,9 +393,9 @@ def _padding(kernel: int) -> int:
     return kernel // 2
 
 
-@_kind(
+@kind_of(
     FLOATS,
-    out=_if(_channels(3), (1, 3, 4, 6, 8)),
+    out=when(channels(3), (1, 3, 4, 6, 8)),
     kernel=(1, 2, 3, 5),
     stride=(1, 1, 2),
     pad=(False, True),
@@ -400,7 +409,7 @@ def conv1d(
     return F.conv1d(x, weight, c.new((out,), x) if bias else None, stride, _padding(kernel) * pad, dilation)
 
 
-@_kind(FLOATS, kernel=_if(_channels(3), (1, 3, 4)), stride=(1, 2), pad=(0, 1), bias=(False, True))
+@kind_of(FLOATS, kernel=when(channels(3), (1, 3, 4)), stride=(1, 2), pad=(0, 1), bias=(False, True))
 def conv1d_depthwise(c: Any, x: Tensor, *, kernel: int, stride: int, pad: int, bias: bool) -> Tensor:
     many = x.shape[1]
     return F.conv1d(
@@ -408,9 +417,9 @@ def conv1d_depthwise(c: Any, x: Tensor, *, kernel: int, stride: int, pad: int, b
     )
 
 
-@_kind(
+@kind_of(
     FLOATS,
-    out=_if(_channels(4), (1, 3, 4, 8)),
+    out=when(channels(4), (1, 3, 4, 8)),
     kernel=(1, 2, 3, 5),
     stride=(1, 1, 2),
     pad=(False, True),
@@ -424,7 +433,7 @@ def conv2d(
     return F.conv2d(x, weight, c.new((out,), x) if bias else None, stride, _padding(kernel) * pad, dilation)
 
 
-@_kind(FLOATS, kernel=_if(_channels(4), (1, 3, 5)), stride=(1, 2), pad=(0, 1, 2), dilation=(1, 2))
+@kind_of(FLOATS, kernel=when(channels(4), (1, 3, 5)), stride=(1, 2), pad=(0, 1, 2), dilation=(1, 2))
 def conv2d_depthwise(c: Any, x: Tensor, *, kernel: int, stride: int, pad: int, dilation: int) -> Tensor:
     many = x.shape[1]
     return F.conv2d(
@@ -432,9 +441,9 @@ def conv2d_depthwise(c: Any, x: Tensor, *, kernel: int, stride: int, pad: int, d
     )
 
 
-@_kind(
+@kind_of(
     FLOATS,
-    groups=_if(lambda v: v.rank in {3, 4} and 1 not in v.dynamic and v.shape[1] % 2 == 0, (2,)),
+    groups=when(lambda v: v.rank in {3, 4} and 1 not in v.dynamic and v.shape[1] % 2 == 0, (2,)),
     kernel=(1, 3),
     stride=(1, 2),
 )
@@ -445,7 +454,7 @@ def conv_grouped(c: Any, x: Tensor, *, groups: int, kernel: int, stride: int) ->
     return convolve(x, weight, c.new((4,), x), stride, kernel // 2, 1, groups)
 
 
-@_kind(FLOATS, out=_if(_channels(4), (2, 3, 4)), kernel=(2, 3), stride=(1, 2), pad=(0, 1), groups=(1, 1, 2))
+@kind_of(FLOATS, out=when(channels(4), (2, 3, 4)), kernel=(2, 3), stride=(1, 2), pad=(0, 1), groups=(1, 1, 2))
 def conv_transpose2d(
     c: Any, x: Tensor, *, out: int, kernel: int, stride: int, pad: int, groups: int
 ) -> Tensor:
@@ -453,7 +462,7 @@ def conv_transpose2d(
     return F.conv_transpose2d(x, weight, c.new((out * groups,), x), stride, pad, 0, groups)
 
 
-@_kind(FLOATS, out=_if(_channels(3), (2, 4)), kernel=(2, 3), stride=(1, 2))
+@kind_of(FLOATS, out=when(channels(3), (2, 4)), kernel=(2, 3), stride=(1, 2))
 def conv_transpose1d(c: Any, x: Tensor, *, out: int, kernel: int, stride: int) -> Tensor:
     return F.conv_transpose1d(x, c.new((x.shape[1], out, kernel), x, 0.5), c.new((out,), x), stride)
 
@@ -464,42 +473,42 @@ for _name, _pool in {
     "avg_pool2d": F.avg_pool2d,
     "max_pool2d": F.max_pool2d,
 }.items():
-    _add(
+    add_kind(
         _name,
         lambda _c, x, kernel, stride, pad, ceil, function=_pool: function(
             x, kernel, stride, pad, ceil_mode=ceil
         ),
         FLOATS,
-        kernel=_if(_rank(3 if _name.endswith("1d") else 4), (2, 3)),
+        kernel=when(of_rank(3 if _name.endswith("1d") else 4), (2, 3)),
         stride=(1, 2),
         pad=(0, 1),
         ceil=(False, False, True),
     )
 for _name, _size, _ranks in (("1d", 1, (3,)), ("2d", 1, (4,)), ("2d_two", 2, (4,))):
-    _add(
+    add_kind(
         f"adaptive_avg_pool{_name}",
         lambda _c, x, size: (F.adaptive_avg_pool1d if x.dim() == 3 else F.adaptive_avg_pool2d)(x, size),
         FLOATS,
-        size=_if(_rank(*_ranks), (_size,)),
+        size=when(of_rank(*_ranks), (_size,)),
     )
 
 
-@_kind(FLOATS, scale=_if(_rank(4), (2, 3)))
+@kind_of(FLOATS, scale=when(of_rank(4), (2, 3)))
 def upsample_nearest(_c: Any, x: Tensor, *, scale: int) -> Tensor:
     return F.interpolate(x, scale_factor=scale, mode="nearest")
 
 
-@_kind(FLOATS, scale=_if(_rank(4), (2, 3)), corners=(False, True))
+@kind_of(FLOATS, scale=when(of_rank(4), (2, 3)), corners=(False, True))
 def upsample_bilinear(_c: Any, x: Tensor, *, scale: int, corners: bool) -> Tensor:
     return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=corners)
 
 
-@_kind(FLOATS, factor=_if(lambda v: _channels(4)(v) and v.shape[1] % 4 == 0, (2,)))
+@kind_of(FLOATS, factor=when(lambda v: channels(4)(v) and v.shape[1] % 4 == 0, (2,)))
 def pixel_shuffle(_c: Any, x: Tensor, *, factor: int) -> Tensor:
     return F.pixel_shuffle(x, factor)
 
 
-@_kind(FLOATS, corners=_if(lambda v: v.rank == 4 and not v.dynamic, (True, True, False)), out=(2, 5))
+@kind_of(FLOATS, corners=when(lambda v: v.rank == 4 and not v.dynamic, (True, True, False)), out=(2, 5))
 def grid_sample(c: Any, x: Tensor, *, corners: bool, out: int) -> Tensor:
     grid = c.new((x.shape[0], out, out, 2), x, 0.5)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=corners)
@@ -508,27 +517,29 @@ def grid_sample(c: Any, x: Tensor, *, corners: bool, out: int) -> Tensor:
 # --- norms
 
 
-@_kind(FLOATS, count=_if(lambda v: v.rank and _last_static(v), (1, 1, 2)), affine=(True, True, False))
+@kind_of(FLOATS, count=when(lambda v: v.rank and last_static(v), (1, 1, 2)), affine=(True, True, False))
 def layer_norm(c: Any, x: Tensor, *, count: int, affine: bool) -> Tensor:
     shape = x.shape[-count:]
     weight, bias = (c.new(shape, x), c.new(shape, x)) if affine else (None, None)
     return F.layer_norm(x, shape, weight, bias, 1e-5)
 
 
-@_kind(FLOATS, affine=_if(lambda v: v.rank and _last_static(v), (True, False)))
+@kind_of(FLOATS, affine=when(lambda v: v.rank and last_static(v), (True, False)))
 def rms_norm(c: Any, x: Tensor, *, affine: bool) -> Tensor:
     shape = x.shape[-1:]
     return F.rms_norm(x, shape, c.new(shape, x) if affine else None, 1e-5)
 
 
-@_kind(FLOATS, eps=_if(lambda v: v.rank in {2, 3, 4} and 1 not in v.dynamic, (1e-5, 1e-3)))
+@kind_of(FLOATS, eps=when(lambda v: v.rank in {2, 3, 4} and 1 not in v.dynamic, (1e-5, 1e-3)))
 def batch_norm(c: Any, x: Tensor, *, eps: float) -> Tensor:
     each = (x.shape[1],)
     mean, weight, bias = (c.new(each, x) for _ in range(3))
     return F.batch_norm(x, mean, c.new(each, x).abs() + 0.5, weight, bias, False, 0.1, eps)
 
 
-@_kind(FLOATS, groups=_if(lambda v: v.rank in {3, 4} and 1 not in v.dynamic and v.shape[1] % 2 == 0, (1, 2)))
+@kind_of(
+    FLOATS, groups=when(lambda v: v.rank in {3, 4} and 1 not in v.dynamic and v.shape[1] % 2 == 0, (1, 2))
+)
 def group_norm(c: Any, x: Tensor, *, groups: int) -> Tensor:
     each = (x.shape[1],)
     return F.group_norm(x, groups, c.new(each, x), c.new(each, x), 1e-5)
@@ -537,25 +548,25 @@ def group_norm(c: Any, x: Tensor, *, groups: int) -> Tensor:
 # --- shapes
 
 
-@_kind(ALL, order=lambda v: [list(p) for p in itertools.permutations(range(v.rank))][1:])
+@kind_of(ALL, order=lambda v: [list(p) for p in itertools.permutations(range(v.rank))][1:])
 def permute(_c: Any, x: Tensor, *, order: Sequence[int]) -> Tensor:
     return x.permute(*order)
 
 
-@_kind(ALL, dims=lambda v: [list(p) for p in itertools.combinations(range(v.rank), 2)])
+@kind_of(ALL, dims=lambda v: [list(p) for p in itertools.combinations(range(v.rank), 2)])
 def transpose(_c: Any, x: Tensor, *, dims: Sequence[int]) -> Tensor:
     return x.transpose(*dims)
 
 
-_add("t", lambda _c, x, times: x.t() if times else x, ALL, times=_if(_rank(2), (1,)))
+add_kind("t", lambda _c, x, times: x.t() if times else x, ALL, times=when(of_rank(2), (1,)))
 
 
-@_kind(ALL, dims=lambda v: [[a, b] for a in range(v.rank) for b in range(a + 1, v.rank)])
+@kind_of(ALL, dims=lambda v: [[a, b] for a in range(v.rank) for b in range(a + 1, v.rank)])
 def flatten(_c: Any, x: Tensor, *, dims: Sequence[int]) -> Tensor:
     return x.flatten(*dims)
 
 
-@_kind(
+@kind_of(
     ALL,
     at=lambda v: [
         [dim, size] for dim in v.static for size in (1, 2, 3, 4) if v.rank < 5 and v.shape[dim] % size == 0
@@ -565,17 +576,17 @@ def unflatten(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     return x.unflatten(at[0], (at[1], x.shape[at[0]] // at[1]))
 
 
-@_kind(ALL, dim=lambda v: [*range(v.rank + 1), -1] if v.rank < 5 else ())
+@kind_of(ALL, dim=lambda v: [*range(v.rank + 1), -1] if v.rank < 5 else ())
 def unsqueeze(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return x.unsqueeze(dim)
 
 
-@_kind(ALL, dim=lambda v: [dim for dim in v.static if v.shape[dim] == 1])
+@kind_of(ALL, dim=lambda v: [dim for dim in v.static if v.shape[dim] == 1])
 def squeeze(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return x.squeeze(dim)
 
 
-_add(
+add_kind(
     "squeeze_all",
     lambda _c, x, whole: x.squeeze() if whole else x,
     ALL,
@@ -583,17 +594,17 @@ _add(
 )
 
 
-@_kind(ALL, dim=lambda v: [dim for dim in v.static if v.shape[dim] == 1], size=(2, 3))
+@kind_of(ALL, dim=lambda v: [dim for dim in v.static if v.shape[dim] == 1], size=(2, 3))
 def expand(_c: Any, x: Tensor, *, dim: int, size: int) -> Tensor:
     return x.expand(*(size if at == dim else -1 for at in range(x.dim())))
 
 
-@_kind(ALL, size=lambda v: (2, 3) if v.rank < 5 else ())
+@kind_of(ALL, size=lambda v: (2, 3) if v.rank < 5 else ())
 def expand_front(_c: Any, x: Tensor, *, size: int) -> Tensor:
     return x.unsqueeze(0).expand(size, *x.shape)
 
 
-@_kind(
+@kind_of(
     ALL,
     times=lambda v: [[1] * dim + [2] + [1] * (v.rank - dim - 1) for dim in range(v.rank)] + [[2] * v.rank],
 )
@@ -601,29 +612,29 @@ def repeat(_c: Any, x: Tensor, *, times: Sequence[int]) -> Tensor:
     return x.repeat(*times)
 
 
-@_kind(ALL, dim=_static_dims, constant=lambda v: (0,) if v.dynamic else (0, 1, 3))
+@kind_of(ALL, dim=_static_dims, constant=lambda v: (0,) if v.dynamic else (0, 1, 3))
 def cat(c: Any, x: Tensor, *, dim: int, constant: int) -> Tensor:
     if constant:
         return torch.cat([x, c.new([constant if at == dim else s for at, s in enumerate(x.shape)], x)], dim)
     return torch.cat([x, x], dim)
 
 
-@_kind(NUMBERS, dim=_dims)
+@kind_of(NUMBERS, dim=dims_of)
 def cat_both(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return torch.cat([x, x + 1, x], dim)
 
 
-@_kind(NUMBERS, dim=lambda v: range(v.rank + 1) if v.rank < 4 else ())
+@kind_of(NUMBERS, dim=lambda v: range(v.rank + 1) if v.rank < 4 else ())
 def stack(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return torch.stack([x, x * 2], dim)
 
 
-@_kind(ALL, at=lambda v: [[dim, index] for dim in range(v.rank) for index in (0, -1)])
+@kind_of(ALL, at=lambda v: [[dim, index] for dim in range(v.rank) for index in (0, -1)])
 def select(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     return x.select(*at)
 
 
-@_kind(
+@kind_of(
     ALL,
     at=lambda v: [
         [dim, start, end, step]
@@ -637,45 +648,45 @@ def slice_(_c: Any, x: Tensor, *, at: Sequence[Any]) -> Tensor:
     return x[(slice(None),) * dim + (slice(start, end, step),)]
 
 
-@_kind(ALL, at=lambda v: [[dim, end] for dim in v.dynamic for end in (1, -1)])
+@kind_of(ALL, at=lambda v: [[dim, end] for dim in v.dynamic for end in (1, -1)])
 def slice_dynamic(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     return x[(slice(None),) * at[0] + (slice(0, at[1]),)]
 
 
-@_kind(NUMBERS, at=lambda v: [[dim, cut] for dim in v.static for cut in (1, 2) if v.shape[dim] > cut])
+@kind_of(NUMBERS, at=lambda v: [[dim, cut] for dim in v.static for cut in (1, 2) if v.shape[dim] > cut])
 def split(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     dim, cut = at
     a, b = x.split([cut, x.shape[dim] - cut], dim)
     return torch.cat([b, a], dim)
 
 
-@_kind(ALL, at=lambda v: [[dim, part] for dim in v.static for part in (0, 1) if v.shape[dim] >= 2])
+@kind_of(ALL, at=lambda v: [[dim, part] for dim in v.static for part in (0, 1) if v.shape[dim] >= 2])
 def chunk(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     return x.chunk(2, at[0])[at[1]]
 
 
-@_kind(ALL, dim=_dims)
+@kind_of(ALL, dim=dims_of)
 def flip(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return x.flip(dim)
 
 
-@_kind(ALL, dim=_static_dims, count=(1, 3, 5))
+@kind_of(ALL, dim=_static_dims, count=(1, 3, 5))
 def index_select(c: Any, x: Tensor, *, dim: int, count: int) -> Tensor:
     return x.index_select(dim, c.indices((count,), x.shape[dim], x))
 
 
-@_kind(ALL, dim=_static_dims, count=(1, 4, 5))
+@kind_of(ALL, dim=_static_dims, count=(1, 4, 5))
 def index(c: Any, x: Tensor, *, dim: int, count: int) -> Tensor:
     return x[(slice(None),) * dim + (c.indices((count,), x.shape[dim], x),)]
 
 
-@_kind(ALL, dim=_if(lambda v: bool(v.rank) and not v.dynamic, (0, -1)), count=(1, 3))
+@kind_of(ALL, dim=when(lambda v: bool(v.rank) and not v.dynamic, (0, -1)), count=(1, 3))
 def gather(c: Any, x: Tensor, *, dim: int, count: int) -> Tensor:
     shape = [count if at == dim % x.dim() else size for at, size in enumerate(x.shape)]
     return x.gather(dim, c.indices(shape, x.shape[dim], x))
 
 
-@_kind(
+@kind_of(
     ALL,
     pad=lambda v: [p for p in ([1, 0], [0, 2], [2, 1], [0, 0, 1, 1], [1, 1, 0, 2]) if len(p) <= 2 * v.rank],
     value=(0, 1, 0.0),
@@ -687,40 +698,40 @@ def pad(_c: Any, x: Tensor, *, pad: Sequence[int], value: float) -> Tensor:
 
 
 for _mode in ("circular", "reflect", "replicate"):
-    _add(
+    add_kind(
         f"pad_{_mode}",
         lambda _c, x, pad, mode=_mode: F.pad(x, pad, mode=mode),
         FLOATS,
-        pad=_if(lambda v: v.rank == 3 and v.shape[-1] > 1, ([1, 1], [0, 1])),
+        pad=when(lambda v: v.rank == 3 and v.shape[-1] > 1, ([1, 1], [0, 1])),
     )
 
 
-@_kind(FLOATS, at=lambda v: [[dim, 2, step] for dim in v.static for step in (1, 2) if v.shape[dim] >= 2])
+@kind_of(FLOATS, at=lambda v: [[dim, 2, step] for dim in v.static for step in (1, 2) if v.shape[dim] >= 2])
 def unfold(_c: Any, x: Tensor, *, at: Sequence[int]) -> Tensor:
     return x.unfold(*at)
 
 
-@_kind(FLOATS, diagonal=_if(lambda v: v.rank >= 2, (0, 1, -1)))
+@kind_of(FLOATS, diagonal=when(lambda v: v.rank >= 2, (0, 1, -1)))
 def tril(_c: Any, x: Tensor, *, diagonal: int) -> Tensor:
     return torch.tril(x, diagonal)
 
 
-@_kind(FLOATS, diagonal=_if(lambda v: v.rank >= 2, (0, 1)))
+@kind_of(FLOATS, diagonal=when(lambda v: v.rank >= 2, (0, 1)))
 def triu(_c: Any, x: Tensor, *, diagonal: int) -> Tensor:
     return torch.triu(x, diagonal)
 
 
-@_kind(FLOATS, dim=_dims)
+@kind_of(FLOATS, dim=dims_of)
 def roll(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return x.roll(1, dim)
 
 
-@_kind(FLOATS, dim=_static_dims)
+@kind_of(FLOATS, dim=_static_dims)
 def repeat_interleave(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     return x.repeat_interleave(2, dim)
 
 
-@_kind(FLOATS, wanted=_if(_rank(4), (True,)))
+@kind_of(FLOATS, wanted=when(of_rank(4), (True,)))
 def channels_last(_c: Any, x: Tensor, *, wanted: bool) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if wanted else torch.contiguous_format)
 
@@ -728,22 +739,22 @@ def channels_last(_c: Any, x: Tensor, *, wanted: bool) -> Tensor:
 # --- tensors made from sizes, and masks
 
 
-@_kind(FLOATS, dim=_dims)
+@kind_of(FLOATS, dim=dims_of)
 def add_positions(_c: Any, x: Tensor, *, dim: int) -> Tensor:
     at = torch.arange(x.shape[dim], dtype=x.dtype, device=x.device) * 0.01
     return x + at.reshape([-1] + [1] * (x.dim() - 1 - dim % x.dim()))
 
 
 for _name, _fill in {"zeros_like": torch.zeros_like, "ones_like": torch.ones_like}.items():
-    _add(f"add_{_name}", lambda _c, x, function=_fill: x + function(x), NUMBERS)
-_add("full_like", lambda _c, x, value: torch.full_like(x, value) * x, FLOATS, value=(0.0, 1.0, 2.5))
-_add(
+    add_kind(f"add_{_name}", lambda _c, x, function=_fill: x + function(x), NUMBERS)
+add_kind("full_like", lambda _c, x, value: torch.full_like(x, value) * x, FLOATS, value=(0.0, 1.0, 2.5))
+add_kind(
     "full",
     lambda _c, x, value: torch.full(x.shape, value, dtype=x.dtype, device=x.device) + x,
     FLOATS,
     value=(0.0, 1.0, 3.0),
 )
-_add(
+add_kind(
     "scalar_tensor",
     lambda _c, x, value: x + torch.scalar_tensor(value, dtype=x.dtype, device=x.device),
     FLOATS,
@@ -751,23 +762,23 @@ _add(
 )
 
 
-@_kind(FLOATS, value=_if(lambda v: v.rank >= 2, (0.0, -1.0, -100.0, -3.4028234663852886e38)))
+@kind_of(FLOATS, value=when(lambda v: v.rank >= 2, (0.0, -1.0, -100.0, -3.4028234663852886e38)))
 def causal_mask(_c: Any, x: Tensor, *, value: float) -> Tensor:
     rows, columns = (torch.arange(size, device=x.device) for size in x.shape[-2:])
     return x.masked_fill(columns > rows[:, None], max(value, torch.finfo(x.dtype).min))
 
 
-@_kind(FLOATS, value=(0.0, -2.0), constant=_broadcasts)
+@kind_of(FLOATS, value=(0.0, -2.0), constant=_broadcasts)
 def masked_fill(c: Any, x: Tensor, *, value: float, constant: Sequence[int]) -> Tensor:
     return x.masked_fill(c.new(constant, torch.empty(0, dtype=torch.bool, device=x.device)), value)
 
 
-@_kind(FLOATS, constant=_broadcasts)
+@kind_of(FLOATS, constant=_broadcasts)
 def where(c: Any, x: Tensor, *, constant: Sequence[int]) -> Tensor:
     return torch.where(c.new(constant, torch.empty(0, dtype=torch.bool, device=x.device)), x, x * 2)
 
 
-@_kind((torch.float32,), scale=(0.05, 0.25), zero=(0, 3), jumps=True)
+@kind_of((torch.float32,), scale=(0.05, 0.25), zero=(0, 3), jumps=True)
 def fake_quantize(_c: Any, x: Tensor, *, scale: float, zero: int) -> Tensor:
     ops = torch.ops.quantized_decomposed
     codes = ops.quantize_per_tensor.default(x, scale, zero, -128, 127, torch.int8)
@@ -777,9 +788,9 @@ def fake_quantize(_c: Any, x: Tensor, *, scale: float, zero: int) -> Tensor:
 # --- 8-bit activations, what training computes, state
 
 
-@_kind(
+@kind_of(
     (torch.float32,),
-    out=_if(lambda v: v.rank > 1 and _last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 128)),
+    out=when(lambda v: v.rank > 1 and last_static(v) and v.shape[-1] % 32 == 0, (4, 8, 32, 128)),
     bits=(4, 8),
     bias=(False, True),
     coarse=True,
@@ -789,10 +800,10 @@ def linear_int8_activations(c: Any, x: Tensor, *, out: int, bits: int, bias: boo
     return c.linear_dynamic(x, out, bias, bits)
 
 
-@_kind(
+@kind_of(
     FLOATS,
     of=("threshold", "sigmoid", "tanh", "gelu", "softmax"),
-    scale=_if(lambda v: v.rank > 0 and not v.dynamic, (1.0, 0.1)),
+    scale=when(lambda v: v.rank > 0 and not v.dynamic, (1.0, 0.1)),
     later=1,
 )
 def backward(c: Any, x: Tensor, *, of: str, scale: float) -> Tensor:
@@ -809,9 +820,9 @@ def backward(c: Any, x: Tensor, *, of: str, scale: float) -> Tensor:
 _CACHED: Final = 8  # rows
 
 
-@_kind(
+@kind_of(
     FLOATS,
-    how=_if(
+    how=when(
         lambda v: v.rank in {2, 3, 4} and not v.dynamic and v.shape[-2] <= _CACHED // 2,
         ("index_copy", "index_put", "slice_scatter"),
     ),
@@ -835,10 +846,10 @@ def cache(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
 
 def _divisors(view: View) -> list[int]:
     """Columns of a group, of those that a matrix for a value has."""
-    return [size for size in (8, 16, 32, 64) if _last_static(view) and view.shape[-1] % size == 0]
+    return [size for size in (8, 16, 32, 64) if last_static(view) and view.shape[-1] % size == 0]
 
 
-@_kind(
+@kind_of(
     FLOATS,
     group=_divisors,
     out=(4, 5, 8, 32, 33),
@@ -853,12 +864,12 @@ def linear_digits(c: Any, x: Tensor, *, out: int, group: int, bits: int, points:
 
 
 _CONVOLUTIONS: Final = {3: (F.conv1d, F.conv_transpose1d), 4: (F.conv2d, F.conv_transpose2d)}
-_OF_IMAGES: Final = _if(
+_OF_IMAGES: Final = when(
     lambda v: v.rank in _CONVOLUTIONS and 1 not in v.dynamic, (False, False, True)
 )  # zero points
 
 
-@_kind(
+@kind_of(
     FLOATS,
     points=_OF_IMAGES,
     out=(4, 6, 8, 10),
@@ -889,7 +900,7 @@ def conv_int8(
     )
 
 
-@_kind(FLOATS, points=_OF_IMAGES, kernel=(1, 3, 5), stride=(1, 2), pad=(0, 1, 2), dilation=(1, 2), later=2)
+@kind_of(FLOATS, points=_OF_IMAGES, kernel=(1, 3, 5), stride=(1, 2), pad=(0, 1, 2), dilation=(1, 2), later=2)
 def conv_int8_depthwise(
     c: Any, x: Tensor, *, points: bool, kernel: int, stride: int, pad: int, dilation: int
 ) -> Tensor:
@@ -898,7 +909,7 @@ def conv_int8_depthwise(
     return _CONVOLUTIONS[x.dim()][0](x, weight, c.new((many,), x), stride, pad, dilation, many)
 
 
-@_kind(FLOATS, points=_OF_IMAGES, out=(2, 4), kernel=(2, 3), stride=(1, 2), pad=(0, 1), later=2)
+@kind_of(FLOATS, points=_OF_IMAGES, out=(2, 4), kernel=(2, 3), stride=(1, 2), pad=(0, 1), later=2)
 def conv_int8_transposed(
     c: Any, x: Tensor, *, points: bool, out: int, kernel: int, stride: int, pad: int
 ) -> Tensor:
@@ -909,9 +920,9 @@ def conv_int8_transposed(
 _EXPERTS: Final = 4
 
 
-@_kind(
+@kind_of(
     (torch.float32,),
-    how=_if(lambda v: v.rank == 2 and _last_static(v) and v.shape[-1] % 8 == 0, ("indexed", "masked")),
+    how=when(lambda v: v.rank == 2 and last_static(v) and v.shape[-1] % 8 == 0, ("indexed", "masked")),
     bits=(0, 4, 8),
     jumps=True,
     later=2,
@@ -932,9 +943,9 @@ def experts(c: Any, x: Tensor, *, how: str, bits: int) -> Tensor:
     return torch.einsum("tei,te->ti", torch.einsum("teo,eio->tei", inner, down), shares)
 
 
-@_kind(
+@kind_of(
     (torch.float32,),
-    how=_if(
+    how=when(
         lambda v: v.rank in {2, 3, 4} and not v.dynamic and v.shape[-2] <= _CACHED // 2,
         ("index_copy", "index_put"),
     ),
@@ -958,18 +969,18 @@ def cache_int8(c: Any, x: Tensor, *, how: str, at: int) -> Tensor:
 # --- lookups, from indices
 
 
-@_kind((), rows=(3, 100), columns=(32, 64, 128), group=(32,))
+@kind_of((), rows=(3, 100), columns=(32, 64, 128), group=(32,))
 def table(c: Any, x: Tensor, *, rows: int, columns: int, group: int, half: bool = False) -> Tensor:
     return c.table_int4(x, rows, columns, group, torch.float16 if half else torch.float32)
 
 
-@_kind((), rows=(3, 100), columns=(3, 4, 16))
+@kind_of((), rows=(3, 100), columns=(3, 4, 16))
 def embedding(c: Any, x: Tensor, *, rows: int, columns: int, half: bool = False) -> Tensor:
     like = torch.empty(0, dtype=torch.float16 if half else torch.float32, device=x.device)
     return F.embedding(x, c.new((rows, columns), like))
 
 
-@_kind(
+@kind_of(
     (),
     rows=(3, 100),
     columns=(4, 8, 32, 48, 64, 96, 128),
@@ -989,3 +1000,8 @@ def table_any(
 def names(*, later: int = 0) -> Iterator[str]:
     """Kinds that a program may start with, of those that came later the lookups too."""
     return (name for name, kind in KINDS.items() if (kind.takes or later) and kind.later == later)
+
+
+def steps() -> Iterator[str]:
+    """Kinds of all times that read a value."""
+    return (name for name, kind in KINDS.items() if kind.takes)

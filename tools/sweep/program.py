@@ -4,7 +4,8 @@ A spec is plain JSON, enough to build the same program anywhere::
 
     {"id": 7, "dtype": "float32", "storage": "texture", "small_textures": false, "fp16": false,
      "lengths": {"n": [1, 5, 16]},                                   # shortest, example, longest of a dynamic size
-     "inputs": [{"shape": [1, "n"], "dtype": "int64", "rows": 100}],   # "rows": indices; "order": "channels_last"
+     "inputs": [{"shape": [1, "n"], "dtype": "int64", "rows": 100}],   # "rows": indices; "order": "channels_last";
+                                                     # "fill": a name of _FILLS; {"value": 2}: a number, or None
      "steps": [{"kind": "table", "of": [0], "with": {"rows": 100, "columns": 32, "group": 32}},
                {"kind": "softmax", "of": [1], "with": {"dim": -1}}],     # values are numbered: inputs, then steps
      "outputs": [2]}
@@ -12,9 +13,11 @@ A spec is plain JSON, enough to build the same program anywhere::
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import kinds_layers  # noqa: F401 - adds its kinds
+import kinds_models  # noqa: F401 - adds its kinds
 import torch
 from kinds import KINDS
 from torch import Tensor, nn
@@ -63,14 +66,14 @@ class Feed:
             return torch.empty(shape, dtype=like.dtype, device="meta")
         return self._next(lambda: _constant(tuple(shape), like.dtype, scale, self._store.generator))
 
-    def state(self, shape: Sequence[int], like: Tensor) -> Tensor:
+    def state(self, shape: Sequence[int], like: Tensor, *, zeros: bool = False) -> Tensor:
         """A tensor that lasts from call to call."""
         if like.is_meta:
             return torch.empty(shape, dtype=like.dtype, device="meta")
         name = next(self._names)
         if not hasattr(self._store, name):
             drawn = torch.randn(tuple(shape), generator=self._store.generator)
-            self._store.begins(name, drawn.to(like.dtype))
+            self._store.begins(name, (drawn * (not zeros)).to(like.dtype))
         return getattr(self._store, name)
 
     def dequantized(
@@ -143,6 +146,17 @@ class Feed:
         """A linear on an 8-bit weight with a scale for each output."""
         return self._linear(x, out, bias, torch.int8, PerAxis(0))
 
+    def layer(self, x: Tensor, out: int, bias: bool, config: Any) -> Tensor:
+        """A linear that torchao quantizes by a configuration."""
+        if x.is_meta:
+            return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")
+        layer = nn.Linear(x.shape[-1], out, bias, dtype=x.dtype)
+        return self._next(lambda: self._configured(layer, config))(x)
+
+    def module(self, make: Callable[[], nn.Module], config: Any = None) -> nn.Module:
+        """A module with random parameters; a configuration is torchao's, of its tables and linears."""
+        return self._next(lambda: self._configured(make(), config))
+
     def _linear(self, x: Tensor, out: int, bias: bool, bits: torch.dtype, scales: Any) -> Tensor:
         if x.is_meta:
             return torch.empty((*x.shape[:-1], out), dtype=x.dtype, device="meta")
@@ -155,7 +169,8 @@ class Feed:
     def _configured(self, module: nn.Module, config: Any) -> nn.Module:
         for parameter in module.parameters():
             parameter.data.normal_(0, 0.5, generator=self._store.generator)
-        quantize_(module, config, lambda part, _name: isinstance(part, nn.Embedding | nn.Linear))
+        if config is not None:
+            quantize_(module, config, lambda part, _name: isinstance(part, nn.Embedding | nn.Linear))
         return module
 
 
@@ -214,7 +229,8 @@ def export(spec: Spec) -> ExportedProgram:
     """The exported program of a spec."""
     sizes = {name: Dim(name, min=low, max=high) for name, (low, _, high) in spec["lengths"].items()}
     dynamic = tuple(
-        {at: sizes[of] for at, of in enumerate(each["shape"]) if of in sizes} for each in spec["inputs"]
+        {at: sizes[of] for at, of in enumerate(each["shape"]) if of in sizes} if "shape" in each else None
+        for each in spec["inputs"]
     )
     with torch.no_grad():
         return torch.export.export(build(spec), inputs(spec, 1), dynamic_shapes=(dynamic,) if sizes else None)
@@ -228,16 +244,42 @@ def inputs(spec: Spec, at: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def _input(of: Mapping[str, Any], lengths: Mapping[str, int], generator: torch.Generator) -> Tensor:
+    if "value" in of:
+        return of["value"]
     shape = tuple(lengths.get(size, size) for size in of["shape"])
     dtype = getattr(torch, of["dtype"])
     if "rows" in of:
         return torch.randint(of["rows"], shape, generator=generator).to(dtype)
     made = (
-        torch.randn(shape, generator=generator).to(dtype)
+        _FILLS[of["fill"]](shape, generator).to(dtype)
+        if of.get("fill")
+        else torch.randn(shape, generator=generator).to(dtype)
         if dtype.is_floating_point
         else _whole(shape, dtype, generator)
     )
     return made.contiguous(memory_format=torch.channels_last) if of.get("order") == "channels_last" else made
+
+
+def _edges(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Values between 0 and others that are small, whole, negative zero or large."""
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, 1e-3, -3.0, 100.0, -1e4])
+    return values[torch.randint(len(values), tuple(shape), generator=generator)]
+
+
+def _mask(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Zeros, and minus infinity in places, the first of a row never."""
+    masked = torch.rand(tuple(shape), generator=generator) < 0.3
+    masked[..., 0] = False
+    return torch.zeros(tuple(shape)).masked_fill(masked, -torch.inf)
+
+
+_FILLS = {
+    "ties": lambda shape, generator: torch.randn(shape, generator=generator).mul(2).round() / 2,
+    "edges": _edges,
+    "mask": _mask,
+    "kept": lambda shape, generator: _mask(shape, generator) == 0,
+    "bytes": lambda shape, generator: torch.randint(256, shape, generator=generator),
+}
 
 
 def called(program: Program, calls: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
