@@ -1,14 +1,19 @@
-"""Exports the programs of benchmarks/speed.py.
+"""Makes the programs of benchmarks/speed.py.
 
 python benchmarks/speed_models.py minilm|demo|tied-table MODEL.pt2
+python benchmarks/speed_models.py exchanged OTHER.pt2 MODEL.pt2
 """
 
+import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch._export.serde.schema import ScalarType
 from torch.export import ExportedProgram
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
@@ -45,6 +50,44 @@ def tied_table() -> ExportedProgram:
     return torch.export.export(model, (torch.randint(0, 128256, (1, 16)),))
 
 
+def plain_weights(archive: zipfile.ZipFile) -> dict[str, type]:
+    """Members that are the bytes of a weight, and no state of a call's, with their types."""
+    types = {
+        int(serialized): of for serialized, of in ((ScalarType.CHAR, np.int8), (ScalarType.FLOAT, np.float32))
+    }
+    found = {}
+    for name in archive.namelist():
+        if name.endswith("model_weights_config.json"):
+            for weight, payload in json.loads(archive.read(name))["config"].items():
+                kind = types.get(payload["tensor_meta"]["dtype"])
+                if kind and not payload["use_pickle"] and "cache" not in weight:
+                    found[f"{name.rpartition('/')[0]}/{payload['path_name']}"] = kind
+    return found
+
+
+def exchanged(source: str, target: str) -> None:
+    """Write a .pt2 with the numbers of its plain weights back to front; none where all are pickled."""
+    with zipfile.ZipFile(source) as archive:
+        weights = plain_weights(archive)
+        if not weights:
+            return
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as other:
+            for member in archive.infolist():
+                data = archive.read(member)
+                if member.filename in weights:
+                    data = np.frombuffer(data, weights[member.filename])[::-1].tobytes()
+                other.writestr(aligned(member.filename, other), data)
+
+
+def aligned(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """Return a member whose bytes begin at a multiple of 64, as torch has them."""
+    member = zipfile.ZipInfo(name)
+    begin = archive.fp.tell() + zipfile.sizeFileHeader + len(name.encode()) + 4
+    padding = -begin % 64
+    member.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
+    return member
+
+
 MODELS: dict[str, Callable[[], ExportedProgram]] = {
     "minilm": lambda: encoder(batch=1, linears=True, length=64),
     "demo": lambda: quantized_decoder(DecoderConfig()),
@@ -52,5 +95,8 @@ MODELS: dict[str, Callable[[], ExportedProgram]] = {
 }
 
 if __name__ == "__main__":
-    with quiet():
-        torch.export.save(MODELS[sys.argv[1]](), sys.argv[2])
+    if sys.argv[1] == "exchanged":
+        exchanged(sys.argv[3], sys.argv[2])
+    else:
+        with quiet():
+            torch.export.save(MODELS[sys.argv[1]](), sys.argv[2])
