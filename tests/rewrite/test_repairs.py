@@ -1111,6 +1111,43 @@ _REPAIRED = {
         None,
         "indices-from-the-start",
     ),
+    "read off a sort": (
+        _Lambda(
+            lambda _, x: (
+                *(*x.median(1), x.median(), x.nanmedian(), *x.nanmedian(-1, True), *x.kthvalue(3, 1)),
+                *(x * 9).long().mode(1),
+            )
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "places-of-sorts sorts-as-topk squeezes-as-views",
+    ),
+    "cumulated": (
+        _Lambda(
+            lambda _, x: (*x.round().cummax(2), *x.cummin(1), x.cumprod(-1), x.logcumsumexp(2), x.cumprod(1))
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "cumulated-in-steps maxima-as-minima",
+    ),
+    "functions of numbers": (
+        _Lambda(
+            lambda _, x: (
+                *(x.exp2(), (x * 3).erfc(), x.hypot(x - 1), x.signbit(), x.copysign(x - 1), x.copysign(-2)),
+                *(x.fmax(x - 1), x.fmin(x * x), x.round(decimals=2), (90 * x).round(decimals=-1), x.angle()),
+                *(torch.addmv(x[0, 0], x[0].T, x[0, :, 0], beta=0.5, alpha=2), x.long().fmax(x.int())),
+            )
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "functions-written-out maxima-as-minima reciprocals-as-quotients squeezes-as-views",
+    ),
+    "counted by size": (
+        _Lambda(lambda _, x: (x.histc(5, -1.0, 1.5), torch.searchsorted(x.sort(-1).values, x, right=True))),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "buckets-as-counts sorts-as-topk",
+    ),
     "permuted from behind": (
         _Lambda(lambda _, x: x.permute(0, -1, -2) * 2),
         _SEQUENCE,
@@ -1304,6 +1341,20 @@ def test_worked_around(name):
         with torch.no_grad():
             torch.testing.assert_close(new(given), old(given), rtol=1e-5, atol=1e-5)
     assert str(repaired.exported.range_constraints) == str(before.range_constraints)
+
+
+def test_what_is_no_number():
+    """Functions and medians of infinities, zeros of either sign and of what is no number."""
+    x = torch.tensor([[3.0, -torch.inf, -0.0, 0.0, torch.nan, 1e30], [1.0, -2.0, torch.inf, 0.5, 5e30, -0.0]])
+    module = _Lambda(
+        lambda _, x: (
+            *(x.signbit(), x.copysign(x.roll(1, 1)), x.fmax(x.roll(1, 1)), x.angle(), x.hypot(x.roll(1, 1))),
+            *(x.median(1).values, x.median(), x.nanmedian(1).values, x.cummax(1).values, *x.kthvalue(6, 1)),
+            x[:, :4].logcumsumexp(1),
+        )
+    )
+    before = _program(module, x)
+    _same(before, repair(before, AFTER_TABLES).exported, [x])
 
 
 def test_channels_last_weights():

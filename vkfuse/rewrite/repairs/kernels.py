@@ -1,4 +1,4 @@
-"""Operators of integers that ExecuTorch has no kernel for, or one that computes something else, as others that it has."""
+"""Operators that ExecuTorch has no kernel for, or one that computes something else, as others that it has."""
 
 from typing import Any, Final
 
@@ -19,25 +19,40 @@ aten = torch.ops.aten
     detail="the runtime has no bucketize",
 )
 def buckets_as_counts(editor: GraphEditor, node: fx.Node, x: fx.Node, right: bool) -> torch.Tensor | None:
-    """Count, for each value, the constant boundaries [n] that are not at or above it, or with `right` not above it.
+    """Count, for each value, the boundaries [.., n] that are not at or above it, or with `right` not above it.
 
     Of sorted boundaries, those below a value are as many as the index of its bucket. What is no number is above all.
     """
     given = operands(node)
     boundaries = given.get("boundaries") or given["sorted_sequence"]
-    if x in editor.constants or given.get("sorter") or not _is_known(boundaries, editor.constants):
+    if node in editor.constants or given.get("sorter") or not _may_be_sorted(boundaries, editor.constants):
         return None
     row, reached = editor.tensor(boundaries), editor.tensor(x).unsqueeze(-1)
+    row = row if row.ndim == 1 else row.unsqueeze(-2)
     above = row > reached if right or given.get("side") == "right" else row >= reached
     return above.logical_not().sum([-1], dtype=node.meta["val"].dtype)
 
 
-def _is_known(boundaries: Any, constants: Constants) -> bool:
-    """Whether the boundaries are one sorted row that no input reaches."""
+def _may_be_sorted(boundaries: Any, constants: Constants) -> bool:
+    """Whether rows of boundaries are sorted as far as is known: no constants that are not."""
     if boundaries not in constants:
-        return False
-    row = constants.value(boundaries)
-    return row.ndim == 1 and row.numel() > 0 and bool((row[1:] >= row[:-1]).all()) and not row.isnan().any()
+        return True
+    rows = constants.value(boundaries)
+    return rows.numel() > 0 and bool((rows[..., 1:] >= rows[..., :-1]).all()) and not rows.isnan().any()
+
+
+@replaces(aten.histc.default, code="buckets-as-counts", detail="no kernel counts values by size")
+def histograms_as_counts(
+    editor: GraphEditor, x: torch.Tensor, bins: int, min: float, max: float
+) -> torch.Tensor | None:
+    """Count how many values [..] are in each of `bins` intervals of one size (aten/native/cpu/HistogramKernel.cpp)."""
+    if not min < max or not x.is_floating_point():
+        return None
+    flat = x.reshape([-1])
+    place = ((flat - min) * bins / (max - min)).floor().clamp(None, bins - 1.0)
+    inside = (flat >= min).logical_and(flat <= max)
+    buckets = editor.stored(torch.arange(bins, dtype=x.dtype)[:, None], "buckets")
+    return place.eq(buckets).logical_and(inside).to(x.dtype).sum([-1])
 
 
 @replaces(
