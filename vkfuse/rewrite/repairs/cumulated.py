@@ -4,6 +4,7 @@ No Vulkan runtime has any, and of all but sums no library has a kernel either.
 """
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -82,10 +83,13 @@ def _is_short(x: torch.Tensor, dim: int) -> bool:
 
 def _in_steps(x: torch.Tensor, dim: int, combine: _Combine, neutral: float) -> torch.Tensor:
     """Combine all that is in front, in as many steps as doublings reach the greatest length (Hillis and Steele, 1986)."""
-    longest, step, at = greatest(x.shape[dim]), 1, dim % x.ndim
+    at, shape, longest, step = dim % x.ndim, x.shape, greatest(x.shape[dim]), 1
+    flat = not is_dynamic(x)
+    if flat:
+        x, at = x.reshape([-1, longest, prod(shape[at + 1 :])]), 1
     behind = [0, 0] * (x.ndim - 1 - at)
     while step < longest:
         padded = aten.constant_pad_nd.default(x, [*behind, step, 0], neutral)
         x = combine(x, aten.slice.Tensor(padded, at, 0, -step))
         step *= 2
-    return x
+    return x.reshape([*shape]) if flat else x

@@ -7,7 +7,7 @@ from torch import fx
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operands
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -43,16 +43,18 @@ def _may_be_sorted(boundaries: Any, constants: Constants) -> bool:
 
 @replaces(aten.histc.default, code="buckets-as-counts", detail="no kernel counts values by size")
 def histograms_as_counts(
-    editor: GraphEditor, x: torch.Tensor, bins: int, min: float, max: float
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, bins: int
 ) -> torch.Tensor | None:
     """Count how many values [..] are in each of `bins` intervals of one size (aten/native/cpu/HistogramKernel.cpp)."""
-    if not min < max or not x.is_floating_point():
+    low, high = operand(node, "min"), operand(node, "max")
+    if not low < high or not x.is_floating_point():
         return None
     flat = x.reshape([-1])
-    place = ((flat - min) * bins / (max - min)).floor().clamp(None, bins - 1.0)
-    inside = (flat >= min).logical_and(flat <= max)
+    place = ((flat - low) * bins / (high - low)).floor().clamp(None, bins - 1.0)
+    inside = (flat >= low).logical_and(flat <= high)
     buckets = editor.stored(torch.arange(bins, dtype=x.dtype)[:, None], "buckets")
-    return place.eq(buckets).logical_and(inside).to(x.dtype).sum([-1])
+    counts: torch.Tensor = place.eq(buckets).logical_and(inside).to(x.dtype).sum([-1])
+    return counts
 
 
 @replaces(

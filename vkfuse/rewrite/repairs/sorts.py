@@ -103,7 +103,8 @@ def most_frequent(
 
 
 def _at(x: torch.Tensor, dim: int, place: int) -> torch.Tensor:
-    return aten.slice.Tensor(x, dim, place, END if place == -1 else place + 1)
+    part: torch.Tensor = aten.slice.Tensor(x, dim, place, END if place == -1 else place + 1)
+    return part
 
 
 def _without(x: torch.Tensor, dim: int, keepdim: bool, at: int | None = None) -> torch.Tensor:
