@@ -11,11 +11,10 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_CODE: Final = "functions-written-out"
 _DETAIL: Final = "no library has a kernel"
 
 
-@replaces(aten.exp2.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.exp2.default, code="functions-written-out", detail=_DETAIL)
 def powers_of_two(x: torch.Tensor) -> torch.Tensor | None:
     """Write out `exp(x log(2))`."""
     return (x * math.log(2)).exp() if x.is_floating_point() else None
@@ -28,7 +27,7 @@ _TAIL: Final = (
 )
 
 
-@replaces(aten.erfc.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.erfc.default, code="functions-written-out", detail=_DETAIL)
 def error_functions_less_one(x: torch.Tensor) -> torch.Tensor | None:
     """Write out `1 - erf(x)` so that small results are right too: `t exp(p(t) - x^2)`, t = 2 / (2 + |x|)."""
     if not x.is_floating_point() or x.dtype is torch.float64:
@@ -41,7 +40,7 @@ def error_functions_less_one(x: torch.Tensor) -> torch.Tensor | None:
     return torch.where(x >= 0, tail, 2.0 - tail)
 
 
-@replaces(aten.hypot.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.hypot.default, code="functions-written-out", detail=_DETAIL)
 def hypotenuses(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Write out the root of the sum of squares of what is scaled to at most one."""
     one, two = x.abs(), other.abs()
@@ -50,13 +49,13 @@ def hypotenuses(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one * one + two * two).sqrt() * scale
 
 
-@replaces(aten.signbit.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.signbit.default, code="functions-written-out", detail=_DETAIL)
 def signs_as_comparisons(x: torch.Tensor) -> torch.Tensor:
     """Compare with zero; a negative zero has a negative reciprocal."""
     return _is_negative(x)
 
 
-@replaces(aten.copysign.Tensor, aten.copysign.Scalar, code=_CODE, detail=_DETAIL)
+@replaces(aten.copysign.Tensor, aten.copysign.Scalar, code="functions-written-out", detail=_DETAIL)
 def signs_of_others(x: torch.Tensor, other: torch.Tensor | float) -> torch.Tensor | None:
     """Choose between a magnitude and its negative."""
     if not x.is_floating_point():
@@ -78,7 +77,7 @@ _EXTREMES: Final[Mapping[Any, Callable[..., torch.Tensor]]] = {
 }
 
 
-@replaces(*_EXTREMES, code=_CODE, detail=_DETAIL)
+@replaces(*_EXTREMES, code="functions-written-out", detail=_DETAIL)
 def extremes_of_numbers(node: fx.Node, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Choose the larger or smaller of two tensors, or the number where one is none."""
     extreme = _EXTREMES[node.target](x, other)
@@ -87,14 +86,14 @@ def extremes_of_numbers(node: fx.Node, x: torch.Tensor, other: torch.Tensor) -> 
     return torch.where(x.ge(x), torch.where(other.ge(other), extreme, x), other)
 
 
-@replaces(aten.round.decimals, code=_CODE, detail=_DETAIL)
+@replaces(aten.round.decimals, code="functions-written-out", detail=_DETAIL)
 def rounded_to_decimals(x: torch.Tensor, decimals: int) -> torch.Tensor:
     """Round what is scaled by a power of ten (aten/native/cpu/UnaryOpsKernel.cpp, round_decimals_kernel)."""
     scale = 10.0 ** abs(decimals)
     return (x * scale).round() / scale if decimals > 0 else (x / scale).round() * scale
 
 
-@replaces(aten.addmv.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.addmv.default, code="functions-written-out", detail=_DETAIL)
 def sums_with_products(
     x: torch.Tensor, mat: torch.Tensor, vec: torch.Tensor, beta: float, alpha: float
 ) -> torch.Tensor:
@@ -104,7 +103,7 @@ def sums_with_products(
     return product if beta == 0 else product + (x if beta == 1 else x * beta)
 
 
-@replaces(aten.angle.default, code=_CODE, detail=_DETAIL)
+@replaces(aten.angle.default, code="functions-written-out", detail=_DETAIL)
 def angles_of_real_numbers(x: torch.Tensor) -> torch.Tensor | None:
     """Choose pi for what is negative, no number where it is none."""
     if not x.is_floating_point():
