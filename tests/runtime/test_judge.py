@@ -47,12 +47,20 @@ def test_a_type_without_a_shader_is_found_by_name():
 
 
 def test_dynamic_sizes():
-    """What is not resized is refused for dynamic sizes; an expansion that changes nothing is not."""
+    """What is not resized is refused for dynamic sizes; expansions and repetitions are from 1.3 on, flips always."""
     length, row = floats(4, 8, dynamic=frozenset({0})), floats(1, 8)
-    assert codes("aten.flip.default", {"self": length}, length) == {"no-resize"}
-    assert codes("aten.flip.default", {"self": floats(4, 8)}, floats(4, 8)) == set()
-    assert codes("aten.expand_copy.default", {"self": row}, length) == {"no-resize"}
-    assert codes("aten.expand_copy.default", {"self": length}, length) == set()
+    parts = {"split_sizes": (2, 6), "dim": 1}
+    for call, before, now in (
+        (("aten.split_with_sizes_copy.default", {"self": length, **parts}), {"no-resize"}, {"no-resize"}),
+        (("aten.split_with_sizes_copy.default", {"self": floats(4, 8), **parts}), set(), set()),
+        (("aten.expand_copy.default", {"self": row}), {"no-resize"}, set()),
+        (("aten.expand_copy.default", {"self": length}), set(), set()),
+        (("aten.repeat.default", {"self": length}), {"no-resize"}, set()),
+        (("aten.flip.default", {"self": length}), set(), set()),
+    ):
+        output = length if call[0] == "aten.expand_copy.default" else call[1]["self"]
+        assert codes(*call, output, find_runtime("1.2")) == before
+        assert codes(*call, output) == now
 
 
 def test_orders_of_dimensions():

@@ -1,9 +1,10 @@
 """Would a runtime load this file, and compute what it says? Answered from the bytes alone."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from vkfuse.lint.asked import Asked
 from vkfuse.lint.findings import Finding, FindingKind
 from vkfuse.lint.operands import Reader
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
@@ -15,7 +16,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.border import border_shaders
 from vkfuse.runtime.codes import Code, Objection
-from vkfuse.runtime.judge import beyond_textures, judge, missing
+from vkfuse.runtime.judge import beyond_textures, missing
 from vkfuse.runtime.versions import DEFAULT, Runtime, cpu_kernels, find_runtime
 
 _FAULTS: Final = ("fails", "wrong")
@@ -31,6 +32,7 @@ _BY_POINTS: Final = frozenset(
     for part in ("token", "channel")
 )
 _POINTS: Final = 2  # the argument of these that has zero points
+_UNTOLD: Final = "if a size varies that the file leaves open"
 # What maybe_cast_and_copy_into_staging and its counterpart convert (runtime/graph/ComputeGraph.cpp).
 _CASTS: Final = {
     (ScalarType.LONG, VkDataType.INT32),
@@ -53,7 +55,7 @@ def lint(pte: PteFile, runtime: str = DEFAULT) -> tuple[Finding, ...]:
                 findings[other] = None
                 continue
             delegate = delegates[place]
-            findings.update(dict.fromkeys((*_delegate(delegate, target), *_boundary(method, delegate))))
+            findings.update(dict.fromkeys((*_delegate(pte, delegate, target), *_boundary(method, delegate))))
     return tuple(findings)
 
 
@@ -77,10 +79,10 @@ def blame(pte: PteFile, runtime: str = DEFAULT) -> Iterator[Blame]:
     """Yield each faulty operator call; findings of the file as a whole have none. InputError, FormatError."""
     target = find_runtime(runtime)
     for delegate in vulkan_delegates(pte).values():
-        reader = Reader(delegate)
+        asked = Asked(pte, delegate, target)
         for position, call in enumerate(delegate.graph.chain):
-            for objection in judge(reader.operands(call), target):
-                if objection.code.effect in _FAULTS:
+            for objection, surely in asked.objections(call):
+                if surely and objection.code.effect in _FAULTS:
                     yield Blame(
                         where=delegate.place,
                         position=position,
@@ -117,28 +119,33 @@ def _zero_points(method: Method) -> Iterator[Finding]:
             yield _finding("cpu-kernel", name, Place(method.name), Code.ZERO_POINTS_NOT_INT64, kind)
 
 
-def _delegate(delegate: VulkanDelegate, target: Runtime) -> Iterator[Finding]:
+def _delegate(pte: PteFile, delegate: VulkanDelegate, target: Runtime) -> Iterator[Finding]:
     """Operators, shaders, rules and constants of one Vulkan delegate."""
-    reader, graph = Reader(delegate), delegate.graph
+    reader, graph, asked = Reader(delegate), delegate.graph, Asked(pte, delegate, target)
     inputs, outputs = reader.tensors(graph.input_ids), reader.tensors(graph.output_ids)
     for objection in missing(border_shaders(inputs, outputs), target):
         yield _of_call(objection, "", delegate)
     for objection in (o for tensor in (*inputs, *outputs) for o in beyond_textures(tensor)):
         yield _finding("format", "inputs and outputs", delegate.place, objection.code, objection.detail)
     for call in graph.chain:
-        yield from _operator(reader, call, delegate, target)
+        yield from _operator(asked, call, delegate)
     yield from _external_constants(delegate)
 
 
-def _operator(
-    reader: Reader, call: OperatorCall, delegate: VulkanDelegate, target: Runtime
-) -> Iterator[Finding]:
-    """Yield what is wrong with one operator call; what depends on values only a run can tell."""
+def _operator(asked: Asked, call: OperatorCall, delegate: VulkanDelegate) -> Iterator[Finding]:
+    """Yield what is wrong with one operator call; what depends on values only a run can tell.
+
+    What holds only for a size that varies, of which the file does not say so, is a note.
+    """
     if not call.args:
         yield _finding("operator", call.name, delegate.place, Code.NO_OUTPUT, "an operator without arguments")
-    for objection in judge(reader.operands(call), target):
-        if objection.code.effect != "depends":
+    for objection, surely in asked.objections(call):
+        if surely and objection.code.effect != "depends":
             yield _of_call(objection, call.name, delegate)
+        elif not surely and objection.code.effect in _FAULTS:
+            yield replace(
+                _of_call(objection, call.name, delegate), hint=f"{objection.detail}, {_UNTOLD}", effect="note"
+            )
 
 
 def _of_call(objection: Objection, operator: str, delegate: VulkanDelegate) -> Finding:
@@ -174,6 +181,10 @@ def _boundary(method: Method, delegate: VulkanDelegate) -> Iterator[Finding]:
     inputs = [graph.values[value] for value in graph.input_ids]
     if any(isinstance(value, VkTensor) and value.constant for value in inputs):
         yield _finding("format", "inputs", where, Code.CONSTANT_INPUT)
+    written = {index for made in graph.chain for index in made.args[-1:]}
+    outputs = [graph.values[index] for index in graph.output_ids if index not in written]
+    if any(isinstance(value, VkTensor) and value.constant for value in outputs):
+        yield _finding("format", "outputs", where, Code.CONSTANT_OUTPUT)
     for call in method.instructions:
         if not isinstance(call, DelegateCall) or call.delegate_index != where.delegate:
             continue

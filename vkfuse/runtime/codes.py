@@ -50,6 +50,7 @@ class Code(StrEnum):
 
     # A delegate's border.
     CONSTANT_INPUT = auto()
+    CONSTANT_OUTPUT = auto()
     ARGUMENT_COUNT = auto()
     BOUNDARY_TYPE = auto()
     EXTERNAL_CONSTANTS = auto()

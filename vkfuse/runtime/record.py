@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from vkfuse.runtime.axes import Axes
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 
@@ -39,7 +40,8 @@ class Operator:
     `rules` say what the runtime refuses or gets wrong, `departs` where it may depart from torch for some values.
     `shaders` yields the names that a call asks for while it loads; None where they are not modelled. `integers`: right
     on integers and bools, or only carries them (measured); `compares`: right in the bools that it makes of floats.
-    `resized`: follows dynamic sizes. `weighty`: what a delegate is for; `idle`: not worth a delegate by itself. `fusion` is
+    `axes` says which axes of the result vary with which of the arguments', None where that is not known. `resized`: follows
+    dynamic sizes. `weighty`: what a delegate is for; `idle`: not worth a delegate by itself. `fusion` is
     upstream's pattern that makes the operator, where its result is right. `replaced`: renamed or fused by the backend's own
     passes before the runtime sees it. `numbers` are arguments that the runtime reads off a tensor when a call begins,
     outside of the delegate. An operator that changed has a record for the runtimes from `since` on and one up to `until`.
@@ -55,6 +57,7 @@ class Operator:
     table: TableArguments | None = None
     integers: bool = False
     compares: bool = False
+    axes: Axes | None = None
     resized: bool = True
     weighty: bool = False
     idle: bool = False

@@ -6,6 +6,7 @@ from typing import Final
 
 from vkfuse.glsl.geometry import local_size
 from vkfuse.multiples import ceil_div, round_up
+from vkfuse.runtime.axes import axis_by_axis
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Operator
@@ -158,22 +159,31 @@ OPERATORS: Final = (
         "et_vk.apply_rotary_emb.default",
         "query key",
         rules=(rotary_heads_agree,),
+        axes=axis_by_axis("query", "key"),
         shaders=by_storage_and_dtype("rotary_embedding"),
     ),
     Operator(
         "et_vk.apply_rotary_emb_hf.default",
         "query key cos sin",
         rules=(rotary_heads_agree, rotary_columns_agree, multiple(8, Code.ROPE_WIDTH, "cos")),
+        axes=axis_by_axis("query", "key"),
         shaders=by_storage_and_dtype("rotary_embedding_hf"),
     ),
     Operator(
         "et_vk.apply_rotary_emb_interleaved.default",
         shaders=by_storage_and_dtype("apply_rotary_emb_interleaved"),
     ),
-    Operator("et_vk.sdpa.default", "query key value mask", rules=(four_dimensions,), shaders=fused),
+    Operator(
+        "et_vk.sdpa.default",
+        "query key value mask",
+        rules=(four_dimensions,),
+        axes=axis_by_axis("query"),
+        shaders=fused,
+    ),
     Operator(
         "sdpa_with_kv_cache.default",
         "query key value key_cache value_cache",
+        axes=axis_by_axis("query"),
         shaders=with_cache,
         fusion="causal_sdpa",
     ),
@@ -181,12 +191,14 @@ OPERATORS: Final = (
         ATTENDED,
         "query keys values position mask dropout causal scale",
         rules=(no_mask_and_scale, weights_fit),
+        axes=axis_by_axis("query"),
         shaders=custom,
     ),
     Operator(
         ATTENTION,
         "query keys values position",
         rules=(weights_fit,),
+        axes=axis_by_axis("query"),
         shaders=custom,
         integers=True,
         weighty=True,

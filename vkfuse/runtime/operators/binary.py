@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from vkfuse.runtime.axes import elementwise
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Symbol, Tensor
 from vkfuse.runtime.packing import copied_like
@@ -100,6 +101,7 @@ _COMPARISONS: Final = tuple(
         f"aten.{name}.Tensor",
         "self other",
         rules=(an_operand_has_a_dimension, _ONE_TYPE),
+        axes=elementwise,
         shaders=names(name),
         compares=True,
         since=_SINCE,
@@ -117,6 +119,7 @@ OPERATORS: Final = (
             "self other",
             rules=(an_operand_has_a_dimension, _ONE_TYPE),
             departs=_DEPARTS.get(shader, ()),
+            axes=elementwise,
             shaders=names(shader),
         )
         for name, shader in _SHADERS.items()
@@ -128,6 +131,7 @@ OPERATORS: Final = (
         "self other",
         rules=(an_operand_has_a_dimension, _ONE_TYPE),
         departs=(Code.EQUAL_WITHIN_1E_5,),
+        axes=elementwise,
         shaders=names("eq"),
     ),
     Operator(
@@ -135,6 +139,7 @@ OPERATORS: Final = (
         "self other rounding_mode",
         rules=(an_operand_has_a_dimension, _ONE_TYPE, rounds_as_its_type),
         departs=(Code.DIVISION_ALWAYS_FLOORED, Code.INTEGER_ARITHMETIC),
+        axes=elementwise,
         shaders=names("floor_divide"),
     ),
     Operator(
@@ -142,6 +147,7 @@ OPERATORS: Final = (
         "self other",
         rules=(an_operand_has_a_dimension, _ONE_TYPE, bases_are_positive),
         departs=(Code.POW_OF_NEGATIVE,),
+        axes=elementwise,
         shaders=names("pow"),
     ),
     Operator(
@@ -149,6 +155,7 @@ OPERATORS: Final = (
         "self other",
         rules=(number_has_32_bits,),
         departs=(Code.POW_BY_MAGNITUDE, Code.NOT_FINITE),
+        axes=elementwise,
         shaders=names_with_scalar("pow"),
     ),
     *(
@@ -156,6 +163,7 @@ OPERATORS: Final = (
             f"aten.{name}.Scalar",
             "self other",
             rules=(number_has_32_bits,),
+            axes=elementwise,
             shaders=names_with_scalar(name),
             compares=name not in {"eq", "ne"},
         )
@@ -165,6 +173,7 @@ OPERATORS: Final = (
         "aten.where.self",
         "condition self other",
         rules=(condition_has_every_dimension, _ONE_TYPE),
+        axes=elementwise,
         shaders=by_storage_and_dtype("where"),
         integers=True,
     ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vkfuse.multiples import round_up
+from vkfuse.runtime.axes import convolved
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import (
@@ -274,6 +275,7 @@ OPERATORS: Final = (
         constants="weight scales bias",
         rules=(one_image, outputs_of_groups_in_fours),
         departs=(Code.CONVOLUTION_BATCHED,),
+        axes=convolved,
         shaders=eight_bit,
         table=TableArguments(consumer="convolve", scales="scales"),
         integers=True,
@@ -285,6 +287,7 @@ OPERATORS: Final = (
         _ARGUMENTS,
         constants="weight bias",
         rules=_RULES,
+        axes=convolved,
         shaders=convolution,
         weighty=True,
     ),
@@ -295,6 +298,7 @@ OPERATORS: Final = (
             constants="weight bias",
             rules=_RULES,
             departs=(Code.NOT_FINITE,),
+            axes=convolved,
             shaders=convolution,
         )
         for space in ("", "et_vk.")

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from vkfuse.multiples import ceil_div
+from vkfuse.runtime.axes import axis_by_axis, convolved, times_a_weight
+from vkfuse.runtime.axes import elementwise as each_by_itself
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.packing import copied, eight_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator
@@ -138,18 +140,31 @@ _CONVOLUTIONS: Final = {
 }
 OPERATORS: Final = (
     *(
-        Operator(f"quantized_decomposed.{name}_per_tensor.default", "input scale zero_point", shaders=namer)
+        Operator(
+            f"quantized_decomposed.{name}_per_tensor.default",
+            "input scale zero_point",
+            axes=axis_by_axis("input"),
+            shaders=namer,
+        )
         for name, namer in (("quantize", quantize), ("dequantize", dequantize))
     ),
-    *(Operator(f"et_vk.{name}.default", shaders=elementwise(name)) for name in ("q8ta_add", "q8ta_relu")),
+    *(
+        Operator(f"et_vk.{name}.default", axes=each_by_itself, shaders=elementwise(name))
+        for name in ("q8ta_add", "q8ta_relu")
+    ),
     Operator("et_vk.q8ta_pixel_shuffle.default", shaders=pixel_shuffle),
     *(
-        Operator(f"et_vk.{name}.default", _CONVOLUTION, shaders=namer)
+        Operator(f"et_vk.{name}.default", _CONVOLUTION, axes=convolved, shaders=namer)
         for name, namer in _CONVOLUTIONS.items()
     ),
-    Operator("et_vk.q8ta_conv2d_transposed.default", _TRANSPOSED, shaders=direct("q8ta_conv2d_transposed")),
+    Operator(
+        "et_vk.q8ta_conv2d_transposed.default",
+        _TRANSPOSED,
+        axes=convolved,
+        shaders=direct("q8ta_conv2d_transposed"),
+    ),
     *(
-        Operator(f"et_vk.{name}.default", _LINEAR, shaders=linear(name))
+        Operator(f"et_vk.{name}.default", _LINEAR, axes=times_a_weight("input"), shaders=linear(name))
         for name in ("q8ta_linear", "q8ta_linear_gemv")
     ),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.axes import axis_by_axis, counted, sized
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator
@@ -18,16 +19,22 @@ def scalar_tensor(ops: Operands) -> Iterator[str]:
         yield f"scalar_tensor_{dtype(ops.out)}_{storage(ops.out)}_{number}"
 
 
+_FILLED: Final = (
+    ("size", sized("size"), ("full", "zeros", "ones")),
+    ("self", axis_by_axis("self"), ("full_like", "zeros_like", "ones_like")),
+)
 OPERATORS: Final = (
     Operator("aten.scalar_tensor.default", "value", shaders=scalar_tensor),
-    Operator("aten.arange.start_step", shaders=by_storage_and_dtype("arange")),
+    Operator("aten.arange.start_step", axes=counted, shaders=by_storage_and_dtype("arange")),
     *(
         Operator(
             f"aten.{name}.default",
+            arguments,
             departs=(Code.INTEGER_ARITHMETIC,),
+            axes=axes,
             shaders=by_storage_and_dtype("full"),
-            resized=False,
         )
-        for name in ("full", "full_like", "zeros", "zeros_like", "ones", "ones_like")
+        for arguments, axes, names in _FILLED
+        for name in names
     ),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.axes import axis_by_axis
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator, Rule
@@ -56,6 +57,7 @@ OPERATORS: Final = (
         "aten.avg_pool2d.default",
         "self kernel_size stride padding",
         rules=(sizes_are_pairs(*_SIZES),),
+        axes=axis_by_axis("self"),
         shaders=by_dtype("avg_pool2d"),
     ),
     *(
@@ -64,6 +66,7 @@ OPERATORS: Final = (
             "self kernel_size stride padding dilation",
             rules=(sizes_are_pairs(*_MAX_SIZES),),
             departs=(Code.NOT_FINITE,),
+            axes=axis_by_axis("self", "self"),
             shaders=by_dtype("max_pool2d"),
         )
         for name in ("max_pool2d", "max_pool2d_with_indices")
@@ -72,17 +75,22 @@ OPERATORS: Final = (
         "aten.upsample_nearest2d.vec",
         "input output_size scale_factors",
         rules=(by_exact_factors, nearest_of_whole_pixels),
+        axes=axis_by_axis("input"),
         shaders=by_dtype("upsample_nearest2d"),
-        resized=False,
     ),
     Operator(
         "aten.upsample_bilinear2d.vec",
         "input output_size align_corners scale_factors",
         rules=(by_exact_factors,),
+        axes=axis_by_axis("input"),
         shaders=by_dtype("upsample_bilinear2d"),
-        resized=False,
     ),
-    Operator("aten.pixel_shuffle.default", shaders=by_storage_and_dtype("pixel_shuffle")),  # PixelShuffle.cpp
+    Operator(
+        "aten.pixel_shuffle.default",
+        "self",
+        axes=axis_by_axis("self"),
+        shaders=by_storage_and_dtype("pixel_shuffle"),
+    ),  # PixelShuffle.cpp
     Operator("aten.grid_sampler_2d.default", shaders=by_dtype("grid_sampler_2d")),  # GridSampler2d.cpp
     Operator("et_vk.grid_priors.default", shaders=by_dtype("grid_priors")),  # GridPriors.cpp
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from vkfuse.pte.enums import VkDataType
+from vkfuse.runtime.axes import times_a_weight
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, eight_bit_texels, fills, four_bit_texels, packed
@@ -216,6 +217,7 @@ _DYNAMIC: Final = Operator(
         *_BY_WIDTH,
     ),
     departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
+    axes=times_a_weight("input"),
     shaders=four_bit_quantized_input,
     table=TableArguments(
         consumer="matmul", scales="scales", also=("weight_sums",), group="group_size", bits=4, turned=True
@@ -232,6 +234,7 @@ OPERATORS: Final = (
             constants="weight scales bias",
             rules=(*_GROUPS, _ONE_MATRIX, _ROWS_IN_FOURS, *_BY_WIDTH),
             departs=_DEPARTS,
+            axes=times_a_weight("input"),
             shaders=four_bit,
             table=TableArguments(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
             integers=True,
@@ -247,6 +250,7 @@ OPERATORS: Final = (
         constants="weight scales bias",
         rules=(_IN_FOURS, _ONE_MATRIX, in_a_buffer_rows_in_fours, *_BY_WIDTH),
         departs=(Code.LINEAR_INPUT_BATCHED,),
+        axes=times_a_weight("input"),
         shaders=eight_bit,
         table=TableArguments(consumer="matmul", scales="scales"),
         integers=True,
@@ -258,13 +262,20 @@ OPERATORS: Final = (
         constants="weight weight_sums scales bias",
         rules=(_IN_FOURS,),
         departs=(Code.LINEAR_INPUT_BATCHED,),
+        axes=times_a_weight("input"),
         shaders=eight_bit_quantized_input,
     ),
-    Operator("aten._weight_int8pack_mm.default", "input weight scales bias", shaders=per_channel(8)),
+    Operator(
+        "aten._weight_int8pack_mm.default",
+        "input weight scales bias",
+        axes=times_a_weight("input"),
+        shaders=per_channel(8),
+    ),
     Operator(
         "et_vk.linear_qcs4w.default",
         "input weight scales bias",
         departs=(Code.LINEAR_INPUT_BATCHED,),
+        axes=times_a_weight("input"),
         shaders=per_channel(4),
     ),
     Operator(

@@ -7,6 +7,7 @@ from typing import Final
 from vkfuse.glsl.variants import lookup_shader
 from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout
+from vkfuse.runtime.axes import axis_by_axis, rows_at, selected_along
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.device import LEAST, Device
 from vkfuse.runtime.operands import Operands, Tensor
@@ -207,6 +208,7 @@ OPERATORS: Final = (
             *(Code.INDICES_MORE_THAN_ONE_ROW, Code.GROUP_NOT_MULTIPLE_OF_4, Code.SCALES_READ_FLAT),
             Code.NO_BOUNDS_CHECK,
         ),
+        axes=rows_at("indices"),
         shaders=embedding_q4gsw,
         table=TableArguments(
             consumer="gather", scales="scales", group="group_size", bits=4, layout="is_linear_weight"
@@ -220,15 +222,26 @@ OPERATORS: Final = (
         constants="weight",
         rules=(rows_in_texels,),
         departs=(Code.NO_BOUNDS_CHECK,),
+        axes=rows_at("indices"),
         shaders=embedding,
         table=TableArguments(consumer="gather"),
         integers=True,
         weighty=True,
     ),
     Operator(
-        "aten.index_select.default", "self dim index", shaders=index_select, integers=True, resized=False
+        "aten.index_select.default",
+        "self dim index",
+        axes=selected_along,
+        shaders=index_select,
+        integers=True,
+        resized=False,
     ),
     _INDEX,
     replace(_INDEX, rules=(one_index_first,), shaders=index_first, since=(0, 0, 0), until=(1, 5, 0)),
-    Operator("aten.gather.default", "self dim index", shaders=by_storage_and_dtype("gather")),
+    Operator(
+        "aten.gather.default",
+        "self dim index",
+        axes=axis_by_axis("index"),
+        shaders=by_storage_and_dtype("gather"),
+    ),
 )

@@ -5,6 +5,7 @@ from math import prod
 from typing import Final
 
 from vkfuse.multiples import ceil_div
+from vkfuse.runtime.axes import product, times_a_weight
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like, float_matrix, float_matrix_storage
@@ -94,6 +95,7 @@ OPERATORS: Final = (
             "mat1 mat2",
             rules=_PLACES,
             departs=_HALF,
+            axes=product,
             shaders=matmul,
             weighty=True,
         )
@@ -104,6 +106,7 @@ OPERATORS: Final = (
         "bias mat1 mat2 beta alpha",
         rules=_PLACES,
         departs=_HALF,
+        axes=product,
         shaders=addmm,
         weighty=True,
     ),
@@ -113,6 +116,7 @@ OPERATORS: Final = (
         constants="weight bias",
         rules=(*_PLACES, batch_of_three),
         departs=_HALF,
+        axes=times_a_weight("input"),
         shaders=linear,
         weighty=True,
     ),

@@ -1,9 +1,25 @@
 """Operators that move or convert elements: views, permutations, copies, slices, concatenations."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from vkfuse.pte.enums import VkMemoryLayout, VkStorageType
+from vkfuse.runtime.axes import (
+    axis_by_axis,
+    counted,
+    elementwise,
+    expanded,
+    joined,
+    parted,
+    permuted,
+    repeated,
+    size_of,
+    sliced,
+    viewed,
+    with_another,
+    without,
+)
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Symbol, Tensor
 from vkfuse.runtime.packing import copied, fills, on_device, packed_axis
@@ -43,7 +59,7 @@ def joins_one_type(ops: Operands) -> Iterator[Objection]:
 
 
 def follows_no_sizes(ops: Operands) -> Iterator[Objection]:
-    """Expand.cpp has no resize function; an expansion to the size that the tensor has is removed before."""
+    """Expand.cpp up to 1.2 has no resize function; an expansion to the size that the tensor has is removed before."""
     source, out = ops.tensor("self"), ops.out
     if not (source and out) or (source.dims, source.dynamic) == (out.dims, out.dynamic):
         return
@@ -189,23 +205,40 @@ def prepack(ops: Operands) -> Iterator[str]:
         yield from copied(constant, storage(out), out.dtype, packed_axis(out))
 
 
+_SINCE, _UNTIL = (1, 3, 0), (1, 2, 99)  # where Expand.cpp and Repeat.cpp got resize functions
+_EXPAND: Final = Operator(
+    "aten.expand_copy.default",
+    "self size",
+    axes=expanded,
+    shaders=by_storage_and_dtype("expand"),
+    since=_SINCE,
+)
+_REPEAT: Final = Operator(
+    "aten.repeat.default",
+    "self repeats",
+    axes=repeated,
+    shaders=by_storage_and_dtype("repeat"),
+    since=_SINCE,
+)
 OPERATORS: Final = (
-    Operator(VIEW, "self", shaders=view, integers=True, idle=True),
+    Operator(VIEW, "self size", axes=viewed, shaders=view, integers=True, idle=True),
     Operator(
         "aten.squeeze_copy.dims",
         "self dim",
         rules=(resized_by_its_view,),
+        axes=without(),
         shaders=squeeze,
         integers=True,
         idle=True,
     ),
-    Operator(UNSQUEEZE, "self dim", shaders=unsqueeze, integers=True, idle=True),
-    Operator(COPY, "self", shaders=clone, idle=True, replaced=True),
-    Operator("aten._to_copy.default", "self", shaders=to_copy),
+    Operator(UNSQUEEZE, "self dim", axes=with_another, shaders=unsqueeze, integers=True, idle=True),
+    Operator(COPY, "self", axes=elementwise, shaders=clone, idle=True, replaced=True),
+    Operator("aten._to_copy.default", "self", axes=elementwise, shaders=to_copy),
     Operator(
         "dim_order_ops._to_dim_order_copy.default",
         "self",
         rules=(keeps_the_order,),
+        axes=elementwise,
         shaders=to_dim_order_copy,
         replaced=True,
     ),
@@ -216,27 +249,46 @@ OPERATORS: Final = (
         Operator(f"aten.{name}.default", idle=True, replaced=True)
         for name in ("t_copy", "alias_copy", "detach_copy", "lift_fresh_copy", "copy")
     ),
-    Operator("aten.cat.default", "tensors dim", rules=(joins_one_type,), shaders=cat),
+    Operator("aten.cat.default", "tensors dim", rules=(joins_one_type,), axes=joined, shaders=cat),
     *(
-        Operator(name, "self dim index", shaders=transferred("select", "index"))
+        Operator(name, "self dim index", axes=without(), shaders=transferred("select", "index"))
         for name in ("aten.select.int", SELECT)
     ),
-    Operator(SLICE, "self dim start end step", shaders=transferred("slice", "start", "step")),
-    Operator("aten.split_with_sizes_copy.default", "self", shaders=split, resized=False),
+    Operator(SLICE, "self dim start end step", axes=sliced, shaders=transferred("slice", "start", "step")),
+    Operator(
+        "aten.split_with_sizes_copy.default",
+        "self split_sizes dim",
+        axes=parted,
+        shaders=split,
+        resized=False,
+    ),
     *(
-        Operator(name, "self dims", rules=(counted_from_the_front,), shaders=by_storage_and_dtype("permute"))
+        Operator(
+            name,
+            "self dims",
+            rules=(counted_from_the_front,),
+            axes=permuted,
+            shaders=by_storage_and_dtype("permute"),
+        )
         for name in ("aten.permute.default", "aten.permute_copy.default")
     ),
+    _EXPAND,
+    replace(_EXPAND, rules=(follows_no_sizes,), since=(0, 0, 0), until=_UNTIL),
+    _REPEAT,
+    replace(_REPEAT, resized=False, since=(0, 0, 0), until=_UNTIL),
     Operator(
-        "aten.expand_copy.default", "self", rules=(follows_no_sizes,), shaders=by_storage_and_dtype("expand")
+        "aten.repeat_interleave.self_int",
+        "self",
+        axes=axis_by_axis("self"),
+        shaders=by_dtype("repeat_interleave"),
     ),
-    Operator("aten.repeat.default", "self", shaders=by_storage_and_dtype("repeat"), resized=False),
-    Operator("aten.repeat_interleave.self_int", "self", shaders=by_dtype("repeat_interleave")),
-    Operator(PAD, "self", shaders=by_storage_and_dtype("pad")),
-    Operator("aten.flip.default", "self", shaders=by_dtype("flip"), resized=False),
+    Operator(PAD, "self", axes=axis_by_axis("self"), shaders=by_storage_and_dtype("pad")),
+    Operator("aten.flip.default", "self", axes=axis_by_axis("self"), shaders=by_dtype("flip")),
     Operator("aten.unfold_copy.default", "self", shaders=by_dtype("unfold_copy_buffer")),
-    Operator(PREPACK, "constant", constants="constant", shaders=prepack),
+    Operator(PREPACK, "constant", constants="constant", axes=elementwise, shaders=prepack),
     Operator("getitem", integers=True, idle=True, replaced=True),
     Operator("aten.sym_size.int", integers=True, idle=True, replaced=True),
+    Operator("sym_size.int", "self dim", axes=size_of, integers=True),
+    *(Operator(name, "self other", axes=counted) for name in ("add", "sub", "mul", "floordiv")),
     Operator("et_vk.select_as_symint.default", "self dim index", fusion="select_as_symint"),
 )

@@ -5,6 +5,7 @@ from typing import Final
 
 from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkMemoryLayout
+from vkfuse.runtime.axes import axis_by_axis, elementwise
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like
@@ -88,6 +89,13 @@ def of_images(code: Code) -> Rule:
     return rule
 
 
+def groups_of_a_fixed_batch(ops: Operands) -> Iterator[Objection]:
+    """GroupNorm.cpp resizes means behind the dispatch that makes them: too late for a batch that grows (measured)."""
+    source = ops.tensor("input")
+    if source and source.dynamic & {0, 1}:
+        yield Objection(Code.NO_RESIZE, "of a dynamic batch")
+
+
 def norm(shader: str, *constants: str) -> Namer:
     """NativeLayerNorm.cpp, RmsNorm.cpp: weights are stored as the input is."""
 
@@ -125,6 +133,7 @@ OPERATORS: Final = (
         "input normalized_shape weight bias",
         constants="weight bias",
         rules=(layer_norm_has_bias, layer_norm_of_rows, layer_norm_of_halves),
+        axes=elementwise,
         shaders=norm("native_layer_norm", "weight", "bias"),
     ),
     Operator(
@@ -132,6 +141,7 @@ OPERATORS: Final = (
         "input weight",
         constants="weight",
         rules=(weight_for_each_column,),
+        axes=elementwise,
         shaders=norm("rms_norm", "weight"),
         fusion="rms_norm",
     ),
@@ -139,16 +149,17 @@ OPERATORS: Final = (
         "aten.native_group_norm.default",
         "input weight bias",
         constants="weight bias",
-        rules=(group_norm_has_both, of_images(Code.GROUP_NORM_SHAPE)),
+        rules=(group_norm_has_both, of_images(Code.GROUP_NORM_SHAPE), groups_of_a_fixed_batch),
         departs=(Code.GROUP_NORM_SHAPE,),
+        axes=axis_by_axis("input"),
         shaders=group_norm,
-        resized=False,
     ),
     Operator(
         "aten._native_batch_norm_legit_no_training.default",
         "input weight bias running_mean running_var",
         constants="weight bias running_mean running_var",
         rules=(of_images(Code.BATCH_NORM_SHAPE),),
+        axes=axis_by_axis("input"),
         shaders=batch_norm,
     ),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.axes import axis_by_axis, without
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.record import Namer, Operator
@@ -104,6 +105,7 @@ OPERATORS: Final = (
             "self dim",
             rules=(reduces_axes_of_a_texture,),
             departs=(Code.ROW_REDUCTION_CLAMPED, Code.NOT_FINITE),
+            axes=without(),
             shaders=reduction(shader),
         )
         for name, shader in _REDUCTIONS.items()
@@ -114,6 +116,7 @@ OPERATORS: Final = (
             "self dim",
             rules=(reduces_rows_of_a_buffer,),
             departs=(Code.NOT_FINITE,),
+            axes=without(),
             shaders=arg_reduction(name),
             integers=True,
         )
@@ -125,9 +128,10 @@ OPERATORS: Final = (
             "self dim",
             rules=(softmax_within_an_image,),
             departs=(Code.MASKED_ROW_ZERO, Code.SHORT_SOFTMAX_FROM_ZERO, Code.SUMS_IN_HALF, Code.NOT_FINITE),
+            axes=axis_by_axis("self"),
             shaders=by_storage_and_dtype(name),
         )
         for name in ("softmax", "log_softmax")
     ),
-    Operator("aten.var.dim", "self dim", shaders=by_storage_and_dtype("var")),
+    Operator("aten.var.dim", "self dim", axes=without(), shaders=by_storage_and_dtype("var")),
 )

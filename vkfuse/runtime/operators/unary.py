@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from vkfuse.runtime.axes import elementwise
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.record import Operator
@@ -37,6 +38,7 @@ OPERATORS: Final = (
             "self",
             rules=_OF_CLAMPS,
             departs=(Code.INTEGER_ARITHMETIC, Code.NOT_FINITE),
+            axes=elementwise,
             shaders=by_dtype_and_storage("clamp"),
         )
         for n in _CLAMPS
@@ -46,6 +48,7 @@ OPERATORS: Final = (
             f"aten.{n}.default",
             rules=_RULES,
             departs=_DEPARTS.get(n, ()),
+            axes=elementwise,
             shaders=by_dtype_and_storage(n),
         )
         for n in _OWN_SHADER
@@ -55,6 +58,7 @@ OPERATORS: Final = (
         "self approximate",
         rules=(*_RULES, gelu_is_tanh),
         departs=(Code.GELU_BY_TANH,),
+        axes=elementwise,
         shaders=by_dtype_and_storage("gelu"),
     ),
 )
