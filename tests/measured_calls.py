@@ -109,6 +109,22 @@ def _product(name, first, output):
     return f"aten.{name}.default", {"mat1": first, "mat2": second}, output
 
 
+def _by_channels(*indices, dynamic=()):
+    out = _t(*indices, 8, layout=CHANNELS, dynamic=dynamic)
+    given = {"weight": _t(50, 8), "indices": _t(*indices, layout=CHANNELS, dynamic=dynamic)}
+    return "aten.embedding.default", given, out
+
+
+def _bilinear(corners, *dynamic):
+    given = {"input": _t(1, 3, 16, 5, dynamic=dynamic), "align_corners": corners, "scale_factors": (2.0, 2.0)}
+    return "aten.upsample_bilinear2d.vec", given, _t(1, 3, 32, 10, dynamic=dynamic)
+
+
+def _group_norm(*dynamic):
+    source = _t(4, 8, 6, 6, layout=CHANNELS, dynamic=dynamic)
+    return "aten.native_group_norm.default", {"input": source, "weight": _t(8), "bias": _t(8)}, source
+
+
 def _fused_lookup(indices, output):
     given = {"weight": replace(_t(96, 32), dtype=VkDataType.UINT8, constant=True), "indices": indices}
     scales = replace(_t(96, 2), constant=True)
@@ -187,6 +203,14 @@ CALLS = [
     (_lookup(HEIGHT), "rows-across-texels"),
     (_lookup(WIDTH), ""),
     (_lookup(HEIGHT, BUFFER), ""),
+    *((_by_channels(*indices), "") for indices in ((4, 5), (2, 4, 5), (6, 4, 5), (5,))),
+    *((_by_channels(*indices), "rows-across-texels") for indices in ((5, 5), (2, 5, 5), (1, 8, 5))),
+    (_by_channels(3, 3, dynamic=[1]), "no-resize"),
+    (_bilinear(True), ""),
+    (_bilinear(False, 1, 2), ""),
+    (_bilinear(True, 1, 2), "no-resize"),
+    (_group_norm(2), ""),
+    (_group_norm(0), "no-resize"),
     (_bytes(_t(5, 64), 64), ""),
     (_bytes(_t(1, 5, 64, storages=BUFFER), 64), ""),
     (_bytes(_t(5, 64), 61), ""),

@@ -80,6 +80,12 @@ def axis_by_axis(*names: str) -> Axes:
     return axes
 
 
+def by_channel(ops: Operands) -> Iterator[Follows]:
+    """Each axis by itself; channels are a weight's."""
+    yield from axis_by_axis("input")(ops)
+    yield Follows(Axis("input", 1))
+
+
 def times_a_weight(name: str) -> Axes:
     """Rows of `name` by a constant matrix."""
 

@@ -42,6 +42,13 @@ def nearest_of_whole_pixels(ops: Operands) -> Iterator[Objection]:
             return
 
 
+def corners_of_fixed_images(ops: Operands) -> Iterator[Objection]:
+    """Upsample.cpp computes once how far apart pixels are, of aligned corners by the greatest sizes (measured)."""
+    source = ops.tensor("input")
+    if source and ops.flag("align_corners") and source.dynamic & {2, 3}:
+        yield Objection(Code.NO_RESIZE, "between the corners of a dynamic image")
+
+
 def _sides(ops: Operands) -> tuple[tuple[int, int], ...]:
     """Height and width before and after; nothing for what is no image."""
     source, out = ops.tensor("input"), ops.out
@@ -81,7 +88,7 @@ OPERATORS: Final = (
     Operator(
         "aten.upsample_bilinear2d.vec",
         "input output_size align_corners scale_factors",
-        rules=(by_exact_factors,),
+        rules=(by_exact_factors, corners_of_fixed_images),
         axes=axis_by_axis("input"),
         shaders=by_dtype("upsample_bilinear2d"),
     ),

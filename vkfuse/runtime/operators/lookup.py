@@ -22,6 +22,8 @@ _MATRIX: Final = 2
 _LOCAL_SIZE: Final = 64  # of a copy to a buffer
 _MOST: Final = 1 << 31  # texels of a device without limits
 
+_LANES: Final = 4  # channels of a texel
+
 
 def flat_weight_is_copied_by_bytes(ops: Operands) -> Iterator[Objection]:
     """EmbeddingQ4gsw.cpp copies a flat weight with one invocation a byte (nchw_to_buffer), 64 in a work group.
@@ -76,6 +78,17 @@ def rows_in_texels(ops: Operands) -> Iterator[Objection]:
     }
     if out and not out.in_buffer and packed_by and packed_by != {CHANNELS}:
         yield Objection(Code.ROWS_ACROSS_TEXELS, f"output {next(iter(packed_by)).name.lower()}")
+
+
+def of_one_texel_of_channels(ops: Operands) -> Iterator[Objection]:
+    """ops/glsl/embedding_legacy.glsl multiplies channels by four twice (measured), and Embedding.cpp does not resize it."""
+    out, indices = ops.out, ops.tensor("indices")
+    if not (out and indices) or indices.in_buffer or indices.layout is not CHANNELS:
+        return
+    if out.size(-3) > _LANES:
+        yield Objection(Code.ROWS_ACROSS_TEXELS, f"{out.size(-3)} channels of {list(out.dims)}")
+    if out.dynamic or indices.dynamic:
+        yield Objection(Code.NO_RESIZE, "of a dynamic dimension, packed by channels")
 
 
 def one_index_first(ops: Operands) -> Iterator[Objection]:
@@ -220,7 +233,7 @@ OPERATORS: Final = (
         PLAIN,
         "weight indices",
         constants="weight",
-        rules=(rows_in_texels,),
+        rules=(rows_in_texels, of_one_texel_of_channels),
         departs=(Code.NO_BOUNDS_CHECK,),
         axes=rows_at("indices"),
         shaders=embedding,

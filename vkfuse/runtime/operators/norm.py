@@ -5,7 +5,7 @@ from typing import Final
 
 from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkMemoryLayout
-from vkfuse.runtime.axes import axis_by_axis, elementwise
+from vkfuse.runtime.axes import by_channel, elementwise
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied_like
@@ -92,7 +92,7 @@ def of_images(code: Code) -> Rule:
 def groups_of_a_fixed_batch(ops: Operands) -> Iterator[Objection]:
     """GroupNorm.cpp resizes means behind the dispatch that makes them: too late for a batch that grows (measured)."""
     source = ops.tensor("input")
-    if source and source.dynamic & {0, 1}:
+    if source and 0 in source.dynamic:
         yield Objection(Code.NO_RESIZE, "of a dynamic batch")
 
 
@@ -151,7 +151,7 @@ OPERATORS: Final = (
         constants="weight bias",
         rules=(group_norm_has_both, of_images(Code.GROUP_NORM_SHAPE), groups_of_a_fixed_batch),
         departs=(Code.GROUP_NORM_SHAPE,),
-        axes=axis_by_axis("input"),
+        axes=by_channel,
         shaders=group_norm,
     ),
     Operator(
@@ -159,7 +159,7 @@ OPERATORS: Final = (
         "input weight bias running_mean running_var",
         constants="weight bias running_mean running_var",
         rules=(of_images(Code.BATCH_NORM_SHAPE),),
-        axes=axis_by_axis("input"),
+        axes=by_channel,
         shaders=batch_norm,
     ),
 )
