@@ -31,7 +31,7 @@ test: $(VENV)/.dev
 
 # What lowers nothing: the format, the model of the runtime, the guard, reports, repairs by themselves.
 test-fast: $(VENV)/.dev
-	$(PYTEST) tests/pte tests/runtime tests/program tests/report tests/rewrite
+	$(PYTEST) -m "not (zoo or slow)" tests/pte tests/runtime tests/program tests/report tests/rewrite
 
 # Every architecture in every setting; `make test` has a third of them.
 test-zoo: $(VENV)/.dev

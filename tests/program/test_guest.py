@@ -65,6 +65,7 @@ def _cannot_load(tmp_path):
         inspect(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("host")
 def test_the_process_is_left_as_it_was(program, tmp_path, capsys):
     """Streams, logging, warning filters, torch.load, threads, gradients, the random state: after a run and after errors."""
@@ -78,6 +79,7 @@ def test_the_process_is_left_as_it_was(program, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_two_threads_take_turns(program):
     """Both runs give what one gives alone, and stdout is the caller's, open, afterwards."""
     alone = [(t.name, t.rung) for t in inspect(program).report.tables]

@@ -24,6 +24,7 @@ def walk():
     return module
 
 
+@pytest.mark.slow
 def test_the_list_is_what_the_walk_finds(walk):
     """No operator is on the list that a rule leaves out, none is missing that all rules let pass.
 

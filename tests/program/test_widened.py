@@ -64,6 +64,7 @@ def test_what_stays():
         in_float32(odd)
 
 
+@pytest.mark.slow
 def test_a_bfloat16_model(tmp_path):
     """4-bit linears stay 4-bit, the outputs bfloat16, the report has the measured difference; without, it is offered."""
     torch.manual_seed(0)

@@ -63,6 +63,7 @@ def _exported(module, *inputs):
         return torch.export.export(module.eval(), inputs, strict=False)
 
 
+@pytest.mark.slow
 def test_a_cache_outside_of_modules_is_state(tmp_path):
     """Three calls of the written file see what the ones before wrote, as the program's own do; the archive as it is too."""
     torch.manual_seed(0)

@@ -90,6 +90,7 @@ def _bits(tensor):
 _PARTS = ("code", "metadata", "signature", "ranges", "tensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS)
 def test_optimize_leaves_its_program_alone(build, tmp_path):
     """Graph, metadata, signature and tensors are the same before and after, and the program still runs alike."""

@@ -274,6 +274,7 @@ def test_sums_that_are_left(total):
     assert experts_as_wide_linears(exported) == (exported, ())
 
 
+@pytest.mark.slow
 def test_experts_in_four_bits(tmp_path):
     """`--import` and `--quantize`: a file of one delegate whose experts are tables of 4 bits."""
     torch.export.save(_exported(BLOCKS["mixtral, grouped"]), tmp_path / "model.pt2")

@@ -44,6 +44,7 @@ def _made(kind, path):
     return vkfuse.optimize(torch.export.export(Cache(kind), inputs), path, baseline="none").report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.int8, torch.int32])
 def test_are_written_out(kind, tmp_path):
     """The file has none of the kernels, and computes what torch does, differences of bytes that wrap too.
@@ -56,6 +57,7 @@ def test_are_written_out(kind, tmp_path):
     assert "affine-decomposed" in {repair.code for repair in report.repairs}
 
 
+@pytest.mark.slow
 def test_are_judged_in_a_file(tmp_path):
     """A kernel that gets zero points of bytes is a fault; of int64 it is none."""
     path = tmp_path / "model.pte"

@@ -29,12 +29,14 @@ def _check(programs, folder):
     assert {each: certified[each] for each in told} == {each: what == "right" for each, what in told.items()}
 
 
+@pytest.mark.slow
 def test_the_runtimes_verdicts(tmp_path):
     """What the runtime computed wrongly or did not take is not certified, the rest is: every tenth, and the latest."""
     latest = [each for each in PROGRAMS if each["spec"]["id"] >= LATEST and "vkfuse" in each]
     _check([*PROGRAMS[::10], *(each for each in latest if each not in PROGRAMS[::10])], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.zoo
 def test_all_of_the_runtimes_verdicts(tmp_path):
     """The same of all programs."""
