@@ -4,6 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from vkfuse.pages import seldom_collected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collector():
+    """Python looks for garbage as seldom as in a run: exporting programs leaves much, and most of it stays."""
+    with seldom_collected():
+        yield
+
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):

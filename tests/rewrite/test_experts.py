@@ -92,6 +92,7 @@ def _exported(block):
         return torch.export.export(made, (torch.randn(1, 5, COLUMNS),), dynamic_shapes=shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks(name):
     """Two or three linears in place of what reads by index; the same result, where scores are equal too."""
@@ -150,6 +151,7 @@ def _deepseek():
     return _Block(DeepseekV2Moe(transformers.DeepseekV2Config(**{**SHAPE, **GROUPS}, **more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "choices"), [(_glm4, 2), (_deepseek, 1)])
 def test_groups_of_experts(block, choices):
     """Groups are chosen by their best experts, and experts of those alone."""

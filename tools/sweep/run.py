@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("first", type=int, nargs="?", default=0)
     parser.add_argument("end", type=int, nargs="?", default=0)
     parser.add_argument("--only", type=int, nargs="*", default=[], help="these programs, and no others")
-    parser.add_argument("--specs", type=Path, help="the programs whose specs are the lines of this file")
+    parser.add_argument("--specs", type=Path, help="the programs whose specs are the lines of this file, by the `flows` that they name")
     parser.add_argument("--runner", default=os.environ.get("VKFUSE_RUNNER", ""))
     parser.add_argument("--runtime", help="the runner's version; by default that of the installed ExecuTorch")
     parser.add_argument("-o", "--output", type=Path, default=Path("verdicts.jsonl"))
@@ -177,13 +177,16 @@ def _work(options: argparse.Namespace) -> None:
     say, sys.stdout = sys.stdout, sys.stderr  # upstream prints
     import torch  # noqa: PLC0415 - seconds, which the parent does not spend
 
+    from vkfuse.pages import seldom_collected  # noqa: PLC0415
+
     torch.set_num_threads(1)
     _trace_patterns_once()
-    for line in sys.stdin:
-        for found in _program(json.loads(line), options):
-            say.write(json.dumps(found) + "\n")
-        say.write("done\n")
-        say.flush()
+    with seldom_collected():
+        for line in sys.stdin:
+            for found in _program(json.loads(line), options):
+                say.write(json.dumps(found) + "\n")
+            say.write("done\n")
+            say.flush()
 
 
 def _trace_patterns_once() -> None:
@@ -214,7 +217,7 @@ def _program(given: int | dict[str, Any], options: argparse.Namespace) -> Iterat
         return
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for flow in FLOWS:
+        for flow in spec.get("flows", FLOWS):
             if flow == "stock" and number % options.stock_every and found["vkfuse"].get("certified"):
                 continue
             found[flow] = _guarded(
