@@ -25,7 +25,7 @@ def front_of(nodes: Iterable[fx.Node], delegated: Callable[[fx.Node], bool]) -> 
     light: set[fx.Node] = set()
     for node in calls:
         if not record_of(operator_name(node)).weighty and all(
-            _is_light(i, light) for i in node.all_input_nodes
+            i.op != "call_function" or i in light for i in node.all_input_nodes
         ):
             light.add(node)
     leading: set[fx.Node] = set()
@@ -33,7 +33,3 @@ def front_of(nodes: Iterable[fx.Node], delegated: Callable[[fx.Node], bool]) -> 
         if node in light and (not delegated(node) or any(user in leading for user in node.users)):
             leading.add(node)
     return frozenset(node for node in leading if delegated(node))
-
-
-def _is_light(node: fx.Node, light: set[fx.Node]) -> bool:
-    return node.op != "call_function" or node in light

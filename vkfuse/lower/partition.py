@@ -32,11 +32,6 @@ from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operators import OPERATORS, record_of
 
 
-def _torch_operator(node: fx.Node) -> Any:
-    """Torch's operator behind an edge dialect's."""
-    return node.target._op  # type: ignore[union-attr]  # noqa: SLF001 - its only name
-
-
 def _edge_operator(op: Any) -> Any:
     """The edge dialect's operator of torch's."""
     namespace, packet, overload = str(op).split(".")
@@ -96,9 +91,7 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         Not decomposed, a call on the CPU would have no kernel.
         """
         supported = _Supported(self._method, self._options, self._target, [], constant_names(ep))
-        left = {
-            _torch_operator(n) for n in ep.graph.nodes if n.target in _WHOLE
-        }  # asked again, after the delegates
+        left = {n.target._op for n in ep.graph.nodes if n.target in _WHOLE}  # noqa: SLF001 - asked again, after the delegates: torch's of an edge one
         calls = (n for n in ep.graph.nodes if n.target in ops_not_to_decompose)
         left |= {n.target for n in calls if not supported.takes_whole(n)}
         return [op for op in ops_not_to_decompose if op not in left], None

@@ -1,6 +1,6 @@
 """Which programs become which methods of a file. Imports no torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,10 +52,7 @@ def checked_methods(sources: Mapping[str, Source]) -> dict[str, Source]:
     bad = next((name for name in sources if not name.isidentifier()), None)
     if bad is not None:
         raise InputError(f"{bad!r} is no name for a method", hint="names are identifiers, like prefill_16")
-    if sum(str(source) == str(_STDIN) for source in _paths(sources.values())) > 1:
+    paths = (source for source in sources.values() if isinstance(source, str | Path))
+    if sum(str(path) == str(_STDIN) for path in paths) > 1:
         raise InputError("stdin holds one program", hint="give the others as paths")
     return dict(sources)
-
-
-def _paths(sources: Iterable[object]) -> list[str | Path]:
-    return [source for source in sources if isinstance(source, str | Path)]

@@ -131,11 +131,11 @@ def _node(node: Any, where: Where) -> dict[str, Any]:
             f"{at}: {target[:80]!r} is no operator that an untrusted program may call", hint=TRUST
         )
     rest = {key: of for key, of in node.items() if key not in {"target", "metadata", "inputs"}}
-    inputs = node.get("inputs")
+    inputs, takes_operator = node.get("inputs"), higher_order_name(target) in OPERATOR_ARGUMENT
     return {
         **checked_data(rest, at),
         "target": target,
-        "inputs": _with_operators(inputs, at) if _takes_operator(target) else checked_data(inputs, at),
+        "inputs": _with_operators(inputs, at) if takes_operator else checked_data(inputs, at),
         "metadata": _readable(node.get("metadata"), at),
     }
 
@@ -144,10 +144,6 @@ def _label(node: Mapping[str, Any]) -> str:
     """The name of a node, or its target, made safe to print."""
     name = node.get("name") or node["target"]
     return re.sub(r"[^\w.-]", "?", str(name))[:80]
-
-
-def _takes_operator(target: str) -> bool:
-    return higher_order_name(target) in OPERATOR_ARGUMENT
 
 
 def _with_operators(inputs: Any, where: Where) -> Any:

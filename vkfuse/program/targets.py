@@ -39,7 +39,9 @@ def _is_harmless(node: fx.Node, module: fx.GraphModule) -> bool:
     if _name(node.target) in OPERATOR_ARGUMENT:
         return len(handed) == 1 and handed[0] is node.args[0] and _is_operator(handed[0])
     return not handed and (
-        _is_operator(node.target) or _name(node.target) in HIGHER_ORDER or _is_symbolic(node.target)
+        _is_operator(node.target)
+        or _name(node.target) in HIGHER_ORDER
+        or any(node.target is known for known in _SYMBOLIC)
     )
 
 
@@ -60,10 +62,6 @@ def _name(target: object) -> str:
     if not isinstance(target, torch._ops.HigherOrderOperator):  # noqa: SLF001 - torch names the class nowhere else
         return ""
     return str(target.name())  # type: ignore[no-untyped-call]
-
-
-def _is_symbolic(target: Any) -> bool:
-    return any(target is known for known in _SYMBOLIC)
 
 
 def _values(value: Any) -> Iterator[Any]:

@@ -35,7 +35,9 @@ def _condensed(diff: Diff) -> Diff:
     sizes = [abs(change.delta) for change in diff.ledger]
     return replace(
         diff,
-        tables=_together(diff.tables, _kind, _sum_of_changes),
+        tables=_together(
+            diff.tables, _kind, lambda rows: replace(rows[0], delta=sum(row.delta for row in rows))
+        ),
         ledger=_larger(diff.ledger, sizes, _sum_of_sizes, least),
     )
 
@@ -112,7 +114,3 @@ def _sum_of_tables(rows: list[TableRow]) -> TableRow:
 
 def _kind(row: TableChange) -> Hashable:
     return row.before, row.after, (row.delta > 0) - (row.delta < 0)
-
-
-def _sum_of_changes(rows: list[TableChange]) -> TableChange:
-    return replace(rows[0], delta=sum(row.delta for row in rows))

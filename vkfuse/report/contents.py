@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vkfuse.measure.ledger import Part, parts
+from vkfuse.measure.ledger import parts
 from vkfuse.pages import passing
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import ContentChange
@@ -32,14 +32,10 @@ def order_change(new: memoryview, base: memoryview) -> ContentChange:
 def _by_label(pte: PteFile) -> Mapping[tuple[str, str], Views]:
     """Return the bytes of each label, part by part in the order of use."""
     found: dict[tuple[str, str], Views] = {}
-    for part in sorted(parts(pte), key=_place):
+    for part in sorted(parts(pte), key=lambda part: (part.order, part.at.offset)):
         views = found.setdefault((part.kind, part.label.merged), [])
         views.append(pte.data[part.at.offset : part.at.end])
     return found
-
-
-def _place(part: Part) -> tuple[int, int]:
-    return part.order, part.at.offset
 
 
 def _size(views: Views) -> int:

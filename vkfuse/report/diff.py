@@ -33,7 +33,7 @@ from vkfuse.report.sizes import mebibytes
 
 def diff_of(new: Measured, base: Measured) -> Diff:
     """Return what changed from `base` to `new`."""
-    identical, ledger = _same_bytes(new.pte, base.pte), tuple(_ledger(new.pte, base.pte))
+    identical, ledger = new.pte.data == base.pte.data, tuple(_ledger(new.pte, base.pte))
     return Diff(
         total=SizeChange.of("total", "file", base.pte.size, new.pte.size),
         ledger=ledger,
@@ -86,11 +86,6 @@ def _contents(new: Measured, base: Measured, sizes: tuple[SizeChange, ...]) -> t
     """Return the labels of other content; where no label is another, the order is."""
     changes = content_changes(new.pte, base.pte)
     return changes if changes or sizes else (order_change(new.pte.data, base.pte.data),)
-
-
-def _same_bytes(new: PteFile, base: PteFile) -> bool:
-    """Whether two files hold the same bytes."""
-    return new.size == base.size and new.data == base.data
 
 
 def _ledger(new: PteFile, base: PteFile) -> list[SizeChange]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from vkfuse.lint.findings import EFFECTS, Finding
+from vkfuse.lint.findings import EFFECTS
 from vkfuse.measure.memory import MEMORY
 from vkfuse.quantities import some
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
@@ -149,7 +149,7 @@ def _findings(report: Report) -> Section:
     """Show what the runtime fails on, gets wrong or needs; one row for each reason, with its places."""
     findings = report.loadable.findings if report.loadable is not None else ()
     places: dict[tuple[str, str, str, str], list[object]] = {}
-    for finding in sorted(findings, key=_severity):
+    for finding in sorted(findings, key=lambda finding: EFFECTS.index(finding.effect)):
         key = (finding.effect, finding.name, finding.code, finding.hint)
         places.setdefault(key, []).append(finding.where)
     rows = (
@@ -157,11 +157,6 @@ def _findings(report: Report) -> Section:
         for (effect, what, code, hint), where in places.items()
     )
     return listing("Findings", (Column("Effect"), name("Name"), name("Why and where")), rows, "finding")
-
-
-def _severity(finding: Finding) -> int:
-    """Failures first, notes last."""
-    return EFFECTS.index(finding.effect)
 
 
 def _cpu(report: Report) -> Section:

@@ -151,11 +151,8 @@ class GraphEditor:
         value = owned(value.detach())
         key = content(value)
         if key not in self._by_content:
-            self._by_content[key] = self._add_placeholder(value, name)
+            self._by_content[key] = self._placeholder_of(self._free_name(name), value)
         return self._by_content[key]
-
-    def _add_placeholder(self, value: torch.Tensor, name: str) -> fx.Node:
-        return self._placeholder_of(self._free_name(name), value)
 
     def _placeholder_of(self, target: str, value: torch.Tensor) -> fx.Node:
         first = next(iter(self.graph.nodes))

@@ -1,6 +1,7 @@
 """Operators that lay values out otherwise and compute none: views, copies, permutations and the like."""
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -46,6 +47,16 @@ def order_of(moved: fx.Node) -> list[int]:
         one, other = operand(moved, "dim0") % rank, operand(moved, "dim1") % rank
         order[one], order[other] = order[other], order[one]
     return order
+
+
+def blocks_of(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Sizes of the blocks of dimensions that a permutation moves together, ones left out, and the order of the blocks."""
+    kept = [d for d in order if not (isinstance(shape[d], int) and shape[d] == 1)]
+    rank = {d: place for place, d in enumerate(sorted(kept))}
+    starts = [i for i, d in enumerate(kept) if i == 0 or rank[kept[i - 1]] + 1 != rank[d]]
+    runs = [kept[start:end] for start, end in zip(starts, [*starts[1:], len(kept)], strict=False)]
+    blocks = sorted(runs)
+    return [math.prod(shape[d] for d in block) for block in blocks], [blocks.index(run) for run in runs]
 
 
 def same_shape(*nodes: fx.Node) -> bool:

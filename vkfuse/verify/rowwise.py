@@ -156,11 +156,8 @@ def _products(products: Sequence[RowProduct]) -> list[torch.Tensor]:
         out[:, start : start + len(block)] = functional.linear(x, block)
         start += len(block)
     parts = zip(products, torch.split(out, [len(part) for part in rows]), strict=True)
-    return [_finished(each, part.reshape(*each.x.shape[:-1], -1)) for each, part in parts]
-
-
-def _finished(product: RowProduct, out: torch.Tensor) -> torch.Tensor:
-    return out if product.bias is None else out + product.bias
+    shaped = [(each.bias, part.reshape(*each.x.shape[:-1], -1)) for each, part in parts]
+    return [part if bias is None else part + bias for bias, part in shaped]
 
 
 _READERS: Final[dict[str, Callable[..., Any]]] = {

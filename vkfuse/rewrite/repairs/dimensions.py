@@ -15,7 +15,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.moves import COPIES, PERMUTATIONS, VIEWS, order_of
+from vkfuse.rewrite.moves import COPIES, PERMUTATIONS, VIEWS, blocks_of, order_of
 from vkfuse.rewrite.operands import is_dynamic, operand
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
@@ -162,7 +162,7 @@ def _permuted(flat: _Flat, node: fx.Node) -> torch.Tensor:
 
 def _turned(flat: _Flat, node: fx.Node, order: Sequence[int]) -> torch.Tensor:
     """The values of a node with its dimensions in an order."""
-    sizes, turned = _moved(_shape(node), order)
+    sizes, turned = blocks_of(_shape(node), order)
     if len(sizes) > _MOST:
         return _in_steps(flat.laid(node, [math.prod(sizes)]), sizes, turned)
     value = flat.laid(node, sizes)
@@ -181,16 +181,6 @@ def _in_steps(value: torch.Tensor, sizes: Sequence[int], order: Sequence[int]) -
             value = value.reshape([front, passed, sizes[block], behind]).permute([0, 2, 1, 3])
         now.insert(place, now.pop(at))
     return value
-
-
-def _moved(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Sizes of the blocks that a permutation moves, and their order."""
-    kept = [d for d in order if shape[d] != 1]
-    rank = {d: place for place, d in enumerate(sorted(kept))}
-    starts = [i for i, d in enumerate(kept) if i == 0 or rank[kept[i - 1]] + 1 != rank[d]]
-    runs = [kept[start:end] for start, end in zip(starts, [*starts[1:], len(kept)], strict=False)]
-    blocks = sorted(runs)
-    return [math.prod(shape[d] for d in block) for block in blocks], [blocks.index(run) for run in runs]
 
 
 def _summed(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
@@ -225,7 +215,7 @@ def _as_matrices(
 
 def _result(value: torch.Tensor, names: Sequence[str], result: str, sizes: Mapping[str, int]) -> torch.Tensor:
     """A product, of dimensions `names`, with those in the order of `result`."""
-    blocks, turned = _moved([sizes[name] for name in names], [names.index(name) for name in result])
+    blocks, turned = blocks_of([sizes[name] for name in names], [names.index(name) for name in result])
     return _in_steps(value, blocks, turned)
 
 

@@ -34,7 +34,9 @@ def replaces(*targets: Any, code: str, detail: str) -> Callable[[Make], RepairRu
             editor, found = GraphEditor(exported), []
             for node in exported.graph.nodes:
                 call, which = _call(node) if targets else (node, None)
-                if targets and (call.target not in targets or _has_several(node)):
+                if targets and (
+                    call.target not in targets or isinstance(node.meta.get("val"), (tuple, list))
+                ):
                     continue
                 with editor.before(node):
                     new = make(**_given(editor, wanted, call, which))
@@ -53,10 +55,6 @@ def _call(node: fx.Node) -> tuple[fx.Node, int | None]:
     if node.target is not operator.getitem:
         return node, None
     return node.args  # type: ignore[return-value]
-
-
-def _has_several(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), (tuple, list))
 
 
 _OTHERS: Final = frozenset({"editor", "node", "which"})

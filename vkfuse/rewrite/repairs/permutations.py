@@ -5,15 +5,13 @@ of five dimensions on the way, which Vulkan tensors have not. It is a permutatio
 and shuffled channels are a view, a permutation and a view, of five or six dimensions of which some stay side by side.
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, behind, order_of, readers
+from vkfuse.rewrite.moves import PERMUTATIONS, VIEWS, behind, blocks_of, order_of, readers
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 
@@ -42,7 +40,7 @@ def permutations_of_blocks(editor: GraphEditor, node: fx.Node, x: fx.Node) -> to
         return None
     source, sizes, order = found
     turned = editor.tensor(source).reshape(sizes).permute(order)
-    return turned.reshape([_size([size]) for size in node.meta["val"].shape])
+    return turned.reshape(_known(node.meta["val"].shape))
 
 
 def _blocks(node: fx.Node) -> tuple[fx.Node, list[int], list[int]] | None:
@@ -50,23 +48,16 @@ def _blocks(node: fx.Node) -> tuple[fx.Node, list[int], list[int]] | None:
     if node.target not in PERMUTATIONS or node.meta["val"].ndim <= _MOST or not _only_viewed(node):
         return None
     before = operand(node, "x")
-    shape = before.meta["val"].shape
-    order = [d for d in order_of(node) if not (isinstance(shape[d], int) and shape[d] == 1)]
-    kept = sorted(order)
-    places = [kept.index(d) for d in order]
-    starts = [i for i, place in enumerate(places) if i == 0 or places[i - 1] + 1 != place]
-    runs = [places[start:end] for start, end in zip(starts, [*starts[1:], len(places)], strict=False)]
-    blocks = sorted(runs)
-    sizes = [_size([shape[kept[place]] for place in block]) for block in blocks]
-    if not 0 < len(blocks) <= _MOST or sizes.count(-1) > 1:
+    blocks, order = blocks_of(before.meta["val"].shape, order_of(node))
+    sizes = _known(blocks)
+    if not 0 < len(sizes) <= _MOST or sizes.count(-1) > 1:
         return None
-    source = operand(before, "x") if before.target in VIEWS else before
-    return source, sizes, [blocks.index(run) for run in runs]
+    return operand(before, "x") if before.target in VIEWS else before, sizes, order
 
 
-def _size(dims: list[Any]) -> int:
-    """How many values dimensions have, -1 where one is symbolic."""
-    return math.prod(dims) if all(isinstance(size, int) for size in dims) else -1
+def _known(sizes: Iterable[int]) -> list[int]:
+    """Sizes, -1 where one is symbolic."""
+    return [size if isinstance(size, int) else -1 for size in sizes]
 
 
 def _only_viewed(node: fx.Node) -> bool:
