@@ -6,6 +6,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import pytest
 import torch
 from executorch.exir.dialects import edge
 from executorch.exir.dialects.edge import _ops
@@ -23,6 +24,7 @@ from vkfuse.program import lighter
 if sys.argv[1] == "as it comes":
     lighter._import = lambda *_, **__: None
     lighter._Compiled = __import__("ruamel.yaml").yaml.YAML
+import pytest
 import torch
 from programs import LanguageModel, export, indices, quantize
 import vkfuse
@@ -42,6 +44,7 @@ def _made(how, folder):
     return sha256, compiler == "True"
 
 
+@pytest.mark.slow
 def test_the_same_file_without_the_compiler(tmp_path):
     """Byte for byte, in processes of their own; as it comes ExecuTorch imports it."""
     (light, without), (plain, with_it) = (_made(how, tmp_path) for how in ("lighter", "as it comes"))
