@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("first", type=int, nargs="?", default=0)
     parser.add_argument("end", type=int, nargs="?", default=0)
     parser.add_argument("--only", type=int, nargs="*", default=[], help="these programs, and no others")
-    parser.add_argument("--specs", type=Path, help="the programs whose specs are the lines of this file, by the `flows` that they name")
+    parser.add_argument(
+        "--specs", type=Path, help="programs by their specs, a line each; each by its `flows`"
+    )
     parser.add_argument("--runner", default=os.environ.get("VKFUSE_RUNNER", ""))
     parser.add_argument("--runtime", help="the runner's version; by default that of the installed ExecuTorch")
     parser.add_argument("-o", "--output", type=Path, default=Path("verdicts.jsonl"))
