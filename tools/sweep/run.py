@@ -330,6 +330,7 @@ class Case:
         import torch  # noqa: PLC0415
 
         from vkfuse.lint import faults, lint  # noqa: PLC0415
+        from vkfuse.program.load import from_exported  # noqa: PLC0415
         from vkfuse.pte import read_pte  # noqa: PLC0415
         from vkfuse.verify.compare import Tolerance  # noqa: PLC0415
         from vkfuse.verify.verify import VerifyOptions, verify_file  # noqa: PLC0415
@@ -337,7 +338,8 @@ class Case:
         pte = read_pte(path)
         tolerance = Tolerance(arithmetic=torch.float16 if self.spec["fp16"] else None)
         chosen = VerifyOptions(runtime=self.runtime, seeds=1, tolerance=tolerance)
-        said, found = verify_file(pte, self.exported, chosen), faults(lint(pte, self.runtime))
+        program = from_exported(self.exported).exported
+        said, found = verify_file(pte, program, chosen), faults(lint(pte, self.runtime))
         return {"lint": sorted({each.code for each in found}), "verify": said.status, "message": said.message}
 
     def _ran(self, path: Path) -> dict[str, Any]:
