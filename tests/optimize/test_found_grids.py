@@ -64,11 +64,39 @@ def _eight_bits():
     return export(module, indices(2, 7))
 
 
+def _twice():
+    """More rows than the one table that is stored, the second half of them its double."""
+
+    def doubled(m, x):
+        floats = m.floats()
+        return aten.embedding(torch.cat([floats, floats * 2]), x)
+
+    return export(Dequantized(doubled), indices(2, 7, rows=128))
+
+
+def _padded_rows():
+    """Rows of zeros behind those that are stored, as for words that were added."""
+    return export(
+        Dequantized(lambda m, x: aten.embedding(nn.functional.pad(m.floats(), [0, 0, 0, 8]), x)),
+        indices(2, 7, rows=72),
+    )
+
+
+def _first_rows():
+    """A head of the first rows of the table that is looked up."""
+    return export(
+        Dequantized(lambda m, x: aten.linear(aten.embedding(m.floats(), x), m.floats()[:48])),
+        indices(2, 7, rows=64),
+    )
+
+
 CASES = {
     "tied floats": (_tied, {"head.weight": "q4", "layer.weight": "q4"}, 4),
     "half floats": (_half, {"table.weight": "q4"}, 4),
     "two parts": (_two_parts, {"values": "q4"}, 4),
     "times two": (_twice_dequantized, {"values": "q4"}, 4),
+    "twice": (_twice, {"values": "q4"}, 4),
+    "padded rows": (_padded_rows, {"values": "q4"}, 4),
     "eight bits": (_eight_bits, {"table.weight": "gathered"}, 8),
 }
 
@@ -86,6 +114,16 @@ def test_a_table_of_floats_is_had_back(name, tmp_path):
         assert table.bits <= bits
         assert "grid-found" in table.how
         assert table.proof.kind == "exact"
+    assert report.verify.ok
+
+
+def test_a_head_of_some_rows(tmp_path):
+    """The lookup and the head, too small to be searched, are two tables, each with its rows; the file is right."""
+    torch.manual_seed(0)
+    with quiet():
+        exported = _first_rows()
+    report = vkfuse.optimize(exported, tmp_path / "m.pte", baseline=BaselineChoice.NONE).report
+    assert [(table.shape[0], table.rung) for table in report.tables] == [(64, "q4"), (48, "folded")]
     assert report.verify.ok
 
 

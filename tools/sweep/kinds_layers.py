@@ -76,7 +76,7 @@ def norm_any(c: Any, x: Tensor, *, how: str, weight: str) -> Tensor:
         return made * c.new((size,), x) + c.new((size,), x)
     if weight == "scaled":
         return made * 0.25
-    if weight == "heads" and x.dim() > 2 and isinstance(x.shape[-2], int):
+    if weight == "heads":
         return made * c.new((x.shape[-2], size), x)
     if weight == "scalar":
         return made * c.new((1,), x)
@@ -553,7 +553,11 @@ def softmax_masked(_c: Any, x: Tensor, kept: Tensor, *, how: str) -> Tensor:
 _BYTES: Final = ("scaled", "normalized", "divided", "channels", "compared", "half", "whole")
 
 
-@kind_of((torch.uint8, torch.int8), how=when(lambda v: v.rank > 0, _BYTES), later=3)
+@kind_of(
+    (torch.uint8, torch.int8),
+    how=lambda v: _BYTES if last_static(v) else [how for how in _BYTES if how != "channels"],
+    later=3,
+)
 def from_bytes(c: Any, x: Tensor, *, how: str) -> Tensor:
     if how == "scaled":
         return x.float() / 255.0
@@ -562,9 +566,7 @@ def from_bytes(c: Any, x: Tensor, *, how: str) -> Tensor:
     if how == "divided":
         return x / 255
     if how == "channels":
-        return (x.float() - 127.0) / c.new(
-            (x.shape[-1] if isinstance(x.shape[-1], int) else 1,), x.float()
-        ).abs().add(1)
+        return (x.float() - 127.0) / c.new(x.shape[-1:], x.float()).abs().add(1)
     if how == "compared":
         return torch.where(x > 100, 1.0, 0.0)
     if how == "half":

@@ -1,5 +1,6 @@
 """Find the tables of a program and each of their sites, from what the program computes."""
 
+import math
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
             if sources and sources[0] not in grids:
                 grids[sources[0]] = _read_grid(sources[0], use, constants)
             readable = len(sources) == 1 and use.consumer in READERS
-            site = _site(node, use, grids[sources[0]] if readable else None)
+            site = _site(node, use, _of_its_size(grids[sources[0]], use) if readable else None)
             if site.grid is None and use.consumer in READERS:
                 found = grid_had_back(site, constants)
                 site = replace(site, grid=found if isinstance(found, Grid) else None)
@@ -123,6 +124,12 @@ def _sources(use: _Use, constants: Constants) -> list[fx.Node]:
 def _read_grid(source: fx.Node, use: _Use, constants: Constants) -> Grid | None:
     reader = weight_readers().get(source.target)
     return reader(source, constants) if reader is not None else read_arithmetic(use.operand, constants)
+
+
+def _of_its_size(grid: Grid | None, use: _Use) -> Grid | None:
+    """The grid of a table that a consumer reads as it is stored: not some of its rows, nor more than it has."""
+    rows, *rest = use.operand.meta["val"].shape[:: -1 if use.transposed else 1]
+    return grid if grid is not None and (grid.rows, grid.columns) == (rows, math.prod(rest)) else None
 
 
 def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
