@@ -6,7 +6,7 @@
 from dataclasses import replace
 
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
-from vkfuse.runtime.operands import Operands, Tensor
+from vkfuse.runtime.operands import Operands, Symbol, Tensor
 
 TEXTURE, BUFFER = (frozenset({kind}) for kind in (VkStorageType.TEXTURE_3D, VkStorageType.BUFFER))
 WIDTH, HEIGHT = VkMemoryLayout.TENSOR_WIDTH_PACKED, VkMemoryLayout.TENSOR_HEIGHT_PACKED
@@ -236,6 +236,8 @@ CALLS = [
     (_bytes(_t(16, 64, layout=HEIGHT), 96), "packing-ignored"),
     (_bytes(_t(1, 64, layout=CHANNELS), 96), "packing-ignored"),
     (_bytes(_t(16, 64, storages=BUFFER, layout=HEIGHT), 96), "packing-ignored"),
+    (("floordiv", {"self": Symbol(), "other": Symbol()}), "divisor-not-known"),
+    (("floordiv", {"self": Symbol(), "other": 2}), ""),
     (_fused_lookup(_t(1, 7), _t(1, 7, 64)), ""),
     (_fused_lookup(_t(1, 7, layout=HEIGHT), _t(1, 7, 64)), "packed-otherwise"),
     (_fused_lookup(_t(1, 7), _t(1, 7, 64, layout=CHANNELS)), "packed-otherwise"),

@@ -20,6 +20,7 @@ from vkfuse.lower.operands import Target
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fusions
 from vkfuse.lower.places import StatePlace
+from vkfuse.lower.sizes import in_known_arithmetic
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
@@ -141,6 +142,8 @@ def _lower(
                 partitioner={name: [made] for name, made in partitioners.items()},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
+            for name in methods:
+                in_known_arithmetic(edge.exported_program(name).graph)
             for key, data in named.items():
                 edge._named_data_store.add_named_data(key, data)  # noqa: SLF001 - no other way in
             lowered = {

@@ -67,7 +67,7 @@ def why_not(node: fx.Node, target: Target, constants: frozenset[str]) -> Objecti
     if name in target.operators:
         return target.operators[name]
     operands = operands_of(node, constants)
-    if next(operands.tensors(), None) is None:  # arithmetic on sizes
+    if next(operands.tensors(), None) is None and not record_of(name).rules:  # arithmetic on sizes
         return None
     objections = judge(operands, target.runtime)
     return next((o for o in objections if o.code.effect != "note" and not _is_replaced(o, name)), None)

@@ -28,15 +28,17 @@ from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
     VkValue,
 )
 from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
+from executorch.exir import sym_util
+from executorch.exir.backend import backend_api
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
 from executorch.exir.tracer import _default_decomposition_table
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
-from torch.utils._sympy.value_ranges import bound_sympy
 
 from vkfuse.lower.operands import numbers_read
+from vkfuse.lower.sizes import bounded
 from vkfuse.program.guards import unguarded_convolutions
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import described
@@ -309,7 +311,7 @@ def _largest(size: Any) -> Any:
     """
     if not isinstance(size, torch.SymInt):
         return size
-    largest = bound_sympy(size.node.expr, size.node.shape_env.var_to_range).upper
+    largest = bounded(size.node.expr, size.node.shape_env.var_to_range).upper
     return int(largest) if largest.is_Integer else size
 
 
@@ -408,7 +410,14 @@ def _dimension_added(of: Any, before: Sequence[Any], after: Sequence[Any]) -> in
 _find_unsqueeze_dim = ViewCopyToSqueezeUnsqueezePass.find_unsqueeze_dim
 
 
+def _identical(_tagged: Any, _given: Any) -> bool:
+    """Let the guarded partitioner's readers of a second result read the first: ExecuTorch wants the graph as it was."""
+    return True
+
+
 _MENDS = (
+    (backend_api, "is_identical_graph", _identical),
+    (sym_util, "bound_sympy", bounded),
     (VulkanBackend, "copy_exported_program_for_preprocess", _graph_copied),
     (vulkan_preprocess, "insert_prepack_nodes", _prepacked),
     (vulkan_utils, "extents_are_valid", _within),

@@ -2,11 +2,11 @@
 
 A tensor that a module holds otherwise than as a parameter or buffer (in a cache that is an object of its own) is a
 constant to ``torch.export``, and where it is registered too, it is two inputs over one storage. `run_decompositions`
-traces writes to neither: it wants a buffer, which nothing else shares.
+traces writes to neither: it wants a buffer, which nothing else shares. A parameter that is written to is one, too.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputKind, OutputSpec
 
 from vkfuse.errors import LoweringError
 from vkfuse.program.parts import with_parts
@@ -27,6 +27,9 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
     where another part of a written storage is read.
     """
     written = {place.name for node in exported.graph.nodes for place in _written(node)}
+    outputs = [_of_buffer(spec) for spec in exported.graph_signature.output_specs]
+    results = {spec.target for spec in outputs if spec.kind is OutputKind.BUFFER_MUTATION}
+    written |= {spec.arg.name for spec in exported.graph_signature.input_specs if spec.target in results}
     specs = [
         _as_buffer(spec) if spec.arg.name in written else spec
         for spec in exported.graph_signature.input_specs
@@ -35,6 +38,7 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
     if not shared and specs == exported.graph_signature.input_specs:
         return exported
     values = {**exported.state_dict, **exported.constants}
+    values |= {name: values[name].detach() for name in _targets(specs, written) if name in values}
     graph = copy.deepcopy(exported.graph)
     placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
     for group in shared:
@@ -43,7 +47,6 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
             if spec is not kept:
                 placeholders[spec.arg.name].replace_all_uses_with(placeholders[kept.arg.name])
                 values[spec.target] = values[spec.target].clone()
-    outputs = exported.graph_signature.output_specs
     return with_parts(
         exported,
         graph=graph,
@@ -53,10 +56,21 @@ def written_as_buffers(exported: ExportedProgram, name: str) -> ExportedProgram:
     )
 
 
+def _targets(specs: Iterable[InputSpec], names: Collection[str]) -> Iterator[str]:
+    """Yield where the tensors of some inputs are stored."""
+    return (spec.target for spec in specs if spec.arg.name in names and spec.target is not None)
+
+
 def _as_buffer(spec: InputSpec) -> InputSpec:
-    if spec.kind is not InputKind.CONSTANT_TENSOR:
+    if spec.kind not in {InputKind.CONSTANT_TENSOR, InputKind.PARAMETER}:
         return spec
-    return replace(spec, kind=InputKind.BUFFER, persistent=False)
+    return replace(spec, kind=InputKind.BUFFER, persistent=spec.kind is InputKind.PARAMETER)
+
+
+def _of_buffer(spec: OutputSpec) -> OutputSpec:
+    return (
+        replace(spec, kind=OutputKind.BUFFER_MUTATION) if spec.kind is OutputKind.PARAMETER_MUTATION else spec
+    )
 
 
 def _by_storage(exported: ExportedProgram, specs: Iterable[InputSpec]) -> Iterator[Sequence[InputSpec]]:

@@ -62,6 +62,14 @@ def is_pure(target: Any) -> bool:
     return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags  # noqa: SLF001
 
 
+def draws(node: fx.Node) -> bool:
+    """Whether a call draws random numbers: a dropout does in training, an attention where it has one."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    of = operands(node)
+    return bool(of.get("dropout_p", 1.0)) and of.get("train") is not False and of.get("training") is not False
+
+
 def is_dynamic(of: fx.Node | torch.Tensor) -> bool:
     """Whether a tensor has a symbolic size."""
     value = of.meta["val"] if isinstance(of, fx.Node) else of

@@ -109,6 +109,7 @@ class Code(StrEnum):
 
     # Arithmetic.
     TWO_SCALARS = auto()
+    DIVISOR_NOT_KNOWN = auto()
     NUMBER_BEYOND_32_BITS = auto()
     DIVISION_ALWAYS_FLOORED = auto()
     POW_OF_NEGATIVE = auto()

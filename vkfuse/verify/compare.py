@@ -31,12 +31,19 @@ class Tolerance:
 
     atol: float | None = None
     rtol: float | None = None
-    arithmetic: torch.dtype | None = None  # that the file was asked to compute in, where not the outputs' own
+    arithmetic: torch.dtype | None = (
+        None  # that it is computed in, where that is coarser than the outputs' own
+    )
 
     @property
     def given(self) -> bool:
         """Whether the user chose it."""
         return self.atol is not None or self.rtol is not None
+
+    def of(self, computed: torch.dtype | None) -> "Tolerance":
+        """What passes of an output that its program computes in a half-precision type."""
+        kinds = [kind for kind in (self.arithmetic, computed) if kind is not None]
+        return replace(self, arithmetic=max(kinds, key=RELATIVE_LIMITS.__getitem__, default=None))
 
 
 def compare_outputs(index: int, got: Any, expected: Any, tolerance: Tolerance) -> OutputCheck:

@@ -71,7 +71,7 @@ class Comparison:
         known: Mapping[Arithmetic, tuple[object, ...]] = MappingProxyType({}),
     ) -> Run:
         """Compare outputs for one set of inputs; with the runtime's arithmetic where torch's own does not agree."""
-        eager = _compared(got, known.get(EAGER) or self._one(sample, EAGER), self._tolerance)
+        eager = self._compared(got, known.get(EAGER) or self._one(sample, EAGER))
         arithmetic = self._arithmetic()
         if all(output.passed for output in eager):
             return Run(label=sample.label, outputs=eager)
@@ -116,7 +116,7 @@ class Comparison:
             trial = [made(each) for each in self._one(sample, noisy_half(arithmetic, seed))]
             least, most = [*map(_lesser, least, trial)], [*map(_greater, most, trial)]
         expected = tuple(map(_between, got, least, most))
-        outputs = _compared(got, expected, self._tolerance)
+        outputs = self._compared(got, expected)
         if not all(output.passed for output in outputs):
             return None
         rel = max(output.max_rel for output in eager)
@@ -206,7 +206,7 @@ class Comparison:
         The program in the runtime's arithmetic; that within the noise of an earlier sample, or of its own few trials;
         and each of many trials by itself: a single value on the edge between two steps falls to one side in some only.
         """
-        outputs = _compared(got, clean, self._tolerance)
+        outputs = self._compared(got, clean)
         yield outputs, 0.0
         if not arithmetic.steps:
             return
@@ -216,7 +216,15 @@ class Comparison:
         yield self._widened(outputs), self._usual_noise
         for seed in range(_EDGE_TRIALS):
             expected = self._one(sample, noisy_runtime(arithmetic, seed))
-            yield _compared(got, expected, self._tolerance), 0.0
+            yield self._compared(got, expected), 0.0
+
+    def _compared(self, got: tuple[object, ...], expected: tuple[object, ...]) -> tuple[OutputCheck, ...]:
+        """Compare outputs, each by the precision that it is computed in."""
+        pairs = zip(got, expected, self._reference.coarsest, strict=False)
+        return tuple(
+            compare_outputs(index, ours, made(theirs), self._tolerance.of(kind))
+            for index, (ours, theirs, kind) in enumerate(pairs)
+        )
 
     def _widened(self, outputs: tuple[OutputCheck, ...]) -> tuple[OutputCheck, ...]:
         return tuple(widened(output, self._usual_noise, self._tolerance) for output in outputs)
@@ -258,15 +266,6 @@ def _equal(value: Argument, other: Argument) -> bool:
     if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor):
         return value.dtype is other.dtype and torch.equal(value, other)
     return value is other
-
-
-def _compared(
-    got: tuple[object, ...], expected: tuple[object, ...], tolerance: Tolerance
-) -> tuple[OutputCheck, ...]:
-    return tuple(
-        compare_outputs(index, ours, made(theirs), tolerance)
-        for index, (ours, theirs) in enumerate(zip(got, expected, strict=False))
-    )
 
 
 def _largest(outputs: Iterable[object]) -> float:

@@ -1,5 +1,7 @@
 """How a run of a file ends short: not loadable, not verifiable, or failing on the way."""
 
+from collections.abc import Sequence
+
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.lint.findings import Finding
 from vkfuse.pte.place import Place
@@ -29,6 +31,16 @@ class CannotVerifyError(CheckFailedError):
         super().__init__(f"cannot verify: {operator} in {where}: {reason}")
         self.operator = operator
         self.where = where
+
+
+class RandomProgramError(CheckFailedError):
+    """A program of which no two calls need agree, neither a pass nor a failure of its file; `nodes` draw numbers."""
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        super().__init__(
+            f"cannot verify: the program draws random numbers ({', '.join(nodes[:3])}), so that no two calls agree",
+            hint="export it after model.eval(), which leaves dropout out, or give the numbers as an input",
+        )
 
 
 class ExecutionError(CheckFailedError):

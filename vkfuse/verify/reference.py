@@ -15,11 +15,16 @@ from torch.export.graph_signature import InputKind, OutputKind
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.parts import constants_of
+from vkfuse.program.widened import HALVES
 from vkfuse.rewrite.constants import Constants
+from vkfuse.rewrite.moves import MOVES
+from vkfuse.rewrite.operands import draws
 from vkfuse.verify.errors import NoInputsError, first_line
 from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
+
+aten = torch.ops.aten
 
 _GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation makes
 _HALF_NOISE: Final = 2.0**-10  # a half's rounding of an operand, and of what is made of it
@@ -67,8 +72,12 @@ class Reference:
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
         self._unread = _unread(exported)
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+        self.draws = tuple(node.name for node in exported.graph.nodes if draws(node))
+        self.coarsest = _coarsest(exported)
         self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
         self.jumps = any(str(node.target) in _JUMPS for node in exported.graph.nodes)
+        buffers = exported.graph_signature.inputs_to_buffers
+        self._kinds = {target: getattr(values[name], "dtype", None) for name, target in buffers.items()}
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
 
     def reset(self, arithmetic: Arithmetic | None = None) -> None:
@@ -144,7 +153,12 @@ class Reference:
             if spec.kind is OutputKind.USER_OUTPUT:
                 yield value
             elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
-                state[spec.target] = value
+                state[spec.target] = _of_type(value, self._kinds.get(spec.target))
+
+
+def _of_type(value: Argument, kind: torch.dtype | None) -> Argument:
+    """What a buffer of a type is after a copy of `value` to it, whose cast a functional program leaves out."""
+    return value if kind is None or not isinstance(value, torch.Tensor) else value.to(kind)
 
 
 def flat_inputs(
@@ -203,6 +217,34 @@ def _unread(exported: ExportedProgram) -> frozenset[fx.Node]:
     specs = zip(exported.graph_signature.output_specs, end.args[0], strict=True)
     own = {node for spec, node in specs if spec.kind is not OutputKind.USER_OUTPUT}
     return frozenset(node for node in end.all_input_nodes if {*node.users} == {end} and node not in own)
+
+
+_UNCHANGED: Final = frozenset(
+    {*MOVES, aten.embedding.default, aten.index.Tensor, aten.index_select.default, aten.select.int}
+    | {aten.cat.default, aten.where.self, aten.split_with_sizes.default}
+)  # every value of the result is one of the operands'
+
+
+def _coarsest(exported: ExportedProgram) -> tuple[torch.dtype | None, ...]:
+    """The half-precision type of fewest digits that each user output is computed in, None where it is in none.
+
+    What is stored or given in half and only taken from there is exact.
+    """
+    constants, signature = Constants(exported), exported.graph_signature
+    state = {
+        name
+        for name, buffer in signature.inputs_to_buffers.items()
+        if buffer in {*signature.buffers_to_mutate.values()}
+    }
+    found: dict[str, torch.dtype] = {}
+    for node in exported.graph.nodes:
+        own = node.name in state if node.op == "placeholder" else node.target not in _UNCHANGED
+        kinds = {found[each.name] for each in node.all_input_nodes if each.name in found}
+        if own and node not in constants:
+            kinds |= HALVES & {getattr(node.meta.get("val"), "dtype", None)}
+        if kinds:
+            found[node.name] = min(kinds, key=lambda kind: -torch.finfo(kind).eps)
+    return tuple(found.get(str(name)) for name in signature.user_outputs)
 
 
 def _large(result: Any) -> bool:

@@ -24,7 +24,7 @@ _HEADLINES: Final[Mapping[Status, str]] = {
     "same": "same: the file computes what the program does",
     "differs": "DIFFERS: the file does not compute what the program does",
     "not-loadable": "NOT LOADABLE: the runtime refuses the file",
-    "cannot-verify": "CANNOT VERIFY: an operator has no definition here",
+    "cannot-verify": "CANNOT VERIFY: neither a pass nor a failure of the file",
     "fails": "FAILS: an operator cannot run on its inputs",
 }
 _FEW: Final = 8  # rows of a long list that text shows

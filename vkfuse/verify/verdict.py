@@ -9,7 +9,7 @@ from vkfuse.errors import CheckFailedError
 from vkfuse.lint.findings import Finding
 from vkfuse.measure.audit import TableCheck
 from vkfuse.report.model import Verify
-from vkfuse.verify.errors import CannotVerifyError, NotLoadableError
+from vkfuse.verify.errors import CannotVerifyError, NotLoadableError, RandomProgramError
 
 Status = Literal["same", "differs", "not-loadable", "cannot-verify", "fails"]
 
@@ -175,7 +175,7 @@ def judged(judge: Callable[[], Verification]) -> Verification:
         verdict = Verification(
             status="not-loadable", message=error.message, hint=error.hint, findings=error.findings
         )
-    except CannotVerifyError as error:
+    except (CannotVerifyError, RandomProgramError) as error:
         verdict = Verification(status="cannot-verify", message=error.message, hint=error.hint)
     except CheckFailedError as error:
         verdict = Verification(status="fails", message=error.message, hint=error.hint)

@@ -18,7 +18,7 @@ from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.comparison import Comparison
 from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import check_bounds, domain_of
-from vkfuse.verify.errors import NoInputsError
+from vkfuse.verify.errors import NoInputsError, RandomProgramError
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.session import Session, run_file
@@ -64,6 +64,8 @@ def verify_file(
 def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) -> Verification:
     session = run_file(source, options.method, runtime=options.runtime)
     reference = Reference(exported)
+    if reference.draws:
+        raise RandomProgramError(reference.draws)
     specs = session.method.input_values
     domain = domain_of(exported, specs)
     check_bounds(exported, domain, specs)

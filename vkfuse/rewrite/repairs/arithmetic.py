@@ -233,6 +233,25 @@ def write_out_bilinear(
     return (total if bias is None else total + bias).reshape([*editor.sizes(input1)[:-1], out])
 
 
+@replaces(
+    aten.cosine_similarity.default,
+    code="cosine-similarity-written-out",
+    detail="lengths are bounded by a number, and nothing is expanded",
+)
+def write_out_cosine_similarity(
+    x1: torch.Tensor, x2: torch.Tensor, dim: int, eps: float
+) -> torch.Tensor | None:
+    """Sum the products of vectors, each divided by its length, or by `eps` where that is more, as torch does it.
+
+    Decomposed, the bound is a tensor, and vectors are expanded to each other's number.
+    """
+    if x1.ndim != x2.ndim and not -min(x1.ndim, x2.ndim) <= dim < 0:
+        return None
+    one, other = (x / aten.linalg_vector_norm(x, 2, [dim], True).clamp(eps) for x in (x1, x2))
+    total: torch.Tensor = (one * other).sum([dim])
+    return total
+
+
 @replaces(aten.softplus.default, code="softplus-written-out", detail="the runtime has no logarithm of 1 + x")
 def write_out_softplus(x: torch.Tensor, beta: float, threshold: float) -> torch.Tensor | None:
     """Compute log(1 + exp(x)) as max(x, 0) + log(1 + y), y = exp(-abs(x)); the logarithm as 2 atanh(y / (2 + y)).

@@ -5,6 +5,7 @@
 
 import operator
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -37,18 +38,37 @@ _MOVED: Final = frozenset([*MOVES, aten.select.int, aten._to_copy.default])  # n
 def known_indices_as_slices(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor, indices: Sequence[fx.Node | None]
 ) -> torch.Tensor | None:
-    """Replace ``x[:, [0, 2, 4, 7]]`` by the slices that the places are, side by side."""
-    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
-    if len(given) != 1 or node in editor.constants:
+    """Replace ``x[:, [0, 2, 4, 7]]`` by the slices that the places are, side by side.
+
+    Places along several dimensions in a row, the lower triangle of a matrix for one, are some along all of them.
+    """
+    given = {axis: index for axis, index in enumerate(indices) if index is not None}
+    axis, sizes = min(given), [*x.shape[min(given) : max(given) + 1]]
+    known = all(index in editor.constants for index in given.values())
+    if axis == 0 or len(sizes) != len(given) or not known or node in editor.constants:
         return None
-    ((axis, index),) = given
-    if axis == 0 or index not in editor.constants:
-        return None
-    places = editor.constants.value(index)
-    size: Any = x.shape[axis]
-    if not isinstance(size, int):
-        return aten.slice.Tensor(x, axis, -1, END) if places.tolist() == [-1] else None
-    runs = [*_runs(places, size)]
+    places = [editor.constants.value(index) for index in given.values()]
+    if not all(isinstance(size, int) for size in sizes):
+        last = len(given) == 1 and places[0].tolist() == [-1]
+        return aten.slice.Tensor(x, axis, -1, END) if last else None
+    if len(given) > 1:
+        before, behind = editor.sizes(x)[:axis], editor.sizes(x)[axis + len(given) :]
+        x = x.reshape([*before, prod(sizes), *behind])
+    return _side_by_side(x, axis, [*_runs(_joined(places, sizes), prod(sizes))])
+
+
+def _joined(places: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
+    """Places [n] along dimensions of some sizes as places in all of them; without a dimension where they are masks."""
+    joined = torch.zeros((), dtype=torch.long)
+    if any(place.dtype not in _SIGNED for place in places):
+        return joined
+    for place, size in zip(places, sizes, strict=True):
+        joined = joined * size + place % size
+    return joined
+
+
+def _side_by_side(x: torch.Tensor, axis: int, runs: Sequence[range]) -> torch.Tensor | None:
+    """The slices of `x` that some runs are; None for none, and for very many."""
     if not 0 < len(runs) <= _MOST_SLICES:
         return None
     parts = [aten.slice.Tensor(x, axis, run.start, run.stop, run.step) for run in runs]
@@ -57,9 +77,9 @@ def known_indices_as_slices(
 
 def _runs(places: torch.Tensor, size: int) -> Iterator[range]:
     """Places of a row, each in one of the ranges that they run through; nothing where they are no row of places."""
-    if places.ndim != 1 or places.dtype not in _SIGNED or places.numel() > size:
+    if places.ndim != 1 or places.numel() > size:
         return
-    rest = [int(place) % size for place in places]
+    rest = [int(place) for place in places]
     while rest:
         step = max(rest[1] - rest[0], 1) if len(rest) > 1 else 1
         run = range(rest[0], rest[0] + step * len(rest), step)

@@ -91,3 +91,15 @@ def _wrong(rest: torch.Tensor, divisor: torch.Tensor | int) -> torch.Tensor:
     if isinstance(divisor, int):
         return rest < 0 if divisor > 0 else rest > 0
     return torch.where(divisor < 0, rest > 0, rest < 0)
+
+
+_BY_SIZES: Final[dict[Any, Any]] = {
+    aten.rand_like.default: aten.rand.default,
+    aten.randn_like.default: aten.randn.default,
+}
+
+
+@replaces(*_BY_SIZES, code="random-by-sizes", detail="the runtime draws numbers of sizes alone")
+def random_by_sizes(editor: GraphEditor, node: fx.Node, x: fx.Node) -> fx.Node:
+    """Draw as many numbers of the same type."""
+    return editor.call(_BY_SIZES[node.target], editor.sizes(x), dtype=node.meta["val"].dtype)

@@ -68,25 +68,38 @@ def variances_written_out(node: fx.Node, x: torch.Tensor, dim: Sequence[int] | N
     return out if given["keepdim"] else out.squeeze(dims)
 
 
+# Which of four dimensions become one, and which of those is reduced.
+_IN_THREE: Final[Mapping[tuple[int, ...], tuple[tuple[tuple[int, ...], ...], int]]] = {
+    (0,): (((0,), (1, 2), (3,)), 0),
+    (0, 1): (((0, 1), (2,), (3,)), 0),
+    (0, 1, 2): (((0, 1, 2), (3,)), 0),
+    (1,): (((0,), (1,), (2, 3)), 1),
+    (1, 2): (((0,), (1, 2), (3,)), 1),
+}
+
+
 @replaces(
     *(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default),
+    aten.linalg_vector_norm.default,
     code="reductions-in-three-dimensions",
     detail="the runtime reduces no batch of images",
 )
 def outermost_reduced(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool
 ) -> torch.Tensor | None:
-    """Reduce floats along the outermost of four dimensions as along that of three."""
-    if (
-        node.kwargs
-        or not x.is_floating_point()
-        or x.ndim != _BATCHED
-        or [d % x.ndim for d in dim or ()] != [0]
-    ):
+    """Reduce floats along the outermost of four dimensions, or channels in a batch, as along one of three."""
+    dims = tuple(sorted(d % max(1, x.ndim) for d in dim or ()))
+    if node.kwargs or not x.is_floating_point() or x.ndim != _BATCHED or dims not in _IN_THREE:
         return None
-    first, *rest = editor.sizes(x)
-    reduced = editor.again(node, x=x.reshape([first, -1, rest[-1]]), dim=[0], keepdim=True)
-    return reduced.reshape([1, *rest] if keepdim else rest)
+    batch: Any = x.shape[0]
+    if 0 not in dims and isinstance(batch, int) and batch == 1:
+        return None
+    groups, along = _IN_THREE[dims]
+    sizes = editor.sizes(x)
+    flat = x.reshape([sizes[group[0]] if len(group) == 1 else -1 for group in groups])
+    reduced = editor.again(node, x=flat, dim=[along], keepdim=True)
+    left = [1 if d in dims else size for d, size in enumerate(sizes)]
+    return reduced.reshape(left if keepdim else [size for d, size in enumerate(sizes) if d not in dims])
 
 
 @replaces(

@@ -94,21 +94,45 @@ def unbinds_as_selections(node: fx.Node, which: int, x: torch.Tensor, dim: int) 
     return x.select(dim, which) if is_dynamic(node.meta["val"][0]) else None
 
 
-_BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
+_BROADCASTING = (
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    aten.where.self,
+)
+
+
+_FULL: dict[Any, Any] = {
+    aten.full_like.default: "fill_value",
+    aten.zeros_like.default: 0.0,
+    aten.ones_like.default: 1.0,
+}
 
 
 def expansions_as_broadcasts(exported: ExportedProgram) -> Repairs:
-    """Let elementwise arithmetic with tensors of the full shape broadcast what an expansion of floats would copy."""
+    """Let elementwise arithmetic with tensors of the full shape broadcast what an expansion of floats would copy.
+
+    Where a number is expanded to the sizes of another tensor, it is a tensor of one value.
+    """
     editor, found, gone = GraphEditor(exported), [], set[fx.Node]()
-    for node in exported.graph.find_nodes(op="call_function", target=aten.expand.default):
+    for node in exported.graph.nodes:
         copies = _copies_of(node)
-        if _is_expansion_of_floats(node) and _only_broadcast(copies, gone):
+        if node.target in _EXPANDING and _is_expansion_of_floats(node) and _only_broadcast(copies, gone):
             found.append(node.name)
             gone.update(copies)
             for copy in copies:
-                editor.replace(copy, operand(node, "x"))
+                editor.replace(copy, _unexpanded(editor, node))
     detail = "an expansion is not resized by the runtime"
     return done(editor, found, code="expansions-as-broadcasts", detail=detail)
+
+
+_EXPANDING = (aten.expand.default, *_FULL)
+
+
+def _unexpanded(editor: GraphEditor, node: fx.Node) -> fx.Node:
+    if node.target not in _FULL:
+        return operand(node, "x")  # type: ignore[no-any-return]
+    given, value = _FULL[node.target], node.meta["val"]
+    number = operand(node, given) if isinstance(given, str) else given
+    return editor.constant(torch.full([1] * value.ndim, number, dtype=value.dtype), f"{node.name}.number")
 
 
 def _is_expansion_of_floats(node: fx.Node) -> bool:

@@ -88,6 +88,12 @@ def counted_from_the_front(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.NO_RESIZE, f"by dimensions {list(dims)}")
 
 
+def divides_when_loaded(ops: Operands) -> Iterator[Objection]:
+    """sym_floordiv in SymIntOps.cpp: sizes that a call gives are zero until it does (measured: the process ends)."""
+    if isinstance(ops.value("other"), Symbol):
+        yield Objection(Code.DIVISOR_NOT_KNOWN, "by a size")
+
+
 def view(ops: Operands) -> Iterator[str]:
     """View.cpp."""
     if ops.out:
@@ -289,6 +295,7 @@ OPERATORS: Final = (
     Operator("getitem", integers=True, idle=True, replaced=True),
     Operator("aten.sym_size.int", integers=True, idle=True, replaced=True),
     Operator("sym_size.int", "self dim", axes=size_of, integers=True),
-    *(Operator(name, "self other", axes=counted) for name in ("add", "sub", "mul", "floordiv")),
+    *(Operator(name, "self other", axes=counted) for name in ("add", "sub", "mul")),
+    Operator("floordiv", "self other", axes=counted, rules=(divides_when_loaded,)),
     Operator("et_vk.select_as_symint.default", "self dim index", fusion="select_as_symint"),
 )

@@ -1,0 +1,204 @@
+"""Programs as people write them, that were refused, certified and not loadable, or cut up: how each ends.
+
+Each file was run on the 1.5.0 runtime (main of 2026-08-22, Mesa lavapipe), twice, at the shortest, a middle and the longest
+length, and was right there, random numbers apart.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from outcome import worst_error
+from programs import export, indices, quantize
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional
+
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
+from vkfuse.program.load import from_exported
+from vkfuse.verify.reference import Reference
+
+LENGTH = Dim("length", min=2, max=32)
+TWO = ({0: 2, 1: LENGTH},)
+
+
+class _Of(nn.Module):
+    """Rows of a 4-bit table [100, 64] and `parts`, put to `use(rows)`, or with parts to `use(rows, tokens, *parts)`."""
+
+    def __init__(self, use, *parts):
+        super().__init__()
+        table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+        self.use, self.table, self.parts = use, table, nn.ModuleList(parts)
+
+    def forward(self, tokens):
+        return self.use(self.table(tokens), *((tokens, *self.parts) if self.parts else ()))
+
+
+def _made(use, path, *parts):
+    torch.manual_seed(0)
+    exported = export(_Of(use, *parts), indices(2, 7), dynamic=TWO)
+    return exported, optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+
+
+def _lengths():
+    return [(indices(2, n),) for n in (2, 7, 32)]
+
+
+def _scores(rows):
+    heads = rows.view(2, -1, 4, 16).transpose(1, 2)
+    return (heads @ heads.transpose(2, 3)).softmax(-1)
+
+
+def _similar(rows):
+    means, first = rows.mean(1), rows[0]
+    of_means = functional.cosine_similarity(means[:1], means, dim=-1)
+    return (
+        *(of_means, functional.cosine_similarity(rows, means[:, None], dim=-1)),
+        functional.cosine_similarity(first, means[0], dim=-1),
+        functional.pairwise_distance(means[:1], means),
+    )
+
+
+def _chosen(rows):
+    scores, lowest = rows @ rows.transpose(1, 2), torch.full_like(rows, -9e15)
+    below, beside = torch.tril_indices(4, 4, -1)
+    return (
+        torch.where(rows > 0, rows, lowest).softmax(-1),
+        torch.where(rows > 0, torch.ones_like(rows), torch.full_like(rows, -1.0)),
+        torch.where(scores > 0, scores, torch.zeros_like(scores)),
+        rows.view(2, -1, 4, 16)[:, :, below, beside],
+    )
+
+
+def _over_heads(rows):
+    weights = _scores(rows)
+    return (
+        *(weights.mean(1), weights.amax((0, 1)), weights.sum((1, 2)), weights.mean((0, 1, 2))),
+        *(functional.normalize(weights, dim=1), weights.var(1)),
+    )
+
+
+def _squared(rows):
+    weights = _scores(rows)
+    long = rows.shape[1]
+    return (
+        weights - (weights.flatten(2) * 2).view(2, 4, long, long),
+        torch.tanh(weights.reshape(8, -1) - 1).reshape(2, 4, -1, long) @ weights,
+        rows.new_ones(long**2).sum() + rows,
+    )
+
+
+@pytest.mark.parametrize(
+    ("use", "codes", "cpu"),
+    [
+        (_similar, {"cosine-similarity-written-out"}, set()),
+        (_chosen, {"expansions-as-broadcasts", "indices-as-slices"}, set()),
+        (_over_heads, {"reductions-in-three-dimensions"}, set()),
+        (
+            _squared,
+            set(),
+            {f"executorch_prim::{name}.Scalar" for name in ("mul", "floordiv")}
+            | {f"aten::{name}" for name in ("sym_size.int", "full.out", "sum.IntList_out")},
+        ),
+    ],
+)
+def test_one_delegate(use, codes, cpu, tmp_path):
+    """Similarities, choices, what is summed over heads, and squares of lengths, which are what they were when divided."""
+    path = tmp_path / "model.pte"
+    exported, report = _made(use, path)
+    assert codes <= {repair.code for repair in report.repairs}
+    assert (report.delegation.subgraphs, {*report.delegation.cpu}, report.verify.ok) == (1, cpu, True)
+    assert worst_error(exported, path, _lengths()) < 1e-5
+
+
+def test_rows_that_are_renormalized(tmp_path):
+    """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
+
+    def use(rows, tokens, table):
+        return table(tokens) * rows, table(tokens.flip(1)).sum(1)
+
+    path = tmp_path / "model.pte"
+    exported, report = _made(use, path, nn.Embedding(100, 64, max_norm=2.0))
+    assert "renormalized" in {repair.code for repair in report.repairs}
+    assert report.delegation.subgraphs == 1
+    assert worst_error(exported, path, _lengths()) < 1e-5
+
+
+class _Counting(nn.Module):
+    """Keeps what it saw in a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+        self.seen = nn.Parameter(torch.zeros(64))
+
+    def forward(self, tokens):
+        self.seen.add_(self.table(tokens).sum((0, 1)))
+        return self.seen * 2
+
+
+def test_parameters_are_state(tmp_path):
+    """A parameter that a call writes to is what a buffer is: the next call finds it, and `verify` compares several."""
+    with torch.no_grad():
+        exported = torch.export.export(_Counting(), (indices(2, 7),), strict=False)
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.verify.ok
+    assert any("seen" in note for note in report.notes)
+
+
+def test_what_is_random_is_not_checked(tmp_path):
+    """Dropout left on and drawn noise: the file is written, said to be unchecked, and kept back where a check is asked."""
+
+    def use(rows):
+        noise = torch.randn_like(rows)
+        return functional.dropout(rows, 0.5, training=True) + noise
+
+    torch.manual_seed(0)
+    torch.export.save(export(_Of(use), indices(2, 7), dynamic=TWO), tmp_path / "model.pt2")
+    command = [sys.executable, "-m", "vkfuse", "optimize", "model.pt2", "-o", "model.pte", "--baseline=none"]
+
+    def run(*more):
+        return subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    kept = run("--require=verified")
+    assert (kept.returncode, (tmp_path / "model.pte").exists()) == (1, False), kept.stderr
+    done = run("--report=model.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "model.json").read_text())
+    assert (report["verify"]["ran"], report["verify"]["ok"]) == (False, None)
+    assert "draws random numbers" in report["verify"]["skipped"][0]
+    assert "NOT CHECKED" in done.stdout
+
+
+class _Narrow(nn.Module):
+    """What is looked up in half precision, what is computed in it, and in two kinds of it; all is given as float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 64, dtype=torch.bfloat16)
+        self.layer = nn.Linear(64, 64, dtype=torch.bfloat16)
+        self.register_buffer("last", torch.zeros(2, 64, dtype=torch.float16))
+
+    def forward(self, tokens):
+        rows = self.table(tokens)
+        last = self.last.clone()
+        self.last.copy_(rows[:, 0])
+        return (
+            *(rows.float() * 2, self.layer(rows).float(), last.float(), (last + rows[:, 0]).float()),
+            (rows.float() * 2).half().float(),
+        )
+
+
+def test_precision_of_outputs(tmp_path):
+    """An output passes by what it is computed in: float32 given of bfloat16 arithmetic was refused.
+
+    What a buffer keeps is of its type.
+    """
+    exported = export(_Narrow(), indices(2, 7))
+    half, short = torch.float16, torch.bfloat16
+    assert Reference(from_exported(exported).exported).coarsest == (None, short, half, half, half)
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.verify.ok
