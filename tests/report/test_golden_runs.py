@@ -32,7 +32,7 @@ def _page(text):
     """What was printed without the version, and without a page's style, script and hashes, which have their own tests."""
     text = text.replace(__version__, "VERSION")
     if text.startswith("{"):  # keys may be added: what says nothing is left out
-        said = {key: value for key, value in json.loads(text).items() if value not in (None, [])}
+        said = {key: value for key, value in json.loads(text).items() if value not in (None, [], {})}
         return json.dumps(said, indent=2) + "\n"
     text = re.sub(r"<style>.*?</style>|(<script>).*?</script>", "", text, flags=re.DOTALL)
     return re.sub(r"sha256-[^']+", "sha256-", text)

@@ -15,6 +15,7 @@ from vkfuse.lower.quiet import quiet
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.pte.delegates import vulkan_delegates
+from vkfuse.report.build import measure
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -86,6 +87,23 @@ def test_as_a_real_runtime(storage):
     wanted["sin"] = wanted["sin"].where(~found["sin"].flatten().isnan(), NAN)  # undefined far from zero
     assert {name for name in MADE if not _same(found[name].flatten(), wanted[name])} == set()
     assert {Code.NOT_FINITE, Code.SINE_OF_LARGE} <= session.noted.keys()
+
+
+@pytest.mark.parametrize("storage", ["texture", "buffer"])
+def test_a_report_counts_what_loses_them(storage):
+    """The operators of a file that make something else of such values on the runtime, and no others."""
+    lost = {
+        name
+        for name, made in MADE.items()
+        if not _same(torch.tensor(RECORDED[storage][name]), made(given()).flatten()) and name != "sin"
+    }
+    named = {"clamp_max": "clamp", "square": "pow", "max_pool": "max_pool2d_with_indices"}
+    measured = measure(parse_pte(lowered(storage)))
+    on_vulkan = {name.split(".")[1].lstrip("_") for name in measured.delegation.vulkan if name.count(".") > 1}
+    found = {name.split(".")[1].lstrip("_"): count for name, count in measured.not_finite.items()}
+    lost = {named.get(name, name).partition("_along")[0] for name in lost}
+    assert found.keys() == (lost | {"minimum"}) & on_vulkan
+    assert (found["clamp"], found["softmax"], found["sum"], found["relu"]) == (2, 2, 1, 1)
 
 
 def _same(found, wanted):

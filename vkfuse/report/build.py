@@ -11,6 +11,7 @@ from vkfuse.lint.findings import Finding
 from vkfuse.measure.ledger import LedgerEntry, ledger
 from vkfuse.measure.memory import MethodMemory, memory
 from vkfuse.measure.names import table_names
+from vkfuse.measure.not_finite import not_carried
 from vkfuse.pte.delegation import placement
 from vkfuse.pte.model import PteFile
 from vkfuse.report.file_tables import tables_of
@@ -116,6 +117,7 @@ class Measured:
     shaders: tuple[EmbeddedShader, ...]
     ledger: tuple[LedgerEntry, ...]
     memory: tuple[MethodMemory, ...]
+    not_finite: Mapping[str, int]
 
 
 def measure(
@@ -146,4 +148,5 @@ def measure(
         shaders=embedded_shaders(pte),
         ledger=ledger(pte),
         memory=memory(pte, runtime),
+        not_finite=not_carried(pte, find_runtime(runtime)),
     )

@@ -371,7 +371,10 @@ class WhatIfRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a run has to say; the renderers read nothing else."""
+    """Everything that a run has to say; the renderers read nothing else.
+
+    `not_finite` counts the calls, by operator, that do not carry NaN and infinity as torch does.
+    """
 
     runtime: str
     input: InputFile | None = None
@@ -392,6 +395,7 @@ class Report:
     checks: tuple[Check, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
     memory: tuple[MethodMemory, ...] = ()
+    not_finite: Mapping[str, int] = field(default_factory=dict)
     external: tuple[ExternalFile, ...] = ()
     runtimes: tuple[RuntimeRow, ...] = ()
     diff: Diff | None = None

@@ -1,5 +1,6 @@
 """The first section of a report: sizes, verdict, delegation, verification, checks, cost."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -124,6 +125,18 @@ def _delegation(report: Report) -> Iterator[tuple[str, str]]:
         yield key, text
 
 
+def _not_finite(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield which operators lose NaN or infinity: `not carried by relu (3), softmax (1)`."""
+    calls: Counter[str] = Counter()
+    for name, count in report.not_finite.items():
+        calls[name.split(".")[name.count(".") > 1].lstrip("_")] += count
+    if calls:
+        yield (
+            "Not finite",
+            f"not carried by {some([f'{name} ({count})' for name, count in calls.most_common()])}",
+        )
+
+
 COUNTS: Final[tuple[tuple[str, Callable[[Delegation], int]], ...]] = (
     ("Delegates", lambda delegation: delegation.subgraphs),
     ("On Vulkan", lambda delegation: sum(delegation.vulkan.values())),
@@ -205,6 +218,7 @@ _SUMMARY: Final[tuple[Callable[[Report], Iterator[tuple[str, str]]], ...]] = (
     _verified,
     _bits,
     _delegation,
+    _not_finite,
     _checks,
     _cost,
 )

@@ -36,6 +36,7 @@ def report_of(
         shaders=after.shaders,
         ledger=after.ledger,
         memory=after.memory,
+        not_finite=after.not_finite,
         diff=None if before is None else diff_of(after, before),
         notes=(target.note,) if target.note else (),
     )

@@ -37,7 +37,8 @@ class Operator:
     """An operator as the runtime has it.
 
     `arguments` are names in the schema's order, as far as any rule speaks of them; `constants` those that must be.
-    `rules` say what the runtime refuses or gets wrong, `departs` where it may depart from torch for some values.
+    `rules` say what the runtime refuses or gets wrong, `departs` where it may depart from torch for some values;
+    calls that `carry` NaN and infinity do not do so by NOT_FINITE.
     `shaders` yields the names that a call asks for while it loads; None where they are not modelled. `integers`: right
     on integers and bools, or only carries them (measured); `compares`: right in the bools that it makes of floats.
     `axes` says which axes of the result vary with which of the arguments', None where that is not known. `resized`: follows
@@ -53,6 +54,7 @@ class Operator:
     constants: str = ""
     rules: tuple[Rule, ...] = ()
     departs: tuple[Code, ...] = ()
+    carry: Callable[[Operands], bool] | None = None
     shaders: Namer | None = None
     table: TableArguments | None = None
     integers: bool = False

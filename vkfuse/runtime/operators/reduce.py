@@ -65,6 +65,12 @@ def reduces_rows_of_a_buffer(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.ARG_REDUCE, detail)
 
 
+def sums_as_torch(ops: Operands) -> bool:
+    """Reduce.cpp: sums along rows of a buffer are clamped, NaN too (glsl/convert.glslh); others are not."""
+    source, dims = ops.tensor("self"), ops.integers("dim")
+    return source is not None and not (source.in_buffer and dims in ((-1,), (len(source.dims) - 1,)))
+
+
 def reduction(shader: str) -> Namer:
     """Reduce.cpp: rows of a buffer, or one or two dimensions of a texture."""
 
@@ -105,6 +111,7 @@ OPERATORS: Final = (
             "self dim",
             rules=(reduces_axes_of_a_texture,),
             departs=(Code.ROW_REDUCTION_CLAMPED, Code.NOT_FINITE),
+            carry=sums_as_torch if shader in {"sum", "mean"} else None,
             axes=without(),
             shaders=reduction(shader),
         )
