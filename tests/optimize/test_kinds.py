@@ -5,6 +5,7 @@ length, and was right there. `vkfuse.verify` gives what the runtime gets wrong n
 """
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -304,6 +305,19 @@ def test_edges(outcome_of):
     assert written <= _codes(outcome.report)
     assert outcome.report.loadable.ok
     assert worst_error(outcome.exported, outcome.path) < 1e-5
+
+
+class _Named(NamedTuple):
+    rows: torch.Tensor
+    places: tuple[torch.Tensor, ...]
+
+
+def test_named_results(tmp_path):
+    """Named tuples, torch's and others, of which torch has no name in a file: their tensors, in order."""
+    exported = _program(lambda rows, _: {"named": _Named(rows * 2, rows.topk(3)), "none": None})
+    report = optimize(exported, tmp_path / "m.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.loadable.ok
+    assert worst_error(exported, tmp_path / "m.pte") < 1e-6
 
 
 def test_batches(tmp_path):

@@ -22,6 +22,7 @@ from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fu
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.sizes import in_known_arithmetic
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
+from vkfuse.lower.structure import nested_in_tuples
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
 from vkfuse.program.guards import without_pending_sizes
@@ -138,7 +139,7 @@ def _lower(
         # Tracing writes to buffers, which autograd forbids where a gradient is needed.
         with torch.no_grad(), without_pending_sizes(methods.values()):
             edge = to_edge_transform_and_lower(
-                dict(methods),
+                {name: nested_in_tuples(exported) for name, exported in methods.items()},
                 partitioner={name: [made] for name, made in partitioners.items()},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
