@@ -45,6 +45,13 @@ def _permute(source, *dims):
     return "aten.permute.default", {"self": source, "dims": dims}
 
 
+def _truths(name, dtype=VkDataType.BOOL, storages=TEXTURE):
+    one, other = (
+        replace(_t(*dims, dynamic=[1], storages=storages), dtype=dtype) for dims in ((1, 8, 16), (1, 8, 1))
+    )
+    return f"aten.{name}", {"self": one, "other": other}
+
+
 def _norm(source):
     given = {"input": source, "normalized_shape": source.dims[-1:], "weight": _t(1), "bias": _t(1)}
     return "aten.native_layer_norm.default", given
@@ -77,7 +84,8 @@ def _sum(first, second):
 
 
 def _not(source):
-    return "aten.bitwise_not.default", {"self": source}, source
+    truths = replace(source, dtype=VkDataType.BOOL)
+    return "aten.bitwise_not.default", {"self": truths}, truths
 
 
 def _batch_norm(source):
@@ -162,6 +170,12 @@ CALLS = [
     (_squeeze(_t(1, 32, 1, 16, dynamic=[1]), 2), ""),
     (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), 0), ""),
     (_squeeze(_t(1, 32, 16, dynamic=[1], storages=BUFFER), -3), "no-resize"),
+    (_truths("bitwise_and.Tensor"), ""),
+    (_truths("bitwise_or.Tensor", storages=BUFFER), ""),
+    (_truths("logical_or.default"), ""),
+    (_truths("bitwise_not.default"), ""),
+    (_truths("bitwise_not.default", VkDataType.UINT8), "integer-arithmetic"),
+    (_truths("logical_and.default", VkDataType.UINT8), "integer-arithmetic"),
     (_permute(_t(1, 8, 16, dynamic=[1]), 0, 1, -1), "no-resize"),
     (_permute(_t(1, 8, 16), 0, 1, -1), ""),
     (_permute(_t(1, 8, 16, dynamic=[1]), 0, 2, 1), ""),

@@ -955,13 +955,13 @@ _REPAIRED = {
         _Lambda(lambda _, x: torch.where(x[0] > 0, x, 0.5)),
         _SEQUENCE,
         _ALONG_TWO,
-        "conditions-in-full-rank",
+        "conditions-in-full-rank numbers-stored",
     ),
     "triangle": (
         _Lambda(lambda _, x: torch.tril(x.transpose(1, 2) @ x)),
         _SEQUENCE,
         _ALONG_TWO,
-        "conditions-in-full-rank",
+        "conditions-in-full-rank numbers-stored",
     ),
     "mirrored": (
         _Lambda(lambda _, x: nn.functional.pad(x, (1, 3), mode="reflect")),
@@ -1128,7 +1128,7 @@ _REPAIRED = {
         ),
         _SEQUENCE,
         _ALONG_TWO,
-        "cumulated-in-steps maxima-as-minima",
+        "cumulated-in-steps maxima-as-minima logarithms-of-ten",
     ),
     "functions of numbers": (
         _Lambda(
@@ -1140,13 +1140,37 @@ _REPAIRED = {
         ),
         _SEQUENCE,
         _ALONG_TWO,
-        "functions-written-out maxima-as-minima reciprocals-as-quotients squeezes-as-views",
+        "functions-written-out maxima-as-minima reciprocals-as-quotients squeezes-as-views numbers-stored",
+    ),
+    "truths about floats": (
+        _Lambda(
+            lambda _, x: (
+                *(~((x > 0) & (x < 1) | (x == 0)), ((x > 0).logical_or(x.isnan())).logical_not().float()),
+                *(x * (x != 0.5), x.sign(), x.isinf(), x.masked_fill(x > 0, 2), x.clamp(x - 1, x * 0)),
+                torch.where(x > 0, 1.0, x),
+            )
+        ),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "truths-in-the-delegate numbers-stored bounds-as-clamps maxima-as-minima",
+    ),
+    "truths about inputs": (
+        _Lambda(lambda _, x: (x.round().int() == 0).float() * (torch.ones_like(x) * (x == 0))),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "",
+    ),
+    "logarithms": (
+        _Lambda(lambda _, x: ((x * x).log(), (x * x).log2())),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "logarithms-of-ten",
     ),
     "counted by size": (
         _Lambda(lambda _, x: (x.histc(5, -1.0, 1.5), torch.searchsorted(x.sort(-1).values, x, right=True))),
         _SEQUENCE,
         _ALONG_TWO,
-        "buckets-as-counts sorts-as-topk",
+        "buckets-as-counts sorts-as-topk truths-in-the-delegate",
     ),
     "permuted from behind": (
         _Lambda(lambda _, x: x.permute(0, -1, -2) * 2),
@@ -1350,11 +1374,13 @@ def test_what_is_no_number():
         lambda _, x: (
             *(x.signbit(), x.copysign(x.roll(1, 1)), x.fmax(x.roll(1, 1)), x.angle(), x.hypot(x.roll(1, 1))),
             *(x.median(1).values, x.median(), x.nanmedian(1).values, x.cummax(1).values, *x.kthvalue(6, 1)),
-            x[:, :4].logcumsumexp(1),
+            *(x[:, :4].logcumsumexp(1), x.abs().log(), (x * 1).sign(), (x * 1).isnan(), (x * 1).isinf()),
+            *((x * 1) == 0, (x * 1) != 0, ((x * 1) == torch.inf) | (x < 0)),
         )
     )
     before = _program(module, x)
-    _same(before, repair(before, AFTER_TABLES).exported, [x])
+    after = repair(before, AFTER_TABLES).exported
+    torch.testing.assert_close(after.module()(x), before.module()(x), rtol=1e-6, atol=0, equal_nan=True)
 
 
 def test_channels_last_weights():

@@ -39,6 +39,18 @@ def one_type(*arguments: str) -> Rule:
     return rule
 
 
+def of_truths(*arguments: str) -> Rule:
+    """Require bools: of bytes, bits are not what truth is made of, and a negation is one less them."""
+
+    def rule(ops: Operands) -> Iterator[Objection]:
+        given = (ops.tensor(name) for name in arguments)
+        types = {tensor.dtype.label for tensor in given if tensor and tensor.dtype is not VkDataType.BOOL}
+        if types:
+            yield Objection(Code.INTEGER_ARITHMETIC, f"on {', '.join(sorted(types))}")
+
+    return rule
+
+
 _ON_THE_GPU: Final = {VkDataType.INT64: VkDataType.INT32, VkDataType.FLOAT64: VkDataType.FLOAT32}
 _IN_TEXTURES: Final = {**_ON_THE_GPU, VkDataType.FLOAT16: VkDataType.FLOAT32}  # whose fetches give float32
 

@@ -54,12 +54,14 @@ from vkfuse.rewrite.repairs import (
     spectra,
     stacks,
     states,
+    truths,
 )
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.experts import groups
 from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.runtime.operators import NEWEST
 from vkfuse.runtime.operators.attention import ATTENDS_SINCE
+from vkfuse.runtime.operators.binary import COMPARES_SINCE
 from vkfuse.runtime.record import Version
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
@@ -159,9 +161,11 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     arithmetic.write_out_rms_norm,
     activations.powers_written_out,
     reductions.log_softmaxes_keep_infinity,
+    activations.clamps_as_bounds,
     activations.bounds_as_clamps,
     activations.maxima_as_minima,
     activations.reciprocals_as_quotients,
+    functions.logarithms_of_ten,
     arithmetic.write_out_softplus,
     arithmetic.write_out_bilinear,
     arithmetic.write_out_cosine_similarity,
@@ -187,6 +191,12 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     images.volumes_as_images,
     cumulated.cumulative_sums_in_steps,
     dimensions.operators_in_four_dimensions,
+    truths.negations_of_bits,
+    truths.equalities_as_bounds,
+    truths.kinds_as_comparisons,
+    truths.signs_as_choices,
+    truths.truths_as_choices,
+    truths.numbers_stored,
     resized.conditions_in_full_rank,
     reductions.outermost_reduced,
     reductions.reductions_keep_dimensions,
@@ -232,6 +242,13 @@ def after_tables(*, half: bool, state: State, version: Version = NEWEST) -> tupl
 # Repairs that use what a runtime is known to have since a version.
 _SINCE: Mapping[RepairRule, Version] = {
     cached_attention.attention_over_caches: ATTENDS_SINCE,
+    **dict.fromkeys(
+        (
+            *(functions.logarithms_of_ten, truths.negations_of_bits, truths.equalities_as_bounds),
+            *(truths.kinds_as_comparisons, truths.signs_as_choices, truths.truths_as_choices),
+        ),
+        COMPARES_SINCE,
+    ),
 }
 # The delegate would sum halves where the CPU's kernel sums floats, and halves have no such parts.
 _SUMS_OF_FLOATS: tuple[RepairRule, ...] = (

@@ -95,6 +95,14 @@ def powers_written_out(x: torch.Tensor, exponent: float) -> torch.Tensor | None:
     return _POWERS[exponent](x)
 
 
+@replaces(aten.clamp.Tensor, code="bounds-as-clamps", detail="the runtime clamps by numbers")
+def clamps_as_bounds(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> torch.Tensor:
+    """Take the larger of a tensor and its lower bounds, then the smaller of that and its upper ones."""
+    low, high = operand(node, "min"), operand(node, "max")
+    raised = x if low is None else x.maximum(editor.tensor(low))
+    return raised if high is None else raised.minimum(editor.tensor(high))
+
+
 _LARGER: Final = (aten.maximum.default, aten.max.other)
 
 

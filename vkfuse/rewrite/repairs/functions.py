@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -18,6 +19,20 @@ _DETAIL: Final = "no library has a kernel"
 def powers_of_two(x: torch.Tensor) -> torch.Tensor | None:
     """Write out `exp(x log(2))`."""
     return (x * math.log(2)).exp() if x.is_floating_point() else None
+
+
+_OF_TEN: Final[Mapping[Any, float]] = {
+    aten.log.default: math.log(10),
+    aten.log2.default: math.log2(10),
+}
+
+
+@replaces(*_OF_TEN, code="logarithms-of-ten", detail="the runtime has logarithms to no other base")
+def logarithms_of_ten(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
+    """Take logarithms of floats to the base of ten, and scale them: glsl/unary_op.yaml scales the natural one."""
+    if node in editor.constants or not x.ndim or not x.is_floating_point():
+        return None
+    return x.log10() * _OF_TEN[node.target]
 
 
 # Press et al., Numerical Recipes, 6.2.2: of a relative error of 1.2e-7.

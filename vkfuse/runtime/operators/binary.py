@@ -9,7 +9,7 @@ from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Symbol, Tensor
 from vkfuse.runtime.packing import copied_like
 from vkfuse.runtime.record import Namer, Operator
-from vkfuse.runtime.rules import one_type
+from vkfuse.runtime.rules import of_truths, one_type
 from vkfuse.runtime.spelling import FLOATS, by_storage_and_dtype, dtype, storage
 
 
@@ -89,13 +89,26 @@ def _number(ops: Operands, first: Tensor) -> str:
 _SHADERS: Final = {
     **{f"aten.{name}.Tensor": name for name in ("add", "sub", "mul", "div")},
     "aten.minimum.default": "minimum",
+}
+_OF_TRUTHS: Final = {
     "aten.bitwise_and.Tensor": "bitwise_and",
     "aten.logical_and.default": "bitwise_and",
     "aten.bitwise_or.Tensor": "bitwise_or",
     "aten.logical_or.default": "bitwise_or",
 }
 _ONE_TYPE: Final = one_type("self", "other")
-_SINCE: Final = (1, 5, 0)  # where comparisons were run
+COMPARES_SINCE: Final = (1, 5, 0)  # where comparisons, and what is made of truths, were run
+_TRUTHS: Final = tuple(
+    Operator(
+        name,
+        "self other",
+        rules=(an_operand_has_a_dimension, of_truths("self", "other")),
+        shaders=names(shader),
+        integers=True,
+        since=COMPARES_SINCE,
+    )
+    for name, shader in _OF_TRUTHS.items()
+)
 _COMPARISONS: Final = tuple(
     Operator(
         f"aten.{name}.Tensor",
@@ -104,7 +117,7 @@ _COMPARISONS: Final = tuple(
         axes=elementwise,
         shaders=names(name),
         compares=True,
-        since=_SINCE,
+        since=COMPARES_SINCE,
     )
     for name in ("lt", "le", "gt", "ge")
 )
@@ -124,6 +137,8 @@ OPERATORS: Final = (
         )
         for name, shader in _SHADERS.items()
     ),
+    *_TRUTHS,
+    *(replace(each, integers=False, since=(0, 0, 0), until=(1, 4, 99)) for each in _TRUTHS),
     *_COMPARISONS,
     *(replace(each, compares=False, since=(0, 0, 0), until=(1, 4, 99)) for each in _COMPARISONS),
     Operator(

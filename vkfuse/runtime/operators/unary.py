@@ -1,19 +1,21 @@
 """Activations and other functions of one operand (UnaryOp.cpp)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from vkfuse.runtime.axes import elementwise
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operators.binary import COMPARES_SINCE
 from vkfuse.runtime.record import Operator
-from vkfuse.runtime.rules import OUTPUT, four_dimensions_in_buffers, one_type
+from vkfuse.runtime.rules import OUTPUT, four_dimensions_in_buffers, of_truths, one_type
 from vkfuse.runtime.spelling import by_dtype_and_storage
 
 _CLAMPS: Final = ("clamp", "hardtanh", "relu", "relu6")
 _OWN_SHADER: Final = (
     *("abs", "cos", "exp", "neg", "sigmoid", "sin", "sqrt", "rsqrt", "tanh", "hardshrink", "hardswish"),
-    *("hardsigmoid", "leaky_relu", "log10", "round", "bitwise_not", "tan"),
+    *("hardsigmoid", "leaky_relu", "log10", "round", "tan"),
 )
 _DEPARTS: Final = {
     **dict.fromkeys(("tanh", "hardsigmoid", "hardswish"), (Code.NOT_FINITE,)),
@@ -31,6 +33,14 @@ def gelu_is_tanh(ops: Operands) -> Iterator[Objection]:
 _RULES: Final = (four_dimensions_in_buffers,)
 # Named after the output's type, as which they read their input (measured: integers between floats).
 _OF_CLAMPS: Final = (*_RULES, one_type("self", OUTPUT))
+_NEGATION: Final = Operator(
+    "aten.bitwise_not.default",
+    "self",
+    rules=(*_RULES, of_truths("self")),
+    shaders=by_dtype_and_storage("bitwise_not"),
+    integers=True,
+    since=COMPARES_SINCE,
+)
 OPERATORS: Final = (
     *(
         Operator(
@@ -53,6 +63,8 @@ OPERATORS: Final = (
         )
         for n in _OWN_SHADER
     ),
+    _NEGATION,
+    replace(_NEGATION, integers=False, since=(0, 0, 0), until=(1, 4, 99)),
     Operator(
         "aten.gelu.default",
         "self approximate",
