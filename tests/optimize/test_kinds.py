@@ -314,7 +314,7 @@ class _Named(NamedTuple):
 
 def test_named_results(tmp_path):
     """Named tuples, torch's and others, of which torch has no name in a file: their tensors, in order."""
-    exported = _program(lambda rows, _: {"named": _Named(rows * 2, rows.topk(3)), "none": None})
+    exported = _program(lambda rows, _: {"named": _Named(rows * 2, rows.topk(3))})
     report = optimize(exported, tmp_path / "m.pte", Options(baseline=BaselineChoice.NONE)).report
     assert report.loadable.ok
     assert worst_error(exported, tmp_path / "m.pte") < 1e-6
