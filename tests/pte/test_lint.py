@@ -240,11 +240,15 @@ WRONG_AND_RIGHT = [
     ),
     *(
         (
-            call(name, tensor(), tensor(), tensor()),
-            call(name, tensor(), tensor(1), tensor(1)),
+            call(name, *[tensor(dtype=dtype)] * 3),
+            call(name, tensor(dtype=dtype), *[tensor(1, dtype=dtype)] * 2),
             {"two-scalars": "fails"},
         )
-        for name in ("aten.mul.Tensor", "aten.minimum.default", "aten.logical_and.default")
+        for name, dtype in (
+            ("aten.mul.Tensor", VkDataType.FLOAT32),
+            ("aten.minimum.default", VkDataType.FLOAT32),
+            ("aten.logical_and.default", VkDataType.BOOL),
+        )
     ),
     *(
         (wrong, right, {"reduce-dims": "fails"})
