@@ -259,3 +259,27 @@ def test_memory_is_shared_as_executorch_shares_it(lives, beside):
     ours, total = planned(lives, beside=beside)
     assert ours == [(theirs.spec_dict[s].mem_obj_id, theirs.spec_dict[s].mem_offset) for s in specs]
     assert total == theirs.bufsizes[-1]
+
+
+class _Shifted(nn.Module):
+    """A constant that no state dict has, and that is a part of another tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.rand(4, 9)[:, 1:], persistent=False)
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        """[4, 8] -> [4, 8]."""
+        return self.layer(x + self.shift)
+
+
+def test_the_program_stays_as_it_is(tmp_path):
+    """ExecuTorch takes constants out of what it lowers: not out of the caller's program, which runs as before."""
+    exported = export(_Shifted(), torch.rand(4, 8))
+    (inputs, _), constants = exported.example_inputs, dict(exported.constants)
+    before = exported.module()(*inputs)
+    vkfuse.optimize(exported, tmp_path / "m.pte", baseline="stock")
+    assert exported.constants.keys() == constants.keys() == {"shift"}
+    assert exported.constants["shift"] is constants["shift"]
+    torch.testing.assert_close(exported.module()(*inputs), before, rtol=0, atol=0)

@@ -26,6 +26,7 @@ from vkfuse.lower.structure import nested_in_tuples
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
 from vkfuse.program.guards import without_pending_sizes
+from vkfuse.program.parts import with_parts
 from vkfuse.pte.model import DelegateCall, PteFile
 from vkfuse.pte.place import Place
 from vkfuse.runtime.codes import Code, Objection
@@ -126,6 +127,8 @@ def lower_stock(methods: Mapping[str, ExportedProgram], options: VulkanOptions) 
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner  # noqa: PLC0415 - baseline only
 
     partitioners = {name: VulkanPartitioner(compile_options(options)) for name in methods}
+    # ExecuTorch takes constants that it moves to a delegate out of the program's own mapping.
+    methods = {name: with_parts(of, constants=dict(of.constants)) for name, of in methods.items()}
     return Lowered(manager=_lower(methods, partitioners, MemoryPlanningPass()), reasons={})
 
 

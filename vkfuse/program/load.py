@@ -183,7 +183,8 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
 def _frozen(exported: ExportedProgram) -> ExportedProgram:
     """The same program with parameters that need no gradient: what they write to a buffer could not be traced else.
 
-    Its bounds are those of symbols: those of `2*s39`, of an even dimension, follow, and torch cannot trace with them.
+    Its bounds are those of symbols: those of `2*s39`, of an even dimension, follow, and torch cannot trace with them. Its
+    constants are in a mapping of its own, which decomposing would share.
     """
     shapes = _get_shape_env_from_gm(exported.graph_module)
     for expression in [] if shapes is None else [of for of in shapes.var_to_range if not of.is_Symbol]:
@@ -191,6 +192,7 @@ def _frozen(exported: ExportedProgram) -> ExportedProgram:
     return with_parts(
         exported,
         state_dict={key: _without_gradient(value) for key, value in exported.state_dict.items()},
+        constants=dict(exported.constants),
         range_constraints={of: r for of, r in exported.range_constraints.items() if of.is_Symbol},
     )
 
