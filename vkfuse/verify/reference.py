@@ -399,10 +399,7 @@ def _sorted(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
 
 
 # A sort that need not be stable may return equal values in any order, torch's in another one than the file's.
-_IN_ORDER: Final[dict[Any, Callable[..., Any]]] = {
-    torch.ops.aten.sort.default: _sorted,
-    torch.ops.aten.argsort.default: lambda *given: _sorted(*given)[1],
-}
+_IN_ORDER: Final[dict[Any, Callable[..., Any]]] = {torch.ops.aten.sort.default: _sorted}
 
 
 def noisy_half(arithmetic: Arithmetic, seed: int) -> Arithmetic:

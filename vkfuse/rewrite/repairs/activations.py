@@ -15,14 +15,10 @@ aten = torch.ops.aten
 
 _SATURATED: Final = {torch.float16: 5.0}  # from where on n / (n + 2) is one
 _SATURATED_FLOAT: Final = 20.0
-_SELU: Final = (
-    1.6732632423543772848170429916717,
-    1.0507009873554804934193349852946,
-)  # aten::selu: alpha, scale
 
 
 @replaces(
-    *(aten.elu.default, aten.selu.default, aten.celu.default),
+    *(aten.elu.default, aten.celu.default),
     code="activations-written-out",
     detail="the runtime has exponentials, not these",
 )
@@ -35,8 +31,6 @@ def exponential_units_written_out(node: fx.Node, x: torch.Tensor) -> torch.Tenso
 
 def _numbers(node: fx.Node) -> tuple[float, float, float]:
     """Alpha, the scale, and that of what is in the exponent."""
-    if node.target == aten.selu.default:
-        return (*_SELU, 1.0)
     alpha = operand(node, "alpha")
     if node.target == aten.celu.default:
         return alpha, 1.0, 1.0 / alpha

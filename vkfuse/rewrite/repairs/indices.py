@@ -25,8 +25,8 @@ _SIGNED: Final = (torch.int8, torch.int16, torch.int32, torch.int64)
 _MOST_SLICES: Final = 16
 _PLACES: Final = frozenset(
     [
-        *(aten.argmax.default, aten.argmin.default, aten.argsort.default, aten.arange.default),
-        *(aten.topk.default, aten.sort.default),
+        *(aten.argmax.default, aten.argmin.default, aten.arange.default),
+        *(aten.topk.default, aten.sort.default, aten.sort.stable),
     ]
 )  # their integers are places in a tensor
 _MOVED: Final = frozenset([*MOVES, aten.select.int, aten._to_copy.default])  # noqa: SLF001 - the operator's name

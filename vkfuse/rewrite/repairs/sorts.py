@@ -12,17 +12,12 @@ from vkfuse.rewrite.traced import END
 
 aten = torch.ops.aten
 
-_ARGSORTS: Final = (aten.argsort.default, aten.argsort.stable)
 _APART: Final = 1 << 32  # more than there are values
 
 
-@replaces(
-    *(aten.sort.default, aten.sort.stable, *_ARGSORTS),
-    code="sorts-as-topk",
-    detail="no kernel sorts, topk orders",
-)
+@replaces(aten.sort.default, aten.sort.stable, code="sorts-as-topk", detail="no kernel sorts, topk orders")
 def sorts_as_topk(
-    editor: GraphEditor, node: fx.Node, which: int | None, x: torch.Tensor, dim: int, descending: bool
+    editor: GraphEditor, node: fx.Node, which: int, x: torch.Tensor, dim: int, descending: bool
 ) -> torch.Tensor | None:
     """Replace each result of a sort by the largest, or smallest, of as many as there are, equal ones in their order."""
     if not x.ndim or x.dtype is torch.bool:
