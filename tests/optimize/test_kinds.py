@@ -157,6 +157,7 @@ def _dynamic():
             rows.masked_scatter(mask[:1, :, None], rows * 2),
             torch.tensordot(rows, rows[0, :4], ([-1], [1])),
             torch.quantile(rows, 0.3, -1),
+            torch.fft.rfft(rows).abs(),
             rows.median(1).values,
             torch.cumprod(rows * 0.1 + 1, 1),
             rows.exp2(),

@@ -61,6 +61,15 @@ RESULTS = {
     "a real term in more rows": lambda z, x: (torch.view_as_real(z[:1] + x), (z[:1] + x).imag),
     "parts in other rows": lambda _, x: torch.view_as_real(torch.complex(x[:1], x)),
     "real numbers made complex": lambda z, x: (x.to(torch.complex64) * z).imag,
+    "transforms": lambda z, x: (torch.fft.rfft(x, dim=0).abs(), torch.fft.fft(z, norm="ortho").angle()),
+    "transforms of two dimensions": lambda z, x: (
+        torch.fft.fftn(x, dim=(0, 1)).real,
+        torch.fft.ifft2(z).imag,
+    ),
+    "transforms there and back": lambda z, x: (
+        *(torch.fft.irfft(torch.fft.rfft(x, dim=d) * 2, n=x.shape[d], dim=d) for d in (0, 1)),
+        torch.fft.irfft2(z, s=(4, 5), norm="forward"),
+    ),
     "a half made complex": lambda _, x: x.half().to(torch.complex64).abs(),
 }
 
@@ -101,7 +110,7 @@ def test_operands_that_are_not_known_stay(result):
 
 
 def test_what_is_not_known_stays():
-    """A result that is complex, and a Fourier transform."""
+    """A result that is complex, and a Fourier transform of many places."""
 
     class Complex(nn.Module):
         def forward(self, x):
@@ -109,7 +118,7 @@ def test_what_is_not_known_stays():
 
     class Transformed(nn.Module):
         def forward(self, x):
-            return torch.fft.rfft(x).abs()
+            return torch.fft.rfft(x.repeat(1, 600)).abs()
 
     for model in (Complex(), Transformed()):
         before = _program(model, torch.randn(4, 2))

@@ -18,6 +18,7 @@ from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.transforms import TRANSFORMS, transformed
 
 aten = torch.ops.aten
 
@@ -62,6 +63,9 @@ def _is_complex(node: fx.Node) -> bool:
 
 def _computed(editor: GraphEditor, node: fx.Node, pairs: Mapping[fx.Node, _Pair]) -> Any:
     """A pair for a complex result, a tensor for a real one, None where that is not known."""
+    if node.target in TRANSFORMS:
+        x = operand(node, "x")
+        return transformed(editor, node, pairs[x] if x in pairs else (editor.tensor(x), None))
     rule = _RULES.get(node.target)
     if rule is not None and not node.kwargs:  # a factor, `alpha`
         return rule(*(_operand(editor, given, pairs) for given in node.args))
@@ -143,6 +147,7 @@ _RULES: Final[Mapping[Any, _Rule]] = {
     aten.div.Tensor: _quotient,
     aten.exp.default: lambda z: _polar(z[0].exp(), z[1]),
     aten.abs.default: lambda z: (z[0] * z[0] + z[1] * z[1]).sqrt(),
+    aten.angle.default: lambda z: z[1].atan2(z[0]),
     aten.real.default: lambda z: z[0],
     aten.imag.default: lambda z: z[1],
     **dict.fromkeys((aten._conj.default, aten.conj_physical.default), lambda z: (z[0], -z[1])),  # noqa: SLF001
