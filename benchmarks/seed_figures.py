@@ -19,10 +19,10 @@ from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
 from vkfuse.lower.lowering import lower_stock
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options, VulkanOptions
 from vkfuse.pipeline import optimize
 from vkfuse.program.operators import register_operators
+from vkfuse.quiet import quiet
 
 MIB = 1 << 20
 VOCABULARY, WIDTH, HIDDEN = 33984, 640, 6400

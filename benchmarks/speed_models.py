@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "optimize")]
 from real_models import encoder  # noqa: E402 - from the tests' own folders
 
 from vkfuse.demo import DecoderConfig, quantized_decoder  # noqa: E402 - likewise
-from vkfuse.lower.quiet import quiet  # noqa: E402 - likewise
+from vkfuse.quiet import quiet  # noqa: E402 - likewise
 
 
 class Tied(nn.Module):

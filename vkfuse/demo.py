@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

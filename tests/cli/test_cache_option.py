@@ -6,7 +6,7 @@ import torch
 from programs import LanguageModel, export, indices, quantize
 from torch import nn
 
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 
 
 def test_runs_share_a_folder(start, tmp_path):

@@ -9,9 +9,9 @@ import torch
 from programs import export, indices, quantize
 from torch import nn
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.ledger import ledger
 from vkfuse.pte import read_pte
+from vkfuse.quiet import quiet
 
 LAYERS = 2
 SHAPES = [(1003, 128), *LAYERS * [(128, 128), (64, 128), (64, 128), (128, 128)]]

@@ -8,11 +8,11 @@ from torch import nn
 from vkfuse.errors import LoweringError
 from vkfuse.lower import loadable, operands
 from vkfuse.lower.loadable import lower_loadable
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import Options
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte
+from vkfuse.quiet import quiet
 from vkfuse.report.build import measure
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from outcome import Outcome
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
+from vkfuse.quiet import quiet
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from programs import BOTH, LanguageModel, Lookup, export, indices, quantize
 from torch import nn
 
 import vkfuse
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.layouts import layouts
 from vkfuse.measure.ledger import ledger
 from vkfuse.measure.memory import memory
@@ -29,6 +28,7 @@ from vkfuse.patch.cut import UntoldError
 from vkfuse.patch.planned import Life, planned
 from vkfuse.pipeline import baseline
 from vkfuse.pte import read_pte
+from vkfuse.quiet import quiet
 
 FROM_THE_FILE = "making the folded baseline"
 LOWERED = "lowering the folded baseline"

@@ -16,7 +16,7 @@ from vkfuse.entries import Entries
 from vkfuse.errors import OutputError, VkfuseError
 from vkfuse.lower import partition
 from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 
 LOOKED = "looking in the cache"
 

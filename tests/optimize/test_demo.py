@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 import vkfuse.demo
 from vkfuse.cli import app
 from vkfuse.demo import DecoderConfig, quantized_decoder
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.ledger import ledger
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
 from vkfuse.pte import read_pte
+from vkfuse.quiet import quiet
 
 SMALL = DecoderConfig(vocabulary=127, width=64, heads=4, key_heads=2, hidden=96, layers=1, longest=32)
 ROUNDED = 2e-2  # activations that round to a neighbour, of 256 steps

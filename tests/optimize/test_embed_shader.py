@@ -14,12 +14,12 @@ from vkfuse.errors import FormatError
 from vkfuse.glsl.manifest import shipped_spirv
 from vkfuse.glsl.variants import variant_named
 from vkfuse.lint import lint
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.ledger import ledger
 from vkfuse.measure.shaders import stored_shaders
 from vkfuse.options import BaselineChoice, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.pte.vulkan import vulkan_graphs
+from vkfuse.quiet import quiet
 from vkfuse.report.build import measure
 from vkfuse.runtime.versions import find_runtime
 

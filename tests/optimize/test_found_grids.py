@@ -6,9 +6,9 @@ from programs import Dequantized, LanguageModel, Linear, Lookup, export, indices
 from torch import nn
 
 import vkfuse
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice
 from vkfuse.pipeline import inspect
+from vkfuse.quiet import quiet
 
 aten = torch.ops.aten
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import vkfuse
 from vkfuse.cli import app
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.ledger import ledger
 from vkfuse.options import BaselineChoice, LookupLayout, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.pte.vulkan import vulkan_graphs
+from vkfuse.quiet import quiet
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 LOOKUP = "et_vk.embedding_q4gsw.default"

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import vkfuse
 from vkfuse.cli import app
 from vkfuse.errors import VkfuseError
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice
+from vkfuse.quiet import quiet
 
 ROWS, COLUMNS = 512, 64
 

@@ -9,11 +9,11 @@ from torch import nn
 
 import vkfuse
 from vkfuse.errors import InputError
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.ledger import ledger
 from vkfuse.options import BaselineChoice
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import Tensor
+from vkfuse.quiet import quiet
 from vkfuse.verify.session import run_file
 
 NONE = BaselineChoice.NONE

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import vkfuse
 from vkfuse.cli import app
 from vkfuse.errors import CheckFailedError, InputError, VkfuseError
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Storage, VulkanOptions
 from vkfuse.pte import read_pte
 from vkfuse.pte.enums import VkDataType, VkStorageType
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
+from vkfuse.quiet import quiet
 from vkfuse.report.checks import GatesFailedError
 from vkfuse.report.model import Report
 from vkfuse.rewrite import plan as planning

@@ -8,12 +8,12 @@ from programs import Build, Lookup, Positions, export, indices, linear, lookup, 
 from torch import nn
 
 import vkfuse
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, LookupLayout, VulkanOptions
 from vkfuse.pipeline import inspect
 from vkfuse.pipeline.proofs import proofs_of, prove_method
 from vkfuse.program.load import from_exported
 from vkfuse.pte import read_pte, reader, vulkan
+from vkfuse.quiet import quiet
 from vkfuse.rewrite import plan as planning
 from vkfuse.runtime.versions import find_runtime
 from vkfuse.tables import nibbles

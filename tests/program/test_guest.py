@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from vkfuse.errors import InputError, VkfuseError
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions
 from vkfuse.pipeline import inspect
+from vkfuse.quiet import quiet
 
 
 def _state():

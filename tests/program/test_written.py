@@ -11,8 +11,8 @@ from torch import nn
 
 import vkfuse
 from vkfuse.errors import LoweringError
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice
+from vkfuse.quiet import quiet
 from vkfuse.verify.session import run_file
 
 ROWS = 6

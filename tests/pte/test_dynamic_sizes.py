@@ -11,9 +11,9 @@ from executorch.backends.vulkan.patterns import fusable_patterns
 from vkfuse.lint import lint
 from vkfuse.lower.lowering import lower_stock
 from vkfuse.lower.operands import constant_names, operands_of
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import VulkanOptions
 from vkfuse.pte.reader import parse_pte
+from vkfuse.quiet import quiet
 from vkfuse.runtime.axes import NUMBER, OUTPUT, followed
 from vkfuse.runtime.operands import Symbol, Tensor
 from vkfuse.runtime.operators import OPERATORS, record_of

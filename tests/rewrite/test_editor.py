@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils import _pytree as pytree
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
+from vkfuse.quiet import quiet
 from vkfuse.rewrite.apply import apply
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.plan import plan

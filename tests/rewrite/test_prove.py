@@ -9,9 +9,9 @@ import torch
 from programs import LanguageModel, export, indices, linear, lookup, quantize
 from torch import nn
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import LookupLayout, VulkanOptions
 from vkfuse.program.load import from_exported
+from vkfuse.quiet import quiet
 from vkfuse.rewrite import plan as planning
 from vkfuse.rewrite import prove as proving
 from vkfuse.rewrite.constants import Constants

@@ -18,6 +18,7 @@ GROUND = {
     "mapping",
     "multiples",
     "pages",
+    "quiet",
     "signals",
     "streams",
     "quantities",

@@ -10,8 +10,8 @@ import stock
 from torch import nn
 from torch.export import ExportedProgram
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.program.load import from_exported
+from vkfuse.quiet import quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

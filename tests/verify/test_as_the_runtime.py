@@ -10,9 +10,9 @@ from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F40
 from torch import nn
 from torch.export import Dim, export
 
-from vkfuse.lower.quiet import quiet
 from vkfuse.pipeline import optimize
 from vkfuse.pte import parse_pte
+from vkfuse.quiet import quiet
 from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import ExecutionError
 from vkfuse.verify.halves import is_summed_in_half, product_in_half

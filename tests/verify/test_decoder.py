@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vkfuse.demo import DecoderConfig, quantized_decoder
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
 from vkfuse.pte import parse_pte, read_pte
+from vkfuse.quiet import quiet
 from vkfuse.verify.reference import Arithmetic, Reference
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import VerifyOptions, verify_file

@@ -13,8 +13,8 @@ from stock_programs import Dequantized, as_lookup
 from torch import nn
 
 from vkfuse import optimize
-from vkfuse.lower.quiet import quiet
 from vkfuse.program.load import from_exported
+from vkfuse.quiet import quiet
 
 ROOT = Path(__file__).parents[2]
 ROWS, COLUMNS, GROUP = 131072, 1024, 32
@@ -23,7 +23,7 @@ TOKENS, WORDS = 1024, 32768
 _GROWTH = """
 import sys
 from pathlib import Path
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 from vkfuse.program.load import load
 from vkfuse.verify.verify import VerifyOptions, verify_file
 

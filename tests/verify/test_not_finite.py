@@ -11,10 +11,10 @@ from torch.nn import functional
 
 import vkfuse
 from vkfuse.lower.lowering import lower_stock
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.pte import parse_pte, read_pte
 from vkfuse.pte.delegates import vulkan_delegates
+from vkfuse.quiet import quiet
 from vkfuse.report.build import measure
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.session import run_file

@@ -10,10 +10,10 @@ from programs import Positions, export, indices, quantize
 from torch import nn
 
 import vkfuse
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, VulkanOptions
 from vkfuse.program.load import from_exported
 from vkfuse.pte import parse_pte
+from vkfuse.quiet import quiet
 from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.verify import VerifyOptions, verify_file
 

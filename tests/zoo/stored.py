@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import zoo
 
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("architectures.py", "zoo.py"))
 _PACKAGES = ("torch", "torchao", "transformers")

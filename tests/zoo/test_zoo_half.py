@@ -10,9 +10,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from vkfuse.errors import CheckFailedError
-from vkfuse.lower.quiet import quiet
 from vkfuse.options import BaselineChoice, Options, VulkanOptions
 from vkfuse.pipeline import optimize
+from vkfuse.quiet import quiet
 
 HALF = Options(baseline=BaselineChoice.NONE, vulkan=VulkanOptions(fp16=True))
 LIMIT = 1e-2  # what verify lets half precision be off, in shares of an output's largest value

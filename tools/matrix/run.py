@@ -25,7 +25,7 @@ import torch
 
 import vkfuse
 from vkfuse.errors import VkfuseError
-from vkfuse.lower.quiet import quiet
+from vkfuse.quiet import quiet
 
 ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = ROOT / "tests" / "optimize" / "matrix.json"

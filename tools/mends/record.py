@@ -29,8 +29,8 @@ from torchao.quantization.quant_primitives import MappingType  # noqa: E402
 
 import vkfuse  # noqa: E402
 from vkfuse.lint import faults, lint  # noqa: E402
-from vkfuse.lower.quiet import quiet  # noqa: E402
 from vkfuse.pte import parse_pte, read_pte  # noqa: E402
+from vkfuse.quiet import quiet  # noqa: E402
 
 RUNTIME: Final = "1.5.0"
 _GRANULARITIES: Final = {"axis": PerAxis(0), "32": PerGroup(32)}

@@ -313,7 +313,7 @@ class Case:
 
     def _stock(self, path: Path) -> None:
         from vkfuse.lower.lowering import lower_stock  # noqa: PLC0415
-        from vkfuse.lower.quiet import quiet  # noqa: PLC0415
+        from vkfuse.quiet import quiet  # noqa: PLC0415
 
         with quiet(), path.open("wb") as stream:
             lower_stock({"forward": self.exported}, self._options().vulkan).write(stream)

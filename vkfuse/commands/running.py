@@ -117,7 +117,7 @@ def opened(sources: Mapping[str, Path], options: Options) -> "dict[str, Checked]
 
 
 def _import(options: Options) -> None:
-    from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
+    from vkfuse.quiet import quiet  # noqa: PLC0415 - nothing before the first command
 
     with quiet(verbose=options.verbose):
         from vkfuse.program.imports import import_modules  # noqa: PLC0415 - imports torch
@@ -127,7 +127,7 @@ def _import(options: Options) -> None:
 
 def pipeline() -> "ModuleType":
     """The torch side, whose import takes seconds and is noisy."""
-    from vkfuse.lower.quiet import quiet  # noqa: PLC0415 - nothing before the first command
+    from vkfuse.quiet import quiet  # noqa: PLC0415 - nothing before the first command
 
     with quiet():
         from vkfuse import pipeline  # noqa: PLC0415 - imports torch

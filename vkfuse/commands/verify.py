@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from vkfuse.errors import CheckFailedError, InputError
-from vkfuse.lower.quiet import quiet
 from vkfuse.mapping import leading
 from vkfuse.program.check import Checked
 from vkfuse.program.load import load
@@ -20,6 +19,7 @@ from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
 from vkfuse.pte.reader import begins_pte, read_pte
+from vkfuse.quiet import quiet
 from vkfuse.report.format import Format
 from vkfuse.report.text import captured
 from vkfuse.verify.files import verify_against_file

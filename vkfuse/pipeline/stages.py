@@ -15,7 +15,6 @@ from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
 from vkfuse.lower.owned import StateOutsideError
 from vkfuse.lower.places import StatePlace
-from vkfuse.lower.quiet import quiet
 from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import Compute, Options, Progress
 from vkfuse.output import Into, published, write
@@ -36,6 +35,7 @@ from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.writer import write_pte
+from vkfuse.quiet import quiet
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
