@@ -1,10 +1,14 @@
 """Which inputs a file is compared on."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim, export
+from torch.export import Dim, export, save
 
 from vkfuse.commands.verify import read_inputs
 from vkfuse.errors import InputError
@@ -163,3 +167,35 @@ def test_integers_up_to_the_greatest(low):
     drawn = [sample.values[0] for sample in samples(example, domain_of(exported, []), 2)]
     assert len(drawn) == 3
     assert all(int(values.min()) >= low - 1 or low < 0 for values in drawn)
+
+
+class _Attended(nn.Module):
+    """Attention over what may be nothing; a reduction of nothing has no largest value."""
+
+    def forward(self, x):
+        return (x @ x.transpose(1, 2)).softmax(-1) @ x + x
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_calls_of_nothing_are_not_promised(tmp_path, least):
+    """A length from 0 on, as torch has it where none is given, is compared from 1 on, and that is said."""
+    dynamic = ({1: Dim("length", min=least, max=16)},)
+    exported = export(_Attended(), (torch.randn(1, 5, 32),), dynamic_shapes=dynamic)
+    assert domain_of(exported, ()).bounds == dict.fromkeys(domain_of(exported, ()).bounds, (1, 16))
+    save(exported, tmp_path / "model.pt2")
+    command = (
+        "optimize",
+        "model.pt2",
+        "-o",
+        "model.pte",
+        "--baseline=none",
+        "--report=report.json",
+        "--no-config",
+        "-q",
+    )
+    subprocess.run([sys.executable, "-m", "vkfuse", *command], cwd=tmp_path, check=True)
+    verify = json.loads((tmp_path / "report.json").read_text())["verify"]
+    told = [
+        "calls with nothing along dimension 1 of input 0: where two operands meet, a delegate makes one row of none"
+    ]
+    assert (verify["ok"], verify["skipped"]) == (True, [] if least else told)

@@ -1,6 +1,6 @@
 """What inputs a program takes: rows of the tables that they index, bounds of the dynamic dimensions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ ORDERS_VALUES: Final = frozenset(
     }
 )  # fmt: skip
 _NO_BOUND: Final = 1 << 31
+_ONE_OF_NONE: Final = "where two operands meet, a delegate makes one row of none"
 _WRITES: Final = frozenset({"index_copy", "index_put"})
 Shape = tuple[int | sympy.Expr, ...]
 
@@ -193,7 +194,16 @@ def _declared(exported: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, int
     if values is None:
         return 1, _NO_BOUND
     high = int(values.upper) if values.upper.is_Integer else _NO_BOUND
-    return max(0, int(values.lower)), high
+    return max(1, int(values.lower)), high
+
+
+def empty_calls(exported: ExportedProgram, domain: Domain) -> Iterator[str]:
+    """Yield which calls of nothing a program takes; `domain` begins at one: runtimes make one row of none (measured)."""
+    for position, shape in domain.shapes.items():
+        for axis, size in enumerate(shape):
+            values = None if isinstance(size, int) else exported.range_constraints.get(size)
+            if values is not None and int(values.lower) <= 0:
+                yield f"calls with nothing along dimension {axis} of input {position}: {_ONE_OF_NONE}"
 
 
 def _largest(size: sympy.Expr, symbol: sympy.Symbol, most: int, high: int) -> int:

@@ -11,13 +11,14 @@ from vkfuse.measure.stored import stored_tables
 from vkfuse.measure.tables import read_as_tables, table_reads
 from vkfuse.program.lean import one_thread
 from vkfuse.program.operators import register_operators
+from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.versions import DEFAULT
 from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.comparison import Comparison
 from vkfuse.verify.device import LookupCollector, check_on_device
-from vkfuse.verify.domain import check_bounds, domain_of
+from vkfuse.verify.domain import check_bounds, domain_of, empty_calls
 from vkfuse.verify.errors import NoInputsError, RandomProgramError
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
 from vkfuse.verify.reference import Reference, flat_inputs
@@ -69,7 +70,8 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     specs = session.method.input_values
     domain = domain_of(exported, specs)
     check_bounds(exported, domain, specs)
-    skipped: list[str] = []
+    delegated = any(place.method == options.method for place in vulkan_delegates(source))
+    skipped = [*empty_calls(exported, domain)] if delegated else []
     example = _example(exported, options, skipped) or synthetic(domain, specs)
     collector = LookupCollector()
     comparison = Comparison(session, reference, options.tolerance)
