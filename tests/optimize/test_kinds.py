@@ -343,6 +343,24 @@ def test_batches(tmp_path):
     assert worst_error(exported, path, inputs) < 1e-5
 
 
+def test_pools_of_volumes_in_a_batch(tmp_path):
+    """Pools of a dynamic batch of volumes, of which no library has a kernel."""
+
+    def use(rows, _, volumes):
+        return (
+            functional.max_pool3d(volumes, 2),
+            functional.avg_pool3d(volumes, (2, 1, 2), padding=(1, 0, 0)),
+            rows,
+        )
+
+    volumes = torch.randn(3, 2, 4, 4, 6)
+    exported = _program(use, volumes, dynamic=[{0: Dim("volumes", min=1, max=4)}])
+    report = optimize(exported, tmp_path / "m.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.loadable.ok
+    inputs = [(indices(1, 8), torch.randn(n, *volumes.shape[1:])) for n in (1, 2, 4)]
+    assert worst_error(exported, tmp_path / "m.pte", inputs) < 1e-5
+
+
 def test_group_norms_of_a_batch(tmp_path):
     """Residual blocks of a dynamic batch, as of a diffusion model, are on the delegate, their group norms written out."""
 

@@ -989,6 +989,12 @@ _REPAIRED = {
         None,
         "pools-as-maxima",
     ),
+    "mean pool of volumes": (
+        _Lambda(lambda _, x: nn.functional.avg_pool3d(x, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 1))),
+        _VOLUME,
+        None,
+        "volumes-as-images",
+    ),
     "maximum pool of volumes": (
         _Lambda(lambda _, x: nn.functional.max_pool3d(x, (1, 2, 3), padding=(0, 1, 1), ceil_mode=True)),
         _VOLUME,

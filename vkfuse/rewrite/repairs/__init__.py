@@ -189,6 +189,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     images.means_of_whole_images,
     images.adaptive_pools_as_maxima,
     images.volumes_as_images,
+    images.mean_volumes_as_images,
     cumulated.cumulative_sums_in_steps,
     dimensions.operators_in_four_dimensions,
     truths.negations_of_bits,

@@ -7,14 +7,14 @@ no runtime has; it is a mean.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import fx
 from torch.utils._sympy.value_ranges import bound_sympy
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import is_dynamic, operand
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.windows import each, window_of
 from vkfuse.runtime.device import TEXTURE
@@ -159,16 +159,41 @@ def adaptive_pools_as_maxima(which: int, x: torch.Tensor, output_size: Sequence[
     detail="a pool of the images, then one along the depth",
 )
 def volumes_as_images(node: fx.Node, x: torch.Tensor, ceil_mode: bool) -> torch.Tensor | None:
-    """Replace each maximum pool of static volumes [batch, channels, depth, height, width] by two of images."""
-    if is_dynamic(x) or x.ndim != 5:
-        return None
-    batch, channels, depth, high, wide = x.shape
-    *_, out, rows, columns = node.meta["val"].shape
+    """Replace each maximum pool of volumes [batch, channels, depth, height, width], of static sizes but for the batch."""
     given = {name: operand(node, name) for name in ("kernel_size", "stride", "padding", "dilation")}
     lists = [each(of or given["kernel_size"], 3) for of in given.values()]
-    images = x.reshape([batch, channels * depth, high, wide])
-    across = aten.max_pool2d.default(images, *(list(of[1:]) for of in lists), ceil_mode)
-    deep = across.reshape([batch, channels, depth, rows * columns])
-    along = ([of[0], unit] for of, unit in zip(lists, (1, 1, 0, 1), strict=True))
-    flat: torch.Tensor = aten.max_pool2d.default(deep, *along, ceil_mode)
-    return flat.reshape([batch, channels, out, rows, columns])
+    return _pooled(node, x, aten.max_pool2d.default, lists, (1, 1, 0, 1), ceil_mode)
+
+
+@replaces(
+    aten.avg_pool3d.default, code="volumes-as-images", detail="a pool of the images, then one along the depth"
+)
+def mean_volumes_as_images(node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
+    """Replace each mean pool of such volumes that counts what it pads: the mean of means."""
+    given = operands(node)
+    padded = any(each(given["padding"], 3))
+    if given["ceil_mode"] or given["divisor_override"] or (padded and not given["count_include_pad"]):
+        return None
+    lists = [each(given[name] or given["kernel_size"], 3) for name in ("kernel_size", "stride")]
+    return _pooled(node, x, aten.avg_pool2d.default, [*lists, each(given["padding"], 3)], (1, 1, 0))
+
+
+def _pooled(
+    node: fx.Node,
+    x: torch.Tensor,
+    pool: Any,
+    lists: Sequence[Sequence[int]],
+    units: Sequence[int],
+    *modes: bool,
+) -> torch.Tensor | None:
+    """Pools of each image by the lists' last two numbers, then along the depth by the first beside the `units`."""
+    if x.ndim != 5 or any(isinstance(size, torch.SymInt) for size in x.shape[1:]):
+        return None
+    _, channels, depth, high, wide = x.shape
+    *_, out, rows, columns = node.meta["val"].shape
+    images = x.reshape([-1, channels * depth, high, wide])
+    across = pool(images, *(list(of[1:]) for of in lists), *modes)
+    deep = across.reshape([-1, channels, depth, rows * columns])
+    along = ([of[0], unit] for of, unit in zip(lists, units, strict=True))
+    flat: torch.Tensor = pool(deep, *along, *modes)
+    return flat.reshape([-1, channels, out, rows, columns])
