@@ -114,6 +114,14 @@ def test_one_delegate(use, codes, cpu, tmp_path):
     assert worst_error(exported, path, _lengths()) < 1e-5
 
 
+def test_arithmetic_with_lengths(tmp_path):
+    """A length beside a tensor, as a whole number or not, is a number to every repair."""
+    path = tmp_path / "model.pte"
+    exported, report = _made(lambda rows: rows / rows.shape[1] + rows * (rows.shape[1] / 3), path)
+    assert report.verify.ok
+    assert worst_error(exported, path, _lengths()) < 1e-5
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -128,7 +128,7 @@ def _is_computed(node: fx.Node, editor: GraphEditor) -> bool:
 
 def _is_of_floats(node: fx.Node, editor: GraphEditor) -> bool:
     """Whether a truth is one about computed floats, or made of such."""
-    if node.meta["val"].dtype is not torch.bool or node.op != "call_function":
+    if getattr(node.meta["val"], "dtype", None) is not torch.bool or node.op != "call_function":
         return False
     if node.target in _COMPARISONS:
         x = operand(node, "x")
