@@ -51,7 +51,7 @@ def domain_of(exported: ExportedProgram, file_inputs: Sequence[Value]) -> Domain
     """Read the domain from the graph, and the longest dimensions from the file's own inputs."""
     placeholders = _user_placeholders(exported)
     shapes = {
-        position: tuple(_size(size) for size in node.meta["val"].shape)
+        position: tuple(_declared_size(exported, size) for size in node.meta["val"].shape)
         for position, node in enumerate(placeholders)
         if node is not None and isinstance(node.meta.get("val"), torch.Tensor)
     }
@@ -88,6 +88,15 @@ def _user_placeholders(exported: ExportedProgram) -> list[fx.Node | None]:
     """Placeholders of the user's inputs in order; None for one that is a constant."""
     by_name = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     return [by_name.get(str(name)) for name in exported.graph_signature.user_inputs]
+
+
+def _declared_size(exported: ExportedProgram, size: Any) -> int | sympy.Expr:
+    """A size as the program declares it: what a lowering took it for is the same symbol's value from then on."""
+    declared = size.node._expr if isinstance(size, torch.SymInt) else None  # noqa: SLF001 - no public name
+    dynamic = declared is not None and any(
+        low < high for low, high in (_declared(exported, symbol) for symbol in declared.free_symbols)
+    )
+    return declared if dynamic and _size(size) is not declared else _size(size)
 
 
 def _size(size: Any) -> int | sympy.Expr:

@@ -20,7 +20,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import draws
 from vkfuse.verify.errors import NoInputsError, first_line
-from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made
+from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made, whole
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
@@ -310,8 +310,7 @@ class _Runner(fx.Interpreter):
         lazy = RowTable.call(name, args, kwargs)
         if lazy is not NotImplemented:
             return lazy
-        if any(isinstance(argument, RowTable) for argument in args):
-            args = tuple(value.whole() if isinstance(value, RowTable) else value for value in args)
+        args, kwargs = fx.node.map_aggregate((args, kwargs), whole)  # type: ignore[assignment,arg-type]
         with silenced_kernels() if name.startswith("llama.") else contextlib.nullcontext():
             return super().call_function(target, args, kwargs)
 

@@ -122,6 +122,11 @@ class RowProduct:
         return self.x.shape[:-1].numel() * self.table.values.shape[0] >= _LATER_FROM
 
 
+def whole(value: Any) -> Any:
+    """Return a value, all rows of it where it is a table."""
+    return value.whole() if isinstance(value, RowTable) else value
+
+
 def in_parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Yield values of one shape, some rows of each at a time where all are products that were left for later."""
     if not all(isinstance(value, RowProduct) for value in values):

@@ -8,7 +8,6 @@ from torch import fx
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.traced import END
 
 aten = torch.ops.aten
 
@@ -28,13 +27,16 @@ def sorts_as_topk(
 
 
 def _places(values: torch.Tensor, places: torch.Tensor, dim: int, size: Any) -> torch.Tensor:
-    """The places of ordered values, of equal ones in ascending order: a second order, of integers that differ."""
-    after, before = (aten.slice.Tensor(values, dim, start, end) for start, end in ((1, END), (0, -1)))
-    steps = after.ne(before)
+    """The places of ordered values, of equal ones in ascending order: a second order, of integers that differ.
+
+    Only tensors of the whole size meet: torch asks of one less whether it is 1, and the example would answer for all.
+    """
+    parts = (aten.slice.Tensor(values, dim, start, end) for start, end in ((0, 1), (0, -1)))
+    before = torch.cat([*parts], dim)
+    steps = values.ne(before)
     if values.is_floating_point():  # what is no number is like what else is none
-        steps = steps.logical_and(after.eq(after).logical_or(before.eq(before)))
-    first = aten.slice.Tensor(places, dim, 0, 1) * 0
-    groups = torch.cat([first, steps.to(torch.int64)], dim).cumsum(dim)
+        steps = steps.logical_and(values.eq(values).logical_or(before.eq(before)))
+    groups = steps.to(torch.int64).cumsum(dim)
     ordered, _ = (groups * _APART + places).topk(size, dim, False, True)
     return ordered.remainder(_APART)
 
