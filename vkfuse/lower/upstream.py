@@ -39,7 +39,7 @@ from torch.export.graph_signature import OutputKind
 
 from vkfuse.lower.operands import numbers_read
 from vkfuse.lower.sizes import bounded
-from vkfuse.program.guards import unguarded_convolutions
+from vkfuse.program.guards import sizes_left_open
 from vkfuse.program.operators import register_operators
 from vkfuse.program.tensors import described
 from vkfuse.runtime.device import SMALL_TEXTURE
@@ -69,7 +69,7 @@ def adjusted_upstream(
             stack.enter_context(mock.patch.object(owner, name, mend))
         stack.enter_context(mock.patch.dict(vulkan_registry.vulkan_supported_ops, _entries()))
         stack.enter_context(mock.patch.dict(patterns, kept, clear=True))
-        stack.enter_context(unguarded_convolutions())
+        stack.enter_context(sizes_left_open())
         yield
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.fx.experimental import _config as symbolic
 from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
 
@@ -25,13 +26,15 @@ def without_pending_sizes(programs: Iterable[ExportedProgram]) -> Iterator[None]
 
 
 @contextmanager
-def unguarded_convolutions() -> Iterator[None]:
-    """Within, no convolution narrows a symbolic size.
+def sizes_left_open() -> Iterator[None]:
+    """Within, torch narrows no symbolic size because of the example's: its answers hold for every length.
 
-    Its fake kernel asks which library would compute it, for the order of the result's dimensions; oneDNN is chosen by the
-    batch, below 16 and above, and the answer for the example would hold for the program.
+    Tracing asks of each size whether it is 1; of n - 1 and an example of 2 it would make n known. And the fake kernel of a
+    convolution asks which library would compute it, for the order of the result's dimensions; oneDNN is chosen by the
+    batch, below 16 and above.
     """
-    with mock.patch.object(torch._C, "_select_conv_backend", _without_guards):  # noqa: SLF001 - no public name
+    convolutions = mock.patch.object(torch._C, "_select_conv_backend", _without_guards)  # noqa: SLF001 - no public name
+    with symbolic.patch(backed_size_oblivious=True), convolutions:
         yield
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 import torch
 from torch.export import ExportedProgram
 
-from vkfuse.program.guards import unguarded_convolutions
+from vkfuse.program.guards import sizes_left_open
 from vkfuse.rewrite.repairs import (
     activations,
     affine,
@@ -314,7 +314,7 @@ class Repaired:
 def repair(exported: ExportedProgram, rules: Sequence[RepairRule]) -> Repaired:
     """Apply each rule in order. LoweringError names one that stands before what it requires, or breaks what it ensures."""
     done: list[Repair] = []
-    with unguarded_convolutions():
+    with sizes_left_open():
         for at, rule in enumerate(rules):
             contract = CONTRACTS.get(rule, _ANY)
             contract.require(rule, [_STANDS_FOR.get(other, other) for other in rules[at:]])
