@@ -1,6 +1,8 @@
 """The public entry, its options, and its last check of what it wrote."""
 
 import json
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -112,6 +114,42 @@ def test_8da4w_with_more_rows_than_columns(tmp_path):
         assert report.loadable.ok
         assert report.verify.ok
         assert report.tables[0].rung == "q4"
+
+
+class _Sorts(nn.Module):
+    def forward(self, x):
+        return torch.argsort(x, dim=-1, descending=True, stable=True), x.roll(1, -1)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)])
+def test_an_example_of_which_a_part_is_one(shape, tmp_path):
+    """What repairs take off a dimension may leave one of the example's, and any number of others: the bound stays."""
+    path = tmp_path / "model.pte"
+    dynamic = ({len(shape) - 1: torch.export.Dim("n", min=1, max=8)},)
+    exported = export(_Sorts(), torch.randn(shape), dynamic=dynamic)
+    report = vkfuse.optimize(exported, path, baseline=NONE).report
+    assert report.verify.ok
+    (method,) = read_pte(path).methods
+    assert method.input_values[0].sizes == (*shape[:-1], 8)
+
+
+@pytest.mark.parametrize(("columns", "group", "scales"), [(256, None, 2), (192, 96, 4), (128, None, 1)])
+def test_8da4w_of_long_groups(columns, group, scales, tmp_path):
+    """Groups that a device sums in several turns are split, with equal scales; ExecuTorch's own file is found wrong."""
+    path, source = tmp_path / "model.pte", tmp_path / "model.pt2"
+    module = quantize_dynamic(nn.Sequential(nn.Linear(columns, 8)), group=group)
+    torch.export.save(export(module, torch.randn(5, columns)), source)
+    arguments = ["optimize", str(source), "-o", str(path), "--baseline", "stock", "--format", "json"]
+    done = subprocess.run([sys.executable, "-m", "vkfuse", *arguments], capture_output=True, check=True)
+    report = json.loads(done.stdout)
+    (table,) = report["tables"]
+    split = scales != (1 if group is None else columns // group)
+    assert (table["rung"], table["how"]) == ("q4", ["groups-split"] if split else [])
+    assert report["verify"]["ok"]
+    assert report["baseline"]["loadable"] is not split
+    ((_, graph),) = vulkan_graphs(read_pte(path)).items()
+    dims = {value.dims for value in graph.values if isinstance(value, VkTensor)}
+    assert (scales, 8) in dims
 
 
 def test_runtime_without_the_fused_lookup(tmp_path):

@@ -122,6 +122,12 @@ def reduced(dims, *sizes, storage=VkStorageType.TEXTURE_3D, layout=WIDTH):
     )
 
 
+def summed(source, group):
+    """Return a linear of rows that are quantized first, whose groups are of so many columns."""
+    rest = [*[None] * 5, Int(group), None]
+    return call("et_vk.linear_dq8ca_q4gsw.default", source, *rest, tensor(3, 8))
+
+
 def most(dim, storage):
     """Return an argmax of a matrix."""
     return call(
@@ -164,6 +170,8 @@ WRONG_AND_RIGHT = [
         call("torchao.choose_qparams_affine.default", tensor(16, 30), None),
         {"columns-not-multiple-of-4": "fails"},
     ),
+    (summed(tensor(3, 96), 96), summed(tensor(3, 96), 48), {"group-summed-in-turns": "wrong"}),
+    (summed(tensor(3, 256), 256), summed(tensor(3, 256), 128), {"group-summed-in-turns": "wrong"}),
     (
         call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 1, 64), None),
         call("et_vk.linear_dq8ca_q4gsw.default", tensor(1, 2, 64), None),

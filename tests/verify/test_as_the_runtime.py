@@ -99,6 +99,17 @@ def test_a_file_that_takes_less():
     assert "may be 16 long in dimension 0, of the file only 8" in verdict.message
 
 
+def test_a_size_that_a_lowering_takes_for_known():
+    """What torch makes of a symbol while it lowers narrows the file, and not what the program said before."""
+    program = _program(_Squeezed(), torch.randn(2, 3), 2, 8)
+    (given,) = program.graph.find_nodes(op="placeholder")
+    assert given.meta["val"].shape[0] == 2  # as a guard does, from the example
+    assert given.meta["val"].shape[0].node.expr.is_number
+    verdict = verify_file(_lowered(program), program)
+    assert verdict.status == "fails"
+    assert "may be 8 long in dimension 0, of the file only 2" in verdict.message
+
+
 class _Convolves(nn.Module):
     """`function` of x and a weight, which twice `scale` makes no constant where it is an input."""
 

@@ -6,9 +6,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.fx.experimental import _config as symbolic
 from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
+from torch.fx.experimental import _config as symbolic
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def sizes_left_open() -> Iterator[None]:
     batch, below 16 and above.
     """
     convolutions = mock.patch.object(torch._C, "_select_conv_backend", _without_guards)  # noqa: SLF001 - no public name
-    with symbolic.patch(backed_size_oblivious=True), convolutions:
+    with symbolic.patch(backed_size_oblivious=True), convolutions:  # type: ignore[attr-defined]
         yield
 
 

@@ -102,19 +102,14 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
 
 
 def _site(node: fx.Node, use: _Use, grid: Grid | None) -> Site:
-    """The site of a use; the grid of a table of which an expression takes a part is not the part's."""
     return Site(
         node=node,
         consumer=use.consumer,
         operand=use.operand,
-        grid=grid if grid is None or _as_large(grid, use.operand) else None,
+        grid=grid,
         transposed=use.transposed,
         indices=use.indices,
     )
-
-
-def _as_large(grid: Grid, operand: fx.Node) -> bool:
-    return grid.rows * grid.columns == operand.meta["val"].numel()
 
 
 def _sources(use: _Use, constants: Constants) -> list[fx.Node]:

@@ -62,6 +62,7 @@ class Code(StrEnum):
     COLUMNS_NOT_MULTIPLE_OF_32 = auto()
     GROUP_NOT_MULTIPLE_OF_4 = auto()
     GROUP_DOES_NOT_DIVIDE_COLUMNS = auto()
+    GROUP_SUMMED_IN_TURNS = auto()
     INDICES_MORE_THAN_ONE_ROW = auto()
     INDICES_STORED_UNLIKE_OUTPUT = auto()
     SCALES_READ_FLAT = auto()

@@ -60,6 +60,14 @@ class Q4Pack:
         values = nibbles.unpack(self.packed[low:high], low_first=self.is_linear_weight)
         return rounded(dequantized(values, self.scales[low:high])[:, : self.columns], self.dtype)
 
+    def in_groups(self, size: int) -> "Q4Pack":
+        """The same table with a scale for each `size` columns, which divides its groups."""
+        if size == self.group_size:
+            return self
+        scales = groups.regroup(self.scales, self.group_size, size, self.padded_columns)
+        how = (*self.how, *({"groups-split"} - {*self.how}))
+        return replace(self, scales=scales, group_size=size, how=how)
+
     def by_scales(self, scales: Array) -> "Q4Pack":
         """The same values by other scales, [groups, padded rows] as a matmul stores them."""
         return replace(self, scales=scales.T)

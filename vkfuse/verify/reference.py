@@ -310,7 +310,7 @@ class _Runner(fx.Interpreter):
         lazy = RowTable.call(name, args, kwargs)
         if lazy is not NotImplemented:
             return lazy
-        args, kwargs = fx.node.map_aggregate((args, kwargs), whole)  # type: ignore[assignment,arg-type]
+        args, kwargs = fx.node.map_aggregate((args, kwargs), whole)
         with silenced_kernels() if name.startswith("llama.") else contextlib.nullcontext():
             return super().call_function(target, args, kwargs)
 

@@ -8,6 +8,7 @@ from torch import fx
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.traced import END
 
 aten = torch.ops.aten
 

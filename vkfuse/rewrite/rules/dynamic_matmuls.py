@@ -12,6 +12,7 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.rules.matmuls import Fused, computed_in, input_of, pack_of, proposed
 from vkfuse.rewrite.sites import Site, Table
 from vkfuse.rewrite.traced import untraced
+from vkfuse.runtime.operators.linear import summed_at_once
 from vkfuse.tables.decisions import Refusal
 from vkfuse.tables.q4 import Q4Pack, group_sums, linear_scales
 
@@ -39,6 +40,9 @@ def propose_dq8ca_linear(site: Site, table: Table, constants: Constants) -> Prop
             detail=f"padding {pack.columns} inputs to {pack.padded_columns} with zeros may widen the activation's range",
             hint="use a multiple of 8 input features",
         )
+
+    if isinstance(pack, Q4Pack):
+        pack = pack.in_groups(summed_at_once(pack.group_size))
 
     def fused(pack: Q4Pack) -> Fused:
         scales = linear_scales(pack, computed_in(x.meta["val"].dtype))

@@ -60,6 +60,24 @@ def one_row_is_not_quantized(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.ONE_ROW_NOT_QUANTIZED, f"input {list(source.dims)}")
 
 
+def sum_threads(group: int) -> int:
+    """QuantizedLinear.cpp: how many threads sum the inputs of a group, of which each takes four columns in a turn."""
+    return 32 if group >= _GROUP_IN_TWO else 16
+
+
+def summed_at_once(group: int) -> int:
+    """The largest part of a group, in fours, of which each thread that sums its inputs has one turn."""
+    parts = (size for size in range(group, 0, -4) if group % size == 0 and size <= 4 * sum_threads(size))
+    return next(parts, group)
+
+
+def groups_are_summed_at_once(ops: Operands) -> Iterator[Objection]:
+    """glsl/quantize_and_pack_4h4w_with_group_sums.glsl adds a sum to itself; a single row is not quantized."""
+    source, group = ops.tensor("input"), ops.integer("group_size")
+    if source and source.rows != 1 and group and group > 4 * sum_threads(group):
+        yield Objection(Code.GROUP_SUMMED_IN_TURNS, f"groups of {group}")
+
+
 def row_sums_fit(ops: Operands) -> Iterator[Objection]:
     """QuantizedLinear.cpp up to 1.4: `int_input_sums` holds as many sums as the input has columns, in half half."""
     source = ops.tensor("input")
@@ -107,7 +125,7 @@ def four_bit_quantized_input(ops: Operands) -> Iterator[str]:
         yield from copied(ops.tensor(name), "buffer")
     for name in ("input_scales", "input_zeros"):
         yield from copied(ops.tensor(name), "texture3d")
-    split = "o2w32" if group >= _GROUP_IN_TWO else "o4w16"
+    split = f"o{64 // sum_threads(group)}w{sum_threads(group)}"
     yield f"quantize_and_pack_4h4w_with_group_sums_{split}_buffer_{stored(source)}_{way}"
     threads = "coop" if source.size(-2) == 1 else "tiled"
     yield f"linear_dq8ca_q4gsw_{threads}_{storage(out)}_{place}_{dtype(out)}_{way}"
@@ -213,10 +231,11 @@ _DYNAMIC: Final = Operator(
     rules=(
         *_GROUPS,
         multiple(8, Code.COLUMNS_NOT_MULTIPLE_OF_8, "input"),
+        groups_are_summed_at_once,
         one_row_is_not_quantized,
         *_BY_WIDTH,
     ),
-    departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED),
+    departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED, Code.GROUP_SUMMED_IN_TURNS),
     axes=times_a_weight("input"),
     shaders=four_bit_quantized_input,
     table=TableArguments(

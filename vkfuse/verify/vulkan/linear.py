@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators.linear import sum_threads
 from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
@@ -185,14 +186,33 @@ def _integer_grouped(
     by_group, sum_table = _group_table(call, scales, groups, rows), _group_table(call, sums, groups, rows)
     covered = min(groups * stride, columns)
     centered = (quantized - zero[:, None].float())[:, :covered]
+    counted = _counted_again(call, quantized[:, :covered], stride)
     out = torch.empty(x.shape[0], rows)
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
         told = sum_table[:, start:stop] - _sums_by_group(values[:, :covered], groups, stride)
         excess = (by_group[:, start:stop].double() * told.double()).sum(dim=0)
         dots = functional.linear(centered, scaled(values[:, :covered], by_group[:, start:stop].t(), stride))
-        out[:, start:stop] = (dots - (zero[:, None] * excess).float()) * scale[:, None]
+        dots = dots - (zero[:, None] * excess).float()
+        if counted is not None:
+            dots = dots - 8 * (counted @ by_group[:, start:stop].double()).float()
+        out[:, start:stop] = dots * scale[:, None]
     return out
+
+
+def _counted_again(call: Call, quantized: torch.Tensor, stride: int) -> torch.Tensor | None:
+    """What the sums of groups [M, groups] hold too much, float64; they are taken eight times, since nibbles are unsigned.
+
+    A thread takes every so many fours of a group, and adds its sum to itself at each turn but the first.
+    """
+    threads, fours = sum_threads(stride), stride // 4
+    if fours <= threads:
+        return None
+    call.note(Code.GROUP_SUMMED_IN_TURNS)
+    places = torch.arange(fours)
+    left = (fours - 1 - places) // threads  # turns of the same thread that follow
+    parts = functional.pad(quantized, (0, -quantized.shape[1] % stride)).double()
+    return parts.reshape(len(parts), -1, fours, 4).sum(-1) @ (torch.exp2(left.double()) - 1)
 
 
 def _sums_by_group(values: torch.Tensor, groups: int, stride: int) -> torch.Tensor:
