@@ -33,7 +33,10 @@ class References:
         self.calls = [inputs(spec, at, seed) for at, seed in order]
         self._names = [f"{('shortest', 'middle', 'longest')[at]} {seed}" for at, seed in order]
         kinds = {step["kind"] for step in spec["steps"]}
-        self._half, self._jumps = spec["fp16"], any(KINDS[kind].jumps for kind in kinds)
+        self._half, self._jumps = (
+            spec["fp16"],
+            any(KINDS[step["kind"]].may_jump(step["with"]) for step in spec["steps"]),
+        )
         self._coarse = any(KINDS[kind].coarse for kind in kinds)
         self._floor = _GELU if kinds & {"gelu", "gelu_tanh"} else 1e-6
         program = build(spec)

@@ -71,10 +71,15 @@ class Kind:
     takes: tuple[torch.dtype, ...]
     choices: Mapping[str, Choices]
     two: bool = False
-    jumps: bool = False  # a tiny change of its input may be a large one of its output
+    # A tiny change of its input may be a large one of its output: always, or in these of the ways to write it.
+    jumps: bool | Sequence[str] = False
     coarse: bool = False  # 8-bit activations, which the runtime rounds by its own rule
     later: int = 0
     further: Further | None = None
+
+    def may_jump(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether it jumps with the arguments drawn."""
+        return self.jumps if isinstance(self.jumps, bool) else drawn.get("how") in self.jumps
 
     def draw(self, rng: random.Random, view: View) -> dict[str, Any] | None:
         """Arguments for a value, or None where the step does not suit it."""
@@ -180,7 +185,7 @@ _UNARY: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "clone": torch.clone,
 }
 for _name, _function in _UNARY.items():
-    add_kind(_name, lambda _c, x, function=_function: function(x), FLOATS)
+    add_kind(_name, lambda _c, x, function=_function: function(x), FLOATS, jumps=_name == "hardshrink")
 for _name, _function in {"round": torch.round, "floor": torch.floor, "sign": torch.sign}.items():
     add_kind(_name, lambda _c, x, function=_function: function(x), FLOATS, jumps=True)
 

@@ -443,7 +443,10 @@ _ALONG: Final = (
 )  # fmt: skip
 
 
-@kind_of(FLOATS, dim=dims_of, how=_ALONG, later=3)
+_COUNTED: Final = ("cumsum_whole", "any", "all", "count", "median", "cumsum_of_bools")
+
+
+@kind_of(FLOATS, dim=dims_of, how=_ALONG, jumps=_COUNTED, later=3)
 def along(_c: Any, x: Tensor, *, dim: int, how: str) -> Tensor:
     simple: dict[str, Callable[[], Tensor]] = {
         "cumprod": lambda: torch.cumprod(torch.tanh(x), dim),
@@ -671,6 +674,7 @@ _WRITTEN: Final = ("slices", "whole", "halves", "strided", "masked", "diagonal",
 @kind_of(
     FLOATS,
     how=when(lambda v: last_static(v) and v.shape[-1] >= 4 and v.shape[-1] % 2 == 0, _WRITTEN),
+    jumps=("masked",),
     later=3,
 )
 def assigned_any(_c: Any, x: Tensor, *, how: str) -> Tensor:

@@ -547,6 +547,7 @@ _STATES: Final = (
 @kind_of(
     FLOATS,
     how=when(lambda v: 2 <= v.rank <= 4 and not v.dynamic and math.prod(v.shape) < 5000, _STATES),
+    jumps=("flagged",),
     later=3,
 )
 def state_any(c: Any, x: Tensor, *, how: str) -> Tensor:
