@@ -52,6 +52,10 @@ class ExecutionError(CheckFailedError):
         self.where = where
 
 
+class NotInStepError(Exception):
+    """Calls that have to be run one after the other; the message says why."""
+
+
 def first_line(error: Exception) -> str:
     """Return what an error says first, or its kind where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

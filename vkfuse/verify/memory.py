@@ -93,6 +93,11 @@ class Memory:
             raise FormatError("a tensor is expected here", field=self._field(index))
         return scalar_dtype(spec.scalar_type, self._field(index))
 
+    def planned(self, index: int) -> bool:
+        """Whether a value is a tensor in memory that is planned."""
+        spec = self._values[index]
+        return isinstance(spec, Tensor) and spec.allocation is not None
+
     def place(self, index: int) -> Hashable:
         """Return the name of a value's place: planned tensors that share memory share it."""
         spec = self._values[index]

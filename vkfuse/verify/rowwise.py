@@ -142,24 +142,31 @@ def made(value: Any) -> Any:
     return computed([value])[0]
 
 
-def computed(results: Sequence[Any]) -> Sequence[Any]:
-    """Return results with what products are in their place; rows of a table are dequantized once for all of them."""
+def computed(results: Sequence[Any], width: int = 0) -> Sequence[Any]:
+    """Return results with what products are in their place; rows of a table are dequantized once for all of them.
+
+    `width` of them are one product of a matrix, all where it is 0: another number of rows may be summed in another order.
+    """
     products = [each for each in results if isinstance(each, RowProduct)]
     if len(products) < len(results) or any(each.table is not products[0].table for each in products):
-        return [_products([each])[0] if isinstance(each, RowProduct) else each for each in results]
-    return _products(products) if products else results
+        return [_products([each], 1)[0] if isinstance(each, RowProduct) else each for each in results]
+    return _products(products, width or len(products)) if products else results
 
 
-def _products(products: Sequence[RowProduct]) -> list[torch.Tensor]:
-    """Compute products by one table."""
+def _products(products: Sequence[RowProduct], width: int) -> list[torch.Tensor]:
+    """Compute products by one table, `width` of them as one."""
     table = products[0].table
     rows = [each.x.reshape(-1, each.x.shape[-1]) for each in products]
-    x = rows[0] if len(rows) == 1 else torch.cat(rows)
-    out = x.new_empty((len(x), table.values.shape[0]))
+    matrices = [
+        rows[at] if width == 1 else torch.cat(rows[at : at + width]) for at in range(0, len(rows), width)
+    ]
+    outs = [x.new_empty((len(x), table.values.shape[0])) for x in matrices]
     start = 0
     for block in table.blocks():
-        out[:, start : start + len(block)] = functional.linear(x, block)
+        for x, out in zip(matrices, outs, strict=True):
+            out[:, start : start + len(block)] = functional.linear(x, block)
         start += len(block)
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
     parts = zip(products, torch.split(out, [len(part) for part in rows]), strict=True)
     shaped = [(each.bias, part.reshape(*each.x.shape[:-1], -1)) for each, part in parts]
     return [part if bias is None else part + bias for bias, part in shaped]

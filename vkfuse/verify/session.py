@@ -89,6 +89,70 @@ class Session:
 
         Raises InputError, FormatError, NotLoadableError, CannotVerifyError and ExecutionError.
         """
+        self.enter(inputs)
+        self._execute(observe)
+        return self.outputs
+
+    def another(self) -> "Session":
+        """The method loaded again."""
+        return Session(self._file, self.method.name)
+
+    @property
+    def delegates(self) -> Mapping[int | None, GraphRun]:
+        """The Vulkan delegates by their numbers."""
+        return self._delegates
+
+    @property
+    def outputs(self) -> tuple[Argument, ...]:
+        """What the last call returned; it lies where the next one may write."""
+        return tuple(self._memory.read(index) for index in self.method.outputs)
+
+    def heard(self, noted: Noted) -> None:
+        """Take over what another session has noted."""
+        for behaviour, places in noted.items():
+            self._noted.setdefault(behaviour, {}).update(dict.fromkeys(places))
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a call may read memory that none of its own instructions has written: what an earlier one left."""
+        written = {*self.input_places}
+        for instruction in self.method.instructions:
+            reads, writes = self._operands(instruction)
+            if any(
+                self._memory.planned(index) for index in reads if self._memory.place(index) not in written
+            ):
+                return True
+            written |= {self._memory.place(index) for index in writes}
+        return False
+
+    def _operands(self, instruction: Instruction) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the values that an instruction reads, and those that it writes; those of lists in their place."""
+        match instruction:
+            case DelegateCall():
+                count = self._delegates[instruction.delegate_index].input_count
+                return self._members(instruction.args[:count]), self._members(instruction.args[count:])
+            case MoveCall():
+                return (instruction.move_from,), (instruction.move_to,)
+            case KernelCall():
+                args = instruction.args
+                name = self.method.operators[instruction.op_index].full_name
+                if name in PRIMS:
+                    return self._members(args[:-1]), args[-1:]
+                if name == _COPY_INDEX:
+                    return self._members(args), args[:1]
+                kernel = find_kernel(name, Place(self.method.name))
+                given = [at for at in range(min(kernel.arity, len(args))) if at not in kernel.outputs]
+                writes = args[kernel.arity :] or tuple(args[at] for at in kernel.outputs)
+                return self._members([args[at] for at in given]), self._members(writes)
+        return (), ()
+
+    @property
+    def result_bytes(self) -> int:
+        """What a call keeps in memory outside of delegates."""
+        return sum(self.method.non_const_buffer_sizes)
+
+    def enter(self, inputs: Sequence[Argument]) -> None:
+        """Set the flat inputs of a call. InputError."""
         if len(inputs) != len(self.method.inputs):
             raise InputError(
                 f"{len(inputs)} inputs for a method that takes {len(self.method.inputs)}",
@@ -97,8 +161,6 @@ class Session:
         self._written = set(self._constants)
         for number, (index, value) in enumerate(zip(self.method.inputs, inputs, strict=True)):
             self._set_input(number, index, value)
-        self._execute(observe)
-        return tuple(self._memory.read(index) for index in self.method.outputs)
 
     def _set_input(self, number: int, index: int, value: Argument) -> None:
         """Store an input, its type and shape being what the file says."""
@@ -132,14 +194,14 @@ class Session:
             if steps > _MOST_STEPS:
                 raise ExecutionError("jump", Place(self.method.name), f"more than {_MOST_STEPS} instructions")
             try:
-                position = self._step(instructions[position], position, observe)
+                position = self.step(instructions[position], position, observe)
             except VkfuseError:
                 raise
             except Exception as error:  # torch raises anything
                 where = Place(self.method.name, call=position)
                 raise ExecutionError("instruction", where, first_line(error)) from error
 
-    def _step(self, instruction: Instruction, position: int, observe: Observer) -> int:
+    def step(self, instruction: Instruction, position: int, observe: Observer = ignore) -> int:
         """Execute one instruction and return the next."""
         match instruction:
             case KernelCall():
@@ -224,8 +286,14 @@ class Session:
         if run is None:
             self._call_foreign(call, observe)
             return
-        inputs = call.args[: run.input_count]
-        targets = call.args[run.input_count :]
+        values, kinds = self.handed(call, run, observe)
+        self.taken(call, run, run(values, kinds, observe), observe)
+
+    def handed(
+        self, call: DelegateCall, run: GraphRun, observe: Observer = ignore
+    ) -> tuple[tuple[Any, ...], tuple[torch.dtype | None, ...]]:
+        """Return what a delegate is given, and the types of what it gives back."""
+        inputs, targets = call.args[: run.input_count], call.args[run.input_count :]
         kinds = tuple(
             self._memory.dtype(index) if isinstance(self._memory.spec(index), Tensor) else None
             for index in targets
@@ -233,10 +301,15 @@ class Session:
         where = Place(self.method.name, call.delegate_index)
         values = tuple(self._copied(as_they_lie, index, self._memory.read(index), where) for index in inputs)
         observe(_copy(where, values, self._places(inputs), run.input_places))
-        outputs = tuple(
-            self._copied(laid_out, index, value, where)
-            for index, value in zip(targets, run(values, kinds, observe), strict=True)
-        )
+        return values, kinds
+
+    def taken(
+        self, call: DelegateCall, run: GraphRun, found: Sequence[Any], observe: Observer = ignore
+    ) -> None:
+        """Store what a delegate gives back."""
+        targets, where = call.args[run.input_count :], Place(self.method.name, call.delegate_index)
+        pairs = zip(targets, found, strict=True)
+        outputs = tuple(self._copied(laid_out, index, value, where) for index, value in pairs)
         self._write(targets, outputs)
         observe(_copy(where, outputs, run.output_places, self._places(targets)))
 

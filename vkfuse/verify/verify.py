@@ -75,7 +75,9 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     example = _example(exported, options, skipped) or synthetic(domain, specs)
     collector = LookupCollector()
     comparison = Comparison(session, reference, options.tolerance)
-    given = samples(example, domain, options.seeds, stateful=bool(exported.graph_signature.buffers_to_mutate))
+    stateful = bool(exported.graph_signature.buffers_to_mutate)
+    given = [*samples(example, domain, options.seeds, stateful=stateful)]
+    comparison.foresee(given)
     taken = [*accepted(given, comparison.run, NoInputsError, skipped)]
     cases, runs = [sample for sample, _ in taken], tuple(run for _, run in taken)
     tables = _audited(source, exported, options.method) if options.tables is None else options.tables

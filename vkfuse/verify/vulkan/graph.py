@@ -21,10 +21,12 @@ from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.memory import fits
-from vkfuse.verify.steps import Argument, Observer, Step
+from vkfuse.verify.steps import Argument, Observer, Step, ignore
 from vkfuse.verify.tensors import tensor_of, undefined, vulkan_dtype
 from vkfuse.verify.vulkan.call import Call, Kernel, Result
 from vkfuse.verify.vulkan.undefined import resized_in_turn, wrong_as_a_whole
+
+State = dict[int, Any]  # values by index
 
 
 class GraphRun:
@@ -71,18 +73,48 @@ class GraphRun:
         self, inputs: tuple[Argument, ...], outputs: tuple[torch.dtype | None, ...], observe: Observer
     ) -> tuple[Argument, ...]:
         """Run on the delegate's inputs; `outputs` are the types that the program wants, None for integers."""
-        graph = self._graph
-        state = dict(self._fixed)
-        for index, value in zip(graph.input_ids, inputs, strict=True):
-            state[index] = self._staged(index, value)
-        for number, (call, kernel) in enumerate(self._calls):
-            self._run(number, call, kernel, state, observe)
-            for index in self._dead.get(number, ()):
-                state.pop(index, None)
-        return tuple(
-            self._unstaged(index, state.get(index), dtype)
-            for index, dtype in zip(graph.output_ids, outputs, strict=True)
+        state = self.entered(inputs)
+        for number in range(len(self._calls)):
+            view = self.view_of(number, state)
+            call, kernel = self._calls[number]
+            found = self._found(call) or computed(view, kernel)
+            self.settle(number, view, found, state, observe)
+        return self.left(state, outputs)
+
+    def entered(self, inputs: tuple[Argument, ...]) -> State:
+        """Return the values by index when the inputs have been copied in."""
+        pairs = zip(self._graph.input_ids, inputs, strict=True)
+        return self._fixed | {index: self._staged(index, value) for index, value in pairs}
+
+    def left(self, state: Mapping[int, Any], outputs: tuple[torch.dtype | None, ...]) -> tuple[Argument, ...]:
+        """Return what is copied back."""
+        pairs = zip(self._graph.output_ids, outputs, strict=True)
+        return tuple(self._unstaged(index, state.get(index), dtype) for index, dtype in pairs)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether each constant that is written is so once, and not read before: one call may closely follow another."""
+        reads, writes = dict[int, int](), dict[int, list[int]]()
+        for number, call in enumerate(self._graph.chain):
+            for index in call.args[:-1]:
+                value = self._graph.values[index]
+                for member in (index, *(value.ids if isinstance(value, ValueList) else ())):
+                    reads.setdefault(member, number)
+            if call.name != PREPACK:
+                writes.setdefault(call.args[-1], []).append(number)
+        return all(
+            len(writes[of]) == 1 and reads.get(of, writes[of][0]) >= writes[of][0] for of in self._kept
         )
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """Constants that calls write to."""
+        return self._kept
+
+    @property
+    def calls(self) -> tuple[tuple[OperatorCall, Kernel], ...]:
+        """The chain, each operator with what computes it."""
+        return self._calls
 
     def _kernel(self, call: OperatorCall, kernels: Mapping[str, Kernel]) -> Kernel:
         if call.name not in kernels:
@@ -137,11 +169,11 @@ class GraphRun:
             value = value.to(self._staging(spec))
         return value.to(dtype) if isinstance(value, torch.Tensor) and dtype is not None else value
 
-    def _run(
-        self, number: int, call: OperatorCall, kernel: Kernel, state: dict[int, Any], observe: Observer
-    ) -> None:
+    def view_of(self, number: int, state: Mapping[int, Any]) -> Call:
+        """Return an operator's call as its kernel sees it."""
+        call, _ = self._calls[number]
         where = self._where.at(number)
-        view = Call(
+        return Call(
             name=call.name,
             where=where,
             args=tuple(self._argument(index, state) for index in call.args[:-1]),
@@ -150,25 +182,44 @@ class GraphRun:
             storages=tuple(self._storage(index) for index in call.args),
             note=lambda behaviour: self._note(behaviour, where),
         )
-        outputs = self._found(call) or _as_file_says(view, _computed(view, kernel))
+
+    def _judged(
+        self, number: int, view: Call, outputs: tuple[Argument, ...], state: State
+    ) -> tuple[Argument, ...]:
+        """Return results, or what the runtime leaves in their place."""
+        call, _ = self._calls[number]
         wrong = wrong_as_a_whole(self._operands[number], call, state, next(iter(outputs), None))
-        if wrong:
-            self._note(wrong, where)
-            outputs = tuple(
-                _undefined(wrong, view, *pair) for pair in zip(view.outputs, outputs, strict=False)
-            )
+        if not wrong:
+            return outputs
+        self._note(wrong, view.where)
+        return tuple(_undefined(wrong, view, *pair) for pair in zip(view.outputs, outputs, strict=False))
+
+    def settle(
+        self,
+        number: int,
+        view: Call,
+        found: tuple[Argument, ...],
+        state: State,
+        observe: Observer = ignore,
+    ) -> None:
+        """Store results as the file and the runtime have them, and forget what nobody reads any more."""
+        call, _ = self._calls[number]
+        outputs = self._judged(number, view, found, state)
         self._store(call.args[-1], outputs, state)
-        observe(
-            Step(
-                name=call.name,
-                where=where,
-                inputs=view.args,
-                outputs=outputs,
-                reads=tuple(self._places(call.args[:-1])),
-                writes=tuple(self._places(call.args[-1:])),
-                storages=view.storages,
+        if observe is not ignore:
+            observe(
+                Step(
+                    name=call.name,
+                    where=view.where,
+                    inputs=view.args,
+                    outputs=outputs,
+                    reads=tuple(self._places(call.args[:-1])),
+                    writes=tuple(self._places(call.args[-1:])),
+                    storages=view.storages,
+                )
             )
-        )
+        for index in self._dead.get(number, ()):
+            state.pop(index, None)
 
     def _found(self, call: OperatorCall) -> tuple[Argument, ...]:
         """What earlier calls left in a constant that the runtime copies once; nothing at first, or for another operator."""
@@ -186,13 +237,13 @@ class GraphRun:
             for member in value.ids if isinstance(value, ValueList) else (index,):
                 yield self._where, member
 
-    def _argument(self, index: int, state: dict[int, Any]) -> Argument:
+    def _argument(self, index: int, state: Mapping[int, Any]) -> Argument:
         value = self._graph.values[index]
         if isinstance(value, ValueList):
             return [state.get(member) for member in value.ids]
         return state.get(index)
 
-    def _store(self, index: int, outputs: tuple[Argument, ...], state: dict[int, Any]) -> None:
+    def _store(self, index: int, outputs: tuple[Argument, ...], state: State) -> None:
         spec = self._graph.values[index]
         targets = spec.ids if isinstance(spec, ValueList) else (index,)
         state.update(zip(targets, outputs, strict=False))
@@ -201,18 +252,18 @@ class GraphRun:
             self._state[index] = state[index] = written.clone()
 
 
-def _computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
-    """Run a kernel; torch's own complaints become ExecutionError."""
+def computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
+    """Run a kernel, and cast what it returns as the file says; torch's own complaints become ExecutionError."""
     try:
         result: Result = kernel(call)
     except VkfuseError:
         raise
     except Exception as error:  # torch's operators raise anything
         raise call.fails(first_line(error)) from error
-    return result if isinstance(result, tuple) else (result,)
+    return as_file_says(call, result if isinstance(result, tuple) else (result,))
 
 
-def _as_file_says(call: Call, results: tuple[Argument, ...]) -> tuple[Argument, ...]:
+def as_file_says(call: Call, results: tuple[Argument, ...]) -> tuple[Argument, ...]:
     """Cast results to the element types of the file's tensors and see that they fit there."""
     cast: list[Argument] = []
     for spec, value in zip(call.outputs, results, strict=False):

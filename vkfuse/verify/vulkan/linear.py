@@ -1,6 +1,6 @@
 """Quantized linears as their shaders compute them; weights are unpacked by blocks of rows to bound memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional
@@ -21,12 +21,12 @@ def linear_q4gsw(call: Call) -> torch.Tensor:
     Source: impl/Q4gswLinear.cpp; glsl/q4gsw_linear_gemm__w_4x8.glsl, for one row
     q4gsw_linear_gemv_coop__w_4x8.glsl.
     """
-    x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
-    bias = call.optional_tensor(4)
-    matrix = first_matrix(call, x)
-    out = _grouped(call, matrix, weight, scales.reshape(-1), call.integer(3))
-    out = out if bias is None else out + bias.float()
-    return batched(x, out)
+    return linears_q4gsw([call])[0]
+
+
+def linears_q4gsw(calls: Sequence[Call]) -> list[torch.Tensor]:
+    """Compute calls of `linear_q4gsw` by one weight."""
+    return _weight_only(calls, weight=1, scales=2, group=3, bias=4)
 
 
 def choose_qparams_affine(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,12 +79,37 @@ def linear_dq8ca_q4gsw(call: Call) -> torch.Tensor:
     group_size, bias = call.integer(6), call.optional_tensor(7)
     matrix = first_matrix(call, x)
     if matrix.shape[0] == 1:
+        return linears_dq8ca_q4gsw([call])[0]
+    out = _integer_grouped(call, matrix, weight, sums.reshape(-1), scales.reshape(-1), group_size)
+    return batched(x, out if bias is None else out + bias.float())
+
+
+def linears_dq8ca_q4gsw(calls: Sequence[Call]) -> list[torch.Tensor]:
+    """Compute calls of `linear_dq8ca_q4gsw` by one weight, those of one row, which is not quantized, together."""
+    if any(len(first_matrix(call, call.tensor(0))) > 1 for call in calls):
+        return [linear_dq8ca_q4gsw(call) for call in calls]
+    for call in calls:
         call.note(Code.ONE_ROW_NOT_QUANTIZED)
-        out = _grouped(call, matrix, weight, scales.reshape(-1), group_size)
-    else:
-        out = _integer_grouped(call, matrix, weight, sums.reshape(-1), scales.reshape(-1), group_size)
-    out = out if bias is None else out + bias.float()
-    return batched(x, out)
+    return _weight_only(calls, weight=3, scales=5, group=6, bias=7)
+
+
+def _weight_only(
+    calls: Sequence[Call], *, weight: int, scales: int, group: int, bias: int
+) -> list[torch.Tensor]:
+    """Compute linears of floats by one weight, whose rows are unpacked once for all of them."""
+    if len({(call.tensor(weight).data_ptr(), call.tensor(scales).data_ptr()) for call in calls}) > 1:
+        alone = [_weight_only([call], weight=weight, scales=scales, group=group, bias=bias) for call in calls]
+        return [out for (out,) in alone]
+    matrices = [first_matrix(call, call.tensor(0)) for call in calls]
+    call = calls[0]
+    outs = _grouped(
+        calls, matrices, call.tensor(weight), call.tensor(scales).reshape(-1), call.integer(group)
+    )
+    biases = [call.optional_tensor(bias) for call in calls]
+    return [
+        batched(call.tensor(0), out if added is None else out + added.float())
+        for call, out, added in zip(calls, outs, biases, strict=True)
+    ]
 
 
 def linear_q4gsw_backward(call: Call) -> torch.Tensor:
@@ -140,19 +165,24 @@ def _groups(call: Call, columns: int, group_size: int) -> tuple[int, int]:
 
 
 def _grouped(
-    call: Call, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, group_size: int
-) -> torch.Tensor:
-    """Multiply x float32 [M, K] with the weight's values by `scales[group * N + row]`."""
-    rows, columns = weight.shape[0], min(weight.shape[1] * 2, x.shape[-1])
-    groups, stride = _groups(call, columns, group_size)
-    by_group = _group_table(call, scales, groups, rows)
+    calls: Sequence[Call],
+    matrices: Sequence[torch.Tensor],
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
+) -> list[torch.Tensor]:
+    """Multiply matrices, float32 [M, K], with the weight's values by `scales[group * N + row]`."""
+    rows, columns = weight.shape[0], min(weight.shape[1] * 2, matrices[0].shape[-1])
+    (groups, stride), *_ = [_groups(call, columns, group_size) for call in calls]
+    by_group, *_ = [_group_table(call, scales, groups, rows) for call in calls]
     covered = min(groups * stride, columns)
-    out = torch.empty(x.shape[0], rows)
+    outs = [torch.empty(x.shape[0], rows) for x in matrices]
     for start, values in _row_blocks(weight):
         stop = start + values.shape[0]
         floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
-        out[:, start:stop] = functional.linear(x[:, :covered], floats)
-    return out
+        for x, out in zip(matrices, outs, strict=True):
+            out[:, start:stop] = functional.linear(x[:, :covered], floats)
+    return outs
 
 
 def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torch.Tensor:

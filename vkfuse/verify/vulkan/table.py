@@ -1,7 +1,7 @@
 """Which function computes which operator of a Vulkan graph: as the shader does, or else as torch defines it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -101,6 +101,14 @@ _IN_FLOATS: Final = {
     "aten.clamp.default": True,
     "aten.full.default": True,
     "aten.full_like.default": True,
+}
+
+
+# Kernels of several calls by one weight, which is unpacked once for all of them.
+TOGETHER: Final[Mapping[str, Callable[[Sequence[Call]], Sequence[torch.Tensor]]]] = {
+    "et_vk.linear_dq8ca_q4gsw.default": linear.linears_dq8ca_q4gsw,
+    "et_vk.linear_q4gsw.default": linear.linears_q4gsw,
+    "et_vk.q4gsw_linear.default": linear.linears_q4gsw,
 }
 
 
