@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 _CHUNK: Final = 4 << 20
-_GROWN: Final = 64 << 20  # bytes in memory more than before, that something is done about
+_SHARE: Final = 32  # memory may be more than before by this part of all, until something is given back
 _EVERY: Final = 0.05  # seconds
 _SELDOM: Final = (1_000, 20, 100)  # collections of Python's three kinds; its own are (700, 10, 10)
 _STATUS: Final = Path("/proc/self/statm")  # pages: all, in memory, of these mapped from files (man 5 proc)
@@ -113,13 +113,19 @@ def _watch(views: list[memoryview], done: threading.Event, own: int, mapped: int
     """
     with suppress(OSError, ValueError):
         while not done.wait(_EVERY):
-            if _in_memory()[1] > mapped + _GROWN:
+            if _grown(1, mapped):
                 for view in tuple(views):
                     forget(view, unwritten=True)
                 mapped = _in_memory()[1]
-            if _in_memory()[0] > own + _GROWN:
+            if _grown(0, own):
                 _trim(0)
                 own = _in_memory()[0]
+
+
+def _grown(kind: int, before: int) -> bool:
+    """Whether one kind of memory is more than before by a good part of all."""
+    now = _in_memory()
+    return now[kind] > before + sum(now) // _SHARE
 
 
 def _in_memory() -> tuple[int, int]:

@@ -35,10 +35,10 @@ def test_mapped_pages_are_given_back(tmp_path):
     view = map_file(path, writable=True)
     with pages.thrifty() as told:
         told(view)
-        before = pages._in_memory()[1]
+        before, most = pages._in_memory()[1], sum(pages._in_memory()) // pages._SHARE + SIZE // 4
         touched = np.frombuffer(view, np.uint8)[:: mmap.PAGESIZE]
         assert touched.sum() == 0
-        assert _soon(lambda: pages._in_memory()[1] < before + pages._GROWN)
+        assert _soon(lambda: pages._in_memory()[1] < before + most)
     assert bytes(view[-4:]) == b"last"
 
 
