@@ -19,7 +19,7 @@ _NUMBERED = re.compile(r"(^|\.)lifted_tensor_\d+$")  # torch/_export/passes/lift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class WrittenBuffer:
     """A buffer that a method writes, as each method that has it: its kind (dtype and shape) by method, and who writes."""
 
     name: str
@@ -80,7 +80,7 @@ def state_notes(
         yield f"{text}: {some(names)}"
 
 
-def _about(state: State, *, shared: bool) -> Iterator[str]:
+def _about(state: WrittenBuffer, *, shared: bool) -> Iterator[str]:
     writers = " and ".join(state.writers)
     if shared:
         yield (
@@ -93,12 +93,12 @@ def _about(state: State, *, shared: bool) -> Iterator[str]:
         yield f"{method} reads values as stored, not what {writers} writes"
 
 
-def _states(methods: Mapping[str, ExportedProgram]) -> Iterator[State]:
+def _states(methods: Mapping[str, ExportedProgram]) -> Iterator[WrittenBuffer]:
     """Each buffer that a method writes, by name."""
     writes = {name: {*of.graph_signature.buffers_to_mutate.values()} for name, of in methods.items()}
     kinds = {name: dict(_kinds(exported)) for name, exported in methods.items()}
     for buffer in sorted(set().union(*writes.values())):
-        yield State(
+        yield WrittenBuffer(
             name=buffer,
             kinds={name: of[buffer] for name, of in kinds.items() if buffer in of},
             writers=tuple(name for name, written in writes.items() if buffer in written),

@@ -29,14 +29,13 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VkTensor, VulkanGraph, vulkan_graphs
 from vkfuse.pte.vulkan_writer import write_vulkan
+from vkfuse.report.build import Reasons
 from vkfuse.report.stored import restored, stored
-from vkfuse.runtime.codes import Objection
 
 _NUMBERS: Final = {torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8}
 _FUSED: Final = "et_vk.linear_"
 _ELEMENT: Final = 8  # bytes of the largest
-Reasons = Mapping[str, Mapping[str, Objection]]
-State = Mapping[str, tuple[StatePlace, ...]]
+_StatePlaces = Mapping[str, tuple[StatePlace, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,8 @@ class _Entry:
     sha256: str
     frame: str
     contents: Mapping[str, Mapping[str, str]]
-    reasons: Reasons
-    state: State
+    reasons: Mapping[str, Reasons]
+    state: _StatePlaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +57,8 @@ class Earlier:
     """
 
     file: PteFile
-    reasons: Reasons
-    state: State
+    reasons: Mapping[str, Reasons]
+    state: _StatePlaces
 
 
 class Cache:
