@@ -209,6 +209,8 @@ CALLS = [
     (_norm(_t(10, 9)), ""),
     (_norm(_t(2, 5, 9, storages=BUFFER)), ""),
     (_nearest((8, 8), (16, 24)), ""),
+    (_with(_bilinear(False, 2)[:2], scale_factors=None, output_size=(32, 10)), "no-resize"),
+    (_with(_bilinear(False)[:2], scale_factors=None, output_size=(32, 10)), ""),
     (_nearest((8, 8), (11, 8)), "nearest-by-centre"),
     (_nearest((7, 8), (10, 12), (1.5, 1.5)), "upsample-scales"),
     (_where(_t(32, 32), _t(1, 32, 32, dynamic=[1, 2])), "condition-rank"),

@@ -1178,6 +1178,12 @@ _REPAIRED = {
         _ALONG_TWO,
         "buckets-as-counts sorts-as-topk truths-in-the-delegate",
     ),
+    "joined with nothing": (
+        _Lambda(lambda _, x: (torch.block_diag(x[0, :2, :3], x[0, :1]), torch.cat([x, x[:, :0]], 1))),
+        _SEQUENCE,
+        _ALONG_TWO,
+        "concatenation-promoted",
+    ),
     "permuted from behind": (
         _Lambda(lambda _, x: x.permute(0, -1, -2) * 2),
         _SEQUENCE,

@@ -137,11 +137,16 @@ def _is_narrow(dims: torch.Size) -> bool:
 def concatenations_of_one_type(
     editor: GraphEditor, node: fx.Node, tensors: Sequence[torch.Tensor]
 ) -> torch.Tensor | None:
-    """Convert what is joined to the type of the result: neither the shaders nor the CPU kernel do (measured)."""
+    """Convert what is joined to the type of the result: neither the shaders nor the CPU kernel do (measured).
+
+    What is empty is left out: a file with an empty constant does not load (measured).
+    """
     dtype = node.meta["val"].dtype
-    if all(part.dtype == dtype for part in tensors):
+    parts = [part for part in tensors if all(not isinstance(size, int) or size for size in part.shape)]
+    if not parts or (len(parts) == len(tensors) and all(part.dtype == dtype for part in parts)):
         return None
-    return editor.again(node, tensors=[part.to(dtype) for part in tensors])
+    joined = [part.to(dtype) for part in parts]
+    return editor.again(node, tensors=joined) if len(joined) > 1 else joined[0]
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -42,11 +42,12 @@ def nearest_of_whole_pixels(ops: Operands) -> Iterator[Objection]:
             return
 
 
-def corners_of_fixed_images(ops: Operands) -> Iterator[Objection]:
-    """Upsample.cpp computes once how far apart pixels are, of aligned corners by the greatest sizes (measured)."""
+def scaled_once(ops: Operands) -> Iterator[Objection]:
+    """Upsample.cpp computes once, by the greatest sizes, how far apart pixels are (measured)."""
     source = ops.tensor("input")
-    if source and ops.flag("align_corners") and source.dynamic & {2, 3}:
-        yield Objection(Code.NO_RESIZE, "between the corners of a dynamic image")
+    varies = source and source.dynamic & {2, 3}
+    if varies and (ops.flag("align_corners") or ops.value("output_size") is not None):
+        yield Objection(Code.NO_RESIZE, "of a dynamic image, to a given size or between its corners")
 
 
 def _sides(ops: Operands) -> tuple[tuple[int, int], ...]:
@@ -81,14 +82,14 @@ OPERATORS: Final = (
     Operator(
         "aten.upsample_nearest2d.vec",
         "input output_size scale_factors",
-        rules=(by_exact_factors, nearest_of_whole_pixels),
+        rules=(by_exact_factors, nearest_of_whole_pixels, scaled_once),
         axes=axis_by_axis("input"),
         shaders=by_dtype("upsample_nearest2d"),
     ),
     Operator(
         "aten.upsample_bilinear2d.vec",
         "input output_size align_corners scale_factors",
-        rules=(by_exact_factors, corners_of_fixed_images),
+        rules=(by_exact_factors, scaled_once),
         axes=axis_by_axis("input"),
         shaders=by_dtype("upsample_bilinear2d"),
     ),
