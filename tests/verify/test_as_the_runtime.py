@@ -99,6 +99,22 @@ def test_a_file_that_takes_less():
     assert "may be 16 long in dimension 0, of the file only 8" in verdict.message
 
 
+class _Stacks(nn.Module):
+    def forward(self, x, y):
+        return torch.stack([x, y[..., 0]])
+
+
+def test_a_size_of_two_inputs():
+    """Inputs of one dynamic size, for which torch had a symbol each, are drawn with equal ones."""
+    size = Dim("n", min=2, max=8)
+    program = export(
+        _Stacks(), (torch.randn(5, 4), torch.randn(5, 4, 3)), dynamic_shapes=({1: size}, {1: size})
+    )
+    verdict = verify_file(_lowered(program), program)
+    assert verdict.status == "same"
+    assert {"shortest", "longest"} <= {run.label for run in verdict.runs}
+
+
 def test_a_size_that_a_lowering_takes_for_known():
     """What torch makes of a symbol while it lowers narrows the file, and not what the program said before."""
     program = _program(_Squeezed(), torch.randn(2, 3), 2, 8)

@@ -92,11 +92,12 @@ def _user_placeholders(exported: ExportedProgram) -> list[fx.Node | None]:
 
 def _declared_size(exported: ExportedProgram, size: Any) -> int | sympy.Expr:
     """A size as the program declares it: what a lowering took it for is the same symbol's value from then on."""
-    declared = size.node._expr if isinstance(size, torch.SymInt) else None  # noqa: SLF001 - no public name
-    dynamic = declared is not None and any(
-        low < high for low, high in (_declared(exported, symbol) for symbol in declared.free_symbols)
-    )
-    return declared if dynamic and _size(size) is not declared else _size(size)
+    known = _size(size)
+    if not isinstance(size, torch.SymInt) or not isinstance(known, int):
+        return known
+    declared = size.node._expr  # noqa: SLF001 - no public name
+    ranges = [exported.range_constraints.get(symbol) for symbol in declared.free_symbols]
+    return declared if any(of is not None and of.lower < of.upper for of in ranges) else known
 
 
 def _size(size: Any) -> int | sympy.Expr:
