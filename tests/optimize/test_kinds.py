@@ -497,6 +497,28 @@ def test_softmax_of_many_halves(tmp_path, monkeypatch):
         optimize(exported, path, options)
 
 
+class _Shares(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self._dim = dim
+
+    def forward(self, x):
+        return torch.log_softmax(x * 2, self._dim)
+
+
+@pytest.mark.parametrize(
+    ("dim", "dynamic", "turned"),
+    [(0, {0: "n"}, True), (-2, {1: "n"}, True), (0, {1: "n"}, False), (2, {2: "n"}, False)],
+)
+def test_softmax_over_a_dynamic_dimension(dim, dynamic, turned, tmp_path):
+    """In rows: below four values, the largest is looked for behind the end of another (recorded: 384 off, of 8.3)."""
+    sizes = {at: Dim(name, min=1, max=8) for at, name in dynamic.items()}
+    exported = export(_Shares(dim), torch.randn(3, 3, 3), dynamic={"x": sizes})
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert ("softmax-in-rows" in _codes(report)) is turned
+    assert (report.delegation.subgraphs, report.delegation.cpu, report.verify.ok) == (1, {}, True)
+
+
 class _Written(nn.Module):
     def forward(self, x):
         x.add_(1.0)

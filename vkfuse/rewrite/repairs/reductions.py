@@ -166,15 +166,26 @@ def _of_norm(node: fx.Node) -> bool:
     *(aten.softmax.int, aten.log_softmax.int),
     *(aten._softmax.default, aten._log_softmax.default),  # noqa: SLF001 - the operators' names
     code="softmax-in-rows",
-    detail="the runtime's softmax is not over batches",
+    detail="the runtime's softmax is not over batches, nor over few of many",
 )
 def softmaxes_in_rows(editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: int) -> torch.Tensor | None:
-    """Turn what each softmax over the batch, or over channels of several batches, reads and writes, into rows."""
-    if x.ndim != _BATCHED or not is_across_images(described(x), dim):
+    """Turn what each softmax over the batch, or over channels of several batches, reads and writes, into rows.
+
+    Those over a dynamic dimension too: where it is below four, softmax.glsl looks for the largest value behind its end, in
+    texels of another call or another tensor, unless its texels lie along it.
+    """
+    if not 1 < x.ndim <= _BATCHED or dim in {-1, x.ndim - 1}:
         return None
-    order = list(range(_BATCHED))
+    if not (isinstance(_sizes(node)[dim], torch.SymInt) or is_across_images(described(x), dim)):
+        return None
+    order = list(range(x.ndim))
     order[dim], order[-1] = order[-1], order[dim]
     return editor.again(node, x=x.permute(order), dim=-1).permute(order)
+
+
+def _sizes(node: fx.Node) -> torch.Size:
+    """The sizes of what a node makes."""
+    return node.meta["val"].shape  # type: ignore[no-any-return]
 
 
 def _keeping_infinity(most: float) -> RepairRule:
