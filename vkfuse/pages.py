@@ -12,7 +12,7 @@ from typing import Final
 
 _CHUNK: Final = 4 << 20
 _SHARE: Final = 32  # memory may be more than before by this part of all, until something is given back
-_EVERY: Final = 0.05  # seconds
+_EVERY: Final = 0.02  # seconds
 _SELDOM: Final = (1_000, 20, 100)  # collections of Python's three kinds; its own are (700, 10, 10)
 _STATUS: Final = Path("/proc/self/statm")  # pages: all, in memory, of these mapped from files (man 5 proc)
 _DONT_NEED: Final = getattr(mmap, "MADV_DONTNEED", None)

@@ -113,14 +113,17 @@ def inspect(
     """
     chosen, meter = (options or Options()).changed(changes), Meter()
     runtime, progress = find_runtime(chosen.runtime), meter.watching(progress)
-    programs = _programs(source, chosen, progress)
-    with quiet(verbose=chosen.verbose), lean_graphs():
-        progress("planning")
-        methods = surveyed(programs, chosen)
-        settings = [row for m in methods for row in settings_of(m.surveyed.exported)] if what_if else []
-        methods, losses = lossy(methods, chosen)
-        methods = planned(methods, runtime, chosen)
-        before = folded(methods)
+    with thrifty() as told:
+        programs = _programs(source, chosen, progress)
+        for program in programs.values():
+            told(program.mapped)
+        with quiet(verbose=chosen.verbose), lean_graphs(), one_thread():
+            progress("planning")
+            methods = surveyed(programs, chosen)
+            settings = [row for m in methods for row in settings_of(m.surveyed.exported)] if what_if else []
+            methods, losses = lossy(methods, chosen)
+            methods = planned(methods, runtime, chosen)
+            before = folded(methods)
     report = replace(report_of_plan(methods, before, runtime, meter), losses=losses)
     return Result(report=with_settings(report, settings) if what_if else report, output=None)
 
