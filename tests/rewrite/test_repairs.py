@@ -1248,7 +1248,7 @@ _REPAIRED = {
         _Lambda(lambda _, x: nn.functional.scaled_dot_product_attention(x[:, :1], x, x).sum(1)),
         (2, 3, 8, 4),
         None,
-        "",
+        "reductions-in-three-dimensions",
     ),
     "long product of integers": (
         _Lambda(lambda _, x: (9 * x).int() @ (9 * x).int().mT),
