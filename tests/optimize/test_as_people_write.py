@@ -122,6 +122,28 @@ def test_arithmetic_with_lengths(tmp_path):
     assert worst_error(exported, path, _lengths()) < 1e-5
 
 
+class _Beside(nn.Module):
+    """Rows of a 4-bit table beside a constant that is expanded to as many as there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+        self.register_buffer("constant", torch.randn(7, 64))
+
+    def forward(self, tokens):
+        return torch.cat([self.table(tokens), self.constant.expand(tokens.shape[0], -1, -1)], dim=-1)
+
+
+def test_a_constant_as_long_as_the_example(tmp_path):
+    """Copies are removed by what is true of all lengths: [7, 64] expanded to [n, 7, 64] made n the example's 7."""
+    torch.manual_seed(0)
+    exported = export(_Beside(), indices(7, 7), dynamic=({0: LENGTH},))
+    path = tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert (report.delegation.subgraphs, report.verify.ok) == (1, True)
+    assert worst_error(exported, path, [(indices(n, 7),) for n in (2, 7, 32)]) < 1e-5
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -15,6 +15,7 @@ import torch
 from executorch.backends.transforms.fuse_view_copy import FuseViewCopyTransform
 from executorch.backends.transforms.view_copy_to_squeeze_unsqueeze import ViewCopyToSqueezeUnsqueezePass
 from executorch.backends.vulkan import vulkan_preprocess
+from executorch.backends.vulkan._passes.remove_redundant_ops import RemoveRedundantOpsTransform
 from executorch.backends.vulkan._passes.squeeze_unsqueeze_inputs import SqueezeUnsqueezeInputs
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import ops_not_to_decompose
 from executorch.backends.vulkan.patterns.pattern_registry import PatternEntry
@@ -410,6 +411,16 @@ def _dimension_added(of: Any, before: Sequence[Any], after: Sequence[Any]) -> in
 _find_unsqueeze_dim = ViewCopyToSqueezeUnsqueezePass.find_unsqueeze_dim
 
 
+def _is_redundant(transform: Any, node: fx.Node) -> bool:
+    """Whether a copy changes nothing at any length: asked if [3] is [n, 3], torch would make n an example's 3."""
+    tensors = (*node.all_input_nodes, node) if node.target in transform.redundant_ops else ()
+    ranks = {len(of.meta["val"].shape) for of in tensors if isinstance(of.meta.get("val"), torch.Tensor)}
+    return len(ranks) == 1 and bool(_should_remove(transform, node))
+
+
+_should_remove = RemoveRedundantOpsTransform._should_remove  # noqa: SLF001 - no public name
+
+
 def _identical(_tagged: Any, _given: Any) -> bool:
     """Let the guarded partitioner's readers of a second result read the first: ExecuTorch wants the graph as it was."""
     return True
@@ -427,6 +438,7 @@ _MENDS = (
     (VkGraphBuilder, "process_output_node", _keep_state),
     (VkGraphBuilder, "process_placeholder_node", _declare_input),
     (FuseViewCopyTransform, "_find_view_copy_chain", _views_to_fuse),
+    (RemoveRedundantOpsTransform, "_should_remove", _is_redundant),
     (SqueezeUnsqueezeInputs, "call_operator", _call_squeezed),
     (ViewCopyToSqueezeUnsqueezePass, "find_unsqueeze_dim", _dimension_added),
 )
