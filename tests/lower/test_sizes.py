@@ -18,7 +18,9 @@ MOST = {N: ValueRanges(2, 32), M: ValueRanges(1, 7)}
 _sizes = st.recursive(
     st.sampled_from([N, M, sympy.Integer(3), sympy.Integer(4)]),
     lambda of: (
-        st.builds(operator.mul, of, of) | st.builds(operator.add, of, of) | st.builds(FloorDiv, of, of)
+        st.builds(operator.mul, of, of)
+        | st.builds(operator.add, of, of)
+        | st.builds(FloorDiv, of, of.filter(lambda by: not by.is_zero))
     ),
     max_leaves=5,
 )

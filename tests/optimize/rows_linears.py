@@ -119,7 +119,7 @@ LINEARS = (
     Row(
         name="x @ W, wider than high",
         build=dequantized(lambda m, x: x @ m.floats()[:40], lambda: torch.randn(5, 40)),
-        tables=_folded("not-exact"),
+        tables=_folded("table-not-readable"),
         bound=SUMS,
     ),
     Row(

@@ -144,6 +144,43 @@ def test_a_constant_as_long_as_the_example(tmp_path):
     assert worst_error(exported, path, [(indices(n, 7),) for n in (2, 7, 32)]) < 1e-5
 
 
+def test_repeats_of_sizes_that_no_input_has(tmp_path):
+    """What repeats parts takes its sizes from what it reads: read off the result, no order of operators had them."""
+
+    def use(rows, _, convolution):
+        return convolution(rows[:, None]).repeat_interleave(2, dim=3)
+
+    path = tmp_path / "model.pte"
+    exported, report = _made(use, path, nn.Conv2d(1, 3, 2, padding=1))
+    assert report.verify.ok
+    assert worst_error(exported, path, _lengths()) < 1e-5
+
+
+class _Filled(nn.Module):
+    """Rows of a 4-bit table, and of them those at given positions, which may repeat, filled with a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+
+    def forward(self, tokens, positions):
+        rows = self.table(tokens)
+        zeroed, firsts = rows.clone(), rows.clone()
+        zeroed[:, positions] = 0.0
+        firsts[:, positions] = rows[:, :1]
+        return rows.index_fill(1, positions, 3.0), zeroed, firsts
+
+
+def test_positions_may_repeat(tmp_path):
+    """What is filled twice is filled once: the product added the number, and verify draws positions without repeats."""
+    exported = export(_Filled(), indices(2, 7), torch.tensor([0, 2, 4]))
+    path = tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert "cache-writes-as-products" in {repair.code for repair in report.repairs}
+    calls = [(indices(2, 7), torch.tensor(at)) for at in ([0, 2, 4], [0, 2, 2], [5, 5, 5])]
+    assert worst_error(exported, path, calls) < 1e-5
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -84,7 +84,7 @@ def test_what_has_to_be_done_is_done(monkeypatch):
     assert called == []
     graph = _graph(functional=False, unread=True)
     lighter._decomposed(graph)
-    assert called == [lighter._PASSES]
+    assert lighter._PASSES in called
     assert not graph.find_nodes(op="get_attr")
 
 

@@ -6,7 +6,8 @@ tensor; only the choice, a bool for each element, is made on the CPU. in_place.p
 own.
 
 Several rows at positions that nobody knows to follow each other are ``cache * kept + places @ rows``: `places` is one where
-a row of the cache is a position, `kept` where it is none. Ones and zeros keep every finite value.
+a row of the cache is a position, `kept` where it is none. Ones and zeros keep every finite value. One row at all of
+them is ``cache * kept + row * reached``, where positions may repeat.
 """
 
 from math import prod
@@ -16,8 +17,11 @@ from torch import fx
 
 from vkfuse.program.tensors import greatest
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.writes import Write, write_of
+
+aten = torch.ops.aten
 
 
 @replaces(code="cache-writes-as-choices", detail="the runtime writes to no computed position")
@@ -46,14 +50,41 @@ def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor
         return None
     cache, at = editor.tensor(write.cache), write.dimension
     along = [-1 if d == at else 1 for d in range(cache.ndim)]
-    places = _places(editor, write)
-    key = ("kept", editor.node(write.positions), cache.dtype, *cache.shape, at)
-    kept: torch.Tensor = editor.once(key, lambda: 1.0 - places.sum([1], keepdim=True).reshape(along))
+    places, same = _places(editor, write), _same_row(editor, write)
+    key = (editor.node(write.positions), cache.dtype, *cache.shape, at, same is None)
+    over = torch.sum if same is None else torch.amax
+    reached: torch.Tensor = editor.once(
+        ("reached", *key), lambda: over(places, [1], keepdim=True).reshape(along)
+    )
+    kept: torch.Tensor = editor.once(("kept", *key), lambda: 1.0 - reached)
+    if same is not None:
+        return cache * kept + same * reached
     order = [at, *(d for d in range(cache.ndim) if d != at)]
     (count,) = editor.sizes(write.positions)
     rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])
     written = (places @ rows).reshape([cache.shape[d] for d in order])
     return cache * kept + written.permute([order.index(d) for d in range(cache.ndim)])
+
+
+def _same_row(editor: GraphEditor, write: Write) -> torch.Tensor | None:
+    """What is written at every position, where that is one row, [..., 1, ...] or without the dimension; else None.
+
+    Its positions may repeat, as those of `index_fill`; of different rows at one position torch promises none.
+    """
+    at, rows = write.dimension - write.cache.meta["val"].ndim, write.rows
+    while rows.target == aten.expand.default and not _is_one_row(rows, at):
+        rows = operand(rows, "x")
+    if _is_one_row(rows, at):
+        return editor.tensor(rows)
+    value = editor.constants.value(rows) if rows in editor.constants else None
+    if value is None or not bool((value == value.narrow(at, 0, 1)).all()):
+        return None
+    return editor.stored(value.narrow(at, 0, 1).clone(), "cache.row")
+
+
+def _is_one_row(rows: fx.Node, at: int) -> bool:
+    sizes = rows.meta["val"].shape
+    return len(sizes) < -at or str(sizes[at]) == "1"
 
 
 def _must_repeat(write: Write) -> bool:

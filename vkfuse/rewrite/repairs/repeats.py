@@ -40,15 +40,14 @@ def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     repeat = repeat_of(node)
     if repeat is None:
         return None
-    behind = editor.sizes(repeat.source)[repeat.dimension + 1 :]
-    flat = editor.tensor(repeat.source).reshape([-1, 1, *behind])
-    return torch.cat([flat] * repeat.count, 1).reshape(editor.sizes(node))
+    sizes, along = editor.sizes(repeat.source), repeat.dimension
+    flat = editor.tensor(repeat.source).reshape([-1, 1, *sizes[along + 1 :]])
+    repeated = [*sizes[:along], sizes[along] * repeat.count, *sizes[along + 1 :]]
+    return torch.cat([flat] * repeat.count, 1).reshape(repeated)
 
 
 @replaces(aten.matmul.default, code="repeats-as-rows", detail="a head's queries are rows of one product")
-def repeats_as_rows(
-    editor: GraphEditor, node: fx.Node, x: torch.Tensor, other: fx.Node
-) -> torch.Tensor | None:
+def repeats_as_rows(editor: GraphEditor, x: torch.Tensor, other: fx.Node) -> torch.Tensor | None:
     """Replace each product with repeated heads, [batch, heads * n, rows, k] by [batch, heads * n, k, columns]."""
     turned = other.target in PERMUTATIONS and order_of(other) == [0, 1, 3, 2]
     factor = operand(other, "x") if turned else other
@@ -56,10 +55,11 @@ def repeats_as_rows(
     same = x.ndim == value.ndim and str(x.shape[:2]) == str(value.shape[:2])
     if repeat is None or repeat.dimension != 1 or not same:
         return None
-    batch, heads, _, size = editor.sizes(x)
+    batch, heads, rows, size = editor.sizes(x)
     source = editor.tensor(repeat.source)
     grouped = x.reshape([batch, heads // repeat.count, -1, size])
-    return grouped.matmul(source.transpose(-2, -1) if turned else source).reshape(editor.sizes(node))
+    product = grouped.matmul(source.transpose(-2, -1) if turned else source)
+    return product.reshape([batch, heads, rows, editor.sizes(other)[-1]])
 
 
 def repeat_of(node: fx.Node) -> _Repeat | None:
