@@ -156,6 +156,30 @@ def test_repeats_of_sizes_that_no_input_has(tmp_path):
     assert worst_error(exported, path, _lengths()) < 1e-5
 
 
+class _Masked(nn.Module):
+    """Scores of a row's values by a mask, which may leave none: as logarithms, and as shares of the same mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+
+    def forward(self, tokens, kept):
+        scores = self.table(tokens).masked_fill(~kept, torch.finfo(torch.float32).min)
+        return scores.log_softmax(-1).clamp(min=-100), scores.softmax(-1)
+
+
+def test_rows_that_a_mask_empties(tmp_path):
+    """Of the lowest number alone every value is as likely, in logarithms too: they were infinite."""
+    kept = torch.rand(2, 7, 64) > 0.5
+    kept[0, 0] = False
+    exported = export(_Masked(), indices(2, 7), kept)
+    path = tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert "mask-fills-raised" in {repair.code for repair in report.repairs}
+    assert report.verify.ok
+    assert worst_error(exported, path, [(indices(2, 7), kept)]) < 1e-5
+
+
 class _Filled(nn.Module):
     """Rows of a 4-bit table, and of them those at given positions, which may repeat, filled with a number."""
 

@@ -22,7 +22,10 @@ LOWEST = torch.finfo(torch.float32).min
 FLOOR = float(torch.tensor(-3.402823e38))
 HALF_FLOOR = torch.finfo(torch.float16).min
 
-_SOFTMAX = (aten.softmax.int, aten._softmax.default, aten.scaled_dot_product_attention.default)  # noqa: SLF001 - the operator's name
+_SOFTMAX = (
+    *(aten.softmax.int, aten.log_softmax.int, aten.scaled_dot_product_attention.default),
+    *(aten._softmax.default, aten._log_softmax.default),  # noqa: SLF001 - the operators' names
+)
 _CARRIERS = (
     *MOVES,
     *(aten.full.default, aten.full_like.default, aten.new_full.default, aten.scalar_tensor.default),
