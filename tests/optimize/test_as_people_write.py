@@ -7,6 +7,7 @@ length, and was right there, random numbers apart.
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from torch import nn
 from torch.export import Dim
 from torch.nn import functional
 
-from vkfuse.options import BaselineChoice, Options
+from vkfuse.errors import VkfuseError
+from vkfuse.options import BaselineChoice, Options, Storage, VulkanOptions
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
 from vkfuse.verify.reference import Reference
@@ -154,6 +156,35 @@ def test_repeats_of_sizes_that_no_input_has(tmp_path):
     exported, report = _made(use, path, nn.Conv2d(1, 3, 2, padding=1))
     assert report.verify.ok
     assert worst_error(exported, path, _lengths()) < 1e-5
+
+
+class _Bytes(nn.Module):
+    """A linear of half precision by bytes, one scale for each output."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("values", torch.randint(90, 127, (32, 128), dtype=torch.int8))
+        self.register_buffer("scales", torch.full((32, 1), 1e-3, dtype=torch.float16))
+
+    def forward(self, x):
+        dequantize = torch.ops.torchao.dequantize_affine
+        weight = dequantize(
+            self.values, [1, 128], self.scales, None, torch.int8, -128, 127, output_dtype=torch.float16
+        )
+        return functional.linear(x, weight)
+
+
+def test_sums_before_they_are_scaled(tmp_path):
+    """Bytes in half precision, 1,100 by a sum beyond 65504: infinite of a buffer on the runtime, right of a texture."""
+    path, options = tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)
+    large, in_buffers = (
+        torch.full((3, 128), 80.0).half(),
+        replace(options, vulkan=VulkanOptions(storage=Storage.BUFFER)),
+    )
+    optimize(export(_Bytes(), large), path, options)
+    optimize(export(_Bytes(), torch.rand(3, 128).half()), path, in_buffers)
+    with pytest.raises(VkfuseError, match="does not compute"):
+        optimize(export(_Bytes(), large), path, in_buffers)
 
 
 class _Masked(nn.Module):

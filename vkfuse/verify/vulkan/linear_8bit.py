@@ -3,19 +3,34 @@
 import torch
 from torch.nn import functional
 
+from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
 from vkfuse.verify.vulkan.linear import batched, first_matrix
 
+_HALF_MAX = torch.finfo(torch.float16).max
+
 
 def linear_q8csw(call: Call) -> torch.Tensor:
     """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl."""
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     bias = call.optional_tensor(3)
-    out = functional.linear(first_matrix(call, x), weight.float()) * scales.float().reshape(-1)
+    in_registers = call.storage(0) is not VkStorageType.BUFFER  # of a texture, in float32
+    out = _summed(call, first_matrix(call, x), weight, whole=in_registers) * scales.float().reshape(-1)
     return batched(x, out if bias is None else out + bias.float())
+
+
+def _summed(call: Call, x: torch.Tensor, weight: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
+    """Products with the integers of a weight [N, K], scaled at the end: but for `whole` ones half precision has none so large.
+
+    Measured on lavapipe: infinity in buffers, right in textures, whose texels are summed in float32.
+    """
+    sums = functional.linear(x.float(), weight.float())
+    if whole or call.dtype() is not torch.float16:
+        return sums
+    return torch.where(sums.abs() > _HALF_MAX, sums.sign() * torch.inf, sums)
 
 
 def conv2d_q8csw(call: Call) -> torch.Tensor:
@@ -51,7 +66,7 @@ def linear_q8ta_q8csw(call: Call) -> torch.Tensor:
 def weight_int8pack_mm(call: Call) -> torch.Tensor:
     """`(input [M, K], weight int8 [N, K], scales [N])`: impl/QuantizedLinearQCSNW.cpp."""
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
-    return functional.linear(x.float(), weight.float()) * scales.float()
+    return _summed(call, x, weight) * scales.float()
 
 
 def linear_qcs4w(call: Call) -> torch.Tensor:
