@@ -23,7 +23,7 @@ def linear_q8csw(call: Call) -> torch.Tensor:
 
 
 def _summed(call: Call, x: torch.Tensor, weight: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
-    """Products with the integers of a weight [N, K], scaled at the end: but for `whole` ones half precision has none so large.
+    """Products with the integers of a weight [N, K], scaled at the end; if not `whole`, half precision has none so large.
 
     Measured on lavapipe: infinity in buffers, right in textures, whose texels are summed in float32.
     """
