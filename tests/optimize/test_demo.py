@@ -38,6 +38,7 @@ def test_demo_command_writes_both_files(small):
     assert {path.name for path in folder.iterdir()} == {"model.pt2", "model.pte"}
     assert str(folder / "model.pte") in printed
     assert "embedding.weight" in printed
+    assert "made of the written file" in " ".join(printed.split())
     assert [delegate.id for delegate in read_pte(folder / "model.pte").methods[0].delegates] == [
         "VulkanBackend"
     ]

@@ -91,7 +91,8 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
         Not decomposed, a call on the CPU would have no kernel.
         """
         supported = _Supported(self._method, self._options, self._target, [], constant_names(ep))
-        left = {n.target._op for n in ep.graph.nodes if n.target in _WHOLE}  # noqa: SLF001 - asked again, after the delegates: torch's of an edge one
+        whole = (n.target for n in ep.graph.nodes if n.target in _WHOLE)  # asked again, after the delegates
+        left = {target._op for target in whole}  # noqa: SLF001 - the only name of torch's operator
         calls = (n for n in ep.graph.nodes if n.target in ops_not_to_decompose)
         left |= {n.target for n in calls if not supported.takes_whole(n)}
         return [op for op in ops_not_to_decompose if op not in left], None

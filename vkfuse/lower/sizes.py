@@ -11,6 +11,8 @@ from torch import fx
 from torch.utils._sympy.functions import FloorDiv
 from torch.utils._sympy.value_ranges import bound_sympy
 
+from vkfuse.program.guards import whole_quotient
+
 _SUM: Final = torch.sym_sum
 
 
@@ -22,9 +24,8 @@ def bounded(size: Any, ranges: Any = None) -> Any:
 
 
 def _whole(size: sympy.Expr, by: sympy.Expr) -> sympy.Expr:
-    """A quotient of sizes, none of which is zero, that leaves nothing, else the quotient rounded down."""
-    quotient = sympy.cancel(size / by)
-    return quotient if sympy.denom(sympy.together(quotient)) == 1 else FloorDiv(size, by)
+    exact = whole_quotient(size, by)
+    return FloorDiv(size, by) if exact is None else exact
 
 
 def in_known_arithmetic(graph: fx.Graph) -> None:

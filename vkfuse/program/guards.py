@@ -5,10 +5,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch._export.utils import _get_shape_env_from_gm
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as symbolic
+from torch.utils._sympy.functions import FloorDiv
 
 
 @contextmanager
@@ -31,11 +33,28 @@ def sizes_left_open() -> Iterator[None]:
 
     Tracing asks of each size whether it is 1; of n - 1 and an example of 2 it would make n known. And the fake kernel of a
     convolution asks which library would compute it, for the order of the result's dimensions; oneDNN is chosen by the
-    batch, below 16 and above.
+    batch, below 16 and above. Nor does torch learn then that a size left over, `n * n // n`, is whole: that follows here.
     """
     convolutions = mock.patch.object(torch._C, "_select_conv_backend", _without_guards)  # noqa: SLF001 - no public name
-    with symbolic.patch(backed_size_oblivious=True), convolutions:  # type: ignore[attr-defined]
+    quotients = mock.patch.object(FloorDiv, "eval", _quotient_or_whole)
+    with symbolic.patch(backed_size_oblivious=True), convolutions, quotients:  # type: ignore[attr-defined]
         yield
+
+
+def whole_quotient(size: sympy.Expr, by: sympy.Expr) -> sympy.Expr | None:
+    """A quotient of sizes, none of which is zero, where it leaves nothing: n of `n * n // n`."""
+    if not (isinstance(size, sympy.Basic) and size.free_symbols & by.free_symbols):
+        return None
+    exact = sympy.cancel(size / by)
+    return exact if sympy.denom(sympy.together(exact)) == 1 else None
+
+
+_quotient = FloorDiv.eval
+
+
+def _quotient_or_whole(size: sympy.Expr, by: sympy.Expr) -> sympy.Expr | None:
+    exact = whole_quotient(size, by)
+    return _quotient(size, by) if exact is None else exact
 
 
 _select_conv_backend = torch._C._select_conv_backend  # noqa: SLF001

@@ -42,13 +42,18 @@ def axes_of(operand: str, value: Value, member: int = 0) -> Iterator[Axis]:
 
 def followed(axes: Axes | None, ops: Operands) -> Iterator[Follows]:
     """Yield what a record says; what it leaves open of the output may vary with anything."""
-    told = [] if axes is None else [*axes(ops)]
+    told = [] if axes is None else [each for each in axes(ops) if _is_of(ops, each)]
     yield from told
     known = {each.axis for each in told}
     everything = tuple(axis for name, value in ops.values.items() for axis in axes_of(name, value))
     for axis in axes_of(OUTPUT, ops.output):
         if axis not in known:
             yield Follows(axis, everything, surely=False)
+
+
+def _is_of(ops: Operands, each: Follows) -> bool:
+    """Whether a call has what is spoken of: that of a broken file may have fewer arguments."""
+    return all(axis.operand in {_ANY, OUTPUT, *ops.values} for axis in (each.axis, *each.others))
 
 
 def _same(ops: Operands, name: str, pairs: Iterator[tuple[int, int]], member: int = 0) -> Iterator[Follows]:

@@ -31,9 +31,7 @@ class Tolerance:
 
     atol: float | None = None
     rtol: float | None = None
-    arithmetic: torch.dtype | None = (
-        None  # that it is computed in, where that is coarser than the outputs' own
-    )
+    arithmetic: torch.dtype | None = None  # that it is computed in, where coarser than the outputs' own
 
     @property
     def given(self) -> bool:

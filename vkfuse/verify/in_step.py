@@ -14,9 +14,8 @@ from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.graph import GraphRun, State, as_file_says, computed
 from vkfuse.verify.vulkan.table import TOGETHER
 
-Before = Sequence[
-    int | None
-]  # of each call the one, earlier in the list, that it goes on from; None: it begins after a reset
+# Of each call the one, earlier in the list, that it goes on from; None: it begins after a reset.
+Before = Sequence[int | None]
 
 
 def file_in_step(

@@ -103,6 +103,7 @@ _TRUTHS: Final = tuple(
         name,
         "self other",
         rules=(an_operand_has_a_dimension, of_truths("self", "other")),
+        axes=elementwise,
         shaders=names(shader),
         integers=True,
         since=COMPARES_SINCE,

@@ -37,6 +37,7 @@ _NEGATION: Final = Operator(
     "aten.bitwise_not.default",
     "self",
     rules=(*_RULES, of_truths("self")),
+    axes=elementwise,
     shaders=by_dtype_and_storage("bitwise_not"),
     integers=True,
     since=COMPARES_SINCE,
