@@ -2,6 +2,7 @@
 
 import functools
 import io
+from dataclasses import replace
 
 import pytest
 from dynamic_programs import VERDICTS, program_of
@@ -82,3 +83,17 @@ def test_most_operators_say_their_axes():
     """What is left out may vary with anything; those are few."""
     without = {name for name, (newest, *_) in OPERATORS.items() if not newest.axes and not newest.replaced}
     assert len(without) < 20, sorted(without)
+
+
+def test_calls_with_few_arguments(lowered):
+    """Whatever a broken file leaves out of a call, no record speaks of an axis that the call does not have."""
+    for name, (_, calls) in lowered.items():
+        for ops in calls:
+            for count in range(len(ops.values)):
+                cut = replace(ops, values=dict([*ops.values.items()][:count]))
+                spoken = {
+                    axis.operand
+                    for each in followed(record_of(ops.operator).axes, cut)
+                    for axis in (each.axis, *each.others)
+                }
+                assert spoken <= {*cut.values, OUTPUT, ""}, (name, ops.operator, count)

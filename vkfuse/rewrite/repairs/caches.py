@@ -7,7 +7,7 @@ own.
 
 Several rows at positions that nobody knows to follow each other are ``cache * kept + places @ rows``: `places` is one where
 a row of the cache is a position, `kept` where it is none. Ones and zeros keep every finite value. One row at all of
-them is ``cache * kept + row * reached``, where positions may repeat.
+them is a choice by whether any position reaches a row of the cache: positions may repeat, and the row may be infinite.
 """
 
 from math import prod
@@ -56,9 +56,9 @@ def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     reached: torch.Tensor = editor.once(
         ("reached", *key), lambda: over(places, [1], keepdim=True).reshape(along)
     )
-    kept: torch.Tensor = editor.once(("kept", *key), lambda: 1.0 - reached)
     if same is not None:
-        return cache * kept + same * reached
+        return torch.where(reached > 0, same, cache)
+    kept: torch.Tensor = editor.once(("kept", *key), lambda: 1.0 - reached)
     order = [at, *(d for d in range(cache.ndim) if d != at)]
     (count,) = editor.sizes(write.positions)
     rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])

@@ -14,23 +14,18 @@ _HALF_MAX = torch.finfo(torch.float16).max
 
 
 def linear_q8csw(call: Call) -> torch.Tensor:
-    """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl."""
+    """`(input, weight int8 [N, K], scales [N], bias)`: glsl/linear_q8csw_tiled.glsl.
+
+    Sums are scaled at the end; of halves in a buffer they are halves too, and infinite beyond those (measured), of texels
+    float32.
+    """
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     bias = call.optional_tensor(3)
-    in_registers = call.storage(0) is not VkStorageType.BUFFER  # of a texture, in float32
-    out = _summed(call, first_matrix(call, x), weight, whole=in_registers) * scales.float().reshape(-1)
+    sums = functional.linear(first_matrix(call, x), weight.float())
+    if call.dtype() is torch.float16 and call.storage(0) is VkStorageType.BUFFER:
+        sums = torch.where(sums.abs() > _HALF_MAX, sums.sign() * torch.inf, sums)
+    out = sums * scales.float().reshape(-1)
     return batched(x, out if bias is None else out + bias.float())
-
-
-def _summed(call: Call, x: torch.Tensor, weight: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
-    """Products with the integers of a weight [N, K], scaled at the end; if not `whole`, half precision has none so large.
-
-    Measured on lavapipe: infinity in buffers, right in textures, whose texels are summed in float32.
-    """
-    sums = functional.linear(x.float(), weight.float())
-    if whole or call.dtype() is not torch.float16:
-        return sums
-    return torch.where(sums.abs() > _HALF_MAX, sums.sign() * torch.inf, sums)
 
 
 def conv2d_q8csw(call: Call) -> torch.Tensor:
@@ -66,7 +61,7 @@ def linear_q8ta_q8csw(call: Call) -> torch.Tensor:
 def weight_int8pack_mm(call: Call) -> torch.Tensor:
     """`(input [M, K], weight int8 [N, K], scales [N])`: impl/QuantizedLinearQCSNW.cpp."""
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
-    return _summed(call, x, weight) * scales.float()
+    return functional.linear(x.float(), weight.float()) * scales.float()
 
 
 def linear_qcs4w(call: Call) -> torch.Tensor:
