@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,16 +15,22 @@ from torch.export.graph_signature import InputKind, OutputKind
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.parts import constants_of
-from vkfuse.program.widened import HALVES
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import draws
-from vkfuse.verify.errors import NoInputsError, NotInStepError, first_line
+from vkfuse.verify.errors import NoInputsError, first_line
+from vkfuse.verify.precision import coarsest
+from vkfuse.verify.program_in_step import (
+    in_order,
+    last_uses,
+    of_type,
+    run_in_step,
+    user_nodes,
+    written_by,
+)
 from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made, whole
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
-aten = torch.ops.aten
 
 _GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation makes
 _HALF_NOISE: Final = 2.0**-10  # a half's rounding of an operand, and of what is made of it
@@ -73,7 +79,7 @@ class Reference:
         self._unread = _unread(exported)
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.draws = tuple(node.name for node in exported.graph.nodes if draws(node))
-        self.coarsest = _coarsest(exported)
+        self.coarsest = coarsest(exported)
         self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
         self.jumps = any(str(node.target) in _JUMPS for node in exported.graph.nodes)
         buffers = exported.graph_signature.inputs_to_buffers
@@ -137,7 +143,7 @@ class Reference:
         Call i goes on from what call `before[i]`, an earlier one, leaves, or begins after a reset; the buffers here stay.
         Raises NotInStepError where a buffer is read by what writes it, and what torch's operators do.
         """
-        written = _written(self.exported) if any(each is not None for each in before) else {}
+        written = written_by(self.exported) if any(each is not None for each in before) else {}
         lanes = [(at, arithmetic) for at in range(len(calls)) for arithmetic in arithmetics]
         heirs: list[list[_Runner]] = [[] for _ in lanes]
         runners = [_Runner(self._module, arithmetic) for _, arithmetic in lanes]
@@ -148,10 +154,10 @@ class Reference:
         placeholders = [[*self._placeholders(calls[at], {})] for at, _ in lanes]
         nodes = self.exported.graph.find_nodes(op="placeholder")
         given = dict(zip(nodes, zip(*placeholders, strict=True), strict=True))
-        order, wanted = _in_order(self.exported, written), _user_nodes(self.exported)
-        width, ended = len(arithmetics), _last_uses((node for group in order for node in group), wanted)
+        order, wanted = in_order(self.exported, written), user_nodes(self.exported)
+        width, ended = len(arithmetics), last_uses((node for group in order for node in group), wanted)
         with torch.no_grad():
-            _run_in_step(order, runners, given, heirs, written, ended, self._shared, width)
+            run_in_step(order, runners, given, heirs, written, ended, self._shared, width)
         outputs = [
             tuple(runner.env[of] if isinstance(of, fx.Node) else of for of in wanted) for runner in runners
         ]
@@ -190,12 +196,7 @@ class Reference:
             if spec.kind is OutputKind.USER_OUTPUT:
                 yield value
             elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
-                state[spec.target] = _of_type(value, self._kinds.get(spec.target))
-
-
-def _of_type(value: Argument, kind: torch.dtype | None) -> Argument:
-    """What a buffer of a type is after a copy of `value` to it, whose cast a functional program leaves out."""
-    return value if kind is None or not isinstance(value, torch.Tensor) else value.to(kind)
+                state[spec.target] = of_type(value, self._kinds.get(spec.target))
 
 
 def flat_inputs(
@@ -254,162 +255,6 @@ def _unread(exported: ExportedProgram) -> frozenset[fx.Node]:
     specs = zip(exported.graph_signature.output_specs, end.args[0], strict=True)
     own = {node for spec, node in specs if spec.kind is not OutputKind.USER_OUTPUT}
     return frozenset(node for node in end.all_input_nodes if {*node.users} == {end} and node not in own)
-
-
-_UNCHANGED: Final = frozenset(
-    {*MOVES, aten.embedding.default, aten.index.Tensor, aten.index_select.default, aten.select.int}
-    | {aten.cat.default, aten.where.self, aten.split_with_sizes.default}
-)  # every value of the result is one of the operands'
-
-
-def _coarsest(exported: ExportedProgram) -> tuple[torch.dtype | None, ...]:
-    """The half-precision type of fewest digits that each user output is computed in, None where it is in none.
-
-    What is stored or given in half and only taken from there is exact.
-    """
-    constants, signature = Constants(exported), exported.graph_signature
-    state = {
-        name
-        for name, buffer in signature.inputs_to_buffers.items()
-        if buffer in {*signature.buffers_to_mutate.values()}
-    }
-    found: dict[str, torch.dtype] = {}
-    for node in exported.graph.nodes:
-        own = node.name in state if node.op == "placeholder" else node.target not in _UNCHANGED
-        kinds = {found[each.name] for each in node.all_input_nodes if each.name in found}
-        if own and node not in constants:
-            kinds |= HALVES & {getattr(node.meta.get("val"), "dtype", None)}
-        if kinds:
-            found[node.name] = min(kinds, key=lambda kind: -torch.finfo(kind).eps)
-    return tuple(found.get(str(name)) for name in signature.user_outputs)
-
-
-def _user_nodes(exported: ExportedProgram) -> list[Any]:
-    """What the graph returns to its user: nodes, and numbers as they are."""
-    (end,) = exported.graph.find_nodes(op="output")
-    specs = zip(exported.graph_signature.output_specs, end.args[0], strict=True)
-    return [node for spec, node in specs if spec.kind is OutputKind.USER_OUTPUT]
-
-
-def _written(exported: ExportedProgram) -> dict[fx.Node, fx.Node]:
-    """The placeholder of each buffer that is written, by the node that is its new value. NotInStepError."""
-    (end,) = exported.graph.find_nodes(op="output")
-    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
-    buffers = {name: placeholders[of] for of, name in exported.graph_signature.inputs_to_buffers.items()}
-    found: dict[fx.Node, fx.Node] = {}
-    for spec, node in zip(exported.graph_signature.output_specs, end.args[0], strict=True):
-        if spec.kind is OutputKind.BUFFER_MUTATION:
-            if node.op != "call_function" or node in found or spec.target not in buffers:
-                raise NotInStepError("a buffer that is written in another way")
-            found[node] = buffers[spec.target]
-    return found
-
-
-def _in_order(exported: ExportedProgram, written: Mapping[fx.Node, fx.Node]) -> list[tuple[fx.Node, ...]]:
-    """The nodes but for the output, in an order in which a call can follow one that is ahead of it by no more than a group.
-
-    What leads from a buffer to its new value is one group, in front of all else that reads the buffer. NotInStepError where
-    that cannot be.
-    """
-    at = {node: number for number, node in enumerate(exported.graph.nodes)}
-    groups: dict[fx.Node, tuple[fx.Node, ...]] = {}
-    for node, buffer in written.items():
-        group = tuple(sorted(_between(buffer, node, at), key=at.__getitem__))
-        if groups.keys() & {*group}:
-            raise NotInStepError("buffers are written by way of each other")
-        groups |= dict.fromkeys(group, group)
-    writers = {buffer: node for node, buffer in written.items()}
-    order: dict[tuple[fx.Node, ...], None] = {}
-    begun: set[tuple[fx.Node, ...]] = set()
-
-    def emit(node: fx.Node) -> None:
-        group = groups.get(node, (node,))
-        if group in order:
-            return
-        if group in begun:
-            raise NotInStepError("buffers are written by way of each other")
-        begun.add(group)
-        for read in (read for node in group for read in node.all_input_nodes if read not in group):
-            emit(read)
-            if writers.get(read, node) not in group:
-                emit(writers[read])
-        order[group] = None
-
-    for node in at:
-        if node.op != "output":
-            emit(node)
-    return [*order]
-
-
-def _between(buffer: fx.Node, writer: fx.Node, at: Mapping[fx.Node, int]) -> set[fx.Node]:
-    """What is computed from a buffer on the way to its new value, that included."""
-    after, todo = set[fx.Node](), [buffer]
-    while todo:
-        users = {user for user in todo.pop().users if at[user] <= at[writer]} - after
-        after |= users
-        todo.extend(users)
-    found, todo = {writer}, [writer]
-    while todo:
-        reads = after.intersection(todo.pop().all_input_nodes) - found
-        found |= reads
-        todo.extend(reads)
-    return found
-
-
-def _last_uses(order: Iterable[fx.Node], wanted: Iterable[Any]) -> dict[fx.Node, list[fx.Node]]:
-    """What no node reads after a node, and is not wanted in the end."""
-    last: dict[fx.Node, fx.Node] = {}
-    for node in order:
-        last |= dict.fromkeys((node, *node.all_input_nodes), node)
-    ended: dict[fx.Node, list[fx.Node]] = {}
-    for read in last.keys() - {*wanted}:
-        ended.setdefault(last[read], []).append(read)
-    return ended
-
-
-def _run_in_step(
-    order: Sequence[tuple[fx.Node, ...]],
-    runners: Sequence["_Runner"],
-    given: Mapping[fx.Node, Sequence[Argument]],
-    heirs: Sequence[Sequence["_Runner"]],
-    written: Mapping[fx.Node, fx.Node],
-    ended: Mapping[fx.Node, Sequence[fx.Node]],
-    shared: AbstractSet[fx.Node],
-    width: int,
-) -> None:
-    """Run groups of nodes, on the placeholders given to each runner; `heirs` find what it has `written`.
-
-    `width` runners in a row are of one call.
-    """
-    for group in order:
-        if written.keys().isdisjoint(group):
-            (node,) = group
-            results = _of_all(node, runners, given, shared, width)
-            for runner, result in zip(runners, results, strict=True):
-                runner.put(node, result, ended.get(node, ()))
-            continue
-        for runner, after in zip(runners, heirs, strict=True):
-            for node in group:
-                result = made(runner.run_node(node))
-                runner.put(node, result, ended.get(node, ()))
-                for heir in after if node in written else ():
-                    buffer = written[node]
-                    heir.env[buffer] = _of_type(result, getattr(buffer.meta.get("val"), "dtype", None))
-
-
-def _of_all(
-    node: fx.Node,
-    runners: Sequence["_Runner"],
-    given: Mapping[fx.Node, Sequence[Argument]],
-    shared: AbstractSet[fx.Node],
-    width: int,
-) -> Sequence[Any]:
-    """Return what each runner makes of a node."""
-    if node.op == "placeholder":
-        return given[node]
-    if node in shared:
-        return [*computed([runners[0].run_node(node)])] * len(runners)
-    return computed([runner.run_node(node) for runner in runners], width)
 
 
 def _large(result: Any) -> bool:
