@@ -31,7 +31,6 @@ from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made, whole
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
-
 _GENTLE_NOISE: Final = 1e-6  # of an activation, as another order of summation makes
 _HALF_NOISE: Final = 2.0**-10  # a half's rounding of an operand, and of what is made of it
 
