@@ -9,7 +9,7 @@ from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite.repairs.llm_operators import llm_operators_written_out
 from vkfuse.rewrite.repairs.numbers import ITEMS
-from vkfuse.rewrite.repairs.positions import positions_as_tensors, unread_numbers_dropped
+from vkfuse.rewrite.repairs.positions import assertions_dropped, positions_as_tensors, unread_numbers_dropped
 
 aten = torch.ops.aten
 
@@ -68,6 +68,24 @@ def test_positions(dynamic, dtype, model):
         inputs = (torch.randn(rows), torch.tensor([at], dtype=dtype))
         for one, other in zip(new(*inputs), old(*inputs), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+class _OneHot(nn.Module):
+    """Which decomposes to what it makes, and two assertions of what it is made of."""
+
+    def forward(self, x):
+        return nn.functional.one_hot(x, 4).float() * 2
+
+
+def test_assertions():
+    """What is asserted of values is not computed, and an index that is one of none is one of none as before."""
+    before = _program(_OneHot(), torch.tensor([1, 3]))
+    after, _ = assertions_dropped(before)
+    left = {node.target for node in after.graph.nodes if node.op == "call_function"}
+    assert aten._assert_async.msg in {node.target for node in before.graph.nodes}
+    assert not left & {aten._assert_async.msg, aten.any.dims, aten.ge.Scalar, aten.lt.Scalar}
+    x = torch.tensor([0, 2])
+    assert torch.equal(after.module()(x), before.module()(x))
 
 
 def test_positions_from_the_end():

@@ -66,6 +66,7 @@ from vkfuse.runtime.record import Version
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
 BEFORE_SURVEY: tuple[RepairRule, ...] = (
+    positions.assertions_dropped,
     branches.hoist_branch_tables,
     renorm.renormalize_whole_tables,
     matmuls.integer_matmuls_as_linears,

@@ -5,7 +5,7 @@ for Vulkan cannot trace it, and a delegate takes no such number. ``index_select(
 and ``index_copy`` the same write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -29,16 +29,25 @@ from vkfuse.rewrite.wrapping import wrapped
 aten = torch.ops.aten
 
 _Operands: TypeAlias = Mapping[str, Any]
+_ASSERTIONS: Final = frozenset([aten._assert_async.msg, aten._assert_async.default])  # noqa: SLF001 - the operator's names
+
+
+def assertions_dropped(exported: ExportedProgram) -> Repairs:
+    """Drop what is asserted of tensors' values: ExecuTorch drops it too, but keeps what was computed for it."""
+    return _without(exported, [n for n in exported.graph.nodes if n.target in _ASSERTIONS])
 
 
 def unread_numbers_dropped(exported: ExportedProgram) -> Repairs:
     """Drop numbers off tensors of which nothing comes but assertions; ExecuTorch drops assertions too."""
     items = [n for n in exported.graph.nodes if n.target in ITEMS]
-    found = {node: None for item in items for node in only_asserted(item)}
-    if not found:
+    return _without(exported, {node: None for item in items for node in only_asserted(item)})
+
+
+def _without(exported: ExportedProgram, nodes: Collection[fx.Node]) -> Repairs:
+    if not nodes:
         return exported, ()
     editor = GraphEditor(exported)
-    for node in sorted(found, reverse=True):
+    for node in sorted(nodes, reverse=True):
         editor.erase(node)
     return editor.finish(), ()
 
