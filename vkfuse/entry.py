@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vkfuse.entries import MissedError
-from vkfuse.mapping import leading
 from vkfuse.options import Options, Progress
 from vkfuse.output import published
 from vkfuse.pages import seldom_collected
 from vkfuse.patch.stages import optimize_file
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
-from vkfuse.pte.reader import begins_pte
+from vkfuse.pte.reader import given_as_pte
 from vkfuse.report.result import Result
 from vkfuse.runs import repeated
 
@@ -39,7 +38,7 @@ def optimize(
     something else than the program, and GatesFailedError, which has the report, where one of the gates fails; then `output`
     is what it was before.
     """
-    if isinstance(source, Path | str) and begins_pte(leading(source, 8)):
+    if isinstance(source, Path | str) and given_as_pte(source):
         chosen = (options or Options()).changed(changes)
         return optimize_file(read_pte(source), Path(output), chosen, progress=progress)
     with contextlib.suppress(MissedError):

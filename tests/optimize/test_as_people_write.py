@@ -93,9 +93,28 @@ def _squared(rows):
     )
 
 
+def _let_through(rows):
+    """What a mask that is known lets through, in three spellings; how much that is need not wait for a run."""
+    mask = torch.arange(64) % 7 < 2
+    return rows[:, :, mask] - rows[..., mask.nonzero()[:, 0]] * 2, rows.sum(1).masked_select(
+        mask.expand(2, 64)
+    )
+
+
+def _scaled_by_lengths(rows):
+    return rows * rows.shape[1] ** -0.5, rows / rows.shape[1] ** 0.5 - 1
+
+
 @pytest.mark.parametrize(
     ("use", "codes", "cpu"),
     [
+        (_let_through, {"known-masks-as-positions", "indices-as-slices"}, {"aten::index.Tensor_out"}),
+        (
+            _scaled_by_lengths,
+            {"powers-of-sizes"},
+            {f"aten::{name}" for name in ("sym_size.int", "scalar_tensor.out", "pow.Tensor_Scalar_out")}
+            | {"dim_order_ops::_to_dim_order_copy.out"},
+        ),
         (_similar, {"cosine-similarity-written-out"}, set()),
         (_chosen, {"expansions-as-broadcasts", "indices-as-slices"}, set()),
         (_over_heads, {"reductions-in-three-dimensions"}, set()),
@@ -122,6 +141,30 @@ def test_arithmetic_with_lengths(tmp_path):
     exported, report = _made(lambda rows: rows / rows.shape[1] + rows * (rows.shape[1] / 3), path)
     assert report.verify.ok
     assert worst_error(exported, path, _lengths()) < 1e-5
+
+
+class _Named(nn.Module):
+    """Parts by names that torch hides or cannot write in code, one of them twice."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("code", "code_", "graph", "class", "inner"):
+            self.add_module(name, nn.Linear(32, 32))
+        self.inner.add_module("lambda", quantize(nn.Sequential(nn.Embedding(100, 32)), nn.Embedding))
+
+    def forward(self, tokens):
+        part = self.get_submodule
+        rows = part("inner.lambda")(tokens)
+        return part("class")(part("graph")(part("code_")(part("code")(rows))))
+
+
+def test_names_that_torch_cannot_write(tmp_path):
+    """Torch itself decomposes no program whose submodule is called `code` or `class`."""
+    exported = export(_Named(), indices(2, 7))
+    path = tmp_path / "model.pte"
+    report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
+    assert (report.delegation.subgraphs, report.verify.ok) == (1, True)
+    assert [table.name for table in report.tables] == ["inner.lambda_.0.weight"]
 
 
 class _Beside(nn.Module):

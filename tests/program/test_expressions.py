@@ -43,6 +43,7 @@ def test_what_torch_prints_is_read(expression):
         "Rational(-1, 2)",
         "And(GreaterThan(Symbol('u0', integer=True), Integer(0)), true)",
         "s0 + 3*s1//2",
+        "FloatPow(ToFloat(Symbol('s21', positive=True, integer=True)), Float('-0.5', precision=53))",
     ],
 )
 def test_other_forms_that_torch_writes_are_read(text):
@@ -55,6 +56,8 @@ HUGE = [
     "Pow(Integer(9), Pow(Integer(9), Integer(99)))",
     "Pow(Symbol('s0'), Integer(10000000))",
     "Pow(Integer(2), Symbol('s0'))",
+    "FloatPow(ToFloat(Symbol('s0')), Float('99.5', precision=53))",
+    "FloatPow(ToFloat(Symbol('s0')), Float('0.5', precision=99999999))",
     "(9**64)**64",
     "LShift(Integer(1), Integer(99999999999))",
     "1 << 99999999",

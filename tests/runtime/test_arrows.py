@@ -81,7 +81,7 @@ ARROWS = {
 }
 NARROW = {  # of a package, the only modules that another may import
     ("runtime", "pte"): {"vkfuse.pte.enums"},
-    ("program", "pte"): {"vkfuse.pte.enums"},
+    ("program", "pte"): {"vkfuse.pte.enums", "vkfuse.pte.kinds"},
     ("program", "tables"): {"vkfuse.tables.floats"},
     ("tables", "pte"): {"vkfuse.pte.enums"},
     ("rewrite", "pte"): {"vkfuse.pte.enums"},

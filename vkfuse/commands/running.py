@@ -13,7 +13,6 @@ from vkfuse.commands.arguments import Bounds, Chosen, Printing
 from vkfuse.errors import InputError, VkfuseError
 from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
-from vkfuse.mapping import leading
 from vkfuse.options import Options, Progress
 from vkfuse.output import Publication, reported, write
 from vkfuse.report.format import SUFFIXES, Format
@@ -91,9 +90,9 @@ def programs_read(sources: Mapping[str, Path], baseline: Path | None = None) -> 
 
 def file_given(sources: Mapping[str, Path]) -> "PteFile | None":
     """The .pte that a run is to rewrite, told by its first bytes; None for programs. InputError, FormatError."""
-    from vkfuse.pte.reader import begins_pte, read_pte  # noqa: PLC0415 - not for --help
+    from vkfuse.pte.reader import given_as_pte, read_pte  # noqa: PLC0415 - not for --help
 
-    files = [path for path in sources.values() if begins_pte(leading(path, 8))]
+    files = [path for path in sources.values() if given_as_pte(path)]
     if not files:
         return None
     if len(sources) > 1:

@@ -12,13 +12,12 @@ import torch
 from rich.console import Console
 
 from vkfuse.errors import CheckFailedError, InputError
-from vkfuse.mapping import leading
 from vkfuse.program.check import Checked
 from vkfuse.program.load import load
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.ptd import read_ptd
-from vkfuse.pte.reader import begins_pte, read_pte
+from vkfuse.pte.reader import given_as_pte, read_pte
 from vkfuse.quiet import quiet
 from vkfuse.report.format import Format
 from vkfuse.report.text import captured
@@ -55,7 +54,7 @@ def _opened(against: Path | str | Checked | PteFile) -> Path | Checked | PteFile
     """Read what is a .pte by its first bytes."""
     if isinstance(against, Checked | PteFile):
         return against
-    return read_pte(against) if begins_pte(leading(against, 8)) else Path(against)
+    return read_pte(against) if given_as_pte(against) else Path(against)
 
 
 def render(verification: Verification, fmt: Format, console: Console) -> None:

@@ -11,6 +11,7 @@ from typing import IO, Final
 
 from vkfuse.errors import InputError, UnsafePickleError
 from vkfuse.pages import passing
+from vkfuse.pte.kinds import other_kind
 
 DAMAGED: Final = "copy or export the file again"
 _LOCAL_HEADER: Final = struct.Struct(
@@ -94,6 +95,9 @@ def _reported(data: memoryview, where: str) -> Iterator[None]:
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError, struct.error) as error:
         if bytes(data[:2]) == b"PK":
             raise InputError(f"{where}: truncated archive: {error}", hint=DAMAGED) from error
+        kind = other_kind(data)
+        if kind is not None:
+            raise InputError(f"{where}: this is {kind[0]}", hint=kind[1]) from error
         raise InputError(
             f"{where}: not a .pt2 file ({'no zip archive' if data else 'empty'})",
             hint="write it with torch.export.save(program, 'model.pt2')",

@@ -18,6 +18,7 @@ from vkfuse.program.bounds import check_evaluated, check_excess, check_results, 
 from vkfuse.program.declared import declared_bytes, declared_steps, stored_names
 from vkfuse.program.pickles import HINT, check_pickle
 from vkfuse.program.serialized import checked_model, checked_part
+from vkfuse.pte.kinds import ARCHIVE, EXPORTED, other_kind
 
 MODEL: Final = "models/model.json"
 INPUTS: Final = "data/sample_inputs/model.pt"
@@ -117,11 +118,9 @@ def _check_sizes(checked: Checked, max_memory: int | None) -> None:
 def _check_kind(archive: Archive) -> None:
     if any(re.search(r"(^|/)models/[^/]+\.json$", name) for name in archive.names):
         return
-    if any(name.endswith("constants.pkl") or "code/" in name for name in archive.names):
-        raise InputError(
-            f"{archive.where}: a TorchScript file, not an exported program",
-            hint="export the original module with torch.export.export and torch.export.save",
-        )
+    kind = other_kind(archive.data)
+    if kind not in {None, EXPORTED, ARCHIVE}:
+        raise InputError(f"{archive.where}: this is {kind[0]}, no exported program", hint=kind[1])
     raise InputError(
         f"{archive.where}: the archive holds no exported program (no models/model.json)",
         hint="write it with torch.export.save(program, 'model.pt2') of torch 2.8 or later",

@@ -153,6 +153,7 @@ class _Reader:
         at_most = _literal(exponent)
         if at_most is None or not 0 <= abs(at_most) <= MAX_EXPONENT:
             raise _huge(self._expression, self._where)
+        self.bits(exponent)
         return max(1, self.bits(base)) * max(1, int(abs(at_most)))
 
     def _symbol(self, args: list[ast.expr], keywords: list[ast.keyword]) -> int:
@@ -195,7 +196,9 @@ def _literal(node: ast.expr) -> int | float | None:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             inner = _literal(operand)
             return None if inner is None else -inner
-        case ast.Call(func=ast.Name(id="Integer" | "Float"), args=[argument], keywords=[]):
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as text)]):
+            return float(text) if _DIGITS.fullmatch(text) else None
+        case ast.Call(func=ast.Name(id="Integer" | "Float"), args=[argument]):
             return _literal(argument)
         case ast.Call(func=ast.Name(id="Rational"), args=[first, second], keywords=[]):
             above, below = _literal(first), _literal(second)

@@ -24,6 +24,7 @@ from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.parts import with_parts
 from vkfuse.program.payload import tensors, unpickled
+from vkfuse.program.spelled import spelled_for_code
 from vkfuse.program.targets import check_targets
 from vkfuse.program.tensors import owned
 from vkfuse.program.widened import in_float32
@@ -159,7 +160,7 @@ def plain(exported: ExportedProgram, name: str) -> ExportedProgram:
 
     Raises LoweringError where the program cannot be decomposed.
     """
-    frozen = _frozen(written_as_buffers(exported, name))
+    frozen = _frozen(written_as_buffers(spelled_for_code(exported), name))
     try:
         unwrapped = frozen.run_decompositions(dict(decompositions()))
     except Exception as error:  # tracing runs the user's operators

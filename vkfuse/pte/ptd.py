@@ -12,6 +12,7 @@ from typing import Final
 from vkfuse.errors import FormatError, naming
 from vkfuse.mapping import map_file
 from vkfuse.pte.flatbuffer import Budget, Source
+from vkfuse.pte.kinds import other_kind
 from vkfuse.pte.layout import FLAT_TENSOR
 from vkfuse.pte.segments import cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
@@ -29,6 +30,9 @@ def read_ptd(path: Path | str) -> Mapping[str, memoryview]:
 def parse_ptd(data: memoryview | bytes) -> Mapping[str, memoryview]:
     """Read a .ptd from memory. FormatError."""
     data = memoryview(data).toreadonly()
+    kind = other_kind(data)
+    if kind is not None and bytes(data[4:8]) != b"FT01":
+        raise FormatError(f"this is {kind[0]}", hint=kind[1])
     if len(data) < _HEADER_AT + _HEADER.size:
         raise FormatError(f"{len(data)} bytes are no .ptd", field="header")
     magic, length, offset, size, base, segments_size = _HEADER.unpack_from(data, _HEADER_AT)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.errors import FormatError, naming
-from vkfuse.mapping import map_file
+from vkfuse.mapping import leading, map_file
 from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.kinds import other_kind
@@ -34,9 +34,10 @@ def read_pte(path: Path | str, *, external: Mapping[str, memoryview] = _NOTHING)
         return parse_pte(map_file(path), path=name, external=external)
 
 
-def begins_pte(head: bytes) -> bool:
-    """Whether bytes are the first eight, or more, of a .pte of any version."""
-    return head[4:6] == b"ET"
+def given_as_pte(path: Path | str) -> bool:
+    """Whether a file, stdin for `-`, begins as a .pte of any version, or is called one and is no archive. InputError."""
+    head = leading(path, 8)
+    return head[4:6] == b"ET" or (Path(path).suffix == ".pte" and head[:2] != b"PK")
 
 
 def parse_pte(

@@ -67,6 +67,7 @@ from vkfuse.runtime.record import Version
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
 BEFORE_SURVEY: tuple[RepairRule, ...] = (
     positions.assertions_dropped,
+    indices.known_masks_as_positions,
     branches.hoist_branch_tables,
     renorm.renormalize_whole_tables,
     matmuls.integer_matmuls_as_linears,
@@ -93,6 +94,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     fold.fold_constants,
     kernels.buckets_as_counts,
     kernels.histograms_as_counts,
+    functions.powers_of_sizes_as_tensors,
     functions.powers_of_two,
     functions.error_functions_less_one,
     functions.hypotenuses,

@@ -1,6 +1,7 @@
 """Functions of numbers of which no library of ExecuTorch has a kernel, by those that have."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -124,3 +125,40 @@ def angles_of_real_numbers(x: torch.Tensor) -> torch.Tensor | None:
     if not x.is_floating_point():
         return None
     return torch.where(x < 0, math.pi, torch.where(x.ge(x), 0.0, x))
+
+
+_STEPS: Final = frozenset(
+    [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.neg, torch.sym_float]
+)
+
+
+@replaces(
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    code="powers-of-sizes",
+    detail="ExecuTorch computes no powers of numbers",
+)
+def powers_of_sizes_as_tensors(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, other: fx.Node | float
+) -> torch.Tensor | None:
+    """Compute `n ** -0.5` of a size n as a tensor of a double, as Python does, where a tensor is scaled by it."""
+    if not isinstance(other, fx.Node) or not _has_power(other):
+        return None
+    return editor.again(node, other=_as_double(editor, other).to(x.dtype))
+
+
+def _has_power(number: fx.Node) -> bool:
+    """Whether a number is computed with a power that is no product."""
+    if number.target is operator.pow and isinstance(number.meta["val"], torch.SymFloat):
+        return True
+    return number.target in _STEPS and any(map(_has_power, number.all_input_nodes))
+
+
+def _as_double(editor: GraphEditor, number: Any) -> Any:
+    """A number as a float64 tensor without dimensions; itself where it is known."""
+    if not isinstance(number, fx.Node):
+        return number
+    if number.target is torch.sym_float:
+        return _as_double(editor, number.args[0])
+    if number.target in _STEPS:
+        return number.target(*(_as_double(editor, term) for term in number.args))
+    return editor.tensor(editor.call(aten.scalar_tensor.default, number, dtype=torch.float64))

@@ -10,12 +10,15 @@ from typing import Any, Final
 
 import torch
 from torch import fx
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
 
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
-from vkfuse.rewrite.operands import operand
+from vkfuse.rewrite.operands import operand, operands
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.traced import END
 from vkfuse.rewrite.wrapping import wrapped
 
@@ -30,6 +33,42 @@ _PLACES: Final = frozenset(
     ]
 )  # their integers are places in a tensor
 _MOVED: Final = frozenset([*MOVES, aten.select.int, aten._to_copy.default])  # noqa: SLF001 - the operator's name
+
+
+def known_masks_as_positions(exported: ExportedProgram) -> Repairs:
+    """Look masks that no input reaches up as the places that they let through: a number that need not wait for a run."""
+    repaired, repairs = _masks_as_positions(exported)
+    return repaired.run_decompositions({}) if repairs else exported, repairs
+
+
+@replaces(
+    *(aten.index.Tensor, aten.nonzero.default, aten.masked_select.default),
+    code="known-masks-as-positions",
+    detail="how many places a constant mask lets through is known",
+)
+def _masks_as_positions(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    if not any(map(has_free_unbacked_symbols, node.meta["val"].shape)):
+        return None
+    of = operands(node)
+    x, given = of["x"], of.get("indices", [of.get("mask")])
+    if node.target is aten.nonzero.default and x in editor.constants:
+        return editor.stored(editor.constants.value(x).nonzero(), f"{node.name}.places")
+    whole = [index for index in given if index is not None]
+    known = whole and all(index in editor.constants for index in whole)
+    if not known or (
+        node.target is aten.masked_select.default and x.meta["val"].shape != whole[0].meta["val"].shape
+    ):
+        return None
+    places = [along for index in given for along in _places(editor, index)]
+    return aten.index.Tensor(editor.tensor(x), places)  # type: ignore[no-any-return]
+
+
+def _places(editor: GraphEditor, index: fx.Node | None) -> Sequence[fx.Node | torch.Tensor | None]:
+    """What an index is as positions, along each of the dimensions that a mask has."""
+    if index is None or index.meta["val"].dtype != torch.bool:
+        return [index]
+    along = editor.constants.value(index).nonzero(as_tuple=True)
+    return [editor.stored(places, f"{index.name}.places") for places in along]
 
 
 @replaces(
