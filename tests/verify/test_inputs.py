@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export, save
 
+import vkfuse
 from vkfuse.commands.verify import read_inputs
 from vkfuse.errors import InputError
 from vkfuse.pte.enums import ScalarType
@@ -17,6 +18,7 @@ from vkfuse.pte.model import Tensor
 from vkfuse.verify.domain import domain_of
 from vkfuse.verify.inputs import samples, synthetic
 from vkfuse.verify.reference import flat_inputs
+from vkfuse.verify.verify import verify_file
 
 
 class _Model(nn.Module):
@@ -199,3 +201,31 @@ def test_calls_of_nothing_are_not_promised(tmp_path, least):
         "calls with nothing along dimension 1 of input 0: where two operands meet, a delegate makes one row of none"
     ]
     assert (verify["ok"], verify["skipped"]) == (True, [] if least else told)
+
+
+class _Masked(nn.Module):
+    """Rows that a mask empties are no numbers, as those without a value above three."""
+
+    def forward(self, x, keep):
+        return x.masked_fill(~keep, -torch.inf).softmax(-1), x.masked_fill(x < 3, -torch.inf).softmax(-1)
+
+
+@pytest.mark.parametrize(("above", "left_out"), [(8, False), (1, True)])
+def test_where_the_program_computes_no_number(tmp_path, above, left_out):
+    """What a drawn mask empties is drawn again with the example's flags; where numbers never come of it, it is said."""
+    keep = torch.rand(4, 8) < 0.2
+    keep[:, 0] = True
+    x = torch.linspace(0, 2, 8).repeat(4, 1)
+    x[:, :above] += 3
+    program, path = export(_Masked(), (x, keep)), tmp_path / "masked.pte"
+    vkfuse.optimize(program, path, baseline="none", verify=False)
+    verdict = verify_file(path, program)
+    assert verdict.status == "same"
+    assert ("random 0" in {run.label for run in verdict.runs}) is not left_out
+    said = "random 0: on these inputs output 1 of the program itself is no number"
+    assert (said in verdict.skipped) is left_out
+    (other,) = (each for each in samples((x, keep), domain_of(program, []), 1) if each.drawn)
+    again = next(iter(other.others()))
+    assert not torch.equal(other.values[1], keep)
+    assert torch.equal(again.values[1], keep)
+    assert not torch.equal(again.values[0], other.values[0])

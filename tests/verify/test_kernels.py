@@ -34,3 +34,12 @@ def test_remainders_have_the_sign_of_c():
     (whole,) = kernel.run([torch.tensor([-65, -1, 0, 65]), 64, torch.empty(0)])
     (real,) = kernel.run([torch.tensor([-1.5]), 64, torch.empty(0)])
     assert (whole.tolist(), real.tolist()) == ([-1, -1, 0, 1], [62.5])
+
+
+def test_windows_of_an_adaptive_pool():
+    """Those of 16,385 to 24,577 that ExecuTorch's kernel on the 1.5.0 runtime took from elsewhere are undefined."""
+    kernel = find_kernel("aten::_adaptive_avg_pool2d.out", Place("forward"))
+    (some,) = kernel.run([torch.ones(1, 1, 3, 16385), [2, 24577], torch.empty(0)])
+    (small,) = kernel.run([torch.ones(1, 1, 5, 2048), [3, 3071], torch.empty(0)])
+    assert some.isnan().sum(-1).tolist() == [[[12, 12]]]
+    assert bool(small.eq(1).all())

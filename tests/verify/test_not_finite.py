@@ -49,6 +49,8 @@ MADE = {
     "log_softmax": lambda x: x.log_softmax(-1),
     "log_softmax_along_another": lambda x: x.log_softmax(-2),
     "max_pool": lambda x: functional.max_pool2d(x, (2, 2), (2, 2)),
+    "max_pool_of_one": lambda x: functional.max_pool2d(x, (1, 1), (1, 1)),
+    "max_pool_of_padding": lambda x: functional.max_pool2d(x, (2, 2), (1, 1), (1, 1), (5, 5)),
 }
 RECORDED = json.loads((Path(__file__).parent / "not_finite.json").read_text("utf-8"))
 

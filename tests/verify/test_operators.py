@@ -334,3 +334,21 @@ def test_what_the_runtime_does_not_build(name, args, constants, code):
     call = OperatorCall(node_id=0, name=name, args=tuple(range(len(values))))
     found = judge(operands_of(site(values, [call]), call), find_runtime(DEFAULT))
     assert [objection.code for objection in found] == [code]
+
+
+def test_sums_that_overflow_in_some_order():
+    """Terms of both signs that go beyond float32 make no number that one could expect; of one sign they are infinite."""
+    weight, scales = _table(rows=12)
+    values = _dequantized(weight, scales, 32, low_first=True)
+    x = torch.full((3, 64), -3.4e38)
+    x[1], x[2] = 1.0, torch.inf
+    args = (x, weight, scales.t().contiguous(), 32, None)
+    for out in (
+        run("et_vk.linear_q4gsw.default", *args, constants=(1, 2))[0],
+        run("aten.linear.default", x, values, None)[0],
+    ):
+        assert bool(out[0].isnan().all())
+        torch.testing.assert_close(out[1], values.sum(-1))
+    out, _ = run("aten.mm.default", x, values.abs().t() + 1)
+    assert out.isneginf().all(-1).tolist() == [True, False, False]
+    assert out[2].isposinf().all()

@@ -22,6 +22,7 @@ import torch
 from kinds import KINDS
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerAxis, PerGroup
 
@@ -303,6 +304,21 @@ def noisy(
 def _noise(program: Program, share: float) -> Iterator[None]:
     program.noise = {dtype: share * size for dtype, size in _NOISE.items()}
     try:
-        yield
+        with _HalfOperators(share * _NOISE[torch.float16]):
+            yield
     finally:
         program.noise = {}
+
+
+class _HalfOperators(TorchDispatchMode):
+    """Each operator on halves is off by this share too: of a difference of what is rounded nothing may be left."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        half = isinstance(made, Tensor) and made.dtype is torch.float16
+        rounds = half and not any(each.alias_info for each in func._schema.returns)  # noqa: SLF001 - no public name
+        return made + (self._share * made.abs() * torch.randn(made.shape).sign()).half() if rounds else made

@@ -4,6 +4,7 @@ import contextlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from vkfuse.program.parts import constants_of
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.compare import Tolerance, compare_outputs, largest_change, largest_value, widened
 from vkfuse.verify.departure import find_departure
+from vkfuse.verify.errors import NoInputsError
 from vkfuse.verify.in_step import file_in_step
 from vkfuse.verify.inputs import Sample
 from vkfuse.verify.reference import EAGER, Arithmetic, Reference, noisy_half, noisy_runtime
@@ -21,6 +23,7 @@ from vkfuse.verify.rowwise import in_parts, made
 from vkfuse.verify.session import Session
 from vkfuse.verify.steps import Argument, Observer
 from vkfuse.verify.verdict import Departure, OutputCheck, Run
+from vkfuse.verify.vulkan.elementwise import has_nan
 
 _NOISE_TRIALS: Final = 3
 _EDGE_TRIALS: Final = 16  # a fair coin lands on the same side of all in 1 of 65,536
@@ -87,8 +90,18 @@ class Comparison:
         if known is not None:
             return replace(known, label=sample.label)
         run = self._as_foreseen(sample) or (self._later(sample) if self._runs else self._first(sample))
+        if not run.passed and sample.drawn:
+            self._need_numbers(sample)
         self._runs.append((sample, run))
         return run
+
+    def _need_numbers(self, sample: Sample) -> None:
+        """Raise NoInputsError where the program itself computes NaN of numbers that were drawn: nothing is wanted there."""
+        if any(map(has_nan, chain.from_iterable(sample.calls))):
+            return
+        for number, output in enumerate(map(made, self._one(sample, EAGER))):
+            if has_nan(output):
+                raise NoInputsError(f"on these inputs output {number} of the program itself is no number")
 
     def _first(self, sample: Sample) -> Run:
         """Run the file first, which shows the arithmetic; its faults are raised where the program takes the inputs."""

@@ -1,7 +1,8 @@
 """Inputs to compare on: the example, random ones like it, edge rows of tables, extreme lengths."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Final, TypeVar
 
@@ -23,7 +24,7 @@ Lengths = Mapping[sympy.Symbol, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Flat inputs and how they came about; `inward` are those of less extreme lengths, where a program takes no such.
+    """Flat inputs and how they came about; `others` makes some to take instead where a program does not take these.
 
     `earlier` are the inputs of calls before it, whose state it finds.
     """
@@ -31,7 +32,12 @@ class Sample:
     label: str
     values: tuple[Argument, ...]
     earlier: tuple[tuple[Argument, ...], ...] = ()
-    inward: tuple["Sample", ...] = ()
+    others: Callable[[], Iterable["Sample"]] = tuple
+
+    @property
+    def drawn(self) -> bool:
+        """Whether nobody gave it."""
+        return self.label != _EXAMPLE
 
     @property
     def calls(self) -> tuple[tuple[Argument, ...], ...]:
@@ -52,21 +58,38 @@ def samples(
         yield from _in_a_row(example, domain, seeds)
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
-        yield Sample(
-            label=f"random {seed}",
-            values=_random(example, domain, _random_lengths(lengths, domain, seed, generator), generator),
-        )
+        drawn = _random_lengths(lengths, domain, seed, generator)
+        yield _sample(f"random {seed}", example, domain, (drawn,), generator)
     if domain.rows:
         yield Sample(label="first and last rows", values=_edge_rows(example, domain))
     for label, pick in (("shortest", 0), ("longest", 1)):
         extreme = {symbol: bounds[pick] for symbol, bounds in domain.bounds.items()}
         if extreme and extreme != lengths:
             generator = torch.Generator().manual_seed(seeds + pick)
-            first, *rest = (
-                Sample(label=label, values=_random(example, domain, each, generator))
-                for each in _inward(extreme, lengths)
-            )
-            yield replace(first, inward=tuple(rest))
+            yield _sample(label, example, domain, [*_inward(extreme, lengths)], generator)
+
+
+def _sample(
+    label: str,
+    example: tuple[Argument, ...],
+    domain: Domain,
+    lengths: Sequence[Lengths],
+    generator: torch.Generator,
+) -> Sample:
+    """Draw values of the first lengths; the others' are drawn when they are asked for, and have flags as the example."""
+
+    def others() -> Iterator[Sample]:
+        for each in (lengths[0], *lengths):
+            drawn = _random(example, domain, each, generator)
+            yield Sample(label=label, values=tuple(map(_flagged, drawn, example)))
+
+    return Sample(label=label, values=_random(example, domain, lengths[0], generator), others=others)
+
+
+def _flagged(drawn: Argument, value: Argument) -> Argument:
+    """Drawn values; flags as they are in the example's, which are repeated if shorter."""
+    flags = isinstance(value, torch.Tensor) and value.dtype is torch.bool and value.numel()
+    return _repeated(value, drawn.shape) if flags else drawn  # type: ignore[union-attr, arg-type]
 
 
 def accepted(
@@ -76,13 +99,13 @@ def accepted(
     skipped: list[str],
     why: str = "",
 ) -> Iterator[tuple[Sample, _Made]]:
-    """Yield what `attempt` makes of each sample, or of one nearer to the example's lengths where it `refuses` that.
+    """Yield what `attempt` makes of each sample, or of another in its place where it `refuses` that.
 
-    `skipped` gets what is refused at any length, and why; an InputError that the example is refused with is raised.
+    `skipped` gets what is refused in any form, and why; an InputError that the example is refused with is raised.
     """
     for case in cases:
         refusal: VkfuseError | None = None
-        for sample in (case, *case.inward):
+        for sample in chain((case,), case.others()):
             try:
                 yield sample, attempt(sample)
             except refuses as error:
@@ -90,7 +113,7 @@ def accepted(
             else:
                 break
         else:
-            if isinstance(refusal, InputError) and case.label == _EXAMPLE:
+            if isinstance(refusal, InputError) and not case.drawn:
                 raise refusal
             skipped.append(f"{case.label}: {why}{refusal}")
 
@@ -207,10 +230,14 @@ def _with_holes(value: torch.Tensor, shape: tuple[int, ...], generator: torch.Ge
     """Return values like the finite ones, and the others where they are in the example, which is repeated if shorter."""
     finite = value[value.isfinite()]
     drawn = _like(finite, shape, None, generator)
-    pattern = value
-    for axis, size in enumerate(shape):
-        pattern = pattern.index_select(axis, torch.arange(size) % pattern.shape[axis])
+    pattern = _repeated(value, shape)
     return drawn.where(pattern.isfinite(), pattern)
+
+
+def _repeated(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    for axis, size in enumerate(shape):
+        value = value.index_select(axis, torch.arange(size) % value.shape[axis])
+    return value
 
 
 def _spread(value: torch.Tensor) -> float:

@@ -18,9 +18,6 @@ from vkfuse.verify.errors import CannotVerifyError
 from vkfuse.verify.halves import is_summed_in_half, product_in_half
 from vkfuse.verify.tensors import scalar_dtype
 
-_LOSING_NAN: Final = (
-    "aten::max_pool2d_with_indices.out",
-)  # which it has first in a window it keeps (measured)
 _MEMORY_FORMATS: Final = ("Layout", "Device", "MemoryFormat")
 
 
@@ -50,8 +47,6 @@ def find_kernel(name: str, where: Place) -> CpuKernel:
     def run(values: list[Any]) -> tuple[Any, ...]:
         kinds = (str(argument.real_type) for argument in arguments)
         converted = [_converted(kind, value, where) for kind, value in zip(kinds, values, strict=False)]
-        if name in _LOSING_NAN and converted[0].is_floating_point():
-            converted[0] = torch.where(converted[0].isnan(), -torch.inf, converted[0])
         positional, keywords = bind(operator, converted)
         check_result(operator, positional, keywords)
         result = operator(*positional, **keywords)
@@ -146,6 +141,37 @@ def _product_and_sum(values: list[Any]) -> tuple[torch.Tensor]:
     return (bias * beta + _product([first, second])[0] * alpha,)
 
 
+def _largest_of_windows(values: list[Any]) -> tuple[torch.Tensor, ...]:
+    """Zero of padding alone, NaN where that comes first: kernel_ops_util.h, apply_kernel_2d_reduce_then_map_fn."""
+    x, *sizes = values[:6]
+    pool = torch.ops.aten.max_pool2d_with_indices.default
+    numbers = torch.where(x.isnan(), -torch.inf, x) if x.is_floating_point() else x
+    check_result(pool, (numbers, *sizes), {})
+    largest, places = pool(numbers, *sizes)
+    order = torch.arange(x.shape[-2:].numel(), dtype=torch.float64).reshape(x.shape[-2:]).expand(x.shape)
+    first = -pool(-order, *sizes)[0]
+    found = x.flatten(-2).gather(-1, first.nan_to_num(posinf=0).long().flatten(-2)).reshape(first.shape)
+    return torch.where(first.isinf(), 0, torch.where(found.isnan(), found, largest)), places
+
+
+def _adaptive_mean(values: list[Any]) -> tuple[torch.Tensor]:
+    """NaN where windows do not end as they should: kernels/portable/cpu/op__adaptive_avg_pool2d.cpp divides in float32."""
+    x, sizes = values[:2]
+    out = torch.ops.aten._adaptive_avg_pool2d.default(x, sizes)  # noqa: SLF001 - the operator's name
+    high, wide = (
+        _windows(size, many).ne(_windows(size, many, torch.float32)).any(0)
+        for size, many in zip(x.shape[-2:], sizes, strict=True)
+    )
+    return (out.masked_fill(high[:, None] | wide, torch.nan),)
+
+
+def _windows(size: int, many: int, kind: torch.dtype = torch.float64) -> torch.Tensor:
+    """First and last rows of the windows of an adaptive pool, their quotients of a type."""
+    at = torch.arange(many + 1) * size
+    quotients = at.to(kind) / many
+    return torch.stack([quotients[:-1].floor(), quotients[1:].ceil()])
+
+
 def _remainder(values: list[Any]) -> tuple[torch.Tensor]:
     """The sign of what is divided, of integers: kernels/portable/cpu/util/math_util.h, remainder_override."""
     result = torch.remainder(*values[:2])
@@ -200,7 +226,7 @@ _IMAGE: Final = 4  # dimensions
 _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
 
 # Kernels of kernels/quantized whose out variant torch does not know (the formulas are quantized_decomposed's), and those
-# that sum as torch does not, or refuse what it takes.
+# that compute as torch does not, or refuse what it takes.
 _FUNCTIONAL: Final = dict(
     (
         _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), quantize),
@@ -218,6 +244,8 @@ _FUNCTIONAL: Final = dict(
         _functional("aten::bmm.out", 3, (2,), _product),
         _functional("aten::addmm.out", 6, (5,), _product_and_sum),
         _functional("aten::convolution.out", 10, (9,), _convolution),
+        _functional("aten::max_pool2d_with_indices.out", 8, (6, 7), _largest_of_windows),
+        _functional("aten::_adaptive_avg_pool2d.out", 3, (2,), _adaptive_mean),
         _functional("aten::remainder.Scalar_out", 3, (2,), _remainder),
         _functional("aten::remainder.Tensor_out", 3, (2,), _remainder),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import Any, Final
 
 import torch
@@ -79,8 +80,9 @@ class Reference:
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.draws = tuple(node.name for node in exported.graph.nodes if draws(node))
         self.coarsest = coarsest(exported)
-        self.rounds = any(str(node.target) in _ROUNDINGS for node in exported.graph.nodes)
-        self.jumps = any(str(node.target) in _JUMPS for node in exported.graph.nodes)
+        calls = [(str(node.target), node.args, node.kwargs) for node in exported.graph.nodes]
+        self.rounds = any(name in _ROUNDINGS for name, *_ in calls)
+        self.jumps = any(starmap(_jumps, calls))
         buffers = exported.graph_signature.inputs_to_buffers
         self._kinds = {target: getattr(values[name], "dtype", None) for name, target in buffers.items()}
         self._dimensions = {n: v.dim() for n, v in values.items() if isinstance(v, torch.Tensor)}
@@ -313,7 +315,9 @@ class _Runner(fx.Interpreter):
         """Run an operator, or what stands in for it."""
         target = _IN_ORDER.get(target, target)
         name = str(target)
-        if self._arithmetic.noise and name in (_JUMPS if self._arithmetic.half else _ROUNDINGS):
+        if self._arithmetic.noise and (
+            name in _ROUNDINGS or (self._arithmetic.half and _jumps(name, args, kwargs))
+        ):
             args = (self._noisy(args[0]), *args[1:])
         substitute = _SUBSTITUTES.get(name)
         if substitute is not None and not self._arithmetic.eager:
@@ -404,6 +408,17 @@ _JUMPS: Final = _ROUNDINGS | frozenset(
         *("aten.hardshrink.default", "aten.threshold.default"),
     }
 )
+
+
+_CASTS: Final = frozenset({"aten._to_copy.default", "aten.to.dtype"})
+
+
+def _jumps(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operator's result leaps by its first operand, which one that makes integers does."""
+    kinds = {each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)}
+    return name in _JUMPS or (
+        name in _CASTS and any(not kind.is_floating_point and kind is not torch.bool for kind in kinds)
+    )
 
 
 def _sorted(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:

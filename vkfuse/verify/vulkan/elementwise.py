@@ -76,6 +76,23 @@ def nan_as(value: float, kernel: Kernel) -> Kernel:
     return run
 
 
+def largest_of_windows(kernel: Kernel) -> Kernel:
+    """Return a maximum pool's kernel that begins with the lowest number: glsl/max_pool2d.glsl.
+
+    A window of padding alone, or of minus infinity alone, has it.
+    """
+
+    def run(call: Call) -> Result:
+        found = kernel(call)
+        out, *rest = cast("tuple[torch.Tensor, ...]", found if isinstance(found, tuple) else (found,))
+        lowest = torch.finfo(call.tensor(0).dtype).min
+        if bool((out < lowest).any()):
+            call.note(Code.NOT_FINITE)
+        return (out.clamp(min=lowest), *rest)
+
+    return run
+
+
 def has_nan(value: Any) -> bool:
     """Whether an argument is a tensor that holds NaN."""
     return isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any())

@@ -8,6 +8,7 @@ from torch.nn import functional
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.linear import sum_threads
 from vkfuse.verify.bounds import BLOCK_VALUES
+from vkfuse.verify.overflow import of_any_order
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
@@ -181,7 +182,8 @@ def _grouped(
         stop = start + values.shape[0]
         floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
         for x, out in zip(matrices, outs, strict=True):
-            out[:, start:stop] = functional.linear(x[:, :covered], floats)
+            read = x[:, :covered]
+            out[:, start:stop] = of_any_order(functional.linear(read, floats), read, floats.t())
     return outs
 
 

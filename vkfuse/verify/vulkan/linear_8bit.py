@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
+from vkfuse.verify.overflow import of_any_order
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
@@ -21,7 +22,8 @@ def linear_q8csw(call: Call) -> torch.Tensor:
     """
     x, weight, scales = call.tensor(0), call.tensor(1), call.tensor(2)
     bias = call.optional_tensor(3)
-    sums = functional.linear(first_matrix(call, x), weight.float())
+    rows, values = first_matrix(call, x), weight.float()
+    sums = of_any_order(functional.linear(rows, values), rows, values.t())
     if call.dtype() is torch.float16 and call.storage(0) is VkStorageType.BUFFER:
         sums = torch.where(sums.abs() > _HALF_MAX, sums.sign() * torch.inf, sums)
     out = sums * scales.float().reshape(-1)

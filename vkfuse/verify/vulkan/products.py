@@ -5,6 +5,7 @@ import torch
 from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.halves import is_summed_in_half, product_in_half
+from vkfuse.verify.overflow import of_any_order
 from vkfuse.verify.vulkan.call import Call
 
 
@@ -29,6 +30,6 @@ def linear(call: Call) -> torch.Tensor:
 def _product(call: Call, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     in_buffer = call.storage(len(call.args)) is VkStorageType.BUFFER
     if not (in_buffer and call.dtype() is torch.float16 and is_summed_in_half(first, second)):
-        return first @ second
+        return of_any_order(first @ second, first, second)
     call.note(Code.SUMS_IN_HALF)
     return product_in_half(first, second, fused=True)

@@ -80,13 +80,13 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     **symbolic.KERNELS,
 }
 _LOWEST: Final = -math.inf
+_MAX_POOLS: Final = ("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default")
 # What NaN is as good as: GLSL leaves it open which operand of min, max and clamp wins (measured).
 _NAN_AS: Final = {
     "aten.clamp.default": _LOWEST,
     "aten.hardsigmoid.default": _LOWEST,
     "aten.hardtanh.default": _LOWEST,
-    "aten.max_pool2d.default": _LOWEST,
-    "aten.max_pool2d_with_indices.default": _LOWEST,
+    **dict.fromkeys(_MAX_POOLS, _LOWEST),
     "aten.relu.default": _LOWEST,
     "aten.relu6.default": _LOWEST,
     "aten.tanh.default": _LOWEST,
@@ -119,7 +119,8 @@ def kernels() -> Mapping[str, Kernel]:
     defined = {name: kernel for name in others if (kernel := _as_defined(name))}
     known = {**defined, **_AS_THE_SHADER}
     losing = {name: elementwise.nan_as(value, known[name]) for name, value in _NAN_AS.items()}
-    return MappingProxyType({**known, **losing})
+    pools = {name: elementwise.largest_of_windows(losing[name]) for name in _MAX_POOLS}
+    return MappingProxyType({**known, **losing, **pools})
 
 
 def _as_defined(name: str) -> Kernel | None:
