@@ -405,9 +405,48 @@ def test_rows_beyond_a_buffer(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_volumes_in_a_batch(tmp_path):
+class _Volumes(nn.Module):
+    """Convolutions of volumes, strided, grouped and transposed with zeros left over, and adaptive pools of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv3d(4, 8, (3, 1, 2), (2, 1, 1), (1, 0, 1), (2, 1, 1), groups=2)
+        self.outer = nn.ConvTranspose3d(8, 4, (3, 2, 2), 2, (2, 0, 1), output_padding=(1, 0, 0))
+
+    def forward(self, volumes):
+        inner = self.inner(volumes).relu()
+        pools = [nn.functional.adaptive_avg_pool3d, nn.functional.adaptive_max_pool3d]
+        return self.outer(inner), *(pool(inner, (1, 3, 2)) for pool in pools)
+
+
+@pytest.mark.parametrize(("dims", "others"), [({}, []), ({0: "b"}, [(5, 6)]), ({2: "d"}, [(2, 9), (2, 5)])])
+def test_volumes(dims, others, tmp_path):
+    """No kernel convolves or pools them: the sum of what images are convolved to, of any batch and any depth."""
+    torch.manual_seed(0)
+    dynamic = ({dim: Dim(name, min=1 + 2 * dim, max=9) for dim, name in dims.items()},) if dims else None
+    exported = export(_Volumes(), torch.randn(2, 4, 6, 7, 8), dynamic=dynamic)
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert {"volumes-by-slices", "pools-as-means", "pools-as-maxima"} <= _codes(report)
+    volumes = [(torch.randn(batch, 4, depth, 7, 8),) for batch, depth in [(2, 6), *others]]
+    assert worst_error(exported, tmp_path / "model.pte", volumes) < 1e-5
+
+
+def test_images_that_one_is_not_as_high_as(tmp_path):
+    """A batch is convolved as several images where one would be higher than any texture."""
+    exported = export(nn.Conv2d(1, 2, 3, padding=1), torch.randn(9, 1, 2046, 2))
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.delegation.vulkan["aten.convolution.default"] == 2
+    assert worst_error(exported, tmp_path / "model.pte", [(torch.randn(9, 1, 2046, 2),)]) < 1e-5
+
+
+def test_volumes_with_a_weight_that_is_given(tmp_path):
     """No kernel convolves them: refused before a file exists."""
-    exported = export(nn.Conv3d(3, 8, 3), torch.randn(2, 3, 6, 7, 8))
+
+    class Given(nn.Module):
+        def forward(self, volumes, weight):
+            return nn.functional.conv3d(volumes, weight)
+
+    exported = export(Given(), torch.randn(2, 3, 6, 7, 8), torch.randn(4, 3, 3, 3, 3))
     with pytest.raises(LoweringError, match="a convolution of volumes"):
         optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE))
     assert not list(tmp_path.iterdir())

@@ -1005,7 +1005,7 @@ _REPAIRED = {
         _Lambda(lambda p, x: p["c"](x), c=nn.Conv3d(2, 3, (3, 1, 2), 2, (1, 0, 1), (2, 1, 1))),
         _VOLUME,
         None,
-        "volumes-by-slices",
+        "volumes-by-slices batch-as-one-image",
     ),
     "activations": (
         _Lambda(lambda _, x: sum(f(x * 9) for f in _ACTIVATIONS)),
@@ -1330,7 +1330,8 @@ _REPAIRED = {
         "batch-as-one-image",
     ),
     "batch of points": (_conv2d(4, 1, stride=3), (2, 8, 11, 12), None, "batch-as-one-image"),
-    "batch too high for a texture": (_conv2d(4, 1), (2, 8, 9000, 1), None, ""),
+    "batch too high for a texture": (_conv2d(4, 1), (2, 8, 9000, 1), None, "batch-as-one-image"),
+    "lengths too high for a texture": (_conv2d(4, 1), (700, 8, 8, 31), _ALONG_TWO, ""),
     "transposed sequence": (_transposed1d(4, 5, 3, 1, 1), _SEQUENCE, None, "convolution-written-out"),
     "transposed sequences": (
         _transposed1d(4, 4, 3, 2, 2, groups=2, dilation=2),

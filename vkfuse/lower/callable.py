@@ -39,7 +39,7 @@ def check_kernels(methods: Mapping[str, ExportedProgram]) -> None:
             if node.target in _CONVOLUTIONS and node.args[0].meta["val"].ndim > _IMAGES:
                 raise LoweringError(
                     f"{node.name} of {method} is a convolution of volumes, which no kernel of ExecuTorch computes",
-                    hint="one static volume of one group is rewritten; convolve several one after another",
+                    hint="those with constant weights are rewritten; transposed with strides, those of static images",
                 )
 
 

@@ -191,6 +191,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     resized.pools_as_images,
     images.means_of_whole_images,
     images.adaptive_pools_as_maxima,
+    images.adaptive_volumes_as_means,
     images.volumes_as_images,
     images.mean_volumes_as_images,
     cumulated.cumulative_sums_in_steps,

@@ -6,7 +6,10 @@ sides of what is largest along the others. In channels_last, a pool to one pixel
 no runtime has; it is a mean.
 """
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -16,7 +19,8 @@ from torch.utils._sympy.value_ranges import bound_sympy
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.windows import each, window_of
+from vkfuse.rewrite.traced import END
+from vkfuse.rewrite.windows import Window, each, window_of
 from vkfuse.runtime.device import TEXTURE
 
 aten = torch.ops.aten
@@ -34,11 +38,22 @@ def batches_as_one_image(
 ) -> torch.Tensor | None:
     """Convolve the images of a batch one above the other, of a height that the stride divides, padding between them."""
     window = window_of(node)
+    at_once = _fit_in_one(x.shape, sum(window.pads[0]) + window.stride[0])
+    if x.ndim != weight.ndim or not at_once:
+        return None
+    if not isinstance(x.shape[0], int) or x.shape[0] <= at_once:
+        return _as_one_image(window, node.meta["val"].shape, x, weight, bias)
+    parts = (aten.slice.Tensor(x, 0, at, at + at_once) for at in range(0, x.shape[0], at_once))
+    return torch.cat([_as_one_image(window, node.meta["val"].shape, part, weight, bias) for part in parts])
+
+
+def _as_one_image(
+    window: Window, shape: torch.Size, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """What is convolved to `shape`, whatever its batch."""
     (above, below), (left, right) = window.pads
     stride, reach = window.stride[0], window.dilation[0] * (window.kernel[0] - 1) + 1
-    if x.ndim != weight.ndim or not _fit_in_one(x.shape, above + below + stride):
-        return None
-    (_, channels, height, width), (_, out, rows, columns) = x.shape, node.meta["val"].shape
+    (_, channels, height, width), (_, out, rows, columns) = x.shape, shape
     tall = -(-(height + above + below) // stride) * stride
     around = [left, right] if left != right else [0, 0]
     if any(around) or tall > height:
@@ -55,43 +70,81 @@ def batches_as_one_image(
     return apart.permute([1, 0, 2, 3])
 
 
-def _fit_in_one(shape: torch.Size, more: int) -> bool:
-    """Whether there may be several images, of known sizes, and all of them, each `more` high, are no higher than one."""
+def _fit_in_one(shape: Sequence[Any], more: int) -> int:
+    """How many of several images, of known sizes, one is as high as, each `more` high; 0 where there may be others."""
     batch, _, height, width = shape
     if not (isinstance(height, int) and isinstance(width, int)) or batch == 1:
-        return False
-    most = (
-        batch
-        if isinstance(batch, int)
-        else bound_sympy(batch.node.expr, batch.node.shape_env.var_to_range).upper
-    )
-    return bool(most * (height + more) <= TEXTURE[1])
+        return 0
+    at_once = TEXTURE[1] // (height + more)
+    if isinstance(batch, torch.SymInt):
+        most = bound_sympy(batch.node.expr, batch.node.shape_env.var_to_range).upper
+        return at_once if most <= at_once else 0
+    return at_once
 
 
-@replaces(aten.conv3d.default, code="volumes-by-slices", detail="kernels and shaders convolve images")
+@replaces(
+    *(aten.conv3d.default, aten.conv3d.padding, aten.conv_transpose3d.input),
+    code="volumes-by-slices",
+    detail="kernels and shaders convolve images",
+)
 def volumes_by_slices(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor, weight: fx.Node, bias: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """Write a convolution of one static volume as one of images for each depth of its result."""
-    one = not is_dynamic(x) and x.shape[0] == 1 and x.ndim == node.meta["val"].ndim
-    window = window_of(node)
-    if not one or window.groups != 1 or weight not in editor.constants:
+    """Write a convolution of volumes as the sum of ones of images, all depths of all volumes, one for each of the kernel.
+
+    A transposed one is another over depths of zeros between those that are, by the kernel in reverse.
+    """
+    window, transposed = window_of(node), node.target is aten.conv_transpose3d.input
+    stride, far, ((pad, _), *across) = window.stride[0], window.dilation[0], window.pads
+    batch, channels, depth, *image = [1, 1, 1, *editor.sizes(x)][-5:]
+    known = weight in editor.constants and x.ndim == node.meta["val"].ndim == _VOLUMES
+    apart = transposed and stride > 1 and any(isinstance(size, fx.Node) for size in image)
+    if not known or apart or any(before != behind for before, behind in across):
         return None
-    (_, channels, depth, *image), (_, out, many, *rest) = x.shape, node.meta["val"].shape
-    if many > _MOST_SLICES:
-        return None
-    flat = editor.stored(editor.constants.value(weight).flatten(1, 2).contiguous(), f"slices.{node.name}")
-    stride, dilation, padding = window.stride, window.dilation, [before for before, _ in window.pads]
-    x = x.reshape([channels, depth, *image])
-    if padding[0]:
-        x = torch.constant_pad_nd(x, [0, 0, 0, 0, padding[0], padding[0]], 0.0)
-    across, slices = [list(of[1:]) for of in (stride, padding, dilation)], list[torch.Tensor]()
-    for start in range(0, many * stride[0], stride[0]):
-        end = start + dilation[0] * (window.kernel[0] - 1) + 1
-        part = aten.slice.Tensor(x, 1, start, end, dilation[0])
-        one_image = part.reshape([1, channels * window.kernel[0], *image])
-        slices.append(aten.conv2d.default(one_image, flat, bias, *across).reshape([out, 1, *rest]))
-    return torch.cat(slices, 1).reshape([1, out, many, *rest])
+    kernel, reach = editor.constants.value(weight), far * (window.kernel[0] - 1)
+    lists = [list(of[1:]) for of in (window.stride, [p for p, _ in window.pads], window.dilation)]
+    rows, further = x.reshape([batch, channels, depth, -1]), [0, 0, 0]
+    if transposed:
+        further, kernel, wide = [*each(operand(node, "output_padding"), 3)], kernel.flip(2), rows.shape[-1]
+        if stride > 1:
+            rows = torch.constant_pad_nd(rows, [0, (stride - 1) * wide], 0.0)
+            rows = rows.reshape([batch, channels, -1, wide])
+        pad, further[0], stride = reach - pad, further[0] - (stride - 1), 1
+    rows, terms = _ended(rows, pad, pad + further[0], -2), list[torch.Tensor]()
+    for start in range(0, reach + 1, far):
+        part = _every(rows, 2, start, start - reach, stride)
+        images = part.permute([0, 2, 1, 3]).reshape([-1, channels, *image])
+        flat = editor.stored(kernel[:, :, start // far].contiguous(), f"slice.{node.name}")
+        given = images, flat, None if terms else bias, *lists[:2]
+        terms.append(
+            aten.conv_transpose2d.input(*given, further[1:], window.groups, lists[2])
+            if transposed
+            else aten.conv2d.default(*given, lists[2], window.groups)
+        )
+    return _volumes(editor, reduce(torch.add, terms), batch, node.meta["val"].shape)
+
+
+_VOLUMES: Final = 5  # dimensions
+
+
+def _every(x: torch.Tensor, dim: int, start: int, end: int, step: int) -> torch.Tensor:
+    """Every so many of a dimension, from a place on to one counted from the end."""
+    return aten.slice.Tensor(x, dim, start, end or END, step) if (start, end, step) != (0, 0, 1) else x
+
+
+def _volumes(editor: GraphEditor, images: torch.Tensor, batch: Any, wanted: Sequence[Any]) -> torch.Tensor:
+    """Images [batch * depth, channels, height, width] as volumes [batch, channels, depth, height, width]."""
+    _, channels, depth, *image = wanted
+    sizes: list[Any] = [
+        size if isinstance(size, int) else editor.call(aten.sym_size.int, images, dim)
+        for dim, size in enumerate(image, 2)
+    ]
+    lead = [-1, depth] if isinstance(depth, int) else [batch, -1]
+    wide: Any = (
+        prod(sizes) if all(isinstance(size, int) for size in sizes) else editor.call(operator.mul, *sizes)
+    )
+    turned = images.reshape([*lead, channels, wide]).permute([0, 2, 1, 3])
+    return turned.reshape([lead[0], channels, lead[1], *sizes])
 
 
 @replaces(aten.conv_transpose1d.default, code="convolution-written-out", detail="transposed along a sequence")
@@ -116,18 +169,17 @@ def transposed_sequences(
     if stride > 1:
         x = torch.constant_pad_nd(x.unsqueeze(-1), [0, stride - 1], 0.0).flatten(-2)
     before = dilation * (kernel.shape[2] - 1) - padding
-    x = _ended(x, before, before + further - (stride - 1))
+    x = _ended(x, before, before + further - (stride - 1), -1)
     turned = kernel.view(groups, -1, *kernel.shape[1:]).transpose(1, 2).flatten(0, 1).flip(-1).contiguous()
     reverse = editor.stored(turned, f"reverse.{node.name}")
     return torch.conv1d(x, reverse, bias, [1], [0], [dilation], groups)
 
 
-def _ended(x: torch.Tensor, before: int, after: int) -> torch.Tensor:
-    """`x` with zeros at both ends of the last dimension, or without what is there where a number is negative."""
-    if min(before, after) < 0:
-        x = x[..., max(0, -before) : after if after < 0 else None]
+def _ended(x: torch.Tensor, before: int, after: int, dim: int) -> torch.Tensor:
+    """`x` with zeros at both ends of a dimension, from behind, or without what is there where a number is negative."""
+    x = _every(x, dim, max(0, -before), min(0, after), 1)
     zeros = [max(0, before), max(0, after)]
-    return torch.constant_pad_nd(x, zeros, 0.0) if any(zeros) else x
+    return torch.constant_pad_nd(x, [0, 0] * (-1 - dim) + zeros, 0.0) if any(zeros) else x
 
 
 @replaces(aten.adaptive_avg_pool2d.default, code="pools-as-means", detail="the mean of a whole image")
@@ -137,20 +189,39 @@ def means_of_whole_images(x: torch.Tensor, output_size: Sequence[int]) -> torch.
 
 
 @replaces(
-    *(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default),
+    *(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default),
     code="pools-as-maxima",
     detail="no library has a kernel of adaptive maxima",
 )
 def adaptive_pools_as_maxima(which: int, x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
-    """Replace the values of each adaptive maximum over static sizes by maxima of slices (aten::adaptive_max_pool2d)."""
-    sizes = x.shape[-len(output_size) :]
-    if which or not all(isinstance(size, int) for size in sizes) or sum(output_size) > _MOST_SLICES:
+    """Replace the values of each adaptive maximum by maxima of slices (aten::adaptive_max_pool2d)."""
+    return None if which else _adaptive(x, output_size, torch.amax)
+
+
+@replaces(
+    aten.adaptive_avg_pool3d.default, code="pools-as-means", detail="no library has a kernel of volumes"
+)
+def adaptive_volumes_as_means(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
+    """Replace each adaptive mean of volumes by means of slices."""
+    return _adaptive(x, output_size, torch.mean)
+
+
+def _adaptive(x: torch.Tensor, output_size: Sequence[int], reduced: Any) -> torch.Tensor | None:
+    """Windows reduced along one dimension after the other; sizes are static where one value does not stand for all."""
+    sizes, channels = x.shape[-len(output_size) :], x.shape[1]
+    pairs = [*zip(sizes, output_size, strict=True)]
+    known = all(many == 1 or isinstance(size, int) for size, many in pairs)
+    if not known or sum(output_size) > _MOST_SLICES or not isinstance(channels, int):
         return None
-    for dim, (size, many) in enumerate(zip(sizes, output_size, strict=True), -len(output_size)):
+    whole = x.flatten(0, 1) if x.ndim == _VOLUMES else x
+    for dim, (size, many) in enumerate(pairs, -len(output_size)):
+        if many == 1:
+            whole = reduced(whole, [dim], True)
+            continue
         windows = [(j * size // many, -((j + 1) * size // -many)) for j in range(many)]
-        rows = [aten.slice.Tensor(x, dim, *window).amax([dim], True) for window in windows]
-        x = rows[0] if many == 1 else torch.cat(rows, dim)
-    return x
+        parts = [aten.slice.Tensor(whole, dim, *window) for window in windows]
+        whole = torch.cat([reduced(part, [dim], True) for part in parts], dim)
+    return whole.reshape([-1, channels, *output_size]) if x.ndim == _VOLUMES else whole
 
 
 @replaces(
