@@ -279,6 +279,20 @@ def test_positions_may_repeat(tmp_path):
     assert worst_error(exported, path, calls) < 1e-5
 
 
+def test_many_dimensions_of_dynamic_sizes(tmp_path):
+    """Operators of five and six dynamic dimensions are in the delegate, where none was, or three operators of five."""
+
+    def use(rows):
+        parts = rows.view(2, -1, 4, 2, 8)
+        scaled = (parts * parts.mean((3, 4), True)).softmax(-1)
+        return scaled.amax(3).flatten(2), scaled.permute(0, 2, 3, 1, 4).flatten(3)
+
+    path = tmp_path / "model.pte"
+    exported, report = _made(use, path)
+    assert (report.delegation.subgraphs, report.delegation.crossings, report.delegation.cpu) == (1, 3, {})
+    assert worst_error(exported, path, _lengths()) < 1e-5
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -35,13 +35,12 @@ from vkfuse.rewrite.repairs.dimensions import operators_in_four_dimensions
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
-from vkfuse.rewrite.repairs.interleavings import interleavings_in_four_dimensions
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches
 from vkfuse.rewrite.repairs.notes import Repair
 from vkfuse.rewrite.repairs.once import computed_once
 from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
-from vkfuse.rewrite.repairs.permutations import permutations_in_one, permutations_without_ones
+from vkfuse.rewrite.repairs.permutations import permutations_in_one
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
@@ -541,6 +540,35 @@ def test_operators_of_many_dimensions():
     _same(before, done.exported, (torch.randint(-9, 9, (1, 8, 64)).float(),))
 
 
+class _ManyDynamicDimensions(nn.Module):
+    """Operators of five dimensions and more on [batch, rows, 24], of which either or both are dynamic."""
+
+    def forward(self, x):
+        batch, rows, _ = x.shape
+        a, means = x.view(batch, rows, 2, 3, 4), x.mean(-1)[:, :, None, None, None]
+        return (
+            (a * means).relu().amax(3).reshape(batch, rows, 8),
+            a.permute(0, 3, 1, 4, 2).flatten(2),
+            torch.cat([a, a * 2], 2)[:, :, :, 1:].reshape(batch, rows, 32),
+            torch.einsum("brcef,brdef->brcd", a, a),
+            a.unsqueeze(2).expand(batch, rows, 3, 2, 3, 4).sum(2).reshape(batch, rows, 24),
+            torch.zeros_like(a).reshape(batch, rows, 24) + x,
+        )
+
+
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 1)])
+def test_dynamic_operators_of_many_dimensions(dims):
+    """Of dynamic sizes too, one or several; the program takes what it took."""
+    bounds = {dim: Dim(f"size{dim}", max=9) for dim in dims}
+    before = _program(_ManyDynamicDimensions(), torch.randn(2, 7, 24), dynamic=(bounds,))
+    after, _ = operators_in_four_dimensions(before)
+    nodes = [n for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+    assert max(n.meta["val"].ndim for n in nodes) == 4
+    assert str(after.range_constraints) == str(before.range_constraints)
+    sizes = [tuple(size if d in dims else of for d, of in enumerate((2, 7))) for size in (1, 3, 9)]
+    _same(before, after, *((torch.randint(-9, 9, (*of, 24)).float(),) for of in sizes))
+
+
 def test_sums_that_hold_infinities():
     """Sums up to each place are as torch's behind an infinity too; those of whole numbers stay."""
 
@@ -616,7 +644,11 @@ def test_stacks(take, sizes, dynamic):
     _same(before, after, *((torch.randn(2, rows, 30),) for rows in ((7, 2, 16) if dynamic else (7,))))
 
 
-def test_packed_attention():
+@pytest.mark.parametrize(
+    ("dynamic", "calls"),
+    [(None, [(2, 7)]), (({0: Dim("batch", max=8), 1: Dim("rows", max=9)},), [(2, 7), (5, 3)])],
+)
+def test_packed_attention(dynamic, calls):
     """The permutation of `nn.MultiheadAttention` has four dimensions; every value is where it was."""
     attention = nn.MultiheadAttention(32, 4, batch_first=True)
 
@@ -628,13 +660,13 @@ def test_packed_attention():
         def forward(self, x):
             return self.attention(x, x, x)
 
-    before = _program(Attention(), torch.randn(2, 7, 32))
-    after, (note,) = permutations_without_ones(before)
-    assert note.code == "permuted-in-four-dimensions"
+    before = _program(Attention(), torch.randn(2, 7, 32), dynamic=dynamic)
+    after, (note,) = operators_in_four_dimensions(before)
+    assert note.code == "operators-in-four-dimensions"
     assert (
         max(n.meta["val"].ndim for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)) == 4
     )
-    _same(before, after, (torch.randn(2, 7, 32),))
+    _same(before, after, *((torch.randn(batch, rows, 32),) for batch, rows in calls))
 
 
 def test_integer_scalars():
@@ -1302,25 +1334,25 @@ _REPAIRED = {
         _Lambda(lambda _, x: x[:1, :1, :1].view(1, 1, 1, 1, 1).transpose(0, 1).reshape(1, 1)),
         _SEQUENCE,
         None,
-        "",
+        "operators-in-four-dimensions",
     ),
     "windows": (
         _Lambda(lambda _, x: x.reshape(1, 8, 3, 4, 3, 4).permute(0, 2, 4, 1, 3, 5).reshape(9, 128)),
         _IMAGE,
         None,
-        "",
+        "operators-in-four-dimensions",
     ),
     "windows of channels that come last": (
         _Lambda(lambda _, x: x.reshape(1, 2, 4, 3, 4, 12).permute(0, 1, 3, 2, 4, 5).reshape(6, 16, 12)),
         _IMAGE,
         None,
-        "permuted-in-four-dimensions",
+        "operators-in-four-dimensions",
     ),
     "shuffled channels": (
         _Lambda(lambda _, x: x.view(1, 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape)),
         _IMAGE,
         _ALONG_TWO,
-        "permuted-in-four-dimensions",
+        "operators-in-four-dimensions",
     ),
     "batch": (_conv2d(8, 3, padding=2, stride=2, dilation=2), (3, 8, 11, 12), None, "batch-as-one-image"),
     "batch of single channels": (
@@ -1505,8 +1537,8 @@ def test_interleaved_rotary_embeddings(split, join, dynamic):
 
     rows = {1: Dim("rows", min=2, max=9)} if dynamic else None
     before = _program(Rotary(), *inputs(3), dynamic=(rows, rows, rows) if dynamic else None)
-    done = repair(before, (stacks_as_slices, interleavings_in_four_dimensions))
-    assert {n.code for n in done.repairs} == {"stacks-as-slices", "interleavings-in-four-dimensions"}
+    done = repair(before, (stacks_as_slices, operators_in_four_dimensions))
+    assert {n.code for n in done.repairs} == {"stacks-as-slices", "operators-in-four-dimensions"}
     ranks = [
         n.meta["val"].ndim for n in done.exported.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)
     ]

@@ -49,7 +49,7 @@ def order_of(moved: fx.Node) -> list[int]:
     return order
 
 
-def blocks_of(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+def blocks_of(shape: Sequence[Any], order: Sequence[int]) -> tuple[list[Any], list[int]]:
     """Sizes of the blocks of dimensions that a permutation moves together, ones left out, and the order of the blocks."""
     kept = [d for d in order if not (isinstance(shape[d], int) and shape[d] == 1)]
     rank = {d: place for place, d in enumerate(sorted(kept))}

@@ -10,6 +10,7 @@ a row of the cache is a position, `kept` where it is none. Ones and zeros keep e
 them is a choice by whether any position reaches a row of the cache: positions may repeat, and the row may be infinite.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -26,44 +27,39 @@ aten = torch.ops.aten
 
 @replaces(code="cache-writes-as-choices", detail="the runtime writes to no computed position")
 def cache_writes_as_choices(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
-    """Replace each write of one row at a computed position into a float tensor of static shape."""
+    """Replace each write of one row at computed positions into a float tensor of static shape."""
     write = write_of(node)
-    if write is None or not write.one or not node.meta["val"].is_floating_point():
+    row = _same_row(editor, write) if write and node.meta["val"].is_floating_point() else None
+    if write is None or row is None:
         return None
-    shape, position = list(write.cache.meta["val"].shape), editor.node(write.positions)
-
-    def chosen() -> torch.Tensor:
-        rows = editor.stored(torch.arange(shape[write.dimension]), "cache.rows")
-        along = [-1 if d == write.dimension else 1 for d in range(len(shape))]
-        return rows.eq(editor.tensor(position)).reshape(along).expand(shape)
-
-    where = editor.once(("cache", position, tuple(shape), write.dimension), chosen)
-    written = editor.tensor(write.rows).expand(shape)
-    return torch.where(where, written, editor.tensor(write.cache))
+    return torch.where(_reached(editor, write, torch.amax) > 0, row, editor.tensor(write.cache))
 
 
 @replaces(code="cache-writes-as-products", detail="the runtime writes to no computed positions")
 def cache_writes_as_products(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Replace each write of several rows at computed positions into a float tensor of static shape."""
     write = write_of(node)
-    if write is None or write.one or not node.meta["val"].is_floating_point() or _must_repeat(write):
+    if write is None or not node.meta["val"].is_floating_point() or _must_repeat(write):
         return None
-    cache, at = editor.tensor(write.cache), write.dimension
-    along = [-1 if d == at else 1 for d in range(cache.ndim)]
-    places, same = _places(editor, write), _same_row(editor, write)
-    key = (editor.node(write.positions), cache.dtype, *cache.shape, at, same is None)
-    over = torch.sum if same is None else torch.amax
-    reached: torch.Tensor = editor.once(
-        ("reached", *key), lambda: over(places, [1], keepdim=True).reshape(along)
-    )
-    if same is not None:
-        return torch.where(reached > 0, same, cache)
-    kept: torch.Tensor = editor.once(("kept", *key), lambda: 1.0 - reached)
+    cache, at, reached = editor.tensor(write.cache), write.dimension, _reached(editor, write, torch.sum)
+    kept: torch.Tensor = editor.once(("kept", id(reached)), lambda: 1.0 - reached)
     order = [at, *(d for d in range(cache.ndim) if d != at)]
     (count,) = editor.sizes(write.positions)
     rows = write.in_full(editor).permute(order).reshape([count, prod(cache.shape) // cache.shape[at]])
-    written = (places @ rows).reshape([cache.shape[d] for d in order])
+    written = (_places(editor, write) @ rows).reshape([cache.shape[d] for d in order])
     return cache * kept + written.permute([order.index(d) for d in range(cache.ndim)])
+
+
+def _reached(editor: GraphEditor, write: Write, over: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """How many of the positions reach each row of the cache, or `over` amax whether any does: [1, .., rows, .., 1]."""
+    value = write.cache.meta["val"]
+    along = [-1 if d == write.dimension else 1 for d in range(value.ndim)]
+    places = _places(editor, write)
+    reached: torch.Tensor = editor.once(
+        ("reached", id(places), over, *along),
+        lambda: (places if write.one else over(places, [1], keepdim=True)).reshape(along),
+    )
+    return reached
 
 
 def _same_row(editor: GraphEditor, write: Write) -> torch.Tensor | None:

@@ -2,11 +2,14 @@
 
 Dimensions of one say nothing, and neighbours that an operator treats alike are one: an elementwise operator has as many as
 its operands broadcast differently, one along a dimension has what is in front of it, it, and what is behind. Mamba 2's
-products of chunks, ``einsum("bclhn,bcshn->bclsh", c, b)``, are those of a batch of matrices. Values stay where they lie.
+products of chunks, ``einsum("bclhn,bcshn->bclsh", c, b)``, are those of a batch of matrices; windows and patches of an
+image, shuffled channels, the queries, keys and values of ``nn.MultiheadAttention``, and the columns that an interleaved
+rotary embedding takes in turn, go through a fifth dimension and back. Values stay where they lie.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +31,9 @@ _AS_THEY_LIE: Final = frozenset({*VIEWS, *COPIES, aten.unsqueeze.default, aten.s
 _BLANKS: Final[Mapping[Any, float]] = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
 
 
+_Size = int | torch.SymInt
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Flat:
     """Tensors of the program as others of at most four dimensions that have the same values in the same order."""
@@ -35,29 +41,49 @@ class _Flat:
     editor: GraphEditor
     known: dict[fx.Node, torch.Tensor] = field(default_factory=dict)
 
-    def laid(self, node: fx.Node, sizes: Sequence[int]) -> torch.Tensor:
+    def of(self, node: fx.Node) -> torch.Tensor:
+        """The values of a node, in whatever sizes."""
+        value = self.known.get(node)
+        return self.editor.tensor(node) if value is None else value
+
+    def laid(self, node: fx.Node, sizes: Sequence[_Size]) -> torch.Tensor:
         """The values of a node, in `sizes`."""
-        value = self.known.get(node, None)
-        value = self.editor.tensor(node) if value is None else value
-        return value if [*value.shape] == [*sizes] else value.reshape([*sizes])
+        return self.viewed(self.of(node), sizes)
+
+    def viewed(self, value: torch.Tensor, sizes: Sequence[_Size]) -> torch.Tensor:
+        """The same values in `sizes`; _UnreadSizesError where more than one of these is no input's."""
+        if _same(value.shape, sizes):
+            return value
+        read = [self.editor.input_size(size) for size in sizes]
+        open_ = [at for at, size in enumerate(sizes) if isinstance(size, torch.SymInt)]
+        unread = [at for at in open_ if read[at] is None]
+        if len(unread) > 1:
+            raise _UnreadSizesError
+        for at in (unread or open_)[:1]:
+            read[at] = -1
+        return value.reshape(read)
+
+
+class _UnreadSizesError(Exception):
+    """Sizes that only products of others give, as a view cannot say them."""
 
 
 def operators_in_four_dimensions(exported: ExportedProgram) -> Repairs:
-    """Replace operators of static sizes that read or make tensors of more than four dimensions."""
+    """Replace operators that read or make tensors of more than four dimensions."""
     editor, found = GraphEditor(exported), []
     flat = _Flat(editor=editor)
     for node in exported.graph.nodes:
         rule = _rule(node) if _is_large(node) and node not in editor.constants else None
         if rule is None:
             continue
-        with editor.before(node):
+        with editor.before(node), suppress(_UnreadSizesError):
             made = rule(flat, node)
             if made is None:
                 continue
-            flat.known[node] = made
             if node.target not in _AS_THEY_LIE or _rank(node) <= _MOST:
-                editor.replace(node, flat.laid(node, _shape(node)))
+                editor.replace(node, flat.viewed(made, _shape(node)))
                 found.append(node.name)
+            flat.known[node] = made
     detail = "dimensions that stay side by side as one"
     return done(editor, found, code="operators-in-four-dimensions", detail=detail)
 
@@ -66,10 +92,11 @@ _Rule = Callable[[_Flat, fx.Node], torch.Tensor | None]
 
 
 def _is_large(node: fx.Node) -> bool:
-    """Whether a call reads or makes a tensor of more than four dimensions, all of static sizes."""
-    tensors = [of for of in (node, *node.all_input_nodes) if isinstance(of.meta.get("val"), torch.Tensor)]
-    static = len(tensors) == len(node.all_input_nodes) + 1 and not any(map(is_dynamic, tensors))
-    return node.op == "call_function" and static and any(_rank(of) > _MOST for of in tensors)
+    """Whether a call, of tensors alone, reads or makes one of more than four dimensions."""
+    values = [of.meta.get("val") for of in (node, *node.all_input_nodes)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    alone = all(isinstance(value, (torch.Tensor, torch.SymInt)) for value in values)
+    return node.op == "call_function" and alone and any(value.ndim > _MOST for value in tensors)
 
 
 def _rule(node: fx.Node) -> _Rule | None:
@@ -79,8 +106,17 @@ def _rule(node: fx.Node) -> _Rule | None:
     return _elementwise if pointwise else None
 
 
-def _shape(node: fx.Node) -> list[int]:
+def _shape(node: fx.Node) -> list[_Size]:
     return [*node.meta["val"].shape]
+
+
+def _same(one: Sequence[_Size], other: Sequence[_Size]) -> bool:
+    """Whether sizes are the same, compared as expressions, without a guard."""
+    return [*map(str, one)] == [*map(str, other)]
+
+
+def _is_one(size: _Size) -> bool:
+    return isinstance(size, int) and size == 1
 
 
 def _rank(node: fx.Node) -> int:
@@ -91,15 +127,16 @@ def _same_values(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     """A view or a copy."""
     source = operand(node, "x")
     small = _rank(source) <= _MOST or source in flat.known
-    return flat.known.get(source, flat.editor.tensor(source)) if small else None
+    return flat.of(source) if small else None
 
 
 def _elementwise(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     """Elements each by itself, or an expansion: dimensions that the same operands broadcast, as one."""
-    shape, parts = _shape(node), node.all_input_nodes
-    padded = {part: [1] * (len(shape) - _rank(part)) + _shape(part) for part in parts}
-    broadcast = [tuple(size[d] == 1 for size in padded.values()) for d in range(len(shape))]
-    runs = _runs([d for d in range(len(shape)) if shape[d] != 1], broadcast)
+    shape = _shape(node)
+    parts = [of for of in node.all_input_nodes if isinstance(of.meta["val"], torch.Tensor)]
+    padded = {part: [*[1] * (len(shape) - _rank(part)), *_shape(part)] for part in parts}
+    broadcast = [tuple(_is_one(size[d]) for size in padded.values()) for d in range(len(shape))]
+    runs = _runs([d for d in range(len(shape)) if not _is_one(shape[d])], broadcast)
     if len(runs) > _MOST:
         return None
     laid = {
@@ -108,9 +145,19 @@ def _elementwise(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
         if _rank(part)  # a number has no say in the type of the result
     }
     if node.target == aten.expand.default:
-        return laid[parts[0]].expand([math.prod(shape[d] for d in run) for run in runs])
+        return _expanded(flat, laid[parts[0]], [math.prod(shape[d] for d in run) for run in runs])
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda of: untraced(laid.get(of, of)))
     return flat.editor.tensor(flat.editor.call(node.target, *args, **kwargs))
+
+
+def _expanded(flat: _Flat, value: torch.Tensor, sizes: Sequence[_Size]) -> torch.Tensor:
+    new = [
+        flat.editor.input_size(size) if _is_one(of) else -1
+        for of, size in zip(value.shape, sizes, strict=True)
+    ]
+    if None in new:
+        raise _UnreadSizesError
+    return value.expand(new)
 
 
 def _runs(dims: Iterable[int], kinds: Sequence[Any]) -> list[list[int]]:
@@ -124,21 +171,21 @@ def _runs(dims: Iterable[int], kinds: Sequence[Any]) -> list[list[int]]:
     return runs
 
 
-def _around(shape: Sequence[int], dim: int) -> list[int]:
-    """A shape as what is in front of a dimension, it, and what is behind it."""
-    return [math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])]
+def _around(shape: Sequence[_Size], dim: int, count: int = 1) -> list[_Size]:
+    """A shape as what is in front of a dimension, or of several, they, and what is behind them."""
+    parts = shape[:dim], shape[dim : dim + count], shape[dim + count :]
+    return [math.prod(part) for part in parts]
 
 
 def _along(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
-    """An operator along one dimension."""
+    """An operator along one dimension, or several next to each other."""
     source, dim = operand(node, "x"), operand(node, "dim")
     several = isinstance(dim, (list, tuple))
-    if dim is None or (several and len(dim) != 1):
+    dims = sorted(d % _rank(source) for d in (dim if several else [dim])) if dim not in (None, []) else []
+    if not dims or dims != [*range(dims[0], dims[0] + len(dims))]:
         return None
-    at = (dim[0] if several else dim) % _rank(source)
-    return flat.editor.again(
-        node, x=flat.laid(source, _around(_shape(source), at)), dim=[1] if several else 1
-    )
+    laid = flat.laid(source, _around(_shape(source), dims[0], len(dims)))
+    return flat.editor.again(node, x=laid, dim=[1] if several else 1)
 
 
 def _joined(flat: _Flat, node: fx.Node) -> torch.Tensor:
@@ -151,6 +198,8 @@ def _joined(flat: _Flat, node: fx.Node) -> torch.Tensor:
 
 
 def _blank(flat: _Flat, node: fx.Node) -> torch.Tensor:
+    if is_dynamic(node):
+        return flat.editor.again(node, x=flat.of(operand(node, "x")))
     number = torch.full([math.prod(_shape(node))], _BLANKS[node.target], dtype=node.meta["val"].dtype)
     return flat.editor.stored(number, "blank")
 
@@ -162,14 +211,19 @@ def _permuted(flat: _Flat, node: fx.Node) -> torch.Tensor:
 
 def _turned(flat: _Flat, node: fx.Node, order: Sequence[int]) -> torch.Tensor:
     """The values of a node with its dimensions in an order."""
-    sizes, turned = blocks_of(_shape(node), order)
+    value, shape = flat.of(node), _shape(node)
+    kept = [d for d in order if not _is_one(shape[d])]
+    if _same(value.shape, [shape[d] for d in sorted(kept)]):
+        sizes, turned = [*value.shape], [sorted(kept).index(d) for d in kept]
+    else:
+        sizes, turned = blocks_of(shape, order)
     if len(sizes) > _MOST:
-        return _in_steps(flat.laid(node, [math.prod(sizes)]), sizes, turned)
-    value = flat.laid(node, sizes)
+        return _in_steps(flat, value, sizes, turned)
+    value = flat.viewed(value, sizes)
     return value if turned == sorted(turned) else value.permute(turned)
 
 
-def _in_steps(value: torch.Tensor, sizes: Sequence[int], order: Sequence[int]) -> torch.Tensor:
+def _in_steps(flat: _Flat, value: torch.Tensor, sizes: Sequence[_Size], order: Sequence[int]) -> torch.Tensor:
     """A permutation of more than four blocks: one after the other goes to its place."""
     now = [*range(len(sizes))]
     for place, block in enumerate(order):
@@ -178,7 +232,7 @@ def _in_steps(value: torch.Tensor, sizes: Sequence[int], order: Sequence[int]) -
             math.prod(sizes[b] for b in part) for part in (now[:place], now[place:at], now[at + 1 :])
         )
         if at != place:
-            value = value.reshape([front, passed, sizes[block], behind]).permute([0, 2, 1, 3])
+            value = flat.viewed(value, [front, passed, sizes[block], behind]).permute([0, 2, 1, 3])
         now.insert(place, now.pop(at))
     return value
 
@@ -193,7 +247,9 @@ def _summed(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
         return None
     given = [dict(zip(of, _shape(part), strict=True)) for of, part in zip(names, parts, strict=True)]
     both = given[0].keys() & given[1].keys()
-    if any(given[0][name] != given[1][name] for name in both) or ({*names[0]} ^ {*names[1]}) - {*result}:
+    if any(str(given[0][name]) != str(given[1][name]) for name in both) or ({*names[0]} ^ {*names[1]}) - {
+        *result
+    }:
         return None
     batch, inner = ([n for n in names[0] if n in both and (n in result) is kept] for kept in (True, False))
     left, right = ([n for n in of if n not in both] for of in names)
@@ -202,21 +258,23 @@ def _summed(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     first, second = (
         _as_matrices(flat, parts[at], names[at], blocks, sizes) for at, blocks in enumerate(factors)
     )
-    return _result(first.matmul(second), [*batch, *left, *right], result, sizes)
+    return _result(flat, first.matmul(second), [*batch, *left, *right], result, sizes)
 
 
 def _as_matrices(
-    flat: _Flat, part: fx.Node, names: str, blocks: Sequence[Sequence[str]], sizes: Mapping[str, int]
+    flat: _Flat, part: fx.Node, names: str, blocks: Sequence[Sequence[str]], sizes: Mapping[str, _Size]
 ) -> torch.Tensor:
     """A factor with its dimensions in the order of `blocks`, each of which is one."""
     value = _turned(flat, part, [names.index(name) for block in blocks for name in block])
-    return value.reshape([math.prod(sizes[name] for name in block) for block in blocks])
+    return flat.viewed(value, [math.prod(sizes[name] for name in block) for block in blocks])
 
 
-def _result(value: torch.Tensor, names: Sequence[str], result: str, sizes: Mapping[str, int]) -> torch.Tensor:
+def _result(
+    flat: _Flat, value: torch.Tensor, names: Sequence[str], result: str, sizes: Mapping[str, _Size]
+) -> torch.Tensor:
     """A product, of dimensions `names`, with those in the order of `result`."""
     blocks, turned = blocks_of([sizes[name] for name in names], [names.index(name) for name in result])
-    return _in_steps(value, blocks, turned)
+    return _in_steps(flat, value, blocks, turned)
 
 
 _ALONG: Final = (
