@@ -86,6 +86,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     orders.inputs_in_order,
     orders.constants_in_order,
     orders.copies_in_order,
+    orders.strided_copies_in_order,
     complexes.complex_numbers_as_pairs,
     llm_operators.llm_operators_written_out,
     positions.positions_as_tensors,

@@ -62,6 +62,16 @@ def copies_in_order(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     return editor.again(node, memory_format=torch.contiguous_format)
 
 
+@replaces(torch.ops.prims.copy_strided.default, code="copies-in-order", detail="no library has a kernel of it")
+def strided_copies_in_order(node: fx.Node, a: torch.Tensor) -> torch.Tensor:
+    """Copy into an order of dimensions that has a name, what torch's decompositions copy into strides."""
+    last = not _is_read(node) and node.meta["val"].is_contiguous(memory_format=torch.channels_last)
+    copy: torch.Tensor = aten.clone.default(
+        a, memory_format=torch.channels_last if last else torch.contiguous_format
+    )
+    return copy
+
+
 def _is_read(node: fx.Node) -> bool:
     """Whether something computes with it."""
     return any(user.op == "call_function" for user in node.users)
