@@ -1391,6 +1391,12 @@ _REPAIRED = {
         None,
         "aliases-as-themselves",
     ),
+    "expanded input": (
+        _Lambda(lambda _, x: x.expand(1, 8, 12) * 2),
+        _SEQUENCE,
+        None,
+        "aliases-as-themselves",
+    ),
 }
 _WORKED_AROUND = {code for *_, codes in _REPAIRED.values() for code in codes.split()}
 

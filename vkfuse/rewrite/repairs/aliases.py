@@ -1,7 +1,8 @@
 """Names for one tensor as that tensor.
 
 ExecuTorch's lowering removes aliases, and expansions to the size that a tensor has, inside of a delegate: two results
-of it become one, while its caller still passes two (backends/transforms/remove_clone_ops.py and the like).
+of it become one, while its caller still passes two, or what only the size was read of (backends/transforms/
+remove_clone_ops.py and the like).
 """
 
 import torch
@@ -21,9 +22,11 @@ _ALIASES = (aten.alias.default, aten.detach.default)
     detail="a delegate's results are told apart",
 )
 def aliases_as_themselves(node: fx.Node, x: fx.Node) -> fx.Node | None:
-    """Let readers of another name, or an equal copy, of a computed tensor read the tensor."""
-    same = x.op == "call_function" and (node.target in _ALIASES or _layout(node) == _layout(x))
-    return x if same else None
+    """Let readers of another name, or an equal copy, of a computed tensor read the tensor; of an expanded input too."""
+    is_own = x.op == "call_function" or (
+        node.target == aten.expand.default and all(user.op == "call_function" for user in node.users)
+    )
+    return x if is_own and (node.target in _ALIASES or _layout(node) == _layout(x)) else None
 
 
 @replaces(

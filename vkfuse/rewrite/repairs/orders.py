@@ -62,7 +62,9 @@ def copies_in_order(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     return editor.again(node, memory_format=torch.contiguous_format)
 
 
-@replaces(torch.ops.prims.copy_strided.default, code="copies-in-order", detail="no library has a kernel of it")
+@replaces(
+    torch.ops.prims.copy_strided.default, code="copies-in-order", detail="no library has a kernel of it"
+)
 def strided_copies_in_order(node: fx.Node, a: torch.Tensor) -> torch.Tensor:
     """Copy into an order of dimensions that has a name, what torch's decompositions copy into strides."""
     last = not _is_read(node) and node.meta["val"].is_contiguous(memory_format=torch.channels_last)
