@@ -93,11 +93,15 @@ def _batch_norm(source):
     return "aten._native_batch_norm_legit_no_training.default", {"input": source, **parts}, source
 
 
-def _bytes(source, outputs):
-    weight = replace(_t(outputs, source.dims[-1]), dtype=VkDataType.INT8, constant=True)
+def _bytes(source, outputs, name="linear_q8csw", columns=1):
+    weight = replace(_t(outputs, source.dims[-1] // columns), dtype=VkDataType.INT8, constant=True)
     scales = replace(_t(outputs), constant=True)
     out = replace(source, dims=(*source.dims[:-1], outputs))
-    return "et_vk.linear_q8csw.default", {"input": source, "weight": weight, "scales": scales}, out
+    return f"et_vk.{name}.default", {"input": source, "weight": weight, "scales": scales}, out
+
+
+def _nibbles(source, outputs):
+    return _bytes(source, outputs, "linear_qcs4w", columns=2)
 
 
 def _lookup(layout, storages=TEXTURE):
@@ -234,6 +238,10 @@ CALLS = [
     (_bytes(_t(5, 64, storages=BUFFER), 62), "rows-not-multiple-of-4"),
     (_bytes(_t(2, 5, 64), 64), "linear-input-batched"),
     (_bytes(_t(5, 6), 64), "columns-not-multiple-of-4"),
+    (_nibbles(_t(12, 64), 32), ""),
+    (_nibbles(_t(1, 64), 10), "rows-not-multiple-of-4"),
+    (_nibbles(_t(5, 64, storages=BUFFER), 30), "rows-not-multiple-of-4"),
+    (_nibbles(_t(5, 62), 32), "columns-not-multiple-of-4"),
     (_linear(_t(2, 3, 8, 64), _t(2, 3, 8, 96)), "linear-input-batched"),
     (_linear(_t(2, 1, 8, 64, storages=BUFFER), _t(2, 1, 8, 96, storages=BUFFER)), "linear-input-batched"),
     (_linear(_t(1, 3, 8, 64), _t(1, 3, 8, 96)), ""),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from linear_by_channel import LinearByChannel
 from torch import nn
 from torch.export import Dim, ExportedProgram, export
 from torch.nn import functional
@@ -106,7 +107,23 @@ VERDICTS = (
         layers=(nn.GroupNorm(2, 8),),
         told="no-resize",
     ),
+    _case("bytes, rows in fours", lambda of, x: of(x * 2), (16, 64), 0, layers=(LinearByChannel(1024, 64),)),
+    _case(
+        "bytes, tiles in one workgroup",
+        lambda of, x: of(x * 2),
+        (15, 64),
+        0,
+        layers=(LinearByChannel(32, 64),),
+    ),
     # Wrong, or fails.
+    _case(
+        "bytes, rows in threes",
+        lambda of, x: of(x * 2),
+        (15, 64),
+        0,
+        layers=(LinearByChannel(1024, 64),),
+        wrong="rows-left-out",
+    ),
     _case(
         "group norm of a batch",
         lambda of, x: of(x),

@@ -23,6 +23,7 @@ from stock_programs import (
     as_linear,
     as_lookup,
     as_matmul,
+    by_channel,
     bytes_minus_4,
     channels_last,
     dequantized,
@@ -361,6 +362,49 @@ CASES: tuple[Case, ...] = (
         for name, function in (
             ("mean-of-image", lambda x: x.mean((2, 3), keepdim=True)),
             ("pool", lambda x: nn.functional.avg_pool2d(x, (2, 2), (2, 2))),
+        )
+    ),
+    *(
+        Case(
+            name=name,
+            build=by_channel(shape, rows, static=True),
+            expected=expected,
+            operator=operator,
+            code=code,
+        )
+        for name, shape, rows, expected, operator, code in (
+            ("static-8-bit", (5, 64), 30, "right", "", ""),
+            ("static-8-bit-row", (1, 64), 10, "right", "", ""),
+            (
+                "static-8-bit-batch",
+                (2, 8, 64),
+                32,
+                "wrong",
+                "et_vk.q8ta_linear.default",
+                "linear-input-batched",
+            ),
+            (
+                "static-8-bit-rows",
+                (2, 1, 64),
+                32,
+                "wrong",
+                "et_vk.q8ta_linear_gemv.default",
+                "linear-input-batched",
+            ),
+        )
+    ),
+    *(
+        Case(
+            name=f"4-bit-per-channel-{columns}-{rows}",
+            build=by_channel((5, columns), rows, bits=4),
+            expected="not-loadable" if code else "right",
+            operator="et_vk.linear_qcs4w.default" if code else "",
+            code=code,
+        )
+        for columns, rows, code in (
+            (64, 32, ""),
+            (64, 30, "rows-not-multiple-of-4"),
+            (62, 32, "columns-not-multiple-of-4"),
         )
     ),
 )

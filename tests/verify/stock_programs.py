@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from linear_by_channel import LinearByChannel
 from torch import nn
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
@@ -90,6 +91,21 @@ def linear(shape: tuple[int, ...], config: Any = None, *, bias: bool = False) ->
         return _quantized(module, config or int4(PerGroup(32)), nn.Linear), (torch.randn(shape),)
 
     return build
+
+
+def by_channel(shape: tuple[int, ...], rows: int, **options: Any) -> Callable[[], Any]:
+    """Build a linear with a scale a channel, behind a product."""
+    return lambda: (
+        nn.Sequential(Doubled(), LinearByChannel(rows, shape[-1], **options)),
+        (torch.randn(shape),),
+    )
+
+
+class Doubled(nn.Module):
+    """Twice its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
 
 
 def dynamic_linear(shape: tuple[int, ...]) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from vkfuse.pte.enums import VkStorageType
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators import record_of
-from vkfuse.runtime.operators.linear import FUSED, FUSED_BYTES
+from vkfuse.runtime.operators.linear import BYTES_BY_CHANNEL, FUSED, FUSED_BYTES
 from vkfuse.runtime.operators.matmul import FLOAT_WEIGHTS
 from vkfuse.runtime.spelling import BY_WIDTH, WIDTH
 
@@ -41,6 +41,15 @@ def pack_by_width(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
 
 def _in_buffer(tensor: VkTensor) -> bool:
     return tensor.storage is VkStorageType.BUFFER
+
+
+@mends(Code.ROWS_LEFT_OUT, Code.NO_SHADER, code="bytes-by-another-operator")
+def multiply_by_bytes(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
+    """The same product of the same bytes and scales, whose shader takes any number of rows, and half precision."""
+    if fault.call.name != BYTES_BY_CHANNEL:
+        return ()
+    *operands, out = fault.call.args
+    return (faulty.edit.call(FUSED_BYTES, *operands, faulty.edit.value(None), out),)
 
 
 @mends(Code.LINEAR_INPUT_BATCHED, code="input-as-rows", detail="{name} on a batch")

@@ -14,7 +14,12 @@ from vkfuse.patch.edit import with_named
 from vkfuse.patch.faulty import Fault, Faulty, Mend, Mending
 from vkfuse.patch.mend_arguments import complete_layer_norms, give_strides, negate_bits
 from vkfuse.patch.mend_constants import fold_constants
-from vkfuse.patch.mend_matmuls import multiply_matrices, pack_by_width, quantize_matrices
+from vkfuse.patch.mend_matmuls import (
+    multiply_by_bytes,
+    multiply_matrices,
+    pack_by_width,
+    quantize_matrices,
+)
 from vkfuse.patch.mend_tables import read_rows_in_buffers, store_floats
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.model import PteFile
@@ -29,6 +34,7 @@ MENDS: Final[tuple[Mending, ...]] = (
     store_floats,
     read_rows_in_buffers,
     pack_by_width,
+    multiply_by_bytes,
     multiply_matrices,
     quantize_matrices,
     negate_bits,

@@ -78,6 +78,7 @@ class Code(StrEnum):
     COLUMNS_NOT_MULTIPLE_OF_4 = auto()
     COLUMNS_NOT_MULTIPLE_OF_8 = auto()
     MORE_ROWS_THAN_COLUMNS = auto()
+    ROWS_LEFT_OUT = auto()
     SUMS_IN_HALF = auto()
     QUANTIZED_INPUT_BATCHED = auto()
     QPARAMS_NOT_PER_ROW = auto()

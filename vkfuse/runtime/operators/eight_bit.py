@@ -6,9 +6,11 @@ from typing import Final
 from vkfuse.multiples import ceil_div
 from vkfuse.runtime.axes import axis_by_axis, convolved, times_a_weight
 from vkfuse.runtime.axes import elementwise as each_by_itself
+from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
 from vkfuse.runtime.packing import copied, eight_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator
+from vkfuse.runtime.rules import one_matrix
 from vkfuse.runtime.spelling import PACKED_INT8, dtype, storage, stored
 
 _MATRIX: Final = 2
@@ -138,6 +140,15 @@ _CONVOLUTIONS: Final = {
     "q8ta_conv2d_pw": pointwise,
     "q8ta_conv2d_dw": depthwise,
 }
+
+
+def a_single_row(ops: Operands) -> Iterator[Objection]:
+    """Q8taLinearGemv.cpp: of the first row only (measured: 1.0 off)."""
+    source = ops.tensor("input")
+    if source and source.rows > 1:
+        yield Objection(Code.LINEAR_INPUT_BATCHED, f"input {list(source.dims)}")
+
+
 OPERATORS: Final = (
     *(
         Operator(
@@ -164,7 +175,17 @@ OPERATORS: Final = (
         shaders=direct("q8ta_conv2d_transposed"),
     ),
     *(
-        Operator(f"et_vk.{name}.default", _LINEAR, axes=times_a_weight("input"), shaders=linear(name))
-        for name in ("q8ta_linear", "q8ta_linear_gemv")
+        Operator(
+            f"et_vk.{name}.default",
+            _LINEAR,
+            rules=(rule,),
+            departs=(Code.LINEAR_INPUT_BATCHED,),
+            axes=times_a_weight("input"),
+            shaders=linear(name),
+        )
+        for name, rule in (
+            ("q8ta_linear", one_matrix(Code.LINEAR_INPUT_BATCHED, "input")),
+            ("q8ta_linear_gemv", a_single_row),
+        )
     ),
 )

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from vkfuse.multiples import ceil_div, round_up
 from vkfuse.pte.enums import VkDataType
 from vkfuse.runtime.axes import times_a_weight
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands, Tensor
 from vkfuse.runtime.packing import copied, eight_bit_texels, fills, four_bit_texels, packed
-from vkfuse.runtime.record import Namer, Operator, TableArguments
+from vkfuse.runtime.record import Namer, Operator, Rule, TableArguments
 from vkfuse.runtime.rules import (
     group_divides_columns,
     group_multiple_of_4,
@@ -22,6 +23,7 @@ from vkfuse.runtime.spelling import FLOATS, WIDTH, dtype, storage, stored
 
 FUSED: Final = "et_vk.linear_q4gsw.default"
 FUSED_BYTES: Final = "et_vk.linear_q8csw.default"
+BYTES_BY_CHANNEL: Final = "aten._weight_int8pack_mm.default"
 _MATRIX: Final = 2
 _PARAMETERS: Final = 2  # scales, zero points
 _IN_FOURS: Final = multiple(4, Code.COLUMNS_NOT_MULTIPLE_OF_4, "input")
@@ -29,6 +31,7 @@ _ROWS_IN_FOURS: Final = multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)
 _GROUPS: Final = (group_multiple_of_4, group_divides_columns)
 _BY_WIDTH: Final = (packed_by_width(Code.PACKING_IGNORED, "input"), no_texture_from_a_buffer("input"))
 _ONE_MATRIX: Final = one_matrix(Code.LINEAR_INPUT_BATCHED, "input")  # Q4gswLinear.cpp: sizes of the last two
+_THREADS: Final = 64  # linear_qcsnw_tiled_local_wg_size
 _GROUP_IN_TWO: Final = 128  # from this group size on, two outputs a workgroup
 
 
@@ -215,9 +218,31 @@ def _in_tiles(
     yield from copied(scales, row)
     height = source.size(-2)
     threads = "coop" if height == 1 else "tiled"
-    tile = next(rows for rows in (3, 4, 2, 1) if height % rows == 0)
     places = f"{storage(out)}_{storage(source)}_{place}_{row}"
-    yield f"linear_qcs{bits}w_{threads}_{places}_{dtype(out)}_o4x{tile}"
+    yield f"linear_qcs{bits}w_{threads}_{places}_{dtype(out)}_o4x{_tile(height)}"
+
+
+def _tile(rows: int) -> int:
+    """linear_qcsnw_tiled_global_wg_size: how many rows of the output an invocation computes."""
+    return next(size for size in (3, 4, 2, 1) if rows % size == 0)
+
+
+def tiles_reach_all_rows(bits: int) -> Rule:
+    """The shader has the tile of the longest input, a call as many tiles as it has of its own (measured: 1.0 off)."""
+
+    def rule(ops: Operands) -> Iterator[Objection]:
+        source, out = ops.tensor("input"), ops.out
+        if not (source and out and len(source.dims) - 2 in source.dynamic and _tiles(source, out)):
+            return
+        texels, longest = ceil_div(out.size(-1), 4 if bits == 8 else 8), source.size(-2)
+        for rows in range(1, longest):
+            if round_up(texels * ceil_div(rows, _tile(rows)), _THREADS) < texels * ceil_div(
+                rows, _tile(longest)
+            ):
+                yield Objection(Code.ROWS_LEFT_OUT, f"{rows} of at most {longest} rows")
+                return
+
+    return rule
 
 
 _DEPARTS: Final = (
@@ -285,14 +310,16 @@ OPERATORS: Final = (
         shaders=eight_bit_quantized_input,
     ),
     Operator(
-        "aten._weight_int8pack_mm.default",
-        "input weight scales bias",
+        BYTES_BY_CHANNEL,
+        "input weight scales",
+        rules=(tiles_reach_all_rows(8),),
         axes=times_a_weight("input"),
         shaders=per_channel(8),
     ),
     Operator(
         "et_vk.linear_qcs4w.default",
-        "input weight scales bias",
+        "input weight scales",
+        rules=(_IN_FOURS, _ONE_MATRIX, _ROWS_IN_FOURS, tiles_reach_all_rows(4)),
         departs=(Code.LINEAR_INPUT_BATCHED,),
         axes=times_a_weight("input"),
         shaders=per_channel(4),

@@ -51,13 +51,34 @@ def linear_q8ta_q8csw(call: Call) -> torch.Tensor:
 
     Source: impl/QuantizedLinear.cpp, glsl/linear_q8ta_q8csw_tiled.glsl. Integer sums are exact there as in float64 here.
     """
-    x, scale, zero = call.tensor(0), float(call.args[1]), call.integer(2)
+    x = call.tensor(0)
+    quantized = _quantized(first_matrix(call, x), float(call.args[1]), call.integer(2))
+    return batched(x, _scaled(call, quantized, call.optional_tensor(6)))
+
+
+def q8ta_linear(call: Call) -> torch.Tensor:
+    """`(input int8, scale, zero_point, weight, weight_sums, scales, output_scale, output_zero_point, bias, activation)`.
+
+    Source: impl/Q8taLinear.cpp, impl/Q8taLinearGemv.cpp. Sums, scales and bias may be padded to whole texels.
+    """
+    x = call.tensor(0)
+    out = _scaled(call, first_matrix(call, x), call.optional_tensor(8))
+    out = out.relu() if call.args[9] == "relu" else out
+    return batched(x, _quantized(out, float(call.args[6]), call.integer(7)))
+
+
+def _quantized(x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+    """Bytes as floats: common.glslh, quantize_and_pack."""
+    return ((x * (1.0 / scale)).round() + zero).clamp(-128, 127)
+
+
+def _scaled(call: Call, quantized: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The product of quantized inputs and the weight, in float32: its arguments stand from the second on."""
     weight, sums, scales = call.tensor(3), call.tensor(4), call.tensor(5)
-    bias = call.optional_tensor(6)
-    quantized = ((first_matrix(call, x) * (1.0 / scale)).round() + zero).clamp(-128, 127)
-    dots = quantized.double() @ weight.double().t() - zero * sums.double().reshape(-1)
-    out = dots.float() * (scale * scales.float().reshape(-1))
-    return batched(x, out if bias is None else out + bias.float())
+    scale, zero, rows = float(call.args[1]), call.integer(2), weight.shape[0]
+    dots = quantized.double() @ weight.double().t() - zero * sums.double().reshape(-1)[:rows]
+    out = dots.float() * (scale * scales.float().reshape(-1)[:rows])
+    return out if bias is None else out + bias.float()[:rows]
 
 
 def weight_int8pack_mm(call: Call) -> torch.Tensor:

@@ -64,6 +64,8 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.linear_q8csw.default": linear_8bit.linear_q8csw,
     "et_vk.conv2d_q8csw.default": linear_8bit.conv2d_q8csw,
     "et_vk.linear_q8ta_q8csw.default": linear_8bit.linear_q8ta_q8csw,
+    "et_vk.q8ta_linear.default": linear_8bit.q8ta_linear,
+    "et_vk.q8ta_linear_gemv.default": linear_8bit.q8ta_linear,
     "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
     "aten._weight_int8pack_mm.default": linear_8bit.weight_int8pack_mm,
     "et_vk.prepack.default": elementwise.same,

@@ -23,6 +23,7 @@ _WRONG_AS_A_WHOLE: Final = frozenset(
         Code.NO_RESIZE,
         Code.PADDING_LOST,
         Code.ROWS_ACROSS_TEXELS,
+        Code.ROWS_LEFT_OUT,
     }
 )
 
