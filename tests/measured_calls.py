@@ -104,6 +104,15 @@ def _nibbles(source, outputs):
     return _bytes(source, outputs, "linear_qcs4w", columns=2)
 
 
+def _by_channel(longest, outputs):
+    _, *rest = _bytes(_t(longest, 64, dynamic=[0]), outputs)
+    return "aten._weight_int8pack_mm.default", *rest
+
+
+def _static(name, *dims):
+    return _bytes(_t(*dims), 32, name)
+
+
 def _lookup(layout, storages=TEXTURE):
     out = _t(1, 8, 64, layout=layout, storages=storages)
     return "aten.embedding.default", {"weight": _t(20000, 64), "indices": _t(1, 8, layout=layout)}, out
@@ -239,6 +248,14 @@ CALLS = [
     (_bytes(_t(2, 5, 64), 64), "linear-input-batched"),
     (_bytes(_t(5, 6), 64), "columns-not-multiple-of-4"),
     (_nibbles(_t(12, 64), 32), ""),
+    (_nibbles(_t(15, 64, dynamic=[0]), 1024), "rows-left-out"),
+    (_by_channel(15, 1024), "rows-left-out"),
+    (_by_channel(15, 64), ""),
+    (_by_channel(16, 1024), ""),
+    (_static("q8ta_linear", 2, 8, 64), "linear-input-batched"),
+    (_static("q8ta_linear", 5, 64), ""),
+    (_static("q8ta_linear_gemv", 2, 1, 64), "linear-input-batched"),
+    (_static("q8ta_linear_gemv", 1, 64), ""),
     (_nibbles(_t(1, 64), 10), "rows-not-multiple-of-4"),
     (_nibbles(_t(5, 64, storages=BUFFER), 30), "rows-not-multiple-of-4"),
     (_nibbles(_t(5, 62), 32), "columns-not-multiple-of-4"),
