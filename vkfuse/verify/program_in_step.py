@@ -122,16 +122,12 @@ def run_in_step(
     written: Mapping[fx.Node, fx.Node],
     ended: Mapping[fx.Node, Sequence[fx.Node]],
     shared: AbstractSet[fx.Node],
-    width: int,
 ) -> None:
-    """Run groups of nodes, on the placeholders given to each runner; `heirs` find what it has `written`.
-
-    `width` runners in a row are of one call.
-    """
+    """Run groups of nodes, on the placeholders given to each runner; `heirs` find what it has `written`."""
     for group in order:
         if written.keys().isdisjoint(group):
             (node,) = group
-            results = _of_all(node, runners, given, shared, width)
+            results = _of_all(node, runners, given, shared)
             for runner, result in zip(runners, results, strict=True):
                 runner.put(node, result, ended.get(node, ()))
             continue
@@ -149,11 +145,10 @@ def _of_all(
     runners: Sequence["Lane"],
     given: Mapping[fx.Node, Sequence[Argument]],
     shared: AbstractSet[fx.Node],
-    width: int,
 ) -> Sequence[Any]:
     """Return what each runner makes of a node."""
     if node.op == "placeholder":
         return given[node]
     if node in shared:
         return [*computed([runners[0].run_node(node)])] * len(runners)
-    return computed([runner.run_node(node) for runner in runners], width)
+    return computed([runner.run_node(node) for runner in runners])

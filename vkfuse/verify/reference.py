@@ -158,7 +158,7 @@ class Reference:
         order, wanted = in_order(self.exported, written), user_nodes(self.exported)
         width, ended = len(arithmetics), last_uses((node for group in order for node in group), wanted)
         with torch.no_grad():
-            run_in_step(order, runners, given, heirs, written, ended, self._shared, width)
+            run_in_step(order, runners, given, heirs, written, ended, self._shared)
         outputs = [
             tuple(runner.env[of] if isinstance(of, fx.Node) else of for of in wanted) for runner in runners
         ]

@@ -9,6 +9,7 @@ from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.linear import sum_threads
 from vkfuse.verify.bounds import BLOCK_VALUES
 from vkfuse.verify.overflow import of_any_order
+from vkfuse.verify.rowwise import multiplied
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
 from vkfuse.verify.vulkan.embedding import scaled, unpack_nibbles
@@ -171,20 +172,21 @@ def _grouped(
     weight: torch.Tensor,
     scales: torch.Tensor,
     group_size: int,
-) -> list[torch.Tensor]:
+) -> Sequence[torch.Tensor]:
     """Multiply matrices, float32 [M, K], with the weight's values by `scales[group * N + row]`."""
     rows, columns = weight.shape[0], min(weight.shape[1] * 2, matrices[0].shape[-1])
     (groups, stride), *_ = [_groups(call, columns, group_size) for call in calls]
     by_group, *_ = [_group_table(call, scales, groups, rows) for call in calls]
     covered = min(groups * stride, columns)
-    outs = [torch.empty(x.shape[0], rows) for x in matrices]
-    for start, values in _row_blocks(weight):
-        stop = start + values.shape[0]
-        floats = scaled(values[:, :covered], by_group[:, start:stop].t(), stride)
-        for x, out in zip(matrices, outs, strict=True):
-            read = x[:, :covered]
-            out[:, start:stop] = of_any_order(functional.linear(read, floats), read, floats.t())
-    return outs
+    blocks = (
+        scaled(values[:, :covered], by_group[:, start : start + len(values)].t(), stride)
+        for start, values in _row_blocks(weight)
+    )
+    return multiplied([x[:, :covered] for x in matrices], blocks, rows, _product)
+
+
+def _product(x: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    return of_any_order(functional.linear(x, block), x, block.t())
 
 
 def _group_table(call: Call, flat: torch.Tensor, groups: int, rows: int) -> torch.Tensor:
