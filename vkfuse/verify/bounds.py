@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -39,17 +40,21 @@ class TooLargeError(ValueError):
 
 def check_result(operator: OpOverload, positional: Sequence[Any], keywords: dict[str, Any]) -> None:
     """See that a result is of a bearable size; TooLargeError. What torch cannot size is let through."""
-    if not _may_grow(operator, positional):
-        return
+    if _may_grow(operator, positional):
+        named = tuple((name, _described(value)) for name, value in keywords.items())
+        check_bytes(_largest_result(operator, tuple(map(_described, positional)), named))
+
+
+@lru_cache(maxsize=1 << 10)  # layers and calls ask for the same
+def _largest_result(operator: OpOverload, positional: tuple[Any, ...], named: tuple[Any, ...]) -> int:
+    """Bytes of the largest tensor that an operator returns of described operands, 0 where torch cannot size it."""
     names = {argument.name for argument in operator._schema.arguments}  # noqa: SLF001 - the only way to a schema
+    keywords = {name: _meta(value) for name, value in named}
     placed = {**keywords, _FACTORY: "meta"} if _FACTORY in names else keywords
-    with contextlib.suppress(NotImplementedError, RuntimeError, TypeError):
-        with torch.no_grad():
-            result = operator(
-                *map(_meta, positional), **{name: _meta(value) for name, value in placed.items()}
-            )
-        for tensor in _tensors(result):
-            check_bytes(tensor.numel() * tensor.element_size())
+    with contextlib.suppress(NotImplementedError, RuntimeError, TypeError), torch.no_grad():
+        result = operator(*map(_meta, positional), **placed)
+        return max((tensor.numel() * tensor.element_size() for tensor in _tensors(result)), default=0)
+    return 0
 
 
 def _may_grow(operator: OpOverload, positional: Sequence[Any]) -> bool:
@@ -68,13 +73,20 @@ def check_bytes(count: int) -> None:
         raise TooLargeError(f"a result of {count} bytes")
 
 
-def _meta(value: Any) -> Any:
-    """Return tensors without their data."""
+def _described(value: Any) -> tuple[Any, ...]:
+    """A value's type, and what it is of it, without the data of tensors: hashable."""
     if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    if isinstance(value, list):
-        return [_meta(item) for item in value]
-    return value
+        return torch.Tensor, value.shape, value.stride(), value.dtype
+    return (list, *map(_described, value)) if isinstance(value, list) else (type(value), value)
+
+
+def _meta(described: tuple[Any, ...]) -> Any:
+    """Return the value that is described, a tensor without its data."""
+    kind, *of = described
+    if kind is torch.Tensor:
+        shape, stride, dtype = of
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+    return [*map(_meta, of)] if kind is list else of[0]
 
 
 def _tensors(result: Any) -> Iterator[torch.Tensor]:

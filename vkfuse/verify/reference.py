@@ -77,6 +77,7 @@ class Reference:
         self._states: dict[Arithmetic, dict[str, Argument]] = {}
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
         self._unread = _unread(exported)
+        self._ended = last_uses(exported.graph.nodes, ())
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.draws = tuple(node.name for node in exported.graph.nodes if draws(node))
         self.coarsest = coarsest(exported)
@@ -120,7 +121,7 @@ class Reference:
         ]
         try:
             with torch.no_grad():
-                results = _run(self._module, runners, given, self._shared, self._unread, observe)
+                results = self._run(runners, given, observe)
         except VkfuseError:
             raise
         except Exception as error:  # torch's operators raise anything
@@ -132,6 +133,34 @@ class Reference:
         for outputs in found:
             self._check_dimensions(outputs)
         return found
+
+    def _run(
+        self,
+        runners: Sequence["_Runner"],
+        given: Sequence[Sequence[Argument]],
+        observe: NodeObserver | None,
+    ) -> list[Any]:
+        """Return what each runner makes of the placeholders given to it: all of them run a node, then the next.
+
+        Large products that nothing within the graph reads are not computed.
+        """
+        placeholders = zip(*given, strict=True)
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                results: Sequence[Any] = next(placeholders)
+            elif node in self._shared:
+                results = [*computed([runners[0].run_node(node)])] * len(runners)
+            else:
+                results = [runner.run_node(node) for runner in runners]
+                if observe is not None or node not in self._unread or not any(map(_large, results)):
+                    results = computed(results)
+            if node.op == "output":
+                return [*results]
+            for runner, result in zip(runners, results, strict=True):
+                runner.put(node, result, self._ended.get(node, ()))
+            if observe is not None and node.op == "call_function":
+                observe(node, results[0])
+        raise RuntimeError("a graph without output")
 
     def in_step(
         self,
@@ -262,48 +291,17 @@ def _large(result: Any) -> bool:
     return isinstance(result, RowProduct) and result.large
 
 
-def _run(
-    module: fx.GraphModule,
-    runners: Sequence["_Runner"],
-    given: Sequence[Sequence[Argument]],
-    shared: AbstractSet[fx.Node],
-    unread: AbstractSet[fx.Node],
-    observe: NodeObserver | None,
-) -> list[Any]:
-    """Return what each runner makes of the placeholders given to it: all of them run a node, then the next.
-
-    Large products that are `unread` within the graph are not computed.
-    """
-    placeholders = zip(*given, strict=True)
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            results: Sequence[Any] = next(placeholders)
-        elif node in shared:
-            results = [*computed([runners[0].run_node(node)])] * len(runners)
-        else:
-            results = [runner.run_node(node) for runner in runners]
-            if observe is not None or node not in unread or not any(map(_large, results)):
-                results = computed(results)
-        if node.op == "output":
-            return [*results]
-        for runner, result in zip(runners, results, strict=True):
-            runner.keep(node, result)
-        if observe is not None and node.op == "call_function":
-            observe(node, results[0])
-    raise RuntimeError("a graph without output")
-
-
 class _Runner(fx.Interpreter):
     """Runs nodes; large tables are dequantized by rows, the runtime's arithmetic may replace torch's."""
 
     def __init__(self, module: fx.GraphModule, arithmetic: Arithmetic) -> None:
-        super().__init__(module, garbage_collect_values=True)
+        super().__init__(module, garbage_collect_values=False)
         self._arithmetic = arithmetic
         self._generator = torch.Generator().manual_seed(arithmetic.seed)
 
-    def keep(self, node: fx.Node, result: Any) -> None:
-        """Keep a node's result, and none that no later node reads."""
-        self.put(node, result, self.user_to_last_uses.get(node, ()))
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node; what torch would note of it for a trace, nobody reads."""
+        return getattr(self, n.op)(n.target, *self.fetch_args_kwargs_from_env(n))
 
     def put(self, node: fx.Node, result: Any, ended: Sequence[fx.Node]) -> None:
         """Keep a node's result, and forget what is read no more."""

@@ -1,6 +1,7 @@
 """A .pte, executed: instructions of a method, CPU kernels by torch, Vulkan delegates by their graphs."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,8 +95,11 @@ class Session:
         return self.outputs
 
     def another(self) -> "Session":
-        """The method loaded again."""
-        return Session(self._file, self.method.name)
+        """The method as it is when it has been loaded, with values of its own."""
+        session = copy(self)
+        session._memory, session._foreign, session._noted = Memory(self.method), {}, {}
+        session._delegates = {at: run.another(session._note) for at, run in self._delegates.items()}
+        return session
 
     @property
     def delegates(self) -> Mapping[int | None, GraphRun]:

@@ -55,10 +55,11 @@ def _rows(call: Call, weight: torch.Tensor, indices: torch.Tensor) -> torch.Tens
 def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
     """[..., D/2] bytes -> float32 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
     pairs = packed.to(torch.int16, memory_format=torch.contiguous_format)
-    high = pairs >> (4 if low_first else 0)
-    pairs = (pairs >> (0 if low_first else 4)).bitwise_and_(15)
-    pairs |= high.bitwise_and_(15).bitwise_left_shift_(8)
-    return pairs.view(torch.int8).sub_(_OFFSET).float()
+    if low_first:  # a nibble in each byte, the first value in the lower one
+        pairs |= pairs << 4
+    else:
+        pairs = (pairs >> 4).bitwise_or_(pairs << 8)
+    return pairs.bitwise_and_(0x0F0F).view(torch.int8).sub_(_OFFSET).float()
 
 
 def scaled(values: torch.Tensor, scales: torch.Tensor, group: int) -> torch.Tensor:

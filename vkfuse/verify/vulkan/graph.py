@@ -5,6 +5,7 @@ given (ComputeGraph::prepack): what an operator writes there, the next call find
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -44,11 +45,20 @@ class GraphRun:
         self._note = note
         reader = Reader(delegate)
         self._operands = tuple(reader.operands(call) for call in graph.chain)
+        self._given = tuple(tuple(graph.values[index] for index in call.args) for call in graph.chain)
+        self._storages = tuple(tuple(map(self._storage, call.args)) for call in graph.chain)
+        self._wrong: dict[Hashable, Code | None] = {}  # by the number of a call, and shapes
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
         self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
         self._kept = _written_constants(graph)
         self._state: dict[int, torch.Tensor] = {}
+
+    def another(self, note: Callable[[Code, Place], None]) -> "GraphRun":
+        """The same delegate, with what its own calls write."""
+        run = copy(self)
+        run._note, run._state = note, {}  # noqa: SLF001 - of the same class
+        return run
 
     def reset(self) -> None:
         """Forget what calls have written: as the graph is when it has been loaded."""
@@ -177,9 +187,9 @@ class GraphRun:
             name=call.name,
             where=where,
             args=tuple(self._argument(index, state) for index in call.args[:-1]),
-            operands=tuple(self._graph.values[index] for index in call.args),
+            operands=self._given[number],
             values=self._graph.values,
-            storages=tuple(self._storage(index) for index in call.args),
+            storages=self._storages[number],
             note=lambda behaviour: self._note(behaviour, where),
         )
 
@@ -188,7 +198,13 @@ class GraphRun:
     ) -> tuple[Argument, ...]:
         """Return results, or what the runtime leaves in their place."""
         call, _ = self._calls[number]
-        wrong = wrong_as_a_whole(self._operands[number], call, state, next(iter(outputs), None))
+        now = (*view.args, *outputs[:1])
+        shapes = (number, *(each.shape if isinstance(each, torch.Tensor) else None for each in now))
+        if shapes not in self._wrong:
+            self._wrong[shapes] = wrong_as_a_whole(
+                self._operands[number], call, state, next(iter(outputs), None)
+            )
+        wrong = self._wrong[shapes]
         if not wrong:
             return outputs
         self._note(wrong, view.where)
@@ -205,7 +221,7 @@ class GraphRun:
         """Store results as the file and the runtime have them, and forget what nobody reads any more."""
         call, _ = self._calls[number]
         outputs = self._judged(number, view, found, state)
-        self._store(call.args[-1], outputs, state)
+        self._store(call.args[-1], outputs, view, state)
         if observe is not ignore:
             observe(
                 Step(
@@ -243,13 +259,19 @@ class GraphRun:
             return [state.get(member) for member in value.ids]
         return state.get(index)
 
-    def _store(self, index: int, outputs: tuple[Argument, ...], state: State) -> None:
+    def _store(self, index: int, outputs: tuple[Argument, ...], view: Call, state: State) -> None:
         spec = self._graph.values[index]
         targets = spec.ids if isinstance(spec, ValueList) else (index,)
         state.update(zip(targets, outputs, strict=False))
         written = outputs[0] if index in self._kept else None
         if isinstance(written, torch.Tensor):
-            self._state[index] = state[index] = written.clone()
+            self._state[index] = state[index] = written.clone() if _shares(written, view.args) else written
+
+
+def _shares(result: torch.Tensor, args: tuple[Any, ...]) -> bool:
+    """Whether a result lies in memory of an argument."""
+    place = result.untyped_storage().data_ptr()
+    return any(isinstance(of, torch.Tensor) and of.untyped_storage().data_ptr() == place for of in args)
 
 
 def computed(call: Call, kernel: Kernel) -> tuple[Argument, ...]:
