@@ -43,22 +43,25 @@ class RowTable:
             return _READERS[name](*args, **kwargs)
         return NotImplemented
 
-    def rows(self, selected: torch.Tensor | slice) -> torch.Tensor:
-        """Dequantize some rows."""
+    def rows(self, selected: torch.Tensor | slice, space: torch.Tensor | None = None) -> torch.Tensor:
+        """Dequantize some rows, floats in the `space` for them where there is one."""
         values, scales = self.values[selected], self.scales[selected]
         zeros = None if self.zeros is None else self.zeros[selected]
         if self.in_floats:
-            return _in_place(values.to(_FLOAT, copy=True), scales, zeros, self.block[1])
+            floats = values.to(_FLOAT, copy=True) if space is None else space[: len(values)].copy_(values)
+            return _in_place(floats, scales, zeros, self.block[1])
         result: torch.Tensor = torch.ops.torchao.dequantize_affine.default(
             values, list(self.block), scales, zeros, *self.rest, **dict(self.named)
         )
         return result
 
     def blocks(self) -> Iterator[torch.Tensor]:
-        """Yield all rows, a bounded number of values at a time."""
-        step = max(1, BLOCK_VALUES // max(1, self.values.shape[1]))
-        for start in range(0, self.values.shape[0], step):
-            yield self.rows(slice(start, start + step))
+        """Yield all rows, a bounded number of values at a time, which may lie where the ones before lay."""
+        rows, columns = self.values.shape
+        step = max(1, BLOCK_VALUES // max(1, columns))
+        space = torch.empty(min(step, rows), columns)
+        for start in range(0, rows, step):
+            yield self.rows(slice(start, start + step), space)
 
     def whole(self) -> torch.Tensor:
         """Dequantize all rows."""

@@ -52,14 +52,20 @@ def _rows(call: Call, weight: torch.Tensor, indices: torch.Tensor) -> torch.Tens
     return out
 
 
-def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
-    """[..., D/2] bytes -> float32 [..., D], values -8..7; `low_first`: the even column is the low nibble."""
+def unpack_nibbles(
+    packed: torch.Tensor, *, low_first: bool, space: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[..., D/2] bytes -> float32 [..., D], values -8..7, in `space` where that is given.
+
+    `low_first`: the even column is the low nibble.
+    """
     pairs = packed.to(torch.int16, memory_format=torch.contiguous_format)
     if low_first:  # a nibble in each byte, the first value in the lower one
         pairs |= pairs << 4
     else:
         pairs = (pairs >> 4).bitwise_or_(pairs << 8)
-    return pairs.bitwise_and_(0x0F0F).view(torch.int8).sub_(_OFFSET).float()
+    values = pairs.bitwise_and_(0x0F0F).view(torch.int8).sub_(_OFFSET)
+    return values.float() if space is None else space.copy_(values)
 
 
 def scaled(values: torch.Tensor, scales: torch.Tensor, group: int) -> torch.Tensor:

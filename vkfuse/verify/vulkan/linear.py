@@ -147,10 +147,13 @@ def batched(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 
 def _row_blocks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (first row, float32 rows) of a packed weight, a bounded number of values at a time."""
-    step = max(1, BLOCK_VALUES // max(1, weight.shape[1] * 2))
-    for start in range(0, weight.shape[0], step):
-        yield start, unpack_nibbles(weight[start : start + step], low_first=True)
+    """Yield (first row, float32 rows) of a packed weight, a bounded number of values at a time, all in one place."""
+    rows, columns = weight.shape[0], weight.shape[1] * 2
+    step = max(1, BLOCK_VALUES // max(1, columns))
+    space = torch.empty(min(step, rows), columns)
+    for start in range(0, rows, step):
+        packed = weight[start : start + step]
+        yield start, unpack_nibbles(packed, low_first=True, space=space[: len(packed)])
 
 
 def _groups(call: Call, columns: int, group_size: int) -> tuple[int, int]:
