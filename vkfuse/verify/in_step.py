@@ -1,10 +1,10 @@
-"""Several calls of a file at once: an instruction of all, then the next, so that a weight is unpacked once for all of them.
+"""Several calls of a file at once, from one weight to the next, so that it is unpacked once for all of them.
 
-A call that goes on from another one follows it by an operator: what that has written to a constant of a delegate is there
+A call that goes on from another one follows it to the same weight: what that has written to a constant of a delegate is there
 when this one comes to it. What a call computes is, to the last bit, what it would compute in turn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vkfuse.pte.model import DelegateCall, JumpFalseCall
 from vkfuse.runtime.operators.moves import PREPACK
@@ -57,11 +57,15 @@ def _delegates(lanes: Sequence[Session], call: DelegateCall, before: Before) -> 
     runs = [lane.delegates[call.delegate_index] for lane in lanes]
     handed = [lane.handed(call, run) for lane, run in zip(lanes, runs, strict=True)]
     states = [run.entered(values) for run, (values, _) in zip(runs, handed, strict=True)]
-    for number, (operator, _) in enumerate(runs[0].calls):
-        if operator.name in TOGETHER:
-            _joined(runs, number, states)
-        else:
-            _one_by_one(runs, number, states, before)
+    start, chain = 0, runs[0].calls
+    for stop in (*(at for at, (call, _) in enumerate(chain) if call.name in TOGETHER), len(chain)):
+        for at in range(len(runs)):
+            _alone(runs, range(start, stop), states, at, before[at])
+        for run in runs:
+            run.reset()  # no later call goes on from these
+        if stop < len(chain):
+            _joined(runs, stop, states)
+        start = stop + 1
     for lane, run, state, (_, kinds) in zip(lanes, runs, states, handed, strict=True):
         lane.taken(call, run, run.left(state, kinds))
 
@@ -74,15 +78,17 @@ def _joined(runs: Sequence[GraphRun], number: int, states: Sequence[State]) -> N
         run.settle(number, view, as_file_says(view, (result,)), state)
 
 
-def _one_by_one(runs: Sequence[GraphRun], number: int, states: Sequence[State], before: Before) -> None:
-    """Compute an operator for each call, which finds what the one before it has written."""
-    operator, kernel = runs[0].calls[number]
-    written = operator.args[-1] if operator.args[-1] in runs[0].kept else None
-    for run, state, behind in zip(runs, states, before, strict=True):
+def _alone(
+    runs: Sequence[GraphRun], numbers: Iterable[int], states: Sequence[State], at: int, behind: int | None
+) -> None:
+    """Compute some operators for one call, which finds what the one before it has just written."""
+    run, state = runs[at], states[at]
+    for number in numbers:
+        operator, kernel = run.calls[number]
+        written = operator.args[-1] if operator.args[-1] in run.kept else None
         if written is not None and behind is not None:
             if operator.name == PREPACK:
                 continue
-            state[written] = states[behind][written].clone()  # kernels may write in place
+            state[written] = runs[behind].left_in(written).clone()  # kernels may write in place
         view = run.view_of(number, state)
         run.settle(number, view, computed(view, kernel), state)
-        run.reset()  # no later call goes on from this one

@@ -1,7 +1,8 @@
-"""A program's calls in step: a node of all, then the next, so that what is large about it is made once for all of them."""
+"""A program's calls in step, from one product by a table to the next, so that the table is made once for all of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from vkfuse.verify.errors import NotInStepError
-from vkfuse.verify.rowwise import computed, made
+from vkfuse.verify.rowwise import RowProduct, computed, made
 from vkfuse.verify.steps import Argument
 
 
@@ -114,41 +115,67 @@ def last_uses(order: Iterable[fx.Node], wanted: Iterable[Any]) -> dict[fx.Node, 
     return ended
 
 
-def run_in_step(
-    order: Sequence[tuple[fx.Node, ...]],
-    runners: Sequence["Lane"],
-    given: Mapping[fx.Node, Sequence[Argument]],
-    heirs: Sequence[Sequence["Lane"]],
-    written: Mapping[fx.Node, fx.Node],
-    ended: Mapping[fx.Node, Sequence[fx.Node]],
-    shared: AbstractSet[fx.Node],
-) -> None:
-    """Run groups of nodes, on the placeholders given to each runner; `heirs` find what it has `written`."""
-    for group in order:
-        if written.keys().isdisjoint(group):
-            (node,) = group
-            results = _of_all(node, runners, given, shared)
-            for runner, result in zip(runners, results, strict=True):
-                runner.put(node, result, ended.get(node, ()))
-            continue
-        for runner, after in zip(runners, heirs, strict=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """Groups of nodes in the `order` in which all lanes go through them.
+
+    `given` has the values of placeholders by lane, `heirs` the lanes that find what a lane has `written`; `ended` has what is
+    read no more after a node. What is `shared` the first lane computes for all.
+    """
+
+    order: Sequence[tuple[fx.Node, ...]]
+    given: Mapping[fx.Node, Sequence[Argument]]
+    heirs: Sequence[Sequence[Lane]]
+    written: Mapping[fx.Node, fx.Node]
+    ended: Mapping[fx.Node, Sequence[fx.Node]]
+    shared: AbstractSet[fx.Node]
+
+    def run(self, lanes: Sequence[Lane]) -> None:
+        """Run each lane up to the next product by a table, which is computed for all.
+
+        What a lane makes on the way is still in the processor's caches when it is read, and its memory is the next lane's.
+        """
+        for node, values in self.given.items():  # before any lane hands on what it writes
+            for lane, value in zip(lanes, values, strict=True):
+                lane.put(node, value, self.ended.get(node, ()))
+        shared: dict[fx.Node, Any] = {}
+        ways = [self._way(at, lane, shared) for at, lane in enumerate(lanes)]
+        products = [_sent(way, None) for way in ways]
+        while any(product is not None for product in products):
+            products = [*map(_sent, ways, computed(products))]
+
+    def _way(
+        self, at: int, lane: Lane, shared: dict[fx.Node, Any]
+    ) -> Generator[RowProduct, Any, None]:
+        """Run a lane, which asks for products by tables, but on the way to what it writes, which the next lane waits for."""
+        for group in (group for group in self.order if group[0] not in self.given):
+            asks = self.written.keys().isdisjoint(group)
             for node in group:
-                result = made(runner.run_node(node))
-                runner.put(node, result, ended.get(node, ()))
-                for heir in after if node in written else ():
-                    buffer = written[node]
-                    heir.env[buffer] = of_type(result, getattr(buffer.meta.get("val"), "dtype", None))
+                result = self._result(node, at, lane, shared)
+                if isinstance(result, RowProduct):
+                    result = (yield result) if asks else made(result)
+                lane.put(node, result, self.ended.get(node, ()))
+                if node in self.written:
+                    _hand_on(self.written[node], result, self.heirs[at])
+
+    def _result(self, node: fx.Node, at: int, lane: Lane, shared: dict[fx.Node, Any]) -> Any:
+        """Return what a lane makes of a node."""
+        if node not in self.shared:
+            return lane.run_node(node)
+        if at == 0:
+            shared[node] = made(lane.run_node(node))
+        return shared.pop(node) if at + 1 == len(self.heirs) else shared[node]
 
 
-def _of_all(
-    node: fx.Node,
-    runners: Sequence["Lane"],
-    given: Mapping[fx.Node, Sequence[Argument]],
-    shared: AbstractSet[fx.Node],
-) -> Sequence[Any]:
-    """Return what each runner makes of a node."""
-    if node.op == "placeholder":
-        return given[node]
-    if node in shared:
-        return [*computed([runners[0].run_node(node)])] * len(runners)
-    return computed([runner.run_node(node) for runner in runners])
+def _hand_on(buffer: fx.Node, result: Any, heirs: Sequence[Lane]) -> None:
+    """Let lanes find in a buffer what has been written to it."""
+    for heir in heirs:
+        heir.env[buffer] = of_type(result, getattr(buffer.meta.get("val"), "dtype", None))
+
+
+def _sent(way: Generator[RowProduct, Any, None], result: Any) -> RowProduct | None:
+    """Let a lane go on, and return what it asks for, None at its end."""
+    try:
+        return way.send(result)
+    except StopIteration:
+        return None

@@ -21,10 +21,10 @@ from vkfuse.rewrite.operands import draws
 from vkfuse.verify.errors import NoInputsError, first_line
 from vkfuse.verify.precision import coarsest
 from vkfuse.verify.program_in_step import (
+    Course,
     in_order,
     last_uses,
     of_type,
-    run_in_step,
     user_nodes,
     written_by,
 )
@@ -168,7 +168,7 @@ class Reference:
         before: Sequence[int | None],
         arithmetics: Sequence[Arithmetic],
     ) -> list[tuple[tuple[Any, ...], ...]]:
-        """Run several calls, each in several arithmetics, a node of all, then the next: what `each` returns, by call.
+        """Run several calls, each in several arithmetics, in step: what `each` returns, by call.
 
         Call i goes on from what call `before[i]`, an earlier one, leaves, or begins after a reset; the buffers here stay.
         Raises NotInStepError where a buffer is read by what writes it, and what torch's operators do.
@@ -186,8 +186,11 @@ class Reference:
         given = dict(zip(nodes, zip(*placeholders, strict=True), strict=True))
         order, wanted = in_order(self.exported, written), user_nodes(self.exported)
         width, ended = len(arithmetics), last_uses((node for group in order for node in group), wanted)
+        course = Course(
+            order=order, given=given, heirs=heirs, written=written, ended=ended, shared=self._shared
+        )
         with torch.no_grad():
-            run_in_step(order, runners, given, heirs, written, ended, self._shared)
+            course.run(runners)
         outputs = [
             tuple(runner.env[of] if isinstance(of, fx.Node) else of for of in wanted) for runner in runners
         ]

@@ -121,6 +121,10 @@ class GraphRun:
         """Constants that calls write to."""
         return self._kept
 
+    def left_in(self, index: int) -> torch.Tensor:
+        """What calls since a reset have written to a constant."""
+        return self._state[index]
+
     @property
     def calls(self) -> tuple[tuple[OperatorCall, Kernel], ...]:
         """The chain, each operator with what computes it."""
