@@ -107,25 +107,25 @@ def thrifty() -> Iterator[Callable[[memoryview], None]]:
 
 
 def _watch(views: list[memoryview], done: threading.Event, own: int, mapped: int) -> None:
-    """Give back until `done` what is more than was in memory of either kind.
+    """Give back until `done` what is more than was in memory of either kind, where all is nearly as much as ever.
 
-    Tables are packed in pieces, between which an allocator is left with holes of their size.
+    Tables are packed in pieces, between which an allocator is left with holes of their size. What is given back is soon
+    asked for again, page by page, and only the most that was in memory counts.
     """
+    most = own + mapped
     with suppress(OSError, ValueError):
         while not done.wait(_EVERY):
-            if _grown(1, mapped):
+            now = _in_memory()
+            most, grown = max(most, sum(now)), sum(now) // _SHARE
+            if sum(now) < most - 2 * grown:
+                continue
+            if now[1] > mapped + grown:
                 for view in tuple(views):
                     forget(view, unwritten=True)
                 mapped = _in_memory()[1]
-            if _grown(0, own):
+            if now[0] > own + grown:
                 _trim(0)
                 own = _in_memory()[0]
-
-
-def _grown(kind: int, before: int) -> bool:
-    """Whether one kind of memory is more than before by a good part of all."""
-    now = _in_memory()
-    return now[kind] > before + sum(now) // _SHARE
 
 
 def _in_memory() -> tuple[int, int]:

@@ -42,6 +42,23 @@ def test_mapped_pages_are_given_back(tmp_path):
     assert bytes(view[-4:]) == b"last"
 
 
+@pytest.mark.skipif(not pages._STATUS.exists(), reason="no system that says what is in memory")
+def test_below_the_most_nothing_is_given_back(tmp_path):
+    """Pages of a view stay where much more has been in memory: they would only be read again."""
+    path = tmp_path / "big"
+    path.write_bytes(bytes(SIZE // 4))
+    view = map_file(path, writable=True)
+    with pages.thrifty() as told:
+        told(view)
+        much, before = np.ones(2 * SIZE, np.uint8), pages._in_memory()
+        time.sleep(10 * pages._EVERY)
+        del much
+        assert _soon(lambda: sum(pages._in_memory()) < sum(before) - SIZE)
+        assert np.frombuffer(view, np.uint8)[:: mmap.PAGESIZE].sum() == 0
+        time.sleep(10 * pages._EVERY)
+        assert pages._in_memory()[1] > before[1] + SIZE // 5
+
+
 def test_nothing_watches_afterwards():
     """What watches memory ends with the run, whatever ends it."""
     before = {*threading.enumerate()}

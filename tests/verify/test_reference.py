@@ -110,7 +110,9 @@ def test_arithmetics_together_are_what_they_are_alone(lowered, monkeypatch):
     reference = Reference(file.exported)
     alone = [reference(file.inputs, arithmetic=arithmetic)[0] for arithmetic in several]
     read, rows = [], rowwise.RowTable.rows
-    monkeypatch.setattr(rowwise.RowTable, "rows", lambda table, at, *space: read.append(at) or rows(table, at, *space))
+    monkeypatch.setattr(
+        rowwise.RowTable, "rows", lambda table, at, *space: read.append(at) or rows(table, at, *space)
+    )
     reference(file.inputs)
     once = len(read)
     together = reference.each(file.inputs, several)

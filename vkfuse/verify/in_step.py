@@ -1,7 +1,7 @@
 """Several calls of a file at once, from one weight to the next, so that it is unpacked once for all of them.
 
-A call that goes on from another one follows it to the same weight: what that has written to a constant of a delegate is there
-when this one comes to it. What a call computes is, to the last bit, what it would compute in turn.
+A call that goes on from another one follows it to the same weight: what that has written to a constant of a delegate is
+there when this one comes to it. What a call computes is, to the last bit, what it would compute in turn.
 """
 
 from collections.abc import Iterable, Sequence

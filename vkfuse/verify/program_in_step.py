@@ -119,8 +119,8 @@ def last_uses(order: Iterable[fx.Node], wanted: Iterable[Any]) -> dict[fx.Node, 
 class Course:
     """Groups of nodes in the `order` in which all lanes go through them.
 
-    `given` has the values of placeholders by lane, `heirs` the lanes that find what a lane has `written`; `ended` has what is
-    read no more after a node. What is `shared` the first lane computes for all.
+    `given` has the values of placeholders by lane, `heirs` the lanes that find what a lane has `written`; `ended` has what
+    is read no more after a node. What is `shared` the first lane computes for all.
     """
 
     order: Sequence[tuple[fx.Node, ...]]
@@ -144,10 +144,8 @@ class Course:
         while any(product is not None for product in products):
             products = [*map(_sent, ways, computed(products))]
 
-    def _way(
-        self, at: int, lane: Lane, shared: dict[fx.Node, Any]
-    ) -> Generator[RowProduct, Any, None]:
-        """Run a lane, which asks for products by tables, but on the way to what it writes, which the next lane waits for."""
+    def _way(self, at: int, lane: Lane, shared: dict[fx.Node, Any]) -> Generator[RowProduct, Any, None]:
+        """Run a lane, which asks for products by tables, but on the way to what it writes, for which another one waits."""
         for group in (group for group in self.order if group[0] not in self.given):
             asks = self.written.keys().isdisjoint(group)
             for node in group:

@@ -171,8 +171,8 @@ def multiplied(
 ) -> Sequence[torch.Tensor]:
     """Multiply matrices [M, K] with all `rows` of a table, which comes in blocks [some, K]: [M, rows] each.
 
-    They are one product. A product of fewer than four rows is summed in another order than one of more (MKL 2024, measured),
-    so none has fewer: what a row gives is the same whatever is beside it.
+    They are one product. One of fewer than four rows is summed in another order than those of more (MKL 2024, measured), so
+    that none has fewer: what a row gives is the same whatever is beside it.
     """
     counts = [len(x) for x in matrices]
     x = functional.pad(torch.cat([*matrices]), (0, 0, 0, max(0, _FEWEST - sum(counts))))

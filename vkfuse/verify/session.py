@@ -1,7 +1,6 @@
 """A .pte, executed: instructions of a method, CPU kernels by torch, Vulkan delegates by their graphs."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +44,9 @@ Noted = Mapping[Code, tuple[Place, ...]]
 class Session:
     """A method, loaded once and called often; mutable buffers keep their values until `reset`."""
 
-    def __init__(self, pte: PteFile, method: str) -> None:
+    def __init__(
+        self, pte: PteFile, method: str, loaded: Mapping[int | None, GraphRun] | None = None
+    ) -> None:
         register_operators()
         self.method = _method(pte, method)
         self._memory = Memory(self.method)
@@ -60,7 +61,9 @@ class Session:
         self._noted: dict[Code, dict[Place, None]] = {}
         self._kernels: dict[int, CpuKernel] = {}
         self._delegates = {
-            place.delegate: GraphRun(delegate, vulkan_kernels(), note=self._note)
+            place.delegate: loaded[place.delegate].another(self._note)
+            if loaded
+            else GraphRun(delegate, vulkan_kernels(), note=self._note)
             for place, delegate in vulkan_delegates(pte).items()
             if place.method == method
         }
@@ -95,11 +98,8 @@ class Session:
         return self.outputs
 
     def another(self) -> "Session":
-        """The method as it is when it has been loaded, with values of its own."""
-        session = copy(self)
-        session._memory, session._foreign, session._noted = Memory(self.method), {}, {}
-        session._delegates = {at: run.another(session._note) for at, run in self._delegates.items()}
-        return session
+        """The method loaded again; what does not change is shared."""
+        return Session(self._file, self.method.name, self._delegates)
 
     @property
     def delegates(self) -> Mapping[int | None, GraphRun]:
