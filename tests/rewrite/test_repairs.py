@@ -960,7 +960,7 @@ _REPAIRED = {
         _Lambda(lambda _, x: nn.functional.avg_pool1d(x, 3, 1, 1)),
         _SEQUENCE,
         _ALONG_TWO,
-        "pools-as-images squeezes-as-views",
+        "squeezes-as-views",
     ),
     "squeeze": (_Lambda(lambda _, x: x.squeeze(0) * 2), _SEQUENCE, _ALONG_TWO, "squeezes-as-views"),
     "squeeze of all": (
@@ -1013,7 +1013,7 @@ _REPAIRED = {
         _Lambda(lambda _, x: nn.functional.adaptive_avg_pool2d(x, 1)),
         _IMAGE,
         None,
-        "pools-as-means",
+        "",
     ),
     "adaptive maxima": (
         _Lambda(lambda _, x: nn.functional.adaptive_max_pool2d(x, (5, 1))),

@@ -186,7 +186,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     convolutions.convolutions_as_shaders_take_them,
     convolutions.transposed_groups_as_zeros,
     resized.pools_as_images,
-    images.means_of_whole_images,
     images.adaptive_pools_as_maxima,
     images.adaptive_volumes_as_means,
     images.volumes_as_images,

@@ -2,8 +2,7 @@
 
 ExecuTorch delegates convolutions of a single image, no transposed one of a sequence, and has none of volumes at all. No
 library has a kernel of ``adaptive_max_pool`` and ``max_pool3d``: the largest of a window is the largest along one of its
-sides of what is largest along the others. In channels_last, a pool to one pixel is decomposed to a view by strides, which
-no runtime has; it is a mean.
+sides of what is largest along the others.
 """
 
 import operator
@@ -180,12 +179,6 @@ def _ended(x: torch.Tensor, before: int, after: int, dim: int) -> torch.Tensor:
     x = _every(x, dim, max(0, -before), min(0, after), 1)
     zeros = [max(0, before), max(0, after)]
     return torch.constant_pad_nd(x, [0, 0] * (-1 - dim) + zeros, 0.0) if any(zeros) else x
-
-
-@replaces(aten.adaptive_avg_pool2d.default, code="pools-as-means", detail="the mean of a whole image")
-def means_of_whole_images(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
-    """Replace each pool of images to one pixel by a mean."""
-    return x.mean([-2, -1], True) if list(output_size) == [1, 1] else None
 
 
 @replaces(

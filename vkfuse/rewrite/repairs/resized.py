@@ -8,6 +8,7 @@ one of more dimensions than those before gets its extra ones at the end (Where.c
 columns] of scores [batch, rows, columns] aborts, or the result has another shape.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,31 +44,14 @@ def squeezes_as_views(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> to
     return x.view([sizes[d] for d in left])
 
 
-_POOLS: dict[Any, Any] = {
-    aten.avg_pool1d.default: aten.avg_pool2d.default,
-    aten.max_pool1d.default: aten.max_pool2d.default,
-    aten.adaptive_avg_pool1d.default: aten.adaptive_avg_pool2d.default,
-}
-_UNITS = {"output_size": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}  # along what is added
-
-
-@replaces(*_POOLS, code="pools-as-images", detail="a pool of images one pixel high")
-def pools_as_images(node: fx.Node, x: torch.Tensor) -> torch.Tensor | None:
-    """Replace each pool of [batch, channels, length]; one to a single value is a mean, which needs no images."""
+@replaces(aten.adaptive_avg_pool1d.default, code="pools-as-images", detail="a pool of images one pixel high")
+def pools_as_images(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
+    """Replace each adaptive mean of [batch, channels, length]; one to a single value needs no images."""
     if not is_dynamic(x):
         return None
-    given = {name: _pair(name, value) for name, value in operands(node).items() if name != "x"}
-    if given.get("output_size") == [1, 1]:
+    if [*output_size] == [1]:
         return x.mean([-1], True)
-    if "kernel_size" in given:
-        given["stride"] = given["stride"] or given["kernel_size"]
-    pooled: torch.Tensor = _POOLS[node.target](x.unsqueeze(-2), **given)
-    return pooled.squeeze(x.ndim - 1)
-
-
-def _pair(name: str, given: Any) -> Any:
-    """A list of one number as one of two; anything else as it is."""
-    return [_UNITS[name], *given] if isinstance(given, (list, tuple)) and given else given
+    return aten.adaptive_avg_pool2d.default(x.unsqueeze(-2), [1, *output_size]).squeeze(x.ndim - 1)  # type: ignore[no-any-return]
 
 
 _SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
