@@ -143,7 +143,7 @@ def test_stdin_to_stdout_and_again(files, rewritten, tmp_path):
     piped = run("optimize", "-", "-o", "-", "-q", input=(files / "joined.pte").read_bytes())
     assert piped.stdout == expected
     again = tmp_path / "again"
-    run("optimize", rewritten / "joined.pte", "-o", again, "-q")
+    run("optimize", rewritten / "joined.pte", "-o", again, "-q", "--exact")
     assert again.read_bytes() == expected
 
 
@@ -158,9 +158,9 @@ def test_inspect_says_what_optimize_does(files, rewritten):
 def test_floats_on_no_grid_stay(files, tmp_path):
     """A table that was never quantized is untouched, says how close it came, and the file is the input's bytes."""
     output, report = tmp_path / "m.pte", tmp_path / "r.json"
-    run("optimize", files / "folded.pte", "-o", output, "-q", "--report", report)
+    run("optimize", files / "folded.pte", "-o", output, "-q", "--exact", "--report", report)
     (row,) = json.loads(report.read_text())["tables"]
-    assert row["rung"] == "untouched"
+    assert (row["rung"], row["proof"]["kind"]) == ("untouched", "exact")
     assert row["reason"].startswith("not-exact: 0 of ")
     assert output.read_bytes() == (files / "folded.pte").read_bytes()
 
@@ -169,6 +169,7 @@ WRONG = {
     "truncated": (lambda data: data[:3000], 2, "the file is truncated"),
     "no program": (lambda data: data[:8] + bytes(400), 2, "vtable"),
     "options of lowering": (lambda data: data, 2, "--fp16"),
+    "a method's name": (lambda data: data, 2, "without a name"),
 }
 
 
@@ -180,7 +181,8 @@ def test_bad_input_leaves_the_old_output(files, tmp_path, kind):
     source.write_bytes(damage((files / "joined.pte").read_bytes()))
     output.write_bytes(b"old")
     more = ["--fp16"] if word == "--fp16" else []
-    ran = run("optimize", source, "-o", output, *more, check=False)
+    given = f"prefill={source}" if kind == "a method's name" else source
+    ran = run("optimize", given, "-o", output, *more, check=False)
     assert ran.returncode == code
     assert word in ran.stderr.decode()
     assert output.read_bytes() == b"old"

@@ -15,6 +15,7 @@ from vkfuse.gates import Gates
 from vkfuse.limits import Limits, enforce
 from vkfuse.options import Options, Progress
 from vkfuse.output import Publication, reported, write
+from vkfuse.program.methods import METHOD
 from vkfuse.report.format import SUFFIXES, Format
 from vkfuse.runtime.versions import default_runtime
 from vkfuse.settings import NOTHING, find_settings
@@ -95,8 +96,9 @@ def file_given(sources: Mapping[str, Path]) -> "PteFile | None":
     files = [path for path in sources.values() if given_as_pte(path)]
     if not files:
         return None
-    if len(sources) > 1:
-        raise InputError(f"{files[0]} is a .pte, which has methods of its own", hint="give it alone")
+    if {*sources} != {METHOD}:
+        hint = "give it alone, without a name"
+        raise InputError(f"{files[0]} is a .pte, which has methods of its own", hint=hint)
     return read_pte(files[0])
 
 

@@ -20,7 +20,7 @@ from vkfuse.tables.decisions import reason
 from vkfuse.tables.floats import rounded
 from vkfuse.tables.planes import NibbleRows
 from vkfuse.tables.proof import Rows, difference
-from vkfuse.tables.proven import UNPROVED, Proof, weakest
+from vkfuse.tables.proven import EXACT, UNPROVED, Proof, weakest
 from vkfuse.tables.quantize import loss
 
 Proofs = Mapping[str, Proof | None]
@@ -33,6 +33,24 @@ def written_proofs(plans: Iterable[PatchPlan], written: PteFile) -> Proofs:
         if table.weight.data is not None:
             stored.setdefault(digest(table.weight.data), []).append(table)
     return {plan.table.name: _proof(plan, stored) for plan in plans if plan.offers}
+
+
+def kept_proofs(file: PteFile, written: PteFile) -> Proofs:
+    """Of each table of a file whose every reader reads the same bytes in a written one, by name: it is as it was."""
+    there = {_reading(read) for read in table_reads(written)}
+    reads = [*table_reads(file)]
+    moved = {read.weight.shown for read in reads if _reading(read) not in there or _external(read)}
+    return {read.weight.shown: EXACT for read in reads if read.weight.shown not in moved}
+
+
+def _reading(read: TableRead) -> tuple[object, ...]:
+    """Who reads which bytes, and as what."""
+    parts = ((of.dtype, of.dims, of.data is not None and digest(of.data)) for of in read.constants)
+    return read.operator, read.group, read.low_first, *parts
+
+
+def _external(read: TableRead) -> bool:
+    return any(of.data is None for of in read.constants)
 
 
 def _proof(plan: PatchPlan, stored: Mapping[bytes, list[Stored]]) -> Proof | None:
@@ -86,7 +104,7 @@ def table_rows(
 ) -> tuple[TableRow, ...]:
     """Return a row for each table of the input, the largest first; `shown` is what the written file has of them."""
     plans = tuple(plans)
-    others = {row.name: row for row in _others(file, plans)}
+    others = {row.name: replace(row, proof=(shown or {}).get(row.name)) for row in _others(file, plans)}
     fused = [read for read in table_reads(file) if read.weight.keyed]
     rows = [_with_tied(_row(plan, shown), plan, fused, others) for plan in plans]
     return tuple(sorted((*rows, *others.values()), key=lambda row: -math.prod(row.shape)))
@@ -136,7 +154,7 @@ def _row(plan: PatchPlan, shown: Proofs | None) -> TableRow:
         reason=reason(worst.refusals),
         bytes_before=table.nbytes,
         bytes_after=kept + _stored_bytes(plan),
-        proof=(shown.get(table.name) or UNPROVED) if shown is not None and offers else None,
+        proof=None if shown is None else shown.get(table.name) or (UNPROVED if offers else None),
         methods=tuple(dict.fromkeys(d.site.read.where.method for d in taken)),
     )
 

@@ -19,7 +19,7 @@ from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
 from vkfuse.patch.names import renamed
 from vkfuse.patch.plan import packs_of, plan
-from vkfuse.patch.rows import loss_rows, repair_rows, table_rows, written_proofs
+from vkfuse.patch.rows import kept_proofs, loss_rows, repair_rows, table_rows, written_proofs
 from vkfuse.patch.sites import file_tables
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
@@ -65,7 +65,8 @@ def optimize_file(
         if not options.partial:
             _require_loadable(after)
         progress("proving")
-        rows = table_rows(sound.file, plans, written_proofs(plans, after.pte))
+        shown = {**kept_proofs(sound.file, after.pte), **written_proofs(plans, after.pte)}
+        rows = table_rows(sound.file, plans, shown)
         forget(after.pte.data)
         before = _before(file, options)
         report = replace(

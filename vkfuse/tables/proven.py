@@ -19,6 +19,7 @@ class Proof:
     max_abs_error: float | None
 
 
+EXACT = Proof(kind="exact", max_abs_error=0.0)
 UNPROVED = Proof(kind="none", max_abs_error=None)
 
 
