@@ -35,11 +35,12 @@ _FILLS: Final = {"float32": ("", "", "", "ties", "edges"), "uint8": ("bytes",)}
 
 def spec(number: int) -> dict[str, Any]:
     """The program of a number."""
-    starts = [*names(later=number // LATER)]
+    later = min(number // LATER, _MODELS)
+    starts = [*names(later=later)]
     kind, setting = KINDS[starts[number % len(starts)]], SETTINGS[number // len(starts) % len(SETTINGS)]
     rng = random.Random(number)  # noqa: S311 - the same program for a number, everywhere
     for _ in range(_TRIES):
-        draft = Draft(rng, setting, kind, later=number // LATER)
+        draft = Draft(rng, setting, kind, later=later)
         if draft.start() and (draft.add(kind) if kind.takes else draft.steps):
             draft.extend()
             return {"id": number, "setting": setting} | draft.finished()
