@@ -1039,6 +1039,12 @@ _REPAIRED = {
         None,
         "volumes-by-slices batch-as-one-image",
     ),
+    "even depth": (
+        _Lambda(lambda p, x: p["c"](x), c=nn.Conv3d(2, 3, (4, 1, 3), padding="same")),
+        _VOLUME,
+        None,
+        "volumes-by-slices batch-as-one-image",
+    ),
     "activations": (
         _Lambda(lambda _, x: sum(f(x * 9) for f in _ACTIVATIONS)),
         _SEQUENCE,

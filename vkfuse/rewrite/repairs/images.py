@@ -94,7 +94,7 @@ def volumes_by_slices(
     A transposed one is another over depths of zeros between those that are, by the kernel in reverse.
     """
     window, transposed = window_of(node), node.target is aten.conv_transpose3d.input
-    stride, far, ((pad, _), *across) = window.stride[0], window.dilation[0], window.pads
+    stride, far, ((pad, behind), *across) = window.stride[0], window.dilation[0], window.pads
     batch, channels, depth, *image = [1, 1, 1, *editor.sizes(x)][-5:]
     known = weight in editor.constants and x.ndim == node.meta["val"].ndim == _VOLUMES
     apart = transposed and stride > 1 and any(isinstance(size, fx.Node) for size in image)
@@ -108,8 +108,9 @@ def volumes_by_slices(
         if stride > 1:
             rows = torch.constant_pad_nd(rows, [0, (stride - 1) * wide], 0.0)
             rows = rows.reshape([batch, channels, -1, wide])
-        pad, further[0], stride = reach - pad, further[0] - (stride - 1), 1
-    rows, terms = _ended(rows, pad, pad + further[0], -2), list[torch.Tensor]()
+        pad, behind = reach - pad, reach - behind
+        further[0], stride = further[0] - (stride - 1), 1
+    rows, terms = _ended(rows, pad, behind + further[0], -2), list[torch.Tensor]()
     for start in range(0, reach + 1, far):
         part = _every(rows, 2, start, start - reach, stride)
         images = part.permute([0, 2, 1, 3]).reshape([-1, channels, *image])
