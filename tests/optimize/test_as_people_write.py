@@ -105,6 +105,15 @@ def _scaled_by_lengths(rows):
     return rows * rows.shape[1] ** -0.5, rows / rows.shape[1] ** 0.5 - 1
 
 
+def _recurrent(rows):
+    gates = functional.logsigmoid(rows) + rows.abs().log1p()
+    absorbed = torch.einsum("bshd,hdc->bshc", rows.view(2, -1, 4, 16), torch.ones(4, 16, 8))
+    solved = rows.mean(1).view(2, 1, 8, 8)
+    for i in range(1, 8):
+        solved[..., i, :i] = (solved[..., i, :i].unsqueeze(-1) * solved[..., :i, :i].clone()).sum(-2)
+    return gates, absorbed, solved * 2, functional.group_norm(rows.mean(1), 4)
+
+
 @pytest.mark.parametrize(
     ("use", "codes", "cpu"),
     [
@@ -114,6 +123,12 @@ def _scaled_by_lengths(rows):
             {"powers-of-sizes"},
             {f"aten::{name}" for name in ("sym_size.int", "scalar_tensor.out", "pow.Tensor_Scalar_out")}
             | {"dim_order_ops::_to_dim_order_copy.out"},
+        ),
+        (
+            _recurrent,
+            {"functions-written-out", "operators-in-four-dimensions", "assignments-concatenated"}
+            | {"group-norm-in-four-dimensions"},
+            set(),
         ),
         (_similar, {"cosine-similarity-written-out"}, set()),
         (_chosen, {"expansions-as-broadcasts", "indices-as-slices"}, set()),
@@ -127,7 +142,7 @@ def _scaled_by_lengths(rows):
     ],
 )
 def test_one_delegate(use, codes, cpu, tmp_path):
-    """Similarities, choices, what is summed over heads, and squares of lengths, which are what they were when divided."""
+    """What recurrent layers do, similarities, choices, sums over heads, and squares of lengths, divided again."""
     path = tmp_path / "model.pte"
     exported, report = _made(use, path)
     assert codes <= {repair.code for repair in report.repairs}

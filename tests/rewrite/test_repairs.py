@@ -25,15 +25,16 @@ from vkfuse.rewrite.repairs.arithmetic import (
     scalars_as_tensors,
     write_out_softplus,
 )
-from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation
+from vkfuse.rewrite.repairs.assembled import assignments_as_concatenation, rows_as_slices
 from vkfuse.rewrite.repairs.attention import write_out_attention
 from vkfuse.rewrite.repairs.caches import cache_writes_as_choices, cache_writes_as_products
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them
 from vkfuse.rewrite.repairs.cumulated import cumulative_sums_in_steps
-from vkfuse.rewrite.repairs.dimensions import operators_in_four_dimensions
+from vkfuse.rewrite.repairs.dimensions import operators_in_four_dimensions, sums_in_four_dimensions
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
+from vkfuse.rewrite.repairs.functions import logarithms_of_one_more
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.long_products import long_products_in_parts
 from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches
@@ -527,6 +528,9 @@ class _ManyDimensions(nn.Module):
             (a.unsqueeze(2) * a[:, :, None, :1]).sum((3,), True).reshape(2, -1),
             a.cumsum(2).transpose(1, 4).reshape(1, 8, -1),
             torch.where(a > 0, a, a[:, :1].expand(1, 2, 4, 2, 4, 8) * 3).amax(-1, True).reshape(2, -1),
+            ((torch.where(a > 0, a, 0.0).tril() @ a.mT).masked_fill(a[..., :1] < 0, x[0, 0, 0])).reshape(
+                -1, 4
+            ),
         )
 
 
@@ -567,6 +571,73 @@ def test_dynamic_operators_of_many_dimensions(dims):
     assert str(after.range_constraints) == str(before.range_constraints)
     sizes = [tuple(size if d in dims else of for d, of in enumerate((2, 7))) for size in (1, 3, 9)]
     _same(before, after, *((torch.randint(-9, 9, (*of, 24)).float(),) for of in sizes))
+
+
+class _Absorbed(nn.Module):
+    """DeepSeek's attention over compressed rows: sums whose tensors have four dimensions and five or six names in all."""
+
+    def forward(self, q, w, rows):
+        absorbed = torch.einsum("bshd,hdc->bshc", q, w)
+        return torch.einsum("bsht,btc->bshc", torch.einsum("bshc, btc -> bsht", absorbed, rows), rows)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_sums_of_many_names(dynamic):
+    """They are products of batches of matrices, of no more than four dimensions, in any order, of any length too."""
+    n = Dim("n", min=2, max=9)
+    given = tuple(torch.randint(-3, 4, size).float() for size in ((2, 5, 4, 8), (4, 8, 16), (2, 7, 16)))
+    before = _program(_Absorbed(), *given, dynamic=({1: n}, None, None) if dynamic else None)
+    after, (note,) = sums_in_four_dimensions(before)
+    targets = {node.target for node in after.graph.nodes}
+    assert (note.code, len(note.nodes)) == ("operators-in-four-dimensions", 3)
+    assert aten.einsum.default not in targets
+    values = (n.meta["val"] for n in after.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor))
+    assert max(value.ndim for value in values) == 4
+    _same(before, after, given, *([(given[0][:, :3], *given[1:])] if dynamic else []))
+
+
+class _Solved(nn.Module):
+    """Forward substitution as transformers' gated delta rule has it: each row is written in its turn."""
+
+    def forward(self, x):
+        x = -x.tril(-1)
+        for i in range(1, x.shape[-1]):
+            row, above = x[..., i, :i].clone(), x[..., :i, :i].clone()
+            x[..., i, :i] = row + (row.unsqueeze(-1) * above).sum(-2)
+        return x
+
+
+def test_rows_written_in_turn():
+    """Each is joined with what is above and below it as it is then, three parts at most: others read it in between."""
+    before = _program(_Solved(), torch.randn(1, 2, 6, 6))
+    done = repair(before, (rows_as_slices, assignments_as_concatenation))
+    parts = [
+        node.args[0] for node in done.exported.graph.find_nodes(op="call_function", target=aten.cat.default)
+    ]
+    assert {n.code for n in done.repairs} == {"assignments-concatenated"}
+    assert not {aten.select_scatter.default, aten.slice_scatter.default} & {
+        n.target for n in done.exported.graph.nodes
+    }
+    assert max(map(len, parts)) == 3
+    _same(before, done.exported, (torch.randint(-2, 3, (1, 2, 6, 6)).float(),))
+
+
+def test_logarithms_of_one_more():
+    """Within the rounding of floats, relative, near zero and far from it; at its ends as torch's."""
+
+    class Logarithms(nn.Module):
+        def forward(self, x):
+            return x.log1p(), nn.functional.logsigmoid(x)
+
+    small = torch.logspace(-30, 30, 2001)
+    inputs = (
+        torch.cat([small, -small[small < 1], torch.linspace(-1, 2, 999), torch.tensor([torch.inf, 0.0])]),
+    )
+    before = _program(Logarithms(), *inputs)
+    after, (note,) = logarithms_of_one_more(before)
+    assert (note.code, len(note.nodes)) == ("functions-written-out", 2)
+    for got, wanted in zip(*(program.module()(*inputs) for program in (after, before)), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=5e-7, atol=0, equal_nan=True)
 
 
 def test_sums_that_hold_infinities():

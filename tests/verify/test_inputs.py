@@ -124,8 +124,9 @@ def test_inputs_are_read_from_files(tmp_path):
         assert torch.equal(second, b)
 
 
-def test_a_row_is_written_once():
-    """Indices of written rows differ from each other, also the first and last rows; those of tables may repeat."""
+@pytest.mark.parametrize(("ring", "rows"), [(False, 6), (True, 24)])
+def test_a_row_is_written_once(ring, rows):
+    """Indices of written rows differ, also the first and last rows; a ring's differ in it, and come around."""
 
     class Cache(nn.Module):
         def __init__(self):
@@ -133,7 +134,7 @@ def test_a_row_is_written_once():
             self.register_buffer("rows", torch.zeros(6, 4))
 
         def forward(self, at, x):
-            self.rows.index_copy_(0, at, x)
+            self.rows.index_copy_(0, at % 6 if ring else at, x)
             return self.rows * 2
 
     length = {0: Dim("length", min=2, max=6)}
@@ -141,9 +142,11 @@ def test_a_row_is_written_once():
     program = program.run_decompositions({})
     made = samples(flat_inputs(program, *program.example_inputs), domain_of(program, []), 3, stateful=True)
     written = {sample.label: sample.values[0].tolist() for sample in made}
-    assert all(len({*at}) == len(at) and {*at} <= {*range(6)} for at in written.values())
-    assert written["first and last rows"] == [0, 5, 1, 4]
+    assert all(len({place % 6 for place in at}) == len(at) for at in written.values())
+    assert all(0 <= place < rows for at in written.values() for place in at)
+    assert written["first and last rows"] == [0, rows - 1, 1, rows - 2]
     assert len(written["longest"]) == 6
+    assert any(place >= 6 for at in written.values() for place in at) is ring
 
 
 class _Evil:

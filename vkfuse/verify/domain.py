@@ -23,6 +23,7 @@ ORDERS_VALUES: Final = frozenset(
 _NO_BOUND: Final = 1 << 31
 _ONE_OF_NONE: Final = "where two operands meet, a delegate makes one row of none"
 _WRITES: Final = frozenset({"index_copy", "index_put"})
+_LAPS: Final = 4  # of a ring, whose rows positions come back to
 Shape = tuple[int | sympy.Expr, ...]
 
 
@@ -31,7 +32,7 @@ class Domain:
     """`rows` of the smallest table that an input indexes, by the input's position; `shapes` of tensor inputs.
 
     `bounds` of each symbol are what both the program and the file allow. `distinct` are positions of inputs that say where
-    rows are written: what is written to one row twice, torch leaves open.
+    rows are written: what is written to one row twice, torch leaves open. Of a ring `rows` are those of several rounds.
     """
 
     rows: Mapping[int, int]
@@ -123,25 +124,25 @@ def _is_integers(placeholder: fx.Node) -> bool:
 def _uses(placeholder: fx.Node) -> list[_Use]:
     """What the values of a placeholder index."""
     found: list[_Use] = []
-    waiting, seen = [(placeholder, 0)], set()
+    waiting, seen = [(placeholder, 0, 1)], set()
     while waiting:
-        node, added = waiting.pop()
+        node, added, laps = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
         for user in node.users:
             writes = packet_of(user) in _WRITES
-            found.extend(_Use(rows=rows - added, writes=writes) for rows in _indexed(user, node))
+            found.extend(_Use(rows=rows * laps - added, writes=writes) for rows in _indexed(user, node))
             more = _moved(user, node)
             if more is not None:
-                waiting.append((user, added + more))
+                waiting.append((user, added + more, _LAPS if packet_of(user) == "remainder" else laps))
     return found
 
 
 def _moved(user: fx.Node, node: fx.Node) -> int | None:
     """How much larger the values of `user` may be, which has those of `node`; None where it has others."""
     packet = packet_of(user)
-    if packet in ORDERS_VALUES and user.args and user.args[0] is node:
+    if packet in {*ORDERS_VALUES, "remainder"} and user.args and user.args[0] is node:
         return 0
     if packet == "copy" and user.args[1] is node:
         return 0

@@ -198,11 +198,14 @@ def _random(
 def _drawn(
     value: torch.Tensor, position: int, domain: Domain, lengths: Lengths, generator: torch.Generator
 ) -> torch.Tensor:
+    """Random values; distinct rows lie side by side, in any order, so that they are distinct in a ring too."""
     sizes, rows = domain.sizes(position, lengths), domain.rows.get(position)
     shape = tuple(value.shape) if sizes is None else sizes
-    if rows is not None and position in domain.distinct and prod(shape) <= rows:
-        return torch.randperm(rows, generator=generator)[: prod(shape)].reshape(shape).to(value.dtype)
-    return _like(value, shape, rows, generator)
+    count = prod(shape)
+    if rows is None or position not in domain.distinct or count > rows:
+        return _like(value, shape, rows, generator)
+    start = torch.randint(0, rows - count + 1, (), generator=generator)
+    return (start + torch.randperm(count, generator=generator)).reshape(shape).to(value.dtype)
 
 
 def _like(

@@ -89,6 +89,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     orders.strided_copies_in_order,
     complexes.complex_numbers_as_pairs,
     llm_operators.llm_operators_written_out,
+    dimensions.sums_in_four_dimensions,
     positions.positions_as_tensors,
     positions.unread_numbers_dropped,
     fold.fold_constants,
@@ -96,6 +97,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     kernels.histograms_as_counts,
     functions.powers_of_sizes_as_tensors,
     functions.powers_of_two,
+    functions.logarithms_of_one_more,
     functions.error_functions_less_one,
     functions.hypotenuses,
     functions.signs_as_comparisons,
@@ -127,6 +129,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     aliases.aliases_as_themselves,
     aliases.ands_with_true,
     states.copies_as_sources,
+    assembled.rows_as_slices,
     assembled.assignments_as_concatenation,
     assembled.empties_as_zeros,
     states.unread_state_dropped,
@@ -245,7 +248,12 @@ _SINCE: Mapping[RepairRule, Version] = {
     cached_attention.attention_over_caches: ATTENDS_SINCE,
     **dict.fromkeys(
         (
-            *(functions.logarithms_of_ten, truths.negations_of_bits, truths.equalities_as_bounds),
+            *(
+                functions.logarithms_of_one_more,
+                functions.logarithms_of_ten,
+                truths.negations_of_bits,
+                truths.equalities_as_bounds,
+            ),
             *(truths.kinds_as_comparisons, truths.signs_as_choices, truths.truths_as_choices),
         ),
         COMPARES_SINCE,

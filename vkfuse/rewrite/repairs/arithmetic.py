@@ -15,6 +15,7 @@ from vkfuse.multiples import ceil_div
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import is_dynamic, operand
 from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.repairs.functions import log_of_one_more
 from vkfuse.runtime.device import TEXTURE
 
 aten = torch.ops.aten
@@ -210,11 +211,19 @@ def _fit_in_rows(x: torch.Tensor, groups: int) -> bool:
 def group_norms_in_four_dimensions(
     editor: GraphEditor, node: fx.Node, x: torch.Tensor
 ) -> torch.Tensor | None:
-    """Give group norms of [batch, channels, length] a last dimension of one: the runtime's is wrong without (measured)."""
-    return editor.again(node, x=x.unsqueeze(-1)).squeeze(-1) if x.ndim == _SEQUENCES else None
+    """Give group norms of [batch, channels, ...] last dimensions of one: the runtime's is wrong without (measured)."""
+    missing = _IMAGES - x.ndim
+    if missing <= 0:
+        return None
+    for _ in range(missing):
+        x = x.unsqueeze(-1)
+    image = editor.again(node, x=x)
+    for _ in range(missing):
+        image = image.squeeze(-1)
+    return image
 
 
-_SEQUENCES = 3  # dimensions of [batch, channels, length]
+_IMAGES = 4  # dimensions of [batch, channels, height, width]
 
 
 @replaces(aten.bilinear.default, code="bilinear-written-out", detail="no library has a kernel of it")
@@ -259,17 +268,7 @@ def write_out_cosine_similarity(
 
 @replaces(aten.softplus.default, code="softplus-written-out", detail="the runtime has no logarithm of 1 + x")
 def write_out_softplus(x: torch.Tensor, beta: float, threshold: float) -> torch.Tensor | None:
-    """Compute log(1 + exp(x)) as max(x, 0) + log(1 + y), y = exp(-abs(x)); the logarithm as 2 atanh(y / (2 + y)).
-
-    The series of atanh to the 15th power is within 2e-9 of it, relative, for s = y / (2 + y) of at most 1 / 3.
-    """
+    """Compute log(1 + exp(x)) as max(x, 0) + log(1 + exp(-abs(x)))."""
     if beta != 1 or threshold < _LINEAR or not x.is_floating_point():
         return None
-    y = (-x.abs()).exp()
-    s = y / (y + 2.0)
-    square = s * s
-    series = square * (1 / 15)
-    for power in (13, 11, 9, 7, 5, 3):
-        series = (series + 1 / power) * square
-    twice = s * 2.0
-    return x.relu() + (twice * series + twice)
+    return x.relu() + log_of_one_more((-x.abs()).exp())

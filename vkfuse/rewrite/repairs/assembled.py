@@ -24,6 +24,22 @@ _ZEROS: Mapping[Any, Any] = {
 }
 
 
+@replaces(
+    aten.select_scatter.default,
+    code="assignments-concatenated",
+    detail="the runtime writes no slices of a tensor",
+)
+def rows_as_slices(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, src: torch.Tensor, dim: int, index: Any
+) -> torch.Tensor | None:
+    """Replace each write of floats to one known place of a dimension of known size by that of a slice."""
+    dim, known = dim % x.ndim, isinstance(x.shape[dim], int) and isinstance(index, int)
+    if not known or not x.is_floating_point() or node in editor.constants:
+        return None
+    start = index % x.shape[dim]
+    return aten.slice_scatter.default(x, src.unsqueeze(dim), dim, start, start + 1)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
     """`source` written over `base` at ``range(start, end, step)`` of dimension `dim`, which has `size` places."""
@@ -116,7 +132,7 @@ def _parts(written: _Written, start: int, end: int) -> Iterator[tuple[fx.Node, i
 def _beneath(written: _Written, start: int, end: int) -> Iterator[tuple[fx.Node, int, int, bool]]:
     if start >= end:
         return
-    under = _written(written.base)
+    under = _written(written.base) if len(written.base.users) == 1 else None
     if under is not None and (under.dim, under.step) == (written.dim, 1):
         yield from _parts(under, start, end)
     else:

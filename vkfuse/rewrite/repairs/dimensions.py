@@ -8,7 +8,7 @@ rotary embedding takes in turn, go through a fifth dimension and back. Values st
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import COPIES, PERMUTATIONS, VIEWS, blocks_of, order_of
-from vkfuse.rewrite.operands import is_dynamic, operand
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import done
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.traced import untraced
@@ -68,12 +68,24 @@ class _UnreadSizesError(Exception):
     """Sizes that only products of others give, as a view cannot say them."""
 
 
+def sums_in_four_dimensions(exported: ExportedProgram) -> Repairs:
+    """Replace Einstein's sums that torch makes in more than four dimensions, which have as many names.
+
+    DeepSeek's queries against a table, ``einsum("bshd,hdc->bshc", q, w)``: before constants are folded, since it is turned.
+    """
+    return _replaced(exported, _has_many_names)
+
+
 def operators_in_four_dimensions(exported: ExportedProgram) -> Repairs:
     """Replace operators that read or make tensors of more than four dimensions."""
+    return _replaced(exported, _is_large)
+
+
+def _replaced(exported: ExportedProgram, wanted: Callable[[fx.Node], bool]) -> Repairs:
     editor, found = GraphEditor(exported), []
     flat = _Flat(editor=editor)
     for node in exported.graph.nodes:
-        rule = _rule(node) if _is_large(node) and node not in editor.constants else None
+        rule = _rule(node) if wanted(node) and node not in editor.constants else None
         if rule is None:
             continue
         with editor.before(node), suppress(_UnreadSizesError):
@@ -89,6 +101,12 @@ def operators_in_four_dimensions(exported: ExportedProgram) -> Repairs:
 
 
 _Rule = Callable[[_Flat, fx.Node], torch.Tensor | None]
+
+
+def _has_many_names(node: fx.Node) -> bool:
+    if node.target != aten.einsum.default:
+        return False
+    return len({*filter(str.isalpha, operand(node, "equation"))}) > _MOST
 
 
 def _is_large(node: fx.Node) -> bool:
@@ -136,7 +154,7 @@ def _elementwise(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     parts = [of for of in node.all_input_nodes if isinstance(of.meta["val"], torch.Tensor)]
     padded = {part: [*[1] * (len(shape) - _rank(part)), *_shape(part)] for part in parts}
     broadcast = [tuple(_is_one(size[d]) for size in padded.values()) for d in range(len(shape))]
-    runs = _runs([d for d in range(len(shape)) if not _is_one(shape[d])], broadcast)
+    runs = _runs([[d] for d in range(len(shape)) if not _is_one(shape[d])], broadcast)
     if len(runs) > _MOST:
         return None
     laid = {
@@ -160,21 +178,14 @@ def _expanded(flat: _Flat, value: torch.Tensor, sizes: Sequence[_Size]) -> torch
     return value.expand(new)
 
 
-def _runs(dims: Iterable[int], kinds: Sequence[Any]) -> list[list[int]]:
-    """Dimensions, as many of those next to each other that are of one kind together as make them four."""
-    runs = [[d] for d in dims]
-    while len(runs) > _MOST:
+def _runs(runs: list[list[int]], kinds: Sequence[Any], most: int = _MOST) -> list[list[int]]:
+    """Dimensions, as many of those next to each other that are of one kind together as make them `most`."""
+    while len(runs) > most:
         at = next((i for i in range(1, len(runs)) if kinds[runs[i - 1][-1]] == kinds[runs[i][0]]), None)
         if at is None:
             break
         runs[at - 1 : at + 1] = [runs[at - 1] + runs[at]]
     return runs
-
-
-def _around(shape: Sequence[_Size], dim: int, count: int = 1) -> list[_Size]:
-    """A shape as what is in front of a dimension, or of several, they, and what is behind them."""
-    parts = shape[:dim], shape[dim : dim + count], shape[dim + count :]
-    return [math.prod(part) for part in parts]
 
 
 def _along(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
@@ -184,17 +195,38 @@ def _along(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     dims = sorted(d % _rank(source) for d in (dim if several else [dim])) if dim not in (None, []) else []
     if not dims or dims != [*range(dims[0], dims[0] + len(dims))]:
         return None
-    laid = flat.laid(source, _around(_shape(source), dims[0], len(dims)))
-    return flat.editor.again(node, x=laid, dim=[1] if several else 1)
+    shape = _shape(source)
+    sides = [(d > dims[-1]) - (d < dims[0]) for d in range(len(shape))]
+    others = [[d] for d in range(len(shape)) if sides[d] and not _is_one(shape[d])]
+    runs = _runs(sorted([*others, dims]), sides, 3 if is_dynamic(source) else _MOST)
+    laid, place = flat.laid(source, [math.prod(shape[d] for d in run) for run in runs]), runs.index(dims)
+    return flat.editor.again(node, x=laid, dim=[place] if several else place)
 
 
 def _joined(flat: _Flat, node: fx.Node) -> torch.Tensor:
     """Tensors one behind the other along a dimension, or along a new one."""
     dim, parts = operand(node, "dim") % _rank(node), operand(node, "tensors")
-    front, _, behind = _around(_shape(node), dim)
+    front, behind = math.prod(_shape(node)[:dim]), math.prod(_shape(node)[dim + 1 :])
     within = [1 if node.target == aten.stack.default else _shape(part)[dim] for part in parts]
     laid = [flat.laid(part, [front, size, behind]) for part, size in zip(parts, within, strict=True)]
     return torch.cat(laid, 1)
+
+
+def _multiplied(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
+    """A product of as many matrices on either side."""
+    parts = [*operands(node).values()]
+    (*batch, _, _), (*other, _, _) = map(_shape, parts)
+    if not _same(batch, other):
+        return None
+    first, second = (flat.laid(part, [math.prod(batch), *_shape(part)[-2:]]) for part in parts)
+    return first.matmul(second)
+
+
+def _cut(flat: _Flat, node: fx.Node) -> torch.Tensor:
+    """Triangles of matrices."""
+    source = operand(node, "x")
+    shape = _shape(source)
+    return flat.editor.again(node, x=flat.laid(source, [math.prod(shape[:-2]), *shape[-2:]]))
 
 
 def _blank(flat: _Flat, node: fx.Node) -> torch.Tensor:
@@ -277,6 +309,10 @@ def _result(
     return _in_steps(flat, value, blocks, turned)
 
 
+_NOT_TAGGED: Final = (  # elementwise, though torch has no tag for it there
+    *(aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar, aten.masked_fill.Tensor),
+    *(aten._to_copy.default, aten.expand.default),  # noqa: SLF001 - the operator's name
+)
 _ALONG: Final = (
     *(aten.slice.Tensor, aten.select.int, aten.softmax.int),
     *(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default),
@@ -287,6 +323,8 @@ _RULES: Final[Mapping[Any, _Rule]] = {
     **dict.fromkeys(_BLANKS, _blank),
     **dict.fromkeys((aten.cat.default, aten.stack.default), _joined),
     **dict.fromkeys(_ALONG, _along),
-    **dict.fromkeys((aten._to_copy.default, aten.expand.default), _elementwise),  # noqa: SLF001 - the operator's name
+    **dict.fromkeys(_NOT_TAGGED, _elementwise),
+    **dict.fromkeys((aten.tril.default, aten.triu.default), _cut),
+    aten.matmul.default: _multiplied,
     aten.einsum.default: _summed,
 }

@@ -154,6 +154,8 @@ def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
         return bool((value < 0).any())
     if index.target in _MOVED:
         return _may_be_negative(operand(index, "x"), constants)
+    if index.target == aten.remainder.Scalar:
+        return operand(index, "other") < 0  # type: ignore[no-any-return]
     made, which = index.args if index.target is operator.getitem else (index, 1)
     return not (which == 1 and isinstance(made, fx.Node) and made.target in _PLACES)
 
