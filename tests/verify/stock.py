@@ -17,6 +17,7 @@ from stock_programs import (
     Attention,
     FloatView,
     Lookup,
+    OwnCaches,
     PerChannel,
     PickColumns,
     ScalesGiven,
@@ -406,5 +407,26 @@ CASES: tuple[Case, ...] = (
             (64, 30, "rows-not-multiple-of-4"),
             (62, 32, "columns-not-multiple-of-4"),
         )
+    ),
+    *(
+        Case(
+            name=f"own-caches-of-{value}",
+            build=lambda value=value: (OwnCaches(value), (torch.randn(1, 2, 16), torch.tensor([3]))),
+            expected=expected,
+            operator=operator,
+        )
+        for value, expected, operator in ((0.0, "right", ""), (1.0, "wrong", "sdpa_with_kv_cache.default"))
+    ),
+    Case(
+        name="gather-from-the-end",
+        build=of(lambda x: x.gather(-1, torch.tensor([[1], [0]])) * 2, torch.rand(2, 3)),
+        expected="wrong",
+        operator="aten.gather.default",
+        code="dimension-from-the-end",
+    ),
+    Case(
+        name="gather-from-the-front",
+        build=of(lambda x: x.gather(1, torch.tensor([[1], [0]])) * 2, torch.rand(2, 3)),
+        expected="right",
     ),
 )

@@ -10,6 +10,8 @@ from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeig
 from torchao.quantization.granularity import PerGroup
 from torchao.utils import unwrap_tensor_subclass
 
+from vkfuse.program.operators import register_operators
+
 
 class Lookup(nn.Module):
     """An embedding."""
@@ -339,6 +341,24 @@ class PickColumns(nn.Module):
 class Attention(nn.Module):
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class OwnCaches(nn.Module):
+    """Two tokens [1, 2, 16] of one head at a position, over two caches that start with rows of `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        register_operators()
+        for name in ("keys", "values"):
+            self.register_buffer(name, torch.full((1, 16, 1, 16), value))
+
+    def forward(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        at, x = start.item(), x.unsqueeze(2)
+        torch._check(at >= 0)
+        torch._check(at <= 14)
+        torch.ops.llama.update_cache(x * 2, self.keys, at)
+        torch.ops.llama.update_cache(x - 1, self.values, at)
+        return torch.ops.llama.custom_sdpa(x, self.keys, self.values, at, None, 0.0, True).flatten(2)
 
 
 class ScalesGiven(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 
 from vkfuse.patch.faulty import Fault, Faulty, mends
 from vkfuse.pte.enums import VkDataType
-from vkfuse.pte.values import BoolList, DoubleList
+from vkfuse.pte.values import BoolList, DoubleList, Int
 from vkfuse.pte.vulkan import IntList, OperatorCall, VkTensor
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.spelling import FLOATS
@@ -42,6 +42,17 @@ def complete_layer_norms(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]
         return ()
     zeros = faulty.edit.constant(np.zeros(weight.dims, weight.dtype.label))
     return (replace(fault.call, args=(*args[:3], zeros, *args[4:])),)
+
+
+@mends(Code.DIMENSION_FROM_THE_END, code="dimension-from-the-front")
+def count_from_the_front(faulty: Faulty, fault: Fault) -> Sequence[OperatorCall]:
+    """A gather along the same dimension, counted from the first."""
+    args, values = fault.call.args, faulty.graph.values
+    source, dim = values[args[0]], values[args[1]]
+    if not isinstance(source, VkTensor) or not isinstance(dim, Int):
+        return ()
+    front = faulty.edit.value(Int(dim.value + len(source.dims)))
+    return (replace(fault.call, args=(args[0], front, *args[2:])),)
 
 
 @mends(Code.POOL_ARGUMENTS, code="stride-given")

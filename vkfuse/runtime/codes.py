@@ -69,6 +69,7 @@ class Code(StrEnum):
     NO_BOUNDS_CHECK = auto()
     INDEX_LATER_AXIS = auto()
     ROWS_ACROSS_TEXELS = auto()
+    DIMENSION_FROM_THE_END = auto()
 
     # Linears.
     LINEAR_INPUT_BATCHED = auto()

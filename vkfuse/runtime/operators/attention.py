@@ -17,6 +17,7 @@ WRITE: Final = "vkfuse.update_cache.default"  # a write that the delegate makes 
 WRITTEN: Final = "update_cache.default"
 ATTENTION: Final = "vkfuse.custom_sdpa.default"  # over such caches, up to the position; by ATTENDED
 ATTENDED: Final = "llama.custom_sdpa.default"
+ATTENDED_OWN: Final = "sdpa_with_kv_cache.default"  # over caches that it makes itself
 ATTENDS_SINCE: Final = (1, 5, 0)  # measured; what shaders older runtimes have is not known
 IN_DELEGATES: Final = frozenset({WRITE, ATTENTION})  # the CPU has none of them
 _MOST_HEADS_A_GROUP: Final = 8  # kMaxGqaGroupSize
@@ -181,7 +182,7 @@ OPERATORS: Final = (
         shaders=fused,
     ),
     Operator(
-        "sdpa_with_kv_cache.default",
+        ATTENDED_OWN,
         "query key value key_cache value_cache",
         axes=axis_by_axis("query"),
         shaders=with_cache,

@@ -91,6 +91,13 @@ def of_one_texel_of_channels(ops: Operands) -> Iterator[Objection]:
         yield Objection(Code.NO_RESIZE, "of a dynamic dimension, packed by channels")
 
 
+def along_from_the_front(ops: Operands) -> Iterator[Objection]:
+    """impl/Gather.cpp, add_gather_node: dim_of(input) - dim - 1, whatever the sign (measured: zeros)."""
+    dim = ops.integer("dim")
+    if dim is not None and dim < 0:
+        yield Objection(Code.DIMENSION_FROM_THE_END, f"dimension {dim}")
+
+
 def one_index_first(ops: Operands) -> Iterator[Objection]:
     """IndexTensor.cpp of 1.5.0: one index, along dimension 0 (`a[:, idx]` has two entries, the first None)."""
     members = ops.value("indices")
@@ -254,6 +261,7 @@ OPERATORS: Final = (
     Operator(
         "aten.gather.default",
         "self dim index",
+        rules=(along_from_the_front,),
         axes=axis_by_axis("index"),
         shaders=by_storage_and_dtype("gather"),
     ),

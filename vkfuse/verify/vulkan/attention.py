@@ -63,21 +63,25 @@ def custom_sdpa(call: Call) -> torch.Tensor:
 
 
 def sdpa_with_kv_cache(call: Call) -> torch.Tensor:
-    """`(q, k, v, k_cache, v_cache, position, length, mask, dropout, causal, scale)`; own caches."""
-    position = int(call.args[5])
-    caches = [call.tensor(at).clone() for at in (3, 4)]
+    """`(q, k, v, k_cache, v_cache, position, length, mask, dropout, causal, scale)`: writes its own caches, then reads."""
+    caches, position = (call.tensor(3), call.tensor(4)), int(call.args[5])
     for cache, fresh in zip(caches, (call.tensor(1), call.tensor(2)), strict=True):
-        cache[:, position : position + fresh.shape[1]] = fresh
-    return _cached_attention(call.tensor(0), caches[0], caches[1], position)
+        _write(cache, fresh, position)
+    return _cached_attention(call.tensor(0), *caches, position)
 
 
 def update_cache(call: Call) -> torch.Tensor:
-    """`(value [1, S, H, D], cache [1, L, H, D], position)`: the cache, overwritten in place, zeros behind the rows."""
-    value, cache, position = call.tensor(0), call.tensor(1), int(call.args[2])
+    """`(value [1, S, H, D], cache [1, L, H, D], position)`: the cache, overwritten in place."""
+    cache = call.tensor(1)
+    _write(cache, call.tensor(0), int(call.args[2]))
+    return cache
+
+
+def _write(cache: torch.Tensor, value: torch.Tensor, position: int) -> None:
+    """Rows `value` [1, S, H, D] into a cache from a position on, with zeros behind them."""
     _, rows, heads, columns = value.shape
     cache[:, position : position + rows_reached(columns, rows, heads)] = 0
     cache[:, position : position + rows] = value[:, : cache.shape[1] - position]
-    return cache
 
 
 def _cached_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from typing import Any, cast
 
 import torch
@@ -179,6 +180,19 @@ def in_floats(call: Call, defined: Kernel, *, tensors: bool) -> Result:
         return wanted
     args = tuple(_in_float(value, tensors=tensors) for value in call.args)
     return as_integers(call, cast("torch.Tensor", defined(replace(call, args=args))), wanted)
+
+
+def in_widest(defined: Kernel) -> Kernel:
+    """An operator whose shader reads float32 and float16 beside each other, which torch's does not take: as float32."""
+
+    def run(call: Call) -> Result:
+        floats = [isinstance(x, torch.Tensor) and x.is_floating_point() for x in call.args]
+        if len({x.dtype for x in compress(call.args, floats)}) < 2:
+            return defined(call)
+        args = (x.float() if is_float else x for x, is_float in zip(call.args, floats, strict=True))
+        return defined(replace(call, args=tuple(args)))
+
+    return run
 
 
 def _in_float(value: Any, *, tensors: bool) -> Any:

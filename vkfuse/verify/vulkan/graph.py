@@ -19,6 +19,7 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Int, String
 from vkfuse.pte.vulkan import IntList, OperatorCall, SymInt, ValueList, VkTensor, VkValue, VulkanGraph
 from vkfuse.runtime.codes import Code
+from vkfuse.runtime.operators.attention import ATTENDED_OWN
 from vkfuse.runtime.operators.moves import PREPACK
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.memory import fits
@@ -51,7 +52,7 @@ class GraphRun:
         self._calls = tuple((call, self._kernel(call, kernels)) for call in graph.chain)
         self._dead = _last_uses(graph)
         self._fixed = {index: self._constant(index, value) for index, value in enumerate(graph.values)}
-        self._kept = _written_constants(graph)
+        self._kept, self._own = _written_constants(graph), frozenset(_own_caches(graph))
         self._state: dict[int, torch.Tensor] = {}
 
     def another(self, note: Callable[[Code, Place], None]) -> "GraphRun":
@@ -94,7 +95,11 @@ class GraphRun:
     def entered(self, inputs: tuple[Argument, ...]) -> State:
         """Return the values by index when the inputs have been copied in."""
         pairs = zip(self._graph.input_ids, inputs, strict=True)
-        return self._fixed | {index: self._staged(index, value) for index, value in pairs}
+        for index, value in self._fixed.items():
+            if index in self._own and isinstance(value, torch.Tensor):
+                self._state.setdefault(index, torch.zeros_like(value))
+        own = {index: self._state[index] for index in self._own}
+        return self._fixed | own | {index: self._staged(index, value) for index, value in pairs}
 
     def left(self, state: Mapping[int, Any], outputs: tuple[torch.dtype | None, ...]) -> tuple[Argument, ...]:
         """Return what is copied back."""
@@ -319,6 +324,13 @@ def _written_constants(graph: VulkanGraph) -> frozenset[int]:
     """Copies of constants on the GPU that an operator writes to."""
     copies = {call.args[-1] for call in graph.chain if call.name == PREPACK}
     return frozenset(copies & {call.args[-1] for call in graph.chain if call.name != PREPACK})
+
+
+def _own_caches(graph: VulkanGraph) -> Iterator[int]:
+    """Constants in whose place an operator makes caches like them, as zeros: impl/SDPA.cpp, sdpa_with_kv_cache_impl."""
+    for call in graph.chain:
+        if call.name == ATTENDED_OWN:
+            yield from call.args[3:5]
 
 
 def _last_uses(graph: VulkanGraph) -> Mapping[int, tuple[int, ...]]:

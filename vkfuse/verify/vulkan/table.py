@@ -106,6 +106,13 @@ _IN_FLOATS: Final = {
 }
 
 
+# Stock files hand float32 rows of a lookup to layers in half precision (measured).
+_BESIDE_EACH_OTHER: Final = (
+    *("aten.addmm.default", "aten.bmm.default", "aten.linear.default", "aten.mm.default"),
+    *("aten.convolution.default", "conv_with_clamp.default", "et_vk.conv_with_clamp.default"),
+    *("aten.native_group_norm.default", "aten.native_layer_norm.default"),
+)
+
 # Kernels of several calls by one weight, which is unpacked once for all of them.
 TOGETHER: Final[Mapping[str, Callable[[Sequence[Call]], Sequence[torch.Tensor]]]] = {
     "et_vk.linear_dq8ca_q4gsw.default": linear.linears_dq8ca_q4gsw,
@@ -122,7 +129,8 @@ def kernels() -> Mapping[str, Kernel]:
     known = {**defined, **_AS_THE_SHADER}
     losing = {name: elementwise.nan_as(value, known[name]) for name, value in _NAN_AS.items()}
     pools = {name: elementwise.largest_of_windows(losing[name]) for name in _MAX_POOLS}
-    return MappingProxyType({**known, **losing, **pools})
+    mixed = {name: elementwise.in_widest(known[name]) for name in _BESIDE_EACH_OTHER}
+    return MappingProxyType({**known, **losing, **pools, **mixed})
 
 
 def _as_defined(name: str) -> Kernel | None:

@@ -18,6 +18,7 @@ _WRONG_AS_A_WHOLE: Final = frozenset(
         Code.CONDITION_RANK,
         Code.CONVOLUTION_ARGUMENTS,
         Code.CONVOLUTION_GROUPS,
+        Code.DIMENSION_FROM_THE_END,
         Code.LAYER_NORM_WIDTH,
         Code.NEAREST_BY_CENTRE,
         Code.NO_RESIZE,
