@@ -419,14 +419,14 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="gather-from-the-end",
-        build=of(lambda x: x.gather(-1, torch.tensor([[1], [0]])) * 2, torch.rand(2, 3)),
+        build=of(lambda x: x.gather(-1, torch.tensor([[1, 0, 2], [0, 2, 2]])) * 2, torch.rand(2, 3)),
         expected="wrong",
         operator="aten.gather.default",
         code="dimension-from-the-end",
     ),
     Case(
         name="gather-from-the-front",
-        build=of(lambda x: x.gather(1, torch.tensor([[1], [0]])) * 2, torch.rand(2, 3)),
+        build=of(lambda x: x.gather(1, torch.tensor([[1, 0, 2], [0, 2, 2]])) * 2, torch.rand(2, 3)),
         expected="right",
     ),
 )
