@@ -45,10 +45,13 @@ def address(data: memoryview) -> int:
 def forget(view: memoryview, *, unwritten: bool = False) -> None:
     """Let the system take back the memory of a view's pages; they are read again when somebody asks.
 
-    Only of a mapping that is read-only, or that is `unwritten` yet: whatever else the view is of stays.
+    Only of a mapping that is read-only, or that is `unwritten` yet: whatever else the view is of stays. The view may be of an
+    array over the mapping.
     """
-    mapped = view.obj
-    if _DONT_NEED is None or not isinstance(mapped, mmap.mmap):
+    mapped: object = view
+    while mapped is not None and not isinstance(mapped, mmap.mmap):
+        mapped = mapped.obj if isinstance(mapped, memoryview) else getattr(mapped, "base", None)
+    if _DONT_NEED is None or mapped is None:
         return
     if not (unwritten or memoryview(mapped).readonly):
         return

@@ -43,6 +43,19 @@ def test_mapped_pages_are_given_back(tmp_path):
 
 
 @pytest.mark.skipif(not pages._STATUS.exists(), reason="no system that says what is in memory")
+def test_pages_of_an_array_are_forgotten(tmp_path):
+    """A view of an array over a mapped file is a view of the file."""
+    path = tmp_path / "big"
+    path.write_bytes(bytes(SIZE))
+    array = np.frombuffer(map_file(path), np.float32).reshape(4, -1)
+    before = pages._in_memory()[1]
+    assert array.sum() == 0
+    between = pages._in_memory()[1]
+    pages.forget(array.reshape(-1).view(np.uint8).data)
+    assert between > before + SIZE // 2 > pages._in_memory()[1]
+
+
+@pytest.mark.skipif(not pages._STATUS.exists(), reason="no system that says what is in memory")
 def test_below_the_most_nothing_is_given_back(tmp_path):
     """Pages of a view stay where much more has been in memory: they would only be read again."""
     path = tmp_path / "big"

@@ -30,7 +30,7 @@ from vkfuse.tables.floats import NUMPY, Array
 from vkfuse.tables.readers import Consumer
 
 _TYPES: Final = {torch.float32: ScalarType.FLOAT, torch.float16: ScalarType.HALF}
-_BYTES: Final = 16 << 20  # of rows that are rebuilt at a time
+_BYTES: Final = 1 << 20  # of rows that are rebuilt at a time
 _EMBEDDING: Final = torch.ops.aten.embedding.default
 _VIEWS: Final[set[object]] = {torch.ops.aten.view.default, torch.ops.aten.reshape.default}
 
