@@ -45,8 +45,8 @@ def address(data: memoryview) -> int:
 def forget(view: memoryview, *, unwritten: bool = False) -> None:
     """Let the system take back the memory of a view's pages; they are read again when somebody asks.
 
-    Only of a mapping that is read-only, or that is `unwritten` yet: whatever else the view is of stays. The view may be of an
-    array over the mapping.
+    Only of a mapping that is read-only, or that is `unwritten` yet: whatever else the view is of stays. It may be
+    of an array over the mapping.
     """
     mapped: object = view
     while mapped is not None and not isinstance(mapped, mmap.mmap):
