@@ -405,6 +405,16 @@ def test_rows_beyond_a_buffer(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_pixels_of_channels_last(tmp_path):
+    """A convolution of pixels by a weight in channels_last, which its strides alone tell from one in order, is right."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    exported = export(layers.to(memory_format=torch.channels_last), torch.randn(1, 4, 6, 8))
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert (report.delegation.subgraphs, report.delegation.cpu) == (1, {})
+    assert worst_error(exported, tmp_path / "model.pte", [(torch.randn(1, 4, 6, 8),)]) < 1e-5
+
+
 class _Volumes(nn.Module):
     """Convolutions of volumes, strided, grouped and transposed with zeros left over, and adaptive pools of them."""
 

@@ -64,8 +64,11 @@ def scalar_type(dtype: torch.dtype) -> ScalarType:
 
 
 def owned(value: torch.Tensor) -> torch.Tensor:
-    """`value`, contiguous over a storage of just its size: ExecuTorch writes a view's storage from its start."""
-    size = value.numel() * value.element_size()
-    if value.is_contiguous() and value.untyped_storage().nbytes() == size:
+    """`value`, contiguous over a storage of just its size: ExecuTorch writes a view's storage from its start.
+
+    Sizes of one have the default strides too: ExecuTorch tells a weight [4, 8, 1, 1] in channels_last by them.
+    """
+    size, strides = value.numel() * value.element_size(), torch.empty(value.shape, device="meta").stride()
+    if value.stride() == strides and value.untyped_storage().nbytes() == size:
         return value
     return value.detach().clone(memory_format=torch.contiguous_format)
