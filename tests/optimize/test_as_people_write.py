@@ -397,3 +397,30 @@ def test_precision_of_outputs(tmp_path):
     assert Reference(from_exported(exported).exported).coarsest == (None, short, half, half, half)
     report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
     assert report.verify.ok
+
+
+class _Window(nn.Module):
+    """Rows of a 4-bit table, and the last eight that were looked up, moved up by a gather once there are as many."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = quantize(nn.Sequential(nn.Embedding(100, 64)), nn.Embedding)
+        self.register_buffer("cache", torch.zeros(1, 2, 8, 32))
+
+    def forward(self, token, position):
+        row = self.table(token).view(1, 1, 2, 32).transpose(1, 2)
+        order = (torch.arange(8) + (position >= 7).long()) % 8
+        window = self.cache[:, :, order]
+        window[:, :, position.clamp(0, 7)] = row
+        self.cache.copy_(window)
+        return (row @ window.transpose(2, 3)).softmax(-1) @ window
+
+
+def test_windows_that_are_shifted(tmp_path):
+    """A cache stays on the GPU though it is gathered along its third dimension at computed places."""
+    exported = export(_Window(), indices(1, 1), torch.tensor([0]))
+    options = Options(baseline=BaselineChoice.NONE, runtime="1.5.0")
+    report = optimize(exported, tmp_path / "model.pte", options).report
+    assert "places-selected" in {repair.code for repair in report.repairs}
+    assert {"aten::index.Tensor_out", "aten::copy_"}.isdisjoint(report.delegation.cpu)
+    assert (report.delegation.subgraphs, report.verify.ok) == (1, True)

@@ -61,6 +61,7 @@ from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.runtime.operators import NEWEST
 from vkfuse.runtime.operators.attention import ATTENDS_SINCE
 from vkfuse.runtime.operators.binary import COMPARES_SINCE
+from vkfuse.runtime.operators.lookup import INDEXES_FIRST_UNTIL
 from vkfuse.runtime.record import Version
 
 # Before the survey: they bring tables to where it can see them. The order within each tuple is the order applied.
@@ -118,6 +119,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     kernels.random_by_sizes,
     indices.known_indices_as_slices,
     indices.indices_from_the_start,
+    indices.places_selected,
     indices.taken_by_gathering,
     scattered.scattered_rows_looked_up,
     outer_writes.writes_along_one_dimension,
@@ -238,7 +240,9 @@ _LEFT_OUT: Mapping[State, tuple[RepairRule, ...]] = {
 def after_tables(*, half: bool, state: State, version: Version = NEWEST) -> tuple[RepairRule, ...]:
     """The repairs after the tables for the precision that the file computes in, for what its state and runtime allow."""
     left_out = (*_LEFT_OUT[state], *(_SUMS_OF_FLOATS if half else ()))
-    known = (rule for rule in AFTER_TABLES if _SINCE.get(rule, version) <= version)
+    known = (
+        rule for rule in AFTER_TABLES if _SINCE.get(rule, version) <= version <= _UNTIL.get(rule, version)
+    )
     chosen = (rule for rule in known if rule not in left_out)
     return tuple(_IN_HALF.get(rule, rule) if half else rule for rule in chosen)
 
@@ -259,6 +263,8 @@ _SINCE: Mapping[RepairRule, Version] = {
         COMPARES_SINCE,
     ),
 }
+# Repairs for what a later runtime has.
+_UNTIL: Mapping[RepairRule, Version] = {indices.places_selected: INDEXES_FIRST_UNTIL}
 # The delegate would sum halves where the CPU's kernel sums floats, and halves have no such parts.
 _SUMS_OF_FLOATS: tuple[RepairRule, ...] = (
     arithmetic.write_out_group_norms,

@@ -16,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
-from vkfuse.rewrite.operands import operand, operands
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.notes import Repairs
 from vkfuse.rewrite.traced import END
@@ -146,6 +146,23 @@ def indices_from_the_start(
     return editor.again(node, indices=[None] * axis + [positive])
 
 
+@replaces(
+    aten.index.Tensor, code="places-selected", detail="the runtime of 1.5.0 indexes the first dimension alone"
+)
+def places_selected(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, indices: Sequence[fx.Node | None]
+) -> torch.Tensor | None:
+    """Select computed places along one dimension that is not the first, of static sizes."""
+    *before, index = indices
+    if index is None or not before or any(of is not None for of in before) or node in editor.constants:
+        return None
+    places = editor.tensor(index)
+    plain = places.ndim == 1 and places.dtype in _SIGNED and x.is_floating_point()
+    return (
+        x.index_select(len(before), places) if plain and not is_dynamic(node) and not is_dynamic(x) else None
+    )
+
+
 def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
     value = constants.value(index) if index in constants else index.meta["val"]
     if value.dtype not in _SIGNED:
@@ -156,6 +173,9 @@ def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
         return _may_be_negative(operand(index, "x"), constants)
     if index.target == aten.remainder.Scalar:
         return operand(index, "other") < 0  # type: ignore[no-any-return]
+    if index.target == aten.clamp.default:
+        least = operand(index, "min")
+        return least is None or least < 0
     made, which = index.args if index.target is operator.getitem else (index, 1)
     return not (which == 1 and isinstance(made, fx.Node) and made.target in _PLACES)
 

@@ -203,6 +203,7 @@ def index_select(ops: Operands) -> Iterator[str]:
         yield f"index_select{'_channel' if along_channels else ''}_{dtype(out)}"
 
 
+INDEXES_FIRST_UNTIL: Final = (1, 5, 0)  # no other dimension than the first
 _INDEX: Final = Operator(
     "aten.index.Tensor", "self indices", rules=(one_index,), shaders=index, integers=True, since=(1, 5, 1)
 )
@@ -257,7 +258,9 @@ OPERATORS: Final = (
         resized=False,
     ),
     _INDEX,
-    replace(_INDEX, rules=(one_index_first,), shaders=index_first, since=(0, 0, 0), until=(1, 5, 0)),
+    replace(
+        _INDEX, rules=(one_index_first,), shaders=index_first, since=(0, 0, 0), until=INDEXES_FIRST_UNTIL
+    ),
     Operator(
         "aten.gather.default",
         "self dim index",
