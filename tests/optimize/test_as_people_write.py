@@ -93,6 +93,24 @@ def _squared(rows):
     )
 
 
+def _true_of_rows(rows):
+    """What is asked of rows, of one and of all of its numbers, whole numbers of them, and their deviations."""
+    largest = rows == rows.amax(-1, keepdim=True)
+    kept = torch.where(rows.isfinite() & ~rows.isnan().any(-1, keepdim=True), rows, 0.0)
+    apart = torch.logical_xor(rows > 0, rows < 0.5) & (rows > -9).all(1, keepdim=True)
+    whole = torch.floor(rows * 8) + torch.ceil(rows * 4) - torch.trunc(rows * 2)
+    return rows * largest, torch.where(apart, kept, -kept), whole, rows / (rows.std(1, keepdim=True) + 1)
+
+
+def _in_patches(rows):
+    """Patches of images, overlapping and side by side, and put together again."""
+    images = rows.sum(1).tanh().view(2, 1, 8, 8)
+    tiles = functional.unfold(images, (2, 4), stride=(2, 4)) * 2
+    return functional.unfold(images, 3, padding=1, stride=2), functional.fold(
+        tiles, (8, 8), (2, 4), stride=(2, 4)
+    )
+
+
 def _let_through(rows):
     """What a mask that is known lets through, in three spellings; how much that is need not wait for a run."""
     mask = torch.arange(64) % 7 < 2
@@ -117,6 +135,13 @@ def _recurrent(rows):
 @pytest.mark.parametrize(
     ("use", "codes", "cpu"),
     [
+        (
+            _true_of_rows,
+            {"truths-in-the-delegate", "variances-written-out"},
+            {f"aten::{name}" for name in ("sym_size.int", "scalar_tensor.out")}
+            | {"executorch_prim::sub.Scalar", "dim_order_ops::_to_dim_order_copy.out"},
+        ),
+        (_in_patches, {"patches-by-slices"}, set()),
         (_let_through, {"known-masks-as-positions", "indices-as-slices"}, {"aten::index.Tensor_out"}),
         (
             _scaled_by_lengths,

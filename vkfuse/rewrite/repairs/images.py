@@ -182,6 +182,73 @@ def _ended(x: torch.Tensor, before: int, after: int, dim: int) -> torch.Tensor:
     return torch.constant_pad_nd(x, [0, 0] * (-1 - dim) + zeros, 0.0) if any(zeros) else x
 
 
+@replaces(aten.im2col.default, code="patches-by-slices", detail="no shader gathers an image's patches")
+def patches_by_slices(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, kernel_size: Sequence[int]
+) -> torch.Tensor | None:
+    """Cut static images [batch, channels, height, width] into patches: by views where they tile it, else by slices."""
+    if (
+        x.ndim != _IMAGES
+        or not all(isinstance(size, int) for size in x.shape[1:])
+        or node in editor.constants
+    ):
+        return None
+    batch, channels, *image = editor.sizes(x)
+    high, wide = kernel_size
+    rows, columns, tiles = _patches(node, image)
+    if tiles:
+        parts = x.reshape([batch, channels, rows, high, columns, wide]).permute([0, 1, 3, 5, 2, 4])
+        return parts.reshape([batch, channels * high * wide, rows * columns])
+    if high * wide > _MOST_SLICES:
+        return None
+    (far, across), (above, left), (down, right) = (
+        each(operand(node, name), 2) for name in ("dilation", "padding", "stride")
+    )
+    if above or left:
+        x = torch.constant_pad_nd(x, [left, left, above, above], 0.0)
+    slices = list[torch.Tensor]()
+    for at in range(high):
+        of_rows = aten.slice.Tensor(x, 2, at * far, at * far + (rows - 1) * down + 1, down)
+        for place in range(0, wide * across, across):
+            part = aten.slice.Tensor(of_rows, 3, place, place + (columns - 1) * right + 1, right)
+            slices.append(part.reshape([batch, channels, 1, rows * columns]))
+    return torch.cat(slices, 2).reshape([batch, channels * high * wide, rows * columns])
+
+
+@replaces(aten.col2im.default, code="patches-by-slices", detail="no shader puts patches together")
+def images_of_tiles(
+    editor: GraphEditor,
+    node: fx.Node,
+    x: torch.Tensor,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+) -> torch.Tensor | None:
+    """Put patches [batch, values, places] that tile their images together, by views."""
+    (high, wide), (rows, columns, tiles) = kernel_size, _patches(node, output_size)
+    if x.ndim != _IMAGES - 1 or not tiles or node in editor.constants:
+        return None
+    batch, values, _ = editor.sizes(x)
+    channels = values // (high * wide)
+    parts = x.reshape([batch, channels, high, wide, rows, columns]).permute([0, 1, 4, 2, 5, 3])
+    return parts.reshape([batch, channels, *output_size])
+
+
+_IMAGES: Final = 4  # dimensions
+
+
+def _patches(node: fx.Node, image: Sequence[int]) -> tuple[int, int, bool]:
+    """How many patches an image has along its height and its width, and whether they cover it side by side."""
+    kernel, dilation, padding, stride = (
+        each(operand(node, name), 2) for name in ("kernel_size", "dilation", "padding", "stride")
+    )
+    rows, columns = (
+        (size + 2 * pad - far * (of - 1) - 1) // step + 1
+        for size, pad, far, of, step in zip(image, padding, dilation, kernel, stride, strict=True)
+    )
+    plain = kernel == stride and not any(padding) and dilation == (1, 1)
+    return rows, columns, plain and [rows * kernel[0], columns * kernel[1]] == [*image]
+
+
 @replaces(
     *(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default),
     code="pools-as-maxima",

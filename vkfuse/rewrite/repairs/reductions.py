@@ -7,12 +7,14 @@ a texture, of which batches are none, and builds no softmax over channels that a
 dimension (runtime/graph/ops/glsl/softmax.glsl): the logarithm of nothing would be that of one.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
 import torch
 from torch import fx
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from vkfuse.program.tensors import described
 from vkfuse.rewrite.bounds import may_be_masked
@@ -50,8 +52,13 @@ def extremes_alone(
     code="variances-written-out",
     detail="the runtime has them of other arguments",
 )
-def variances_written_out(node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None) -> torch.Tensor | None:
-    """Compute variances of floats along one or two dimensions of known size as means of squares, their roots too."""
+def variances_written_out(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None
+) -> torch.Tensor | None:
+    """Compute variances of floats along one or two dimensions as means of squares, their roots too.
+
+    Of a dimension of unknown size that is more than the correction, as a sum divided by what it is less that.
+    """
     given = operands(node)
     less = given["correction"] if "correction" in given else int(given["unbiased"])
     less = 1 if less is None else less
@@ -59,13 +66,24 @@ def variances_written_out(node: fx.Node, x: torch.Tensor, dim: Sequence[int] | N
         return None
     dims, sizes = sorted(d % x.ndim for d in dim), [x.shape[d] for d in dim]
     count = prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
-    if less and count <= less:
+    open_ = bool(less) and len(dims) == 1 and not count and _least(sizes[0]) > less
+    if less and count <= less and not open_:
         return None
     off = x - x.mean(dims, True)
-    out = (off * off).mean(dims, True)
-    out = out * (count / (count - less)) if less else out
+    squares = off * off
+    if open_:
+        others = editor.call(operator.sub, editor.sizes(x)[dims[0]], less)
+        out: torch.Tensor = aten.div.Tensor(squares.sum(dims, True), others)
+    else:
+        out = squares.mean(dims, True)
+        out = out * (count / (count - less)) if less else out
     out = out.sqrt() if node.target in {aten.std.dim, aten.std.correction} else out
     return out if given["keepdim"] else out.squeeze(dims)
+
+
+def _least(size: Any) -> Any:
+    """The lower bound of a size."""
+    return bound_sympy(size.node.expr, size.node.shape_env.var_to_range).lower
 
 
 # Which of four dimensions become one, and which of those is reduced.

@@ -1,6 +1,6 @@
 """Truths about floats, and what is chosen by them, in the form that the delegate has: where they are made, they stay."""
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import fx
@@ -12,8 +12,10 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
+_ASKING: Final = (aten.any.dim, aten.any.dims, aten.all.dim, aten.all.dims)
 _MADE_OF_TRUTHS: Final = frozenset(
     [
+        *_ASKING,
         *(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default),
         *(aten.__and__.Tensor, aten.__or__.Tensor),
         *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, *MOVES),
@@ -33,17 +35,82 @@ def negations_of_bits(x: torch.Tensor) -> torch.Tensor | None:
 
 
 @replaces(
-    *(aten.eq.Scalar, aten.ne.Scalar),
+    *(aten.mul.Tensor, aten.logical_xor.default),
+    code="truths-in-the-delegate",
+    detail="the runtime has and, or and not of bits",
+)
+def products_of_bits(editor: GraphEditor, node: fx.Node, x: fx.Node, other: fx.Node) -> torch.Tensor | None:
+    """Combine two truths, one about computed floats, by their bits."""
+    if not all(_is_truth(of) for of in (x, other)) or not any(_is_of_floats(of, editor) for of in (x, other)):
+        return None
+    one, two = editor.tensor(x), editor.tensor(other)
+    both = one.bitwise_and(two)
+    return both if node.target == aten.mul.Tensor else one.bitwise_or(two).bitwise_and(both.bitwise_not())
+
+
+def _is_truth(of: object) -> bool:
+    return isinstance(of, fx.Node) and getattr(of.meta["val"], "dtype", None) is torch.bool
+
+
+_EQUAL: Final = (aten.eq.Scalar, aten.eq.Tensor)
+
+
+@replaces(
+    *(*_EQUAL, aten.ne.Scalar, aten.ne.Tensor),
     code="truths-in-the-delegate",
     detail="the runtime takes what is near for equal",
 )
-def equalities_as_bounds(editor: GraphEditor, node: fx.Node, x: fx.Node, other: float) -> torch.Tensor | None:
-    """Compare computed floats with a number from both sides."""
-    if not _is_computed(x, editor) or not x.meta["val"].is_floating_point() or not x.meta["val"].ndim:
+def equalities_as_bounds(
+    editor: GraphEditor, node: fx.Node, x: fx.Node, other: fx.Node | float
+) -> torch.Tensor | None:
+    """Compare computed floats with a number, or with other floats, from both sides."""
+    if not all(_is_floats(of) for of in (x, other)) or not _is_computed(x, editor):
         return None
-    value = editor.tensor(x)
-    equal = (value >= other).bitwise_and(value <= other)
-    return equal if node.target == aten.eq.Scalar else equal.bitwise_not()
+    value, with_ = editor.tensor(x), editor.tensor(other) if isinstance(other, fx.Node) else other
+    equal = (value >= with_).bitwise_and(value <= with_)
+    return equal if node.target in _EQUAL else equal.bitwise_not()
+
+
+def _is_floats(of: Any) -> bool:
+    """Whether an operand is a tensor of floats, or a number that a program has."""
+    if not isinstance(of, fx.Node):
+        return True
+    value = of.meta["val"]
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0
+
+
+@replaces(
+    *_ASKING,
+    code="truths-in-the-delegate",
+    detail="the runtime has extremes, and no such reductions",
+)
+def truths_of_any(
+    editor: GraphEditor, node: fx.Node, x: fx.Node, dim: Any, keepdim: bool
+) -> torch.Tensor | None:
+    """Compare the largest, or the least, of ones and zeros along dimensions with zero."""
+    if dim is None or not _is_of_floats(x, editor):
+        return None
+    one, zero = (_number(editor, value, torch.float32) for value in (1.0, 0.0))
+    extreme = torch.amax if "any" in str(node.target) else torch.amin
+    dims = [*dim] if isinstance(dim, (list, tuple)) else [dim]
+    return extreme(torch.where(editor.tensor(x), one, zero), dims, keepdim) > 0
+
+
+_WHOLE: Final = (aten.floor.default, aten.ceil.default, aten.trunc.default)
+
+
+@replaces(*_WHOLE, code="truths-in-the-delegate", detail="the runtime rounds, and compares")
+def whole_numbers_as_choices(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | None:
+    """Round computed floats to the nearest whole numbers, and go back a step where those are on the other side."""
+    if not _is_floats(x) or not _is_computed(x, editor):
+        return None
+    value, one = editor.tensor(x), _number(editor, 1.0, x.meta["val"].dtype)
+    near = value.round()
+    below = torch.where(near > value, near - one, near)
+    if node.target == aten.floor.default:
+        return below
+    above = torch.where(near < value, near + one, near)
+    return above if node.target == aten.ceil.default else torch.where(value < 0, above, below)
 
 
 @replaces(
@@ -53,7 +120,7 @@ def equalities_as_bounds(editor: GraphEditor, node: fx.Node, x: fx.Node, other: 
 )
 def kinds_as_comparisons(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | None:
     """Compare computed floats with themselves, of which what is no number is not as large, or with infinity."""
-    if not _is_computed(x, editor) or not x.meta["val"].is_floating_point() or not x.meta["val"].ndim:
+    if not _is_floats(x) or not _is_computed(x, editor):
         return None
     value = editor.tensor(x)
     return value.ge(value).bitwise_not() if node.target == aten.isnan.default else value.abs() >= torch.inf
@@ -62,7 +129,7 @@ def kinds_as_comparisons(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torc
 @replaces(aten.sign.default, code="truths-in-the-delegate", detail="the runtime compares, and has no sign")
 def signs_as_choices(editor: GraphEditor, x: fx.Node) -> torch.Tensor | None:
     """Choose between one, minus one and zero, also for what is no number, by comparisons of computed floats."""
-    if not _is_computed(x, editor) or not x.meta["val"].is_floating_point() or not x.meta["val"].ndim:
+    if not _is_floats(x) or not _is_computed(x, editor):
         return None
     one, less, zero = (_number(editor, value, x.meta["val"].dtype) for value in (1.0, -1.0, 0.0))
     value = editor.tensor(x)
