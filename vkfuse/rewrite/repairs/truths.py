@@ -63,12 +63,27 @@ _EQUAL: Final = (aten.eq.Scalar, aten.eq.Tensor)
 def equalities_as_bounds(
     editor: GraphEditor, node: fx.Node, x: fx.Node, other: fx.Node | float
 ) -> torch.Tensor | None:
-    """Compare computed floats with a number, or with other floats, from both sides."""
+    """Compare computed floats with a number, or with other floats to choose floats by it, from both sides.
+
+    Places are chosen on the CPU, and what they are compared by is there.
+    """
     if not all(_is_floats(of) for of in (x, other)) or not _is_computed(x, editor):
+        return None
+    if isinstance(other, fx.Node) and not _makes_floats(node):
         return None
     value, with_ = editor.tensor(x), editor.tensor(other) if isinstance(other, fx.Node) else other
     equal = (value >= with_).bitwise_and(value <= with_)
     return equal if node.target in _EQUAL else equal.bitwise_not()
+
+
+def _makes_floats(node: fx.Node) -> bool:
+    """Whether only floats come of a node, and of truths that are made of it."""
+    values = [(user, user.meta.get("val")) for user in node.users]
+    return all(
+        isinstance(value, torch.Tensor)
+        and (value.is_floating_point() or (value.dtype is torch.bool and _makes_floats(user)))
+        for user, value in values
+    )
 
 
 def _is_floats(of: Any) -> bool:
@@ -102,7 +117,7 @@ _WHOLE: Final = (aten.floor.default, aten.ceil.default, aten.trunc.default)
 @replaces(*_WHOLE, code="truths-in-the-delegate", detail="the runtime rounds, and compares")
 def whole_numbers_as_choices(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | None:
     """Round computed floats to the nearest whole numbers, and go back a step where those are on the other side."""
-    if not _is_floats(x) or not _is_computed(x, editor):
+    if not _is_floats(x) or not _is_computed(x, editor) or not _makes_floats(node):
         return None
     value, one = editor.tensor(x), _number(editor, 1.0, x.meta["val"].dtype)
     near = value.round()
