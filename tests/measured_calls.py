@@ -113,6 +113,10 @@ def _static(name, *dims):
     return _bytes(_t(*dims), 32, name)
 
 
+def _static_convolution(name, images):
+    return f"et_vk.{name}.default", {"input": _t(images, 8, 12, 12)}, _t(images, 8, 12, 12)
+
+
 def _lookup(layout, storages=TEXTURE):
     out = _t(1, 8, 64, layout=layout, storages=storages)
     return "aten.embedding.default", {"weight": _t(20000, 64), "indices": _t(1, 8, layout=layout)}, out
@@ -253,6 +257,11 @@ CALLS = [
     (_by_channel(15, 64), ""),
     (_by_channel(16, 1024), ""),
     (_static("q8ta_linear", 2, 8, 64), "linear-input-batched"),
+    *(
+        (_static_convolution(name, images), code)
+        for name in ("q8ta_conv2d", "q8ta_conv2d_dw", "q8ta_conv2d_pw")
+        for images, code in ((1, ""), (2, "convolution-batched"))
+    ),
     (_static("q8ta_linear", 5, 64), ""),
     (_static("q8ta_linear_gemv", 2, 1, 64), "linear-input-batched"),
     (_static("q8ta_linear_gemv", 1, 64), ""),

@@ -91,8 +91,9 @@ def _checked(path: Path, where: str, table: Mapping[str, Any]) -> dict[str, Any]
     """Return gates by field, and the runtime. InputError that names the file and the key."""
     for key, value in table.items():
         if key not in _KEYS:
-            known = ", ".join(sorted(_KEYS))
-            raise InputError(f"{path}: unknown key {where}{key}", hint=f"there are {known}")
+            known = "only pyproject.toml has [tool.vkfuse] above its keys"
+            known = known if key == "tool" else f"there are {', '.join(sorted(_KEYS))}"
+            raise InputError(f"{path}: unknown key {where}{key}", hint=known)
         try:
             _check(key, value)
         except VkfuseError as error:

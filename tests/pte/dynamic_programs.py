@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from linear_by_channel import LinearByChannel
+from by_channel import ByChannel
 from torch import nn
 from torch.export import Dim, ExportedProgram, export
 from torch.nn import functional
@@ -107,13 +107,13 @@ VERDICTS = (
         layers=(nn.GroupNorm(2, 8),),
         told="no-resize",
     ),
-    _case("bytes, rows in fours", lambda of, x: of(x * 2), (16, 64), 0, layers=(LinearByChannel(1024, 64),)),
+    _case("bytes, rows in fours", lambda of, x: of(x * 2), (16, 64), 0, layers=(ByChannel(1024, 64),)),
     _case(
         "bytes, tiles in one workgroup",
         lambda of, x: of(x * 2),
         (15, 64),
         0,
-        layers=(LinearByChannel(32, 64),),
+        layers=(ByChannel(32, 64),),
     ),
     # Wrong, or fails.
     _case(
@@ -121,7 +121,7 @@ VERDICTS = (
         lambda of, x: of(x * 2),
         (15, 64),
         0,
-        layers=(LinearByChannel(1024, 64),),
+        layers=(ByChannel(1024, 64),),
         wrong="rows-left-out",
     ),
     _case(

@@ -174,6 +174,7 @@ def test_settings_stand_in_a_file(files, tmp_path):
         ("max_size = 3", "unknown key max_size"),
         ("[optimize]\nmax-sise = 3", "unknown key optimize.max-sise"),
         ("[verify]\nmax-size = 3", "unknown key verify"),
+        ("[tool.vkfuse]\nmax-size = 3", "unknown key tool"),
         ("max-size = true", "max-size: the option max_size is True"),
         ('max-size = "3 apples"', "max-size: the option max_size: '3 apples' is no size"),
         ('require = ["small"]', "require: the option require is 'small'"),

@@ -368,18 +368,27 @@ CASES: tuple[Case, ...] = (
     *(
         Case(
             name=name,
-            build=by_channel(shape, rows, static=True),
+            build=by_channel(shape, *weight, static=True),
             expected=expected,
             operator=operator,
             code=code,
         )
-        for name, shape, rows, expected, operator, code in (
-            ("static-8-bit", (5, 64), 30, "right", "", ""),
-            ("static-8-bit-row", (1, 64), 10, "right", "", ""),
+        for name, shape, weight, expected, operator, code in (
+            ("static-8-bit", (5, 64), (30, 64), "right", "", ""),
+            ("static-8-bit-image", (1, 8, 9, 9), (12, 8, 3, 3), "right", "", ""),
+            (
+                "static-8-bit-images",
+                (2, 8, 9, 9),
+                (12, 8, 3, 3),
+                "wrong",
+                "et_vk.q8ta_conv2d.default",
+                "convolution-batched",
+            ),
+            ("static-8-bit-row", (1, 64), (10, 64), "right", "", ""),
             (
                 "static-8-bit-batch",
                 (2, 8, 64),
-                32,
+                (32, 64),
                 "wrong",
                 "et_vk.q8ta_linear.default",
                 "linear-input-batched",
@@ -387,7 +396,7 @@ CASES: tuple[Case, ...] = (
             (
                 "static-8-bit-rows",
                 (2, 1, 64),
-                32,
+                (32, 64),
                 "wrong",
                 "et_vk.q8ta_linear_gemv.default",
                 "linear-input-batched",
@@ -397,7 +406,7 @@ CASES: tuple[Case, ...] = (
     *(
         Case(
             name=f"4-bit-per-channel-{columns}-{rows}",
-            build=by_channel((5, columns), rows, bits=4),
+            build=by_channel((5, columns), rows, columns, bits=4),
             expected="not-loadable" if code else "right",
             operator="et_vk.linear_qcs4w.default" if code else "",
             code=code,

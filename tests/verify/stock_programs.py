@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from linear_by_channel import LinearByChannel
+from by_channel import ByChannel
 from torch import nn
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
@@ -95,12 +95,9 @@ def linear(shape: tuple[int, ...], config: Any = None, *, bias: bool = False) ->
     return build
 
 
-def by_channel(shape: tuple[int, ...], rows: int, **options: Any) -> Callable[[], Any]:
-    """Build a linear with a scale a channel, behind a product."""
-    return lambda: (
-        nn.Sequential(Doubled(), LinearByChannel(rows, shape[-1], **options)),
-        (torch.randn(shape),),
-    )
+def by_channel(shape: tuple[int, ...], *weight: int, **options: Any) -> Callable[[], Any]:
+    """Build a linear or a convolution with a scale a channel, behind a product."""
+    return lambda: (nn.Sequential(Doubled(), ByChannel(*weight, **options)), (torch.randn(shape),))
 
 
 class Doubled(nn.Module):

@@ -8,6 +8,7 @@ from vkfuse.runtime.axes import axis_by_axis, convolved, times_a_weight
 from vkfuse.runtime.axes import elementwise as each_by_itself
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.operands import Operands
+from vkfuse.runtime.operators.convolution import one_image
 from vkfuse.runtime.packing import copied, eight_bit_texels, packed
 from vkfuse.runtime.record import Namer, Operator
 from vkfuse.runtime.rules import one_matrix
@@ -165,12 +166,21 @@ OPERATORS: Final = (
     ),
     Operator("et_vk.q8ta_pixel_shuffle.default", shaders=pixel_shuffle),
     *(
-        Operator(f"et_vk.{name}.default", _CONVOLUTION, axes=convolved, shaders=namer)
+        Operator(
+            f"et_vk.{name}.default",
+            _CONVOLUTION,
+            rules=(one_image,),
+            departs=(Code.CONVOLUTION_BATCHED,),
+            axes=convolved,
+            shaders=namer,
+        )
         for name, namer in _CONVOLUTIONS.items()
     ),
     Operator(
         "et_vk.q8ta_conv2d_transposed.default",
         _TRANSPOSED,
+        rules=(one_image,),
+        departs=(Code.CONVOLUTION_BATCHED,),
         axes=convolved,
         shaders=direct("q8ta_conv2d_transposed"),
     ),

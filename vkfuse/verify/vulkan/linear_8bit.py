@@ -1,5 +1,7 @@
 """Linears with 8-bit or unsigned 4-bit weights and one scale for each output."""
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -7,7 +9,7 @@ from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
 from vkfuse.verify.overflow import of_any_order
 from vkfuse.verify.tensors import undefined
-from vkfuse.verify.vulkan.call import Call
+from vkfuse.verify.vulkan.call import Call, Kernel
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
 from vkfuse.verify.vulkan.linear import batched, first_matrix
 
@@ -37,7 +39,29 @@ def conv2d_q8csw(call: Call) -> torch.Tensor:
     other images than the first.
     """
     image, rest = call.tensor(0), call.args[1:9]
-    first: torch.Tensor = torch.ops.et_vk.conv2d_q8csw.default(image[:1].float(), *rest)
+    return _of_a_batch(call, torch.ops.et_vk.conv2d_q8csw.default(image[:1].float(), *rest))
+
+
+def static_convolution(name: str, groups: int) -> Kernel:
+    """`(image int8, scale, zero_point, weight, ...)` of et_vk's `name`, whose argument at `groups` counts them.
+
+    Its weight is [outputs, height, width, inputs] in a file (patterns/quantized_convolution.py), a depthwise one aside;
+    ExecuTorch's definition takes inputs to come first.
+    """
+
+    def run(call: Call) -> torch.Tensor:
+        image, weight, operator = call.tensor(0), call.tensor(3), getattr(torch.ops.et_vk, name).default
+        if weight.dim() == 2:
+            size = (*call.args[9], image.shape[1] // call.integer(groups))
+            weight = weight[:, : math.prod(size)].reshape(-1, *size).permute(0, 3, 1, 2).flatten(1)
+        return _of_a_batch(call, operator(image[:1], *call.args[1:3], weight, *call.args[4 : groups + 2]))
+
+    return run
+
+
+def _of_a_batch(call: Call, first: torch.Tensor) -> torch.Tensor:
+    """The first of a batch of images, nothing defined in the others."""
+    image = call.tensor(0)
     if image.shape[0] == 1:
         return first
     call.note(Code.CONVOLUTION_BATCHED)

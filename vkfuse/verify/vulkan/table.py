@@ -64,6 +64,15 @@ _AS_THE_SHADER: Final[dict[str, Kernel]] = {
     "et_vk.linear_q8csw.default": linear_8bit.linear_q8csw,
     "et_vk.conv2d_q8csw.default": linear_8bit.conv2d_q8csw,
     "et_vk.linear_q8ta_q8csw.default": linear_8bit.linear_q8ta_q8csw,
+    **{
+        f"et_vk.{name}.default": linear_8bit.static_convolution(name, groups)
+        for name, groups in (
+            ("q8ta_conv2d", 13),
+            ("q8ta_conv2d_dw", 13),
+            ("q8ta_conv2d_pw", 13),
+            ("q8ta_conv2d_transposed", 14),
+        )
+    },
     "et_vk.q8ta_linear.default": linear_8bit.q8ta_linear,
     "et_vk.q8ta_linear_gemv.default": linear_8bit.q8ta_linear,
     "et_vk.linear_qcs4w.default": linear_8bit.linear_qcs4w,
