@@ -71,6 +71,15 @@ def test_orders_of_dimensions():
         assert "dim-order-ignored" not in codes(operator, {"self": last}, last)
 
 
+@pytest.mark.parametrize("name", ["", "_dw", "_general", "_im2col", "_pw", "_transposed"])
+def test_8_bit_convolutions_are_of_one_image(name):
+    """Measured: 766 of 1,152 values of three images wrong, those of the second and third."""
+    for images, wrong in ((1, False), (3, True)):
+        source = Tensor(dims=(images, 4, 5, 5), dtype=VkDataType.INT8)
+        found = codes(f"et_vk.q8ta_conv2d{name}.default", {"input": source}, source)
+        assert ("convolution-batched" in found) == wrong
+
+
 @pytest.mark.parametrize(("kind", "rows"), [(VkDataType.FLOAT32, 64), (VkDataType.FLOAT16, 32)])
 def test_8da4w_with_more_rows_than_columns(kind, rows):
     """Wrong up to 1.4 from one row more than columns on, in half precision than half the columns; right in 1.5."""

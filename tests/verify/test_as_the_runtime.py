@@ -28,6 +28,11 @@ IN_ORDER, CHANNELS_LAST, ROW = (0, 1, 2, 3), (0, 2, 3, 1), (0,)
     ("name", "orders", "refused"),
     [
         ("aten::_native_batch_norm_legit_no_training.out", [CHANNELS_LAST, ROW, CHANNELS_LAST], True),
+        ("aten::logical_xor.out", [CHANNELS_LAST, IN_ORDER, CHANNELS_LAST], True),
+        ("aten::logical_xor.out", [CHANNELS_LAST, ROW, CHANNELS_LAST], True),
+        ("aten::convolution.out", [CHANNELS_LAST, CHANNELS_LAST, ROW, CHANNELS_LAST], False),
+        ("aten::ne.Tensor_out", [CHANNELS_LAST, IN_ORDER, CHANNELS_LAST], True),
+        ("aten::logical_xor.out", [CHANNELS_LAST, CHANNELS_LAST, CHANNELS_LAST], False),
         ("aten::_native_batch_norm_legit_no_training.out", [IN_ORDER, ROW, IN_ORDER], False),
         ("aten::mean.out", [CHANNELS_LAST, IN_ORDER], True),
         ("aten::add.out", [CHANNELS_LAST, CHANNELS_LAST], False),
@@ -36,7 +41,7 @@ IN_ORDER, CHANNELS_LAST, ROW = (0, 1, 2, 3), (0, 2, 3, 1), (0,)
     ],
 )
 def test_orders_of_dimensions(name, orders, refused):
-    """A CPU kernel takes the default order only, one order, or any; vectors have none."""
+    """A CPU kernel takes the default order only, one order, vectors' too, or any."""
     assert bool(refused_order(name, orders)) == refused
 
 

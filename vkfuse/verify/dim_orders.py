@@ -20,13 +20,17 @@ squeeze_copy stack sum t_copy tril unbind_copy var view_copy
 _DEFAULT_ONLY: Final = frozenset(_DEFAULT.split())
 # Kernels that want every tensor in one order, whichever.
 _ONE: Final = """
-abs add any argmax argmin atan2 bitwise_not cat clamp constant_pad_nd convolution cumsum div elu flip
-floor_divide fmod gelu glu hardtanh le leaky_relu logical_not logit masked_fill max maximum minimum mul
-neg permute_copy pow relu remainder roll round rsub select_copy select_scatter sigmoid sign slice_copy
-slice_scatter _softmax _log_softmax split_copy split_with_sizes_copy sub transpose_copy
-upsample_bilinear2d upsample_nearest2d where
+abs acos acosh add any argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not
+bitwise_or bitwise_right_shift bitwise_xor cat ceil clamp constant_pad_nd convolution cos cosh cumsum div
+elu eq erf expm1 flip floor floor_divide fmod ge gelu glu gt hardtanh isinf isnan le leaky_relu log
+log10 log1p log2 _log_softmax logical_and logical_not logical_or logical_xor logit lt masked_fill max
+maximum minimum mul ne neg permute_copy pow reciprocal relu remainder roll round rsqrt rsub select_copy
+select_scatter sigmoid sign sin sinh slice_copy slice_scatter _softmax split_copy split_with_sizes_copy sqrt
+sub tan tanh transpose_copy trunc upsample_bilinear2d upsample_nearest2d where
 """
 _ONE_ORDER: Final = frozenset(_ONE.split())
+# Which do not ask it of a vector, their bias; to all others one has the default order.
+_NOT_OF_VECTORS: Final = frozenset({"convolution"})
 
 
 def refused_copy(name: str, asked: object, source: Order, target: Order) -> str:
@@ -47,7 +51,7 @@ def refused_copy(name: str, asked: object, source: Order, target: Order) -> str:
 def refused_order(name: str, orders: Iterable[Order]) -> str:
     """Say why the kernel `namespace::packet.overload` refuses tensors in these orders, nothing where it does not."""
     packet = name.partition("::")[2].partition(".")[0]
-    given = [order for order in orders if len(order) > 1]
+    given = [order for order in orders if len(order) > 1 or packet not in _NOT_OF_VECTORS]
     others = [order for order in given if order != tuple(range(len(order)))]
     if packet in _DEFAULT_ONLY and others:
         return f"the kernel takes the default order of dimensions, not {list(others[0])}"

@@ -250,7 +250,7 @@ def eight_bit(ops: Operands) -> Iterator[str]:
 
 
 def one_image(ops: Operands) -> Iterator[Objection]:
-    """glsl/conv2d_fp_im2col_block_load.glslh, glsl/conv2d_fp_im2col_block_store.glslh: of the first of a batch."""
+    """glsl/conv2d_fp_im2col_block_load.glslh, glsl/conv2d_fp_im2col_block_store.glslh, glsl/q8ta_conv2d*: the first."""
     source = ops.tensor("input")
     if source and source.dims and source.dims[0] != 1:
         yield Objection(Code.CONVOLUTION_BATCHED, f"images {list(source.dims)}")
