@@ -103,9 +103,10 @@ def _true_of_rows(rows):
 
 
 def _in_patches(rows):
-    """Patches of images, overlapping and side by side, and put together again."""
+    """Patches of images, overlapping, side by side, put together again, and the largest and the mean of each."""
     images = rows.sum(1).tanh().view(2, 1, 8, 8)
     tiles = functional.unfold(images, (2, 4), stride=(2, 4)) * 2
+    images = functional.avg_pool2d(images, (1, 1)) + functional.max_pool2d(images, 2).repeat(1, 1, 2, 2)
     return functional.unfold(images, 3, padding=1, stride=2), functional.fold(
         tiles, (8, 8), (2, 4), stride=(2, 4)
     )
@@ -141,7 +142,7 @@ def _recurrent(rows):
             {f"aten::{name}" for name in ("sym_size.int", "scalar_tensor.out")}
             | {"executorch_prim::sub.Scalar", "dim_order_ops::_to_dim_order_copy.out"},
         ),
-        (_in_patches, {"patches-by-slices"}, set()),
+        (_in_patches, {"patches-by-slices", "stride-given"}, set()),
         (_let_through, {"known-masks-as-positions", "indices-as-slices"}, {"aten::index.Tensor_out"}),
         (
             _scaled_by_lengths,

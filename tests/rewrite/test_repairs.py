@@ -1239,7 +1239,10 @@ _REPAIRED = {
     ),
     "cumulated": (
         _Lambda(
-            lambda _, x: (*x.round().cummax(2), *x.cummin(1), x.cumprod(-1), x.logcumsumexp(2), x.cumprod(1))
+            lambda _, x: (
+                *(*x.round().cummax(2), *x.cummin(1), x.cumprod(-1), x.logcumsumexp(2), x.cumprod(1)),
+                *(x * 9).int().cummin(1),
+            )
         ),
         _SEQUENCE,
         _ALONG_TWO,

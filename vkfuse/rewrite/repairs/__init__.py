@@ -197,6 +197,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     images.adaptive_volumes_as_means,
     images.volumes_as_images,
     images.mean_volumes_as_images,
+    images.strides_of_pools,
     cumulated.cumulative_sums_in_steps,
     dimensions.operators_in_four_dimensions,
     truths.negations_of_bits,

@@ -63,11 +63,12 @@ _EXTREMES: Final[Mapping[Any, _Combine]] = {
 def cumulative_extremes(
     editor: GraphEditor, node: fx.Node, which: int, x: torch.Tensor, dim: int
 ) -> torch.Tensor | None:
-    """Replace each cumulative maximum or minimum of floats along at most 1,024 places, and where it is."""
-    if not _is_short(x, dim) or not x.is_floating_point():
+    """Replace each cumulative maximum or minimum of numbers along at most 1,024 places, and where it is."""
+    if not _is_short(x, dim) or x.dtype is torch.bool:
         return None
     extreme = _EXTREMES[node.target]
-    start = -torch.inf if extreme is torch.maximum else torch.inf
+    least, most = _reach(x.dtype)
+    start = least if extreme is torch.maximum else most
     values: torch.Tensor = editor.once(("extremes", node.args[0]), lambda: _in_steps(x, dim, extreme, start))
     if which == 0:
         return values
@@ -75,6 +76,13 @@ def cumulative_extremes(
     places = editor.arange(editor.sizes(x)[at]).reshape([-1, *[1] * (x.ndim - 1 - at)])
     found = x.eq(values).logical_or(x.ne(x)).to(torch.int64) * places
     return _in_steps(found, dim, torch.maximum, 0)
+
+
+def _reach(dtype: torch.dtype) -> tuple[float, float]:
+    """What is below all numbers of a type, or among them the least, and what is above."""
+    if dtype.is_floating_point:
+        return -torch.inf, torch.inf
+    return torch.iinfo(dtype).min, torch.iinfo(dtype).max
 
 
 def _is_short(x: torch.Tensor, dim: int) -> bool:

@@ -310,6 +310,18 @@ def mean_volumes_as_images(node: fx.Node, x: torch.Tensor) -> torch.Tensor | Non
     return _pooled(node, x, aten.avg_pool2d.default, [*lists, each(given["padding"], 3)], (1, 1, 0))
 
 
+@replaces(
+    *(aten.max_pool2d.default, aten.avg_pool2d.default),
+    code="stride-given",
+    detail="the runtime reads no stride that is left out",
+)
+def strides_of_pools(
+    editor: GraphEditor, node: fx.Node, kernel_size: Sequence[int], stride: Sequence[int]
+) -> torch.Tensor | None:
+    """Give pools, as ``F.max_pool2d(x, 2)``, the stride that they have: as far as their windows reach."""
+    return None if stride or node in editor.constants else editor.again(node, stride=[*kernel_size])
+
+
 def _pooled(
     node: fx.Node,
     x: torch.Tensor,
