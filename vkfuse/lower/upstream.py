@@ -333,6 +333,17 @@ def _scalar_by_type(builder: VkGraphBuilder, scalar: bool | float) -> int:
     return known[key]
 
 
+def _with_infinity(builder: VkGraphBuilder, node: fx.Node) -> torch.Tensor:
+    """A constant, one with infinity in its type of the file already: upstream stores the lowest half for it."""
+    tensor: torch.Tensor = _param_tensor(builder, node)
+    kind = builder.get_effective_dtype(tensor.dtype)
+    if kind is tensor.dtype or not tensor.is_floating_point() or not bool(tensor.isinf().any()):
+        return tensor
+    held = torch.finfo(kind)
+    return torch.where(tensor.isinf(), tensor, tensor.clamp(held.min, held.max)).to(kind)
+
+
+_param_tensor = VkGraphBuilder.get_param_tensor
 _SCALARS = {bool: Bool, int: Int, float: Double}
 
 
@@ -434,6 +445,7 @@ _MENDS = (
     (vulkan_utils, "extents_are_valid", _within),
     (vulkan_utils, "within_buffer_limit", _elements_within),
     (VkGraphBuilder, "get_or_create_scalar_value", _scalar_by_type),
+    (VkGraphBuilder, "get_param_tensor", _with_infinity),
     (VkGraphBuilder, "process_node", _process_by_handle),
     (VkGraphBuilder, "process_output_node", _keep_state),
     (VkGraphBuilder, "process_placeholder_node", _declare_input),
