@@ -43,7 +43,7 @@ from vkfuse.errors import ExitCode, VkfuseError, remedy, spelled
 from vkfuse.options import BaselineChoice, Options, Progress
 from vkfuse.output import reported
 from vkfuse.pages import seldom_collected
-from vkfuse.program.methods import parse_methods
+from vkfuse.program.methods import METHOD, parse_methods
 from vkfuse.report.format import Format
 from vkfuse.runtime.versions import default_runtime
 from vkfuse.signals import Interrupted
@@ -282,7 +282,7 @@ def verify(
     with outputs_of(reads, printing, bounds) as outputs, progress(quiet=quiet) as stage:
         outputs.prints()
         options = Options(max_memory=bounds.max_memory).changed(loading)
-        program = file_given({"--against": against}) or opened({"--against": against}, options)["--against"]
+        program = file_given({METHOD: against}) or opened({"--against": against}, options)["--against"]
         stage("loading")
         pipeline()
         from vkfuse.commands import verify as command  # noqa: PLC0415 - imports torch

@@ -83,14 +83,15 @@ def program_of(case: Case) -> tuple[nn.Module, tuple[Any, ...], ExportedProgram]
     return module, inputs, case.prepare(exported)
 
 
-def stock_file(exported: ExportedProgram) -> bytes:
-    """Lower as `to_edge_transform_and_lower(ep, partitioner=[VulkanPartitioner()])` does."""
+def stock_file(exported: ExportedProgram, *, half: bool = False) -> bytes:
+    """Lower as `to_edge_transform_and_lower(ep, partitioner=[VulkanPartitioner()])` does, computing in half if asked."""
     kept = dict(vulkan_patterns.fusable_patterns)
     try:
         for name in kept:
             if any(slow in str(name) for slow in _SLOW_TEMPLATES):
                 del vulkan_patterns.fusable_patterns[name]
-        edge = to_edge_transform_and_lower(copy.deepcopy(exported), partitioner=[VulkanPartitioner()])
+        partitioner = VulkanPartitioner({"force_fp16": True} if half else None)
+        edge = to_edge_transform_and_lower(copy.deepcopy(exported), partitioner=[partitioner])
         stream = io.BytesIO()
         edge.to_executorch().write_to_file(stream)
     finally:

@@ -14,7 +14,6 @@ from vkfuse.options import BaselineChoice, VulkanOptions
 from vkfuse.program.load import from_exported
 from vkfuse.pte import parse_pte
 from vkfuse.quiet import quiet
-from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.verify import VerifyOptions, verify_file
 
 FLOAT_LOOKUP = "aten.embedding.default"
@@ -37,9 +36,8 @@ def written(request, tmp_path_factory):
     return path.read_bytes(), request.param
 
 
-def _verdict(data, *, half):
-    tolerance = Tolerance(arithmetic=torch.float16 if half else None)
-    return verify_file(parse_pte(data), _exported(), VerifyOptions(seeds=1, tolerance=tolerance))
+def _verdict(data):
+    return verify_file(parse_pte(data), _exported(), VerifyOptions(seeds=1))
 
 
 def _matched(verdict):
@@ -51,7 +49,7 @@ def _matched(verdict):
 def test_a_right_file(written):
     """Each table is found, the float one too, of three that are 128 x 128; half precision rounds every one."""
     data, half = written
-    verdict = _verdict(data, half=half)
+    verdict = _verdict(data)
     assert verdict.ok, verdict.message
     assert _matched(verdict) == {
         ("embedding", "table.weight", MATRIX, half, 0),
@@ -77,8 +75,8 @@ def _last_bit(table):
 )
 def test_one_wrong_value(written, operator, argument, change, name):
     """One value is found in half precision as in float, in the table that it belongs to."""
-    data, half = written
-    verdict = _verdict(faults.with_constant(data, operator, argument, change), half=half)
+    data, _ = written
+    verdict = _verdict(faults.with_constant(data, operator, argument, change))
     assert verdict.status == "differs"
     (table,) = [table for table in verdict.tables if table.differing]
     assert (table.matches, table.differing, table.first_row) == (name, 1, 41)
@@ -86,9 +84,9 @@ def test_one_wrong_value(written, operator, argument, change, name):
 
 def test_a_table_that_is_no_longer_alike(written):
     """A weight whose nibbles changed places resembles nothing: it stands where the program's weight is not found."""
-    data, half = written
+    data, _ = written
     swapped = faults.with_constant(data, stock.LINEAR, 1, lambda weight: (weight >> 4) | (weight << 4))
-    verdict = _verdict(swapped, half=half)
+    verdict = _verdict(swapped)
     assert verdict.status == "differs"
     (table,) = [table for table in verdict.tables if table.differing]
     assert (table.operator, table.matches, table.values) == (stock.LINEAR, "first.weight", MATRIX)

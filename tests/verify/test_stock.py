@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import stock
+import torch
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
+from typer.testing import CliRunner
 
 import vkfuse
+from vkfuse.cli import app
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.options import VulkanOptions
 from vkfuse.patch.edit import edited
@@ -51,6 +55,30 @@ def test_verdict_is_the_devices(case, lowered):
         assert case.operator in {finding.name for finding in verdict.findings}
     if case.expected == "not-loadable" and case.code:
         assert case.code in {finding.code for finding in verdict.findings}
+
+
+@pytest.mark.parametrize("config", [None, Int8WeightOnlyConfig()], ids=["float", "8-bit"])
+def test_files_that_compute_float32_in_half(tmp_path, config):
+    """`force_fp16` passes at half precision's limit, 8-bit linears too, beside a program or a file; not at a given one."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64))
+    if config:
+        quantize_(module, config)
+    exported = torch.export.export(module.eval(), (torch.randn(8, 256),), strict=False)
+    torch.export.save(exported, tmp_path / "model.pt2")
+    (tmp_path / "model.pte").write_bytes(stock.stock_file(exported, half=True))
+    (tmp_path / "float.pte").write_bytes(stock.stock_file(exported))
+    at = {name: str(tmp_path / name) for name in ("model.pt2", "model.pte", "float.pte")}
+    results = [
+        CliRunner().invoke(app, ["verify", at["model.pte"], *more]).exit_code
+        for more in (
+            ["--against", at["model.pt2"]],
+            ["--against", at["float.pte"]],
+            ["--against", at["model.pte"]],
+            ["--against", at["model.pt2"], "--rtol", "1e-4"],
+        )
+    ]
+    assert results == [0, 0, 0, 1]
 
 
 def test_known_wrong_reading_is_named(lowered):

@@ -15,7 +15,6 @@ from vkfuse.program.parts import constants_of
 from vkfuse.program.widened import halves
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import Verify
-from vkfuse.verify.compare import Tolerance
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.verdict import Verification
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -40,7 +39,6 @@ def _verification(method: Method, pte: PteFile, options: Options) -> Verificatio
         method=method.name,
         runtime=options.runtime,
         seeds=1,
-        tolerance=Tolerance(arithmetic=torch.float16 if options.vulkan.fp16 else None),
         tables=None if method.proved is None else method.proved.checks,
     )
     found = verify_file(pte, method.program.exported, chosen)

@@ -1,8 +1,10 @@
 """Run a file and the file that it was made from side by side, and judge."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import sympy  # type: ignore[import-untyped]
+import torch
 
 from vkfuse.errors import CheckFailedError
 from vkfuse.measure.audit import TableCheck, Wanted, audit
@@ -19,6 +21,7 @@ from vkfuse.tables.proof import Rows
 from vkfuse.verify.compare import compare
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
+from vkfuse.verify.precision import of_file
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.verdict import Run, Verification, first_difference, judged
@@ -39,6 +42,9 @@ def _judged(new: PteFile, old: PteFile, options: VerifyOptions) -> Verification:
     domain = domain_of_file(old, theirs.method)
     skipped: list[str] = []
     example = _given(options) or synthetic(domain, theirs.method.input_values)
+    halves = {of_file(file, options.method) for file in (new, old)}
+    if len(halves) > 1:
+        options = replace(options, tolerance=options.tolerance.of(torch.float16))
     runs = tuple(_runs(samples(example, domain, options.seeds), ours, theirs, options, skipped))
     tables = tuple(_tables(new, old, options.method))
     difference = first_difference(runs, tables)

@@ -1,4 +1,4 @@
-"""The precision that a program computes its outputs in."""
+"""The precision that a program computes its outputs in, and a file its float32."""
 
 from typing import Final
 
@@ -6,6 +6,9 @@ import torch
 from torch.export import ExportedProgram
 
 from vkfuse.program.widened import HALVES
+from vkfuse.pte.enums import VkDataType
+from vkfuse.pte.model import PteFile
+from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.moves import MOVES
 
@@ -15,6 +18,14 @@ _UNCHANGED: Final = frozenset(
     {*MOVES, aten.embedding.default, aten.index.Tensor, aten.index_select.default, aten.select.int}
     | {aten.cat.default, aten.where.self, aten.split_with_sizes.default}
 )  # every value of the result is one of the operands'
+
+
+def of_file(pte: PteFile, method: str) -> torch.dtype | None:
+    """float16 where the delegates of a method compute float32 in it, as `--fp16` and ExecuTorch's `force_fp16` have it."""
+    graphs = (graph for place, graph in vulkan_graphs(pte).items() if place.method == method)
+    tensors = (v for graph in graphs for v in graph.values if isinstance(v, VkTensor) and not v.constant)
+    kinds = {(each.dtype, each.staging_dtype) for each in tensors}
+    return torch.float16 if (VkDataType.FLOAT16, VkDataType.FLOAT32) in kinds else None
 
 
 def coarsest(exported: ExportedProgram) -> tuple[torch.dtype | None, ...]:

@@ -21,6 +21,7 @@ from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import check_bounds, domain_of, empty_calls
 from vkfuse.verify.errors import NoInputsError, RandomProgramError
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
+from vkfuse.verify.precision import of_file
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
@@ -74,7 +75,7 @@ def _judged(source: PteFile, exported: ExportedProgram, options: VerifyOptions) 
     skipped = [*empty_calls(exported, domain)] if delegated else []
     example = _example(exported, options, skipped) or synthetic(domain, specs)
     collector = LookupCollector()
-    comparison = Comparison(session, reference, options.tolerance)
+    comparison = Comparison(session, reference, options.tolerance.of(of_file(source, options.method)))
     stateful = bool(exported.graph_signature.buffers_to_mutate)
     given = [*samples(example, domain, options.seeds, stateful=stateful)]
     comparison.foresee(given)
