@@ -315,7 +315,7 @@ def test_positions_may_repeat(tmp_path):
     exported = export(_Filled(), indices(2, 7), torch.tensor([0, 2, 4]))
     path = tmp_path / "model.pte"
     report = optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report
-    assert "cache-writes-as-products" in {repair.code for repair in report.repairs}
+    assert "cache-writes-as-choices" in {repair.code for repair in report.repairs}
     calls = [(indices(2, 7), torch.tensor(at)) for at in ([0, 2, 4], [0, 2, 2], [5, 5, 5])]
     assert worst_error(exported, path, calls) < 1e-5
 
