@@ -334,6 +334,17 @@ def test_many_dimensions_of_dynamic_sizes(tmp_path):
     assert worst_error(exported, path, _lengths()) < 1e-5
 
 
+def test_a_number_expanded_to_many_dimensions(tmp_path):
+    """A constant of no dimension beside five dynamic ones, which ended in a KeyError."""
+
+    def use(rows):
+        parts = rows.view(2, -1, 4, 2, 8)
+        return torch.cat([parts, torch.tensor(2.5).expand(2, parts.shape[1], 4, 2, 1)], -1)
+
+    exported, _ = _made(use, tmp_path / "model.pte")
+    assert worst_error(exported, tmp_path / "model.pte", _lengths()) < 1e-5
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -157,12 +157,13 @@ def _elementwise(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     runs = _runs([[d] for d in range(len(shape)) if not _is_one(shape[d])], broadcast)
     if len(runs) > _MOST:
         return None
+    expands = node.target == aten.expand.default
     laid = {
         part: flat.laid(part, [math.prod(size[d] for d in run) for run in runs])
         for part, size in padded.items()
-        if _rank(part)  # a number has no say in the type of the result
+        if _rank(part) or expands  # a number has no say in the type of the result
     }
-    if node.target == aten.expand.default:
+    if expands:
         return _expanded(flat, laid[parts[0]], [math.prod(shape[d] for d in run) for run in runs])
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda of: untraced(laid.get(of, of)))
     return flat.editor.tensor(flat.editor.call(node.target, *args, **kwargs))
