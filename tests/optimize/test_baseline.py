@@ -83,6 +83,44 @@ class Halves(nn.Module):
         return self.layer(rows * rows.sigmoid())
 
 
+class Narrow(nn.Module):
+    """Rows that only two linears read, which flatten them."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 64)
+        self.layers = nn.ModuleList([nn.Linear(64, 32), nn.Linear(64, 8)])
+
+    def forward(self, tokens):
+        """[n, m] -> [n, m, 32], [n, m, 8]."""
+        rows = self.table(tokens)
+        return [layer(rows) for layer in self.layers]
+
+
+class Head(nn.Module):
+    """A lookup and a head over one table; `between` is what becomes of the rows."""
+
+    def __init__(self, rows, between=lambda rows: rows):
+        super().__init__()
+        self.table, self.head = nn.Embedding(rows, 32), nn.Linear(32, rows, bias=False)
+        self.head.weight, self.between = self.table.weight, between
+
+    def forward(self, tokens):
+        """[n, m] -> [n, m, rows]."""
+        return self.head(self.between(self.table(tokens)))
+
+
+def _head(rows, between=lambda rows: rows, dynamic=None):
+    """Groups of 32, tied after they were quantized; logits of more than 65536 rows fit in no texture."""
+    model = quantize(Head(rows, between), nn.Embedding)
+    model.head.weight = model.table.weight
+    return export(model, indices(2, 7), dynamic=dynamic)
+
+
+def _added(rows):
+    return torch.nn.functional.layer_norm(rows, (32,)).tanh() + rows * 2
+
+
 def _pair():
     table = quantize(Lookup(), nn.Embedding)
     return {"short": export(Halves(table), indices(1, 3)), "long": export(Halves(table), indices(1, 9))}
@@ -198,8 +236,34 @@ def _labels(path):
 
 @pytest.mark.parametrize(
     "build",
-    [_wide, _tied, lambda: _tied(BOTH, rows=16003), _pair, _llama, _custom, _kept, _sharing],
-    ids=["wide", "tied", "shared scales", "pair", "cache", "custom cache", "states", "state of two"],
+    [
+        _wide,
+        _tied,
+        lambda: _tied(BOTH, rows=16003),
+        lambda: export(quantize(Narrow(), nn.Embedding), indices(2, 7), dynamic=BOTH),
+        lambda: _head(128),
+        lambda: _head(66000),
+        lambda: _head(66000, _added, BOTH),
+        _pair,
+        _llama,
+        _custom,
+        _kept,
+        _sharing,
+    ],
+    ids=[
+        "wide",
+        "tied",
+        "shared scales",
+        "flattened twice",
+        "flattened",
+        "in buffers",
+        "buffers through a norm",
+        "pair",
+        "cache",
+        "custom cache",
+        "states",
+        "state of two",
+    ],
 )
 def test_is_what_a_second_lowering_writes(build, tmp_path, tmp_path_factory, monkeypatch):
     """The same bytes by label; the same operators, where and why; the same rows of tables; the program's results."""

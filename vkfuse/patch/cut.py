@@ -2,9 +2,10 @@
 
 The opposite of `vkfuse.patch.lookups`. What only led to the lookup goes with it: flattened indices, rows in their shape,
 copies to the storage that it needs. Where rows were kept in buffers for the lookup, all that was so because of them is in
-textures, as lowering has it (backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5).
+textures, unless what is made of them fits in none, as lowering has it (backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5).
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +23,7 @@ _SIZE: Final = "sym_size.int"
 _MOVES: Final = {VIEW, COPY, SLICE, "aten.unsqueeze_copy.default", "aten.squeeze_copy.dims"}
 _SCALED: Final = "aten.mul.Tensor"
 _PURE: Final = {*_MOVES, _SIZE, PLAIN, "add", "sub", "mul", "floordiv"}  # without a name space: of sizes
+_SEARCHED: Final = 64  # tensors that tag_memory_meta_pass.py looks at to place one
 
 
 class UntoldError(Exception):
@@ -101,10 +103,25 @@ class GraphCut:
                 if following is None or not self._moves_storage(following):
                     return index
             elif following is None or not (following.name in _MOVES or self._is_scaled(following)):
-                raise UntoldError("rows of a lookup are read in another shape than a lookup's")
+                return self._viewed(index, wanted, trail)
             trail.append(readers[0])
             index = following.args[-1]
         raise UntoldError("rows of a lookup leave the delegate as they are")
+
+    def _viewed(self, index: int, wanted: tuple[int, ...], trail: list[int]) -> int:
+        """Return what is viewed on the way back along the trail, which then ends there, in the shape of the indices.
+
+        Lowering makes one view of views that follow each other, and so left none in that shape.
+        """
+        while {self._calls[reader].name for reader in self._readers(index)} != {VIEW}:
+            back = self._calls[trail.pop()]
+            if not trail or back.name not in {VIEW, COPY}:
+                raise UntoldError("rows of a lookup are read in another shape than a lookup's")
+            index = back.args[0]
+        self._replace(index, dims=wanted)
+        if len(wanted) > MAX_DIMENSIONS or not (_in_buffer(self._values[index]) or self._fits(index)):
+            raise UntoldError("rows of a lookup fit in no texture in the shape of its indices")
+        return index
 
     def _is_scaled(self, call: OperatorCall) -> bool:
         """Whether a call multiplies rows by scales that are looked up themselves."""
@@ -144,9 +161,11 @@ class GraphCut:
                     pending += self._named(self._calls.pop(at).args)
 
     def _to_textures(self, rows: int) -> None:
-        """Move to textures what is in buffers because the rows are."""
+        """Move to textures what is in buffers because the rows are, unless they lead to what fits in none."""
+        if self._is_for_buffers(rows):
+            return
         region = self._region(rows)
-        if not all(_fits(self._tensor(index)) for index in region):
+        if not all(self._fits(index) for index in region):
             raise UntoldError("rows of a lookup, or what is made of them, fit in no texture")
         copies = [
             at
@@ -157,6 +176,27 @@ class GraphCut:
             self._replace(index, storage=VkStorageType.TEXTURE_3D)
         for at in copies:
             self._joined(self._calls.pop(at))
+
+    def _is_for_buffers(self, rows: int) -> bool:
+        """Whether lowering, which looks at what is made of a tensor, finds one that fits in no texture, and no copy."""
+        frontier = deque([rows])
+        for _ in range(_SEARCHED):
+            if not frontier:
+                return False
+            index = frontier.popleft()
+            if not self._fits(index):
+                return _in_buffer(self._values[index])
+            readers = [self._calls[at] for at in self._readers(index)]
+            if any(self._moves_storage(call) for call in readers):
+                return False
+            made = self._named(call.args[-1] for call in readers if call.args[0] == index)
+            frontier += [each for each in made if isinstance(self._values[each], VkTensor)]
+        return False
+
+    def _fits(self, index: int) -> bool:
+        """Whether a texture holds a tensor, four of the last dimension to a texel."""
+        tensor = self._tensor(index)
+        return tensor.layout is WIDTH and len(tensor.dims) <= MAX_DIMENSIONS and in_texture(tensor.dims)
 
     def _region(self, rows: int) -> set[int]:
         """Return the tensors in buffers that calls have to do with together, from the rows on."""
@@ -190,8 +230,3 @@ class GraphCut:
 
 def _in_buffer(value: object) -> bool:
     return isinstance(value, VkTensor) and not value.constant and value.storage is VkStorageType.BUFFER
-
-
-def _fits(tensor: VkTensor) -> bool:
-    """Whether a texture holds a tensor, four of the last dimension to a texel."""
-    return tensor.layout is WIDTH and len(tensor.dims) <= MAX_DIMENSIONS and in_texture(tensor.dims)
