@@ -2,7 +2,8 @@
 
 The opposite of `vkfuse.patch.lookups`. What only led to the lookup goes with it: flattened indices, rows in their shape,
 copies to the storage that it needs. Where rows were kept in buffers for the lookup, all that was so because of them is in
-textures, unless what is made of them fits in none, as lowering has it (backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5).
+textures, unless what is made of them fits in none, as lowering has it
+(backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5).
 """
 
 from collections import deque
