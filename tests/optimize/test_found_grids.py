@@ -1,9 +1,14 @@
 """Tables whose numbers no operator shows are had back from their floats: packed, proved from the file, and right."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from programs import Dequantized, LanguageModel, Linear, Lookup, export, indices, quantize
 from torch import nn
+from torchao.quantization import Float8WeightOnlyConfig, quantize_
 
 import vkfuse
 from vkfuse.options import BaselineChoice
@@ -146,3 +151,44 @@ def test_a_table_near_a_grid_says_how_near():
     assert table.reason.startswith("table-not-readable")
     assert "255 of 256 groups of 32 columns" in table.reason
     assert inspect(export(Linear(), torch.rand(3, 128))).report.tables == ()
+
+
+class NF4(nn.Module):
+    """A linear of 256 x 256 weights whose four bits, two in a byte, stand for levels that are not evenly spaced."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("codes", torch.randint(0, 256, (256, 128), dtype=torch.uint8))
+        self.register_buffer("levels", torch.linspace(-1, 1, 16) ** 3)
+        self.register_buffer("absmax", torch.rand(256, 4, 1))
+
+    def forward(self, x):
+        codes = torch.stack([self.codes.int() >> 4, self.codes.int() & 15], -1).long()
+        weight = self.levels[codes.flatten(-2)].view(256, 4, 64) * self.absmax
+        return nn.functional.linear(x, weight.view(256, 256))
+
+
+def _float8():
+    module = nn.Sequential(nn.Linear(256, 256, bias=False))
+    quantize_(module, Float8WeightOnlyConfig())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "kind"),
+    [(_float8, "0.weight", "float8_e4m3fn"), (NF4, "codes", "uint8")],
+    ids=["float8", "nf4"],
+)
+def test_tables_on_no_grid_have_a_row(tmp_path, build, name, kind):
+    """Weights of 8-bit floats and of uneven levels are folded, and that is told: a row, its size, and a larger file."""
+    torch.manual_seed(0)
+    torch.export.save(export(build().eval(), torch.randn(4, 256)), tmp_path / "m.pt2")
+    command = ["vkfuse", "optimize", "m.pt2", "-o", "m.pte", "--baseline", "none", "--format", "json"]
+    ran = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, stdout=subprocess.PIPE)
+    report = json.loads(ran.stdout)
+    (table,) = report["tables"]
+    assert (table["name"], table["rung"], table["bytes_after"]) == (name, "folded", 1 << 18)
+    assert table["reason"].startswith(f"table-not-readable: stored in {kind} that stand for levels")
+    assert table["proof"]["kind"] == "exact"
+    assert any("262,144 bytes of floats" in note for note in report["notes"])
+    assert report["output"]["bytes"] > report["input"]["bytes"]

@@ -9,7 +9,7 @@ from vkfuse.lower.state import state_notes
 from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before
 from vkfuse.pipeline.method import Methods, as_given, to_lower
-from vkfuse.pipeline.tables import table_rows
+from vkfuse.pipeline.tables import growth_notes, table_rows
 from vkfuse.pipeline.verification import deviations, precision, together, verify_row
 from vkfuse.report.build import Measured
 from vkfuse.report.checks import checked
@@ -56,6 +56,7 @@ def report_of_file(
             *precision(methods),
         ),
     )
+    report = replace(report, notes=(*report.notes, *growth_notes(report)))
     return checked(report, options.gates, after, before.measured)
 
 

@@ -1,18 +1,17 @@
 """Plans as the report's rows: what each table was, what became of it in each method, what it costs."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.program.content import content
-from vkfuse.report.model import RUNGS, TableRow
+from vkfuse.report.model import RUNGS, Report, TableRow
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.decisions import Decision
-from vkfuse.tables import decisions
-from vkfuse.tables.decisions import reason
+from vkfuse.tables.decisions import Rung, reason
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proven import UNPROVED
 
@@ -39,6 +38,20 @@ def table_rows(methods: Methods, before: Methods) -> tuple[TableRow, ...]:
         for identity, made in _by_table(methods).items()
     ]
     return tuple(sorted(rows, key=lambda row: -math.prod(row.shape)))
+
+
+def growth_notes(report: Report) -> Iterator[str]:
+    """That a file is larger than what it was made of, where it holds tables as floats."""
+    folded = [row for row in report.tables if row.rung == RUNGS[Rung.FOLDED]]
+    given, made = report.input, report.output
+    if folded and given is not None and made is not None and made.bytes > given.bytes:
+        taken = sum(row.bytes_after for row in folded)
+        names = ", ".join(row.name for row in folded[:_NAMED]) + (", ..." if len(folded) > _NAMED else "")
+        sizes = f"{made.bytes:,} bytes of {given.bytes:,}"
+        yield f"the file is larger than its input, {sizes}: quantized tables became {taken:,} bytes of floats ({names})"
+
+
+_NAMED = 4  # tables in a note
 
 
 def stored_names(methods: Methods) -> dict[str, str]:
@@ -114,7 +127,7 @@ def _shape(grid: Grid | None, decision: Decision) -> tuple[int, ...]:
 
 def _reason(decision: Decision) -> str:
     """Why no better rung."""
-    return "" if decision.rung is decisions.Rung.Q4 else reason(decision.refusals)
+    return "" if decision.rung is Rung.Q4 else reason(decision.refusals)
 
 
 def _bytes(made: Sequence[_Made]) -> int:

@@ -163,6 +163,25 @@ def _is_weight(node: fx.Node, shape: tuple[int, ...]) -> bool:
     return fits and value.ndim == 2 and value.dtype in {torch.int8, torch.uint8}
 
 
+def numbers_behind(operand: fx.Node, constants: Constants) -> list[fx.Node]:
+    """Stored numbers of few bits that `operand` is computed from on no known grid: 8-bit floats, or packed codes."""
+    value = operand.meta["val"]
+    stored = (n for n in constants.expression(operand) if n.op == "placeholder")
+    return [n for n in stored if _is_narrow(n.meta["val"], value.numel())]
+
+
+_CODES = frozenset({torch.uint8, torch.int8, torch.int32})
+_FOUR_BITS = 2  # values in a byte
+_WORD = 32  # bits
+
+
+def _is_narrow(value: torch.Tensor, size: int) -> bool:
+    """Whether these may be all `size` weights: floats of four or eight bits, or integers of 1 to 31 bits a weight."""
+    if value.dtype.is_floating_point:
+        return value.dtype.itemsize == 1 and value.numel() * _FOUR_BITS >= size
+    return value.dtype in _CODES and value.ndim >= _MATRIX and size <= value.nbytes * BYTE < size * _WORD
+
+
 def weight_readers() -> dict[object, GridReader]:
     """Operators that turn a stored integer weight into floats, and how to read each."""
     decomposed = torch.ops.quantized_decomposed

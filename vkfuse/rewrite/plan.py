@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
+from torch import fx
 from torch.export import ExportedProgram
 
 from vkfuse.options import VulkanOptions
@@ -11,6 +12,7 @@ from vkfuse.program.tensors import array, described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
 from vkfuse.rewrite.floats import grid_had_back
+from vkfuse.rewrite.grids import numbers_behind, weights_behind
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.lookups import fold_lookup
@@ -150,10 +152,30 @@ def _unreadable(site: Site, constants: Constants) -> Iterator[Refusal]:
     elif site.consumer is Consumer.CONSTANT_GATHER:
         yield Refusal(code="constant-indices", detail="the rows looked up are known: only they are stored")
     elif site.grid is None:
-        near = grid_had_back(site, constants)
-        numbers = f": {near.refusal().detail}" if isinstance(near, NoGrid) else ""
-        detail = f"values and scales cannot be told apart in the graph, nor from the numbers{numbers}"
-        yield Refusal(code="table-not-readable", detail=detail)
+        yield _on_no_grid(site, constants)
+
+
+def _on_no_grid(site: Site, constants: Constants) -> Refusal:
+    """What a table is stored in, and how close its floats are to a grid."""
+    near = grid_had_back(site, constants)
+    some = isinstance(near, NoGrid) and near.exact
+    kind = None if some or site.operand is None else _kind_behind(site.operand, constants)
+    if site.operand is not None and kind is not None:
+        taken = f"as floats it takes {site.operand.meta['val'].nbytes:,} bytes"
+        return Refusal(code="table-not-readable", detail=f"stored in {kind} {_UNEVEN}; {taken}", hint=_EVEN)
+    numbers = f": {near.refusal().detail}" if isinstance(near, NoGrid) else ""
+    detail = f"values and scales cannot be told apart in the graph, nor from the numbers{numbers}"
+    return Refusal(code="table-not-readable", detail=detail)
+
+
+def _kind_behind(operand: fx.Node, constants: Constants) -> str | None:
+    """The type that a table on no known grid is stored in; None where it is none, or one of integers as they are."""
+    stored = [] if weights_behind(operand, constants) else numbers_behind(operand, constants)
+    return str(stored[0].meta["val"].dtype).removeprefix("torch.") if stored else None
+
+
+_UNEVEN = "that stand for levels which are not evenly spaced, and the runtime multiplies by none such"
+_EVEN = "quantize it to integers of 4 or 8 bits, here with --quantize"
 
 
 def _fold(site: Site, table: Table, constants: Constants, refusals: tuple[Refusal, ...]) -> Decision:

@@ -14,7 +14,13 @@ from vkfuse.program.parts import stored_targets
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.floats import grid_had_back
-from vkfuse.rewrite.grids import lookup_readers, read_arithmetic, weight_readers, weights_behind
+from vkfuse.rewrite.grids import (
+    lookup_readers,
+    numbers_behind,
+    read_arithmetic,
+    weight_readers,
+    weights_behind,
+)
 from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.sites import READERS, Site, Table
 from vkfuse.tables.grid import Grid
@@ -89,7 +95,7 @@ def _sites(exported: ExportedProgram, constants: Constants) -> Iterator[tuple[Si
             )
             continue
         for use in _uses(node, constants):
-            sources = _sources(use, constants)
+            sources = _sources(use, constants) or _unknown(use, constants)
             if sources and sources[0] not in grids:
                 grids[sources[0]] = _read_grid(sources[0], use, constants)
             readable = len(sources) == 1 and use.consumer in READERS
@@ -119,6 +125,12 @@ def _sources(use: _Use, constants: Constants) -> list[fx.Node]:
     if operators or len(steps) == 1 or not use.operand.meta["val"].is_floating_point():
         return operators
     return weights_behind(use.operand, constants)
+
+
+def _unknown(use: _Use, constants: Constants) -> list[fx.Node]:
+    """What may hold the weights of a matmul, a lookup or a convolution in few bits, whose grid nothing tells."""
+    read = use.consumer in READERS and use.operand.meta["val"].is_floating_point()
+    return numbers_behind(use.operand, constants)[:1] if read else []
 
 
 def _read_grid(source: fx.Node, use: _Use, constants: Constants) -> Grid | None:
