@@ -110,6 +110,7 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENFILE: _FILES,
     errno.ELOOP: "its symbolic links lead to each other: repair them",
     errno.ENOMEM: "free some memory",
+    errno.EROFS: "write elsewhere",
     errno.EISDIR: "give the file itself, not the folder that holds it",
 }
 

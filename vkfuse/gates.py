@@ -106,10 +106,10 @@ class Gates(Typed):
         """Raise VkfuseError for a value of another type, and for one that no file passes or none fails."""
         Typed.__post_init__(self)
         if self.max_size is not None and self.max_size < 1:
-            raise VkfuseError(f"the option max_size is {self.max_size}", hint="give 1 byte or more")
+            raise VkfuseError(f"the option max-size is {self.max_size}", hint="give 1 byte or more")
         if "" in self.forbid_cpu_op:
             raise VkfuseError(
-                "the option forbid_cpu_op has an empty pattern", hint="give a name: 'aten::add*'"
+                "the option forbid-cpu-op has an empty pattern", hint="give a name: 'aten::add*'"
             )
 
     def check_possible(self, obstacles: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ temporaries, so that the next one can tell what a killed run left behind from wh
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -280,8 +281,10 @@ def _look(target: Path) -> tuple[Path | None, os.stat_result | None]:
 
 
 def _check_writable(status: os.stat_result, path: Path, what: str) -> None:
-    """PermissionError where the mode lets nobody write, which holds for root too, or the system does not let us."""
+    """OSError where the mode lets nobody write, which holds for root too, or the system does not let us."""
     if not status.st_mode & _ANY_WRITE or not os.access(path, os.W_OK, effective_ids=_EFFECTIVE):
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, "its file system is mounted read-only")
         mode = stat.S_IMODE(status.st_mode)
         raise PermissionError(13, f"{what} may not be written (mode {mode:04o}, owner {status.st_uid})")
 

@@ -179,6 +179,19 @@ def test_full_disk(shell, folder):
     assert "free some space" in ran.err
 
 
+def test_read_only_file_system(shell, folder):
+    """A file system that nobody may write to is named, not the mode of a folder, which allows it."""
+    mounted = "mkdir disk && mount -t tmpfs -o ro,mode=777 none disk"
+    ran = shell(
+        f"unshare --mount sh -c '({mounted}) 2> log; $vkfuse report a.pte --report disk/new.json; echo $?'"
+    )
+    if "permission denied" in (folder / "log").read_text():
+        pytest.skip("mounting is not allowed")
+    assert ran.out.splitlines()[-1] == "2"
+    assert "cannot write disk/new.json: its file system is mounted read-only" in ran.err
+    assert "hint: write elsewhere" in ran.err
+
+
 # Another user, who may read everything, because the interpreter may stand in a folder of root's alone.
 _NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 _NOBODY += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]

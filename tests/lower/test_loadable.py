@@ -176,3 +176,34 @@ def test_a_program_is_lowered_again(tmp_path):
         optimize(program, tmp_path / name, baseline="none", verify=False).output.read_bytes() for name in "ab"
     )
     assert first == second
+
+
+class _Rrelu(nn.Module):
+    def forward(self, x):
+        return nn.functional.rrelu(x, training=True)
+
+
+class _Grouped(nn.Module):
+    def forward(self, x):
+        ends = torch.tensor([8, 16], dtype=torch.int32)
+        return torch.ops.aten._grouped_mm(x.bfloat16(), torch.ones(2, 64, 64).bfloat16(), offs=ends)
+
+
+@pytest.mark.parametrize(
+    ("module", "said", "hint"),
+    [
+        (
+            _Rrelu(),
+            r"no kernel of aten::rrelu_with_noise_functional \(rrelu_with_noise_functional of",
+            "eval()",
+        ),
+        (_Grouped(), r"no kernel of aten::_grouped_mm \(_grouped_mm of forward", "other operators of torch"),
+    ],
+    ids=["rrelu in training", "grouped_mm"],
+)
+def test_operators_without_a_kernel_are_named(tmp_path, module, said, hint):
+    """What ExecuTorch calls missing out variants is said of the program's own nodes, with a remedy."""
+    exported = torch.export.export(module, (torch.randn(16, 64),))
+    with pytest.raises(LoweringError, match=said) as caught:
+        optimize(exported, tmp_path / "m.pte", baseline="none")
+    assert hint in caught.value.hint

@@ -178,7 +178,7 @@ def test_settings_stand_in_a_file(files, tmp_path):
         ("max-size = true", "max-size: the option max_size is True"),
         ('max-size = "3 apples"', "max-size: the option max_size: '3 apples' is no size"),
         ('require = ["small"]', "require: the option require is 'small'"),
-        ("max-size = -3", "max-size: the option max_size is -3"),
+        ("max-size = -3", "max-size: the option max-size is -3"),
         ("max-growth = 0", "max-growth: the option max_growth is 0"),
         ("max-growth-of = 3", "max-growth-of: the option max_growth_of is 3"),
         ('max-growth-of = {program = "x"}', "max-growth-of: the option max_growth_of of program: 'x'"),
@@ -271,7 +271,7 @@ def test_patterns_are_matched_in_time():
 
 def test_a_pattern_says_something():
     """An empty pattern matches no kernel: a gate that could not fail is refused."""
-    with pytest.raises(VkfuseError, match="forbid_cpu_op"):
+    with pytest.raises(VkfuseError, match="forbid-cpu-op"):
         Gates(forbid_cpu_op=("aten*", ""))
 
 

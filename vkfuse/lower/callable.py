@@ -1,5 +1,6 @@
 """What a method of a .pte can be called with, and can compute with."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -50,6 +51,35 @@ _CONVOLUTIONS = (
     torch.ops.aten.convolution.default,
 )
 _IMAGES = 4
+
+
+def check_has_kernels(methods: Mapping[str, ExportedProgram], said: str) -> None:
+    """Raise LoweringError where ExecuTorch `said` that operators have no kernels: which, where, and what to do.
+
+    exir/passes/__init__.py, ToOutVarPass: ``Missing out variants: {'aten::geqrf'}``.
+    """
+    if not said.startswith(_NO_KERNELS):
+        return
+    names = sorted(_NAME.findall(said))
+    nodes = [
+        f"{node.name} of {method}"
+        for method, exported in methods.items()
+        for node in exported.graph.nodes
+        if getattr(node.target, "_schema", None) is not None and node.target._schema.name in names  # noqa: SLF001
+    ]
+    where = f" ({', '.join(nodes[:_SHOWN])}{', ...' if len(nodes) > _SHOWN else ''})" if nodes else ""
+    raise LoweringError(
+        f"ExecuTorch has no kernel of {' and '.join(names)}{where}",
+        hint=next((_TRAINING for name in names if name in _DRAWN), _OTHERWISE),
+    )
+
+
+_NO_KERNELS = "Missing out variants: "
+_NAME = re.compile(r"'([\w:.]+)'")
+_SHOWN = 4  # nodes in a message
+_DRAWN = frozenset({"aten::rrelu_with_noise", "aten::rrelu_with_noise_functional"})
+_TRAINING = "it draws random slopes in training: export the model after model.eval()"
+_OTHERWISE = "write it in other operators of torch, or choose a variant of the model that does without"
 
 
 def check_callable(methods: Mapping[str, ExportedProgram]) -> None:

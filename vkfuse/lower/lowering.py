@@ -13,7 +13,7 @@ from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPas
 from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError, spelled
-from vkfuse.lower.callable import dynamic_inputs
+from vkfuse.lower.callable import check_has_kernels, dynamic_inputs
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
@@ -158,6 +158,7 @@ def _lower(
     except StateOutsideError:
         raise
     except Exception as error:  # upstream asserts and raises anything
+        check_has_kernels(methods, str(error))
         unknown = number_only_a_run_knows(methods)
         raise LoweringError(
             f"ExecuTorch could not lower the program{unknown}: {spelled(error)}",
