@@ -73,8 +73,8 @@ def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
     assert hashed(map_file(path)) == hashlib.sha256(b"other").digest()
 
 
-def test_keys_are_hashed_only_where_tensors_begin_alike(counted):
-    """Equal bits in one type and shape are one key; a tensor that begins otherwise is told apart by its beginning alone."""
+def test_keys_are_hashed_by_how_tensors_begin(counted):
+    """Equal bits in one type and shape are one key; those that begin alike are compared, bit for bit, and not hashed."""
     first = torch.arange(1 << 16)
     later = first.clone()
     later[-1] = 0
@@ -90,5 +90,10 @@ def test_keys_are_hashed_only_where_tensors_begin_alike(counted):
     assert sum(counted) < first.nbytes
     assert Bits(later) not in keys
     assert keys[Bits(first.clone())] == 0
+    assert sum(counted) == 8 * 8 * 4096 - 4 * 4096
+    ending = torch.zeros(1 << 16, 4)
+    ending[-1, 0] = torch.nan
+    assert Bits(ending) == Bits(ending.clone()) != Bits(torch.cat([ending[:-1], -ending[-1:]]))
+    assert Bits(ending.t()) == Bits(ending.t().contiguous())
     assert Bits(torch.empty(0)) == Bits(torch.empty(0)) != Bits(torch.empty(0, 2))
     assert Bits(torch.tensor(1)) == Bits(torch.tensor(1)) != Bits(torch.tensor(2))

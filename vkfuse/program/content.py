@@ -30,7 +30,7 @@ def content(tensor: torch.Tensor) -> tuple[str, torch.dtype, tuple[int, ...]]:
 
 
 class Bits:
-    """A tensor that nobody writes to, as a key: equal where `content` is, which is asked of those that begin alike."""
+    """A tensor that nobody writes to, as a key: equal where `content` is; those that begin alike are compared."""
 
     __slots__ = ("_kind", "_tensor")
 
@@ -47,14 +47,15 @@ class Bits:
         """Whether dtype, shape and bits are the same."""
         if not isinstance(other, Bits) or self._kind != other._kind:
             return False
-        return self._tensor is other._tensor or content(self._tensor) == content(other._tensor)
+        return self._tensor is other._tensor or torch.equal(_bytes(self._tensor), _bytes(other._tensor))
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    digest = hashlib.sha256()
-    if tensor.numel():
-        digest.update(_flat(tensor).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return hashlib.sha256(_bytes(tensor).numpy()).hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return _flat(tensor).view(torch.uint8)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -127,7 +127,12 @@ def dequantized(values: Array, scales: Array, points: Array | None = None) -> Ar
 
 
 def by_group(parameter: Array, rows: int, groups: int) -> Array | None:
-    """Scales or zero points of any block shape as [rows, groups], None where they do not tile the table."""
+    """Scales or zero points of any block shape as [rows, groups], None where they do not tile the table.
+
+    What already has that shape is returned as it is.
+    """
+    if parameter.shape == (rows, groups):
+        return parameter
     if parameter.size == 1:
         return np.full((rows, groups), parameter.reshape(-1)[0])
     if parameter.ndim == 1 and parameter.size == rows and groups == 1:
