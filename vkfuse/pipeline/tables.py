@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
-from vkfuse.program.content import content
+from vkfuse.program.content import Bits, content, plain_bytes
 from vkfuse.report.model import RUNGS, Report, TableRow
 from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.decisions import Decision
@@ -133,7 +133,7 @@ def _reason(decision: Decision) -> str:
 def _bytes(made: Sequence[_Made]) -> int:
     """Bytes of the constants that a table's sites read in the file; what they share counts once."""
     taken = [m.decision for m in made]
-    kept = {content(t)[0]: t.numel() * t.element_size() for d in taken for t in d.constants}  # of any shape
+    kept = {Bits(plain_bytes(t)): t.numel() * t.element_size() for d in taken for t in d.constants}
     folded = {d.folded: _folded_bytes(d) for d in taken if d.proposal is None}
     return sum(kept.values()) + sum(folded.values())
 

@@ -47,14 +47,17 @@ class Bits:
         """Whether dtype, shape and bits are the same."""
         if not isinstance(other, Bits) or self._kind != other._kind:
             return False
-        return self._tensor is other._tensor or torch.equal(_bytes(self._tensor), _bytes(other._tensor))
+        return self._tensor is other._tensor or torch.equal(
+            plain_bytes(self._tensor), plain_bytes(other._tensor)
+        )
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor).numpy()).hexdigest()
+    return hashlib.sha256(plain_bytes(tensor).numpy().data).hexdigest()
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+def plain_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The contiguous bytes of a tensor, uint8 [n], of any shape and dtype."""
     return _flat(tensor).view(torch.uint8)
 
 

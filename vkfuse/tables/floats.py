@@ -19,6 +19,10 @@ NUMPY: Final[Mapping[ScalarType, type[np.generic]]] = {
     ScalarType.BFLOAT16: np.float32,
 }
 _FLOATS: Final = {ScalarType.HALF, ScalarType.BFLOAT16, ScalarType.FLOAT, ScalarType.DOUBLE}
+_MAGNITUDE, _NORMAL = (
+    np.uint16(0x7FFF),
+    np.uint16(0x0400),
+)  # of a half: all but its sign, the smallest normal one
 _EPS: Final = {ScalarType.HALF: 2.0**-10, ScalarType.BFLOAT16: 2.0**-7}
 
 
@@ -54,7 +58,8 @@ def widened(bits: Array) -> Array:
 def halves(values: Array) -> Array | None:
     """`values` as float16, None where any would change or is subnormal then, which a GPU may take for zero."""
     half = rounded(values, ScalarType.HALF)
-    tiny = (half != 0) & (np.abs(half) < np.finfo(np.float16).smallest_normal)
+    bits = half.view(np.uint16) & _MAGNITUDE
+    tiny = (bits > 0) & (bits < _NORMAL)
     return None if bool(tiny.any()) or not np.array_equal(half.astype(values.dtype), values) else half
 
 
