@@ -345,6 +345,22 @@ def test_a_number_expanded_to_many_dimensions(tmp_path):
     assert worst_error(exported, tmp_path / "model.pte", _lengths()) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_deviations_in_half_over_all(tmp_path, dtype):
+    """The CPU's kernel would sum in half: of 8,704 numbers it gave a deviation of 0.49, and of 0.17 in bfloat16."""
+
+    class Deviations(nn.Module):
+        def forward(self, x):
+            return x.std(), x.var((0, 1, 2))
+
+    x = torch.ones(2, 4, 8, 136, dtype=dtype)
+    x[..., ::2] = -1
+    exported = export(Deviations(), x)
+    path = tmp_path / "model.pte"
+    assert optimize(exported, path, Options(baseline=BaselineChoice.NONE)).report.verify.ok
+    assert worst_error(exported, path, [(x,)]) < 1e-2
+
+
 def test_rows_that_are_renormalized(tmp_path):
     """`max_norm` of a table of floats, looked up several times: each row once, before the file exists."""
 

@@ -12,11 +12,12 @@ from torch.export import Dim, export
 
 from vkfuse.pipeline import optimize
 from vkfuse.pte import parse_pte
+from vkfuse.pte.place import Place
 from vkfuse.quiet import quiet
 from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.domain import domain_of
 from vkfuse.verify.errors import ExecutionError
-from vkfuse.verify.halves import is_summed_in_half, product_in_half
+from vkfuse.verify.halves import is_summed_in_half, product_in_half, variance
 from vkfuse.verify.kernels import find_kernel
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import VerifyOptions, verify_file
@@ -270,3 +271,14 @@ def test_numbers_as_inputs():
     changing = export(_Start(), (x, 5), dynamic_shapes={"x": None, "start": Dim.DYNAMIC})
     verdict = verify_file(_lowered(changing), changing)
     assert (verdict.status, "the file says None" in verdict.message) == ("fails", True)
+
+
+@pytest.mark.parametrize(("dtype", "measured"), [(torch.float16, 0.2354), (torch.bfloat16, 0.0294)])
+def test_variances_in_half(dtype, measured):
+    """The CPU's kernel sums squares in the type of its output, and stops growing: of 8,704 ones and less ones."""
+    x = torch.ones(8, 1088, dtype=dtype)
+    x[:, ::2] = -1
+    (got,) = find_kernel("aten::var.correction_out", Place("forward")).run([x, None, 1, False, None])
+    assert float(got) == pytest.approx(measured, abs=1e-4)
+    assert float(variance(x.float(), [0, 1], 1, keepdim=True)) == pytest.approx(8704 / 8703)
+    assert variance(x, [1], 1, keepdim=True).shape == (8, 1)

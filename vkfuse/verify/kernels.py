@@ -15,7 +15,7 @@ from vkfuse.pte.place import Place
 from vkfuse.runtime.versions import cpu_kernels
 from vkfuse.verify.bounds import bind, check_result
 from vkfuse.verify.errors import CannotVerifyError
-from vkfuse.verify.halves import is_summed_in_half, product_in_half
+from vkfuse.verify.halves import is_summed_in_half, product_in_half, variance
 from vkfuse.verify.tensors import scalar_dtype
 
 _MEMORY_FORMATS: Final = ("Layout", "Device", "MemoryFormat")
@@ -178,6 +178,15 @@ def _remainder(values: list[Any]) -> tuple[torch.Tensor]:
     return (result if result.dtype.is_floating_point else torch.fmod(*values[:2]),)
 
 
+def _variance(values: list[Any]) -> tuple[torch.Tensor]:
+    """`(input, dims, correction or unbiased, keepdim)`."""
+    x, dims, less, keepdim = values[:4]
+    less, dims = 1 if less is None else less, dims or None
+    if x.dim() and x.dtype in {torch.float16, torch.bfloat16}:
+        return (variance(x, dims, float(less), keepdim=keepdim),)
+    return (torch.var(x, dims, correction=float(less), keepdim=keepdim),)
+
+
 def _convolution(values: list[Any]) -> tuple[torch.Tensor]:
     """Of sequences and images: kernels/portable/cpu/util/kernel_ops_util.cpp, check_convolution_args."""
     if values[0].dim() > _IMAGE:
@@ -243,6 +252,8 @@ _FUNCTIONAL: Final = dict(
         _functional("aten::mm.out", 3, (2,), _product),
         _functional("aten::bmm.out", 3, (2,), _product),
         _functional("aten::addmm.out", 6, (5,), _product_and_sum),
+        _functional("aten::var.out", 5, (4,), _variance),
+        _functional("aten::var.correction_out", 5, (4,), _variance),
         _functional("aten::convolution.out", 10, (9,), _convolution),
         _functional("aten::max_pool2d_with_indices.out", 8, (6, 7), _largest_of_windows),
         _functional("aten::_adaptive_avg_pool2d.out", 3, (2,), _adaptive_mean),
