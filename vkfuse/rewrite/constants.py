@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program.content import content
+from vkfuse.program.content import Bits
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.operands import is_dynamic, is_pure
 
@@ -77,7 +77,7 @@ class Constants:
         steps = self.expression(node)
         place = {step: i for i, step in enumerate(steps)}
         return tuple(
-            content(self._stored[step.name])
+            Bits(self._stored[step.name])
             if step.op == "placeholder"
             else (str(step.target), str(fx.node.map_arg((step.args, step.kwargs), place.__getitem__)))
             for step in steps
