@@ -1251,16 +1251,7 @@ _REPAIRED = {
     "functions of numbers": (
         _Lambda(
             lambda _, x: (
-                *(
-                    x.erf(),
-                    torch.special.ndtr(x),
-                    x.exp2(),
-                    (x * 3).erfc(),
-                    x.hypot(x - 1),
-                    x.signbit(),
-                    x.copysign(x - 1),
-                    x.copysign(-2),
-                ),
+                *(x.exp2(), (x * 3).erfc(), x.hypot(x - 1), x.signbit(), x.copysign(x - 1), x.copysign(-2)),
                 *(x.fmax(x - 1), x.fmin(x * x), x.round(decimals=2), (90 * x).round(decimals=-1), x.angle()),
                 *(torch.addmv(x[0, 0], x[0].T, x[0, :, 0], beta=0.5, alpha=2), x.long().fmax(x.int())),
             )

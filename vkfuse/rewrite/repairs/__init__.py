@@ -100,7 +100,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     functions.powers_of_two,
     functions.logarithms_of_one_more,
     functions.error_functions_less_one,
-    functions.error_functions,
     functions.hypotenuses,
     functions.signs_as_comparisons,
     functions.signs_of_others,
