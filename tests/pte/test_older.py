@@ -12,9 +12,8 @@ from vkfuse.pte import parse_pte, read_pte
 ARCHIVE = Path(__file__).parent / "older" / "files.zip"
 VERSIONS = ("1.0.1", "1.2.0", "1.4.1")
 FUSED, GATHERED = ("q4", "exact"), ("gathered", "exact")
-KEPT = ("gathered", None)  # by the kernel that it has
 # file: what becomes of its table for runtimes without a fused lookup (below 1.3), and for those with one
-TABLES = {"joined": (GATHERED, FUSED), "packed": (KEPT, FUSED), "unfused": (GATHERED, GATHERED)}
+TABLES = {"joined": (GATHERED, FUSED), "packed": (GATHERED, FUSED), "unfused": (GATHERED, GATHERED)}
 
 
 @pytest.fixture(scope="module")

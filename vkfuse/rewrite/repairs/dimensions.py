@@ -223,13 +223,6 @@ def _multiplied(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     return first.matmul(second)
 
 
-def _cut(flat: _Flat, node: fx.Node) -> torch.Tensor:
-    """Triangles of matrices."""
-    source = operand(node, "x")
-    shape = _shape(source)
-    return flat.editor.again(node, x=flat.laid(source, [math.prod(shape[:-2]), *shape[-2:]]))
-
-
 def _blank(flat: _Flat, node: fx.Node) -> torch.Tensor:
     if is_dynamic(node):
         return flat.editor.again(node, x=flat.of(operand(node, "x")))
@@ -325,7 +318,6 @@ _RULES: Final[Mapping[Any, _Rule]] = {
     **dict.fromkeys((aten.cat.default, aten.stack.default), _joined),
     **dict.fromkeys(_ALONG, _along),
     **dict.fromkeys(_NOT_TAGGED, _elementwise),
-    **dict.fromkeys((aten.tril.default, aten.triu.default), _cut),
     aten.matmul.default: _multiplied,
     aten.einsum.default: _summed,
 }

@@ -12,7 +12,7 @@ from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
 
-_ASKING: Final = (aten.any.dim, aten.any.dims, aten.all.dim, aten.all.dims)
+_ASKING: Final = (aten.any.dim, aten.any.dims)
 _MADE_OF_TRUTHS: Final = frozenset(
     [
         *_ASKING,
@@ -99,16 +99,13 @@ def _is_floats(of: Any) -> bool:
     code="truths-in-the-delegate",
     detail="the runtime has extremes, and no such reductions",
 )
-def truths_of_any(
-    editor: GraphEditor, node: fx.Node, x: fx.Node, dim: Any, keepdim: bool
-) -> torch.Tensor | None:
-    """Compare the largest, or the least, of ones and zeros along dimensions with zero."""
+def truths_of_any(editor: GraphEditor, x: fx.Node, dim: Any, keepdim: bool) -> torch.Tensor | None:
+    """Compare the largest of ones and zeros along dimensions with zero."""
     if dim is None or not _is_of_floats(x, editor):
         return None
     one, zero = (_number(editor, value, torch.float32) for value in (1.0, 0.0))
-    extreme = torch.amax if "any" in str(node.target) else torch.amin
     dims = [*dim] if isinstance(dim, (list, tuple)) else [dim]
-    return extreme(torch.where(editor.tensor(x), one, zero), dims, keepdim) > 0
+    return torch.amax(torch.where(editor.tensor(x), one, zero), dims, keepdim) > 0
 
 
 _WHOLE: Final = (aten.floor.default, aten.ceil.default, aten.trunc.default)
