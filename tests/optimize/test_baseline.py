@@ -303,6 +303,26 @@ def test_what_the_file_cannot_tell_is_lowered(build, reason, tmp_path):
     assert report.baseline.note == f"lowered anew, since {reason}"
 
 
+def _far(rows):
+    for _ in range(40):
+        rows = (rows * 0.9).tanh()
+    return rows
+
+
+def test_what_fits_in_no_texture_may_be_far(tmp_path, tmp_path_factory, monkeypatch):
+    """Logits further from the rows than lowering looks, as a language model's: nothing is lowered, some copies are more."""
+
+    def build():
+        return _head(70_000, _far)
+
+    program, quick, report, stages = _made(build, tmp_path)
+    assert LOWERED not in stages
+    assert report.baseline.loadable
+    _, slow, _, _ = _made(build, tmp_path_factory.mktemp("lowered"), monkeypatch)
+    assert abs(quick.stat().st_size - slow.stat().st_size) < 4096
+    assert worst_error(program, quick) <= 1e-5
+
+
 @given(
     lives=st.lists(
         st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 12)).map(

@@ -3,7 +3,8 @@
 The opposite of `vkfuse.patch.lookups`. What only led to the lookup goes with it: flattened indices, rows in their shape,
 copies to the storage that it needs. Where rows were kept in buffers for the lookup, all that was so because of them is in
 textures, unless what is made of them fits in none, as lowering has it
-(backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5).
+(backends/vulkan/_passes/tag_memory_meta_pass.py of ExecuTorch 1.5). Where that is further away than lowering looks, it
+stays in buffers too, some copies more than lowering writes.
 """
 
 from collections import deque
@@ -167,7 +168,7 @@ class GraphCut:
             return
         region = self._region(rows)
         if not all(self._fits(index) for index in region):
-            raise UntoldError("rows of a lookup, or what is made of them, fit in no texture")
+            return
         copies = [
             at
             for at, call in self._calls.items()
