@@ -351,7 +351,7 @@ def test_deviations_in_half_over_all(tmp_path, dtype):
 
     class Deviations(nn.Module):
         def forward(self, x):
-            return x.std(), x.var((0, 1, 2))
+            return x.std(), x.var((0, 1, 2)), x.flatten().var(0)
 
     x = torch.ones(2, 4, 8, 136, dtype=dtype)
     x[..., ::2] = -1

@@ -57,15 +57,21 @@ def variances_written_out(
 ) -> torch.Tensor | None:
     """Compute variances of floats along one or two dimensions as means of squares, their roots too.
 
-    Of a dimension of unknown size that is more than the correction, as a sum divided by what it is less that.
+    Others of halves in float32: the CPU's kernel sums in the type of its output (portable/cpu/op_var.cpp).
     """
+    out = _mean_of_squares(editor, node, x, dim)
+    if out is None and x.dtype in {torch.float16, torch.bfloat16}:
+        return editor.again(node, x=x.to(torch.float32)).to(x.dtype)
+    return out
+
+
+def _mean_of_squares(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, dim: Sequence[int] | None
+) -> torch.Tensor | None:
+    """Of a dimension of unknown size that is more than the correction, a sum divided by what it is less that."""
     given = operands(node)
     less = given["correction"] if "correction" in given else int(given["unbiased"])
     less = 1 if less is None else less
-    if x.dtype in {torch.float16, torch.bfloat16} and (not dim or len(dim) > _MOST):
-        return editor.again(node, x=x.to(torch.float32)).to(
-            x.dtype
-        )  # the CPU's kernel sums in the type of its output
     if not dim or len(dim) > _MOST or x.ndim <= 1 or not x.is_floating_point():
         return None
     dims, sizes = sorted(d % x.ndim for d in dim), [x.shape[d] for d in dim]
