@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vkfuse.pte import read_pte
     from vkfuse.report.checks import GatesFailedError
     from vkfuse.report.format import Format
+    from vkfuse.report.model import Result
     from vkfuse.report.render import rendered
-    from vkfuse.report.result import Result
     from vkfuse.verify.session import run_file
     from vkfuse.verify.verify import VerifyOptions
 

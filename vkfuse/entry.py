@@ -13,7 +13,7 @@ from vkfuse.patch.stages import optimize_file
 from vkfuse.program.methods import METHOD, checked_methods
 from vkfuse.pte import read_pte
 from vkfuse.pte.reader import given_as_pte
-from vkfuse.report.result import Result
+from vkfuse.report.model import Result
 from vkfuse.runs import repeated
 
 if TYPE_CHECKING:

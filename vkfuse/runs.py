@@ -21,8 +21,7 @@ from vkfuse.pte import read_pte
 from vkfuse.report.build import measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
-from vkfuse.report.model import InputFile, Report
-from vkfuse.report.result import Result
+from vkfuse.report.model import InputFile, Report, Result
 from vkfuse.report.stored import restored, stored
 from vkfuse.report.whole import inputs_of, report_of
 

@@ -17,7 +17,7 @@ import pytest
 from running import environment
 
 import vkfuse as package
-from vkfuse.commands.estimate import seconds_of
+from vkfuse.commands.optimize import seconds_of
 from vkfuse.commands.report import report_files
 from vkfuse.errors import OutputError
 from vkfuse.options import BaselineChoice, Options

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vkfuse.glsl.check import embedding
 from vkfuse.glsl.layouts import index_texels, numpy_type, pack_flat, pack_linear, padded_bytes
-from vkfuse.glsl.reference import embedding
 from vkfuse.glsl.variants import ROWS_PER_BLOCK, DType
 from vkfuse.glsl.workload import Shape, random_rows
 

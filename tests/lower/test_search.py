@@ -5,7 +5,7 @@ from math import ceil, log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vkfuse.lower.search import culprits
+from vkfuse.lower.loadable import culprits
 
 
 @given(

@@ -11,7 +11,7 @@ from vkfuse.options import BaselineChoice, Options
 from vkfuse.pipeline import optimize
 from vkfuse.program.load import from_exported
 from vkfuse.quiet import quiet
-from vkfuse.rewrite.apply import apply
+from vkfuse.rewrite.decisions import apply
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.plan import plan
 from vkfuse.rewrite.repairs.each import replaces

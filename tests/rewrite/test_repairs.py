@@ -32,16 +32,15 @@ from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.convolutions import convolutions_as_shaders_take_them
 from vkfuse.rewrite.repairs.cumulated import cumulative_sums_in_steps
 from vkfuse.rewrite.repairs.dimensions import operators_in_four_dimensions, sums_in_four_dimensions
+from vkfuse.rewrite.repairs.each import Repair
 from vkfuse.rewrite.repairs.fills import FLOOR, LOWEST, raise_mask_fills, raise_mask_fills_in_half
 from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.functions import logarithms_of_one_more
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
-from vkfuse.rewrite.repairs.long_products import long_products_in_parts
-from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches
-from vkfuse.rewrite.repairs.notes import Repair
+from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches, long_products_in_parts
 from vkfuse.rewrite.repairs.once import computed_once
+from vkfuse.rewrite.repairs.orders import permutations_in_one
 from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
-from vkfuse.rewrite.repairs.permutations import permutations_in_one
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts

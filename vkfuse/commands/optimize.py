@@ -3,12 +3,12 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from vkfuse.commands.arguments import Bounds, Printing
-from vkfuse.commands.estimate import seconds_of
 from vkfuse.commands.running import (
     Stages,
     file_given,
@@ -20,12 +20,12 @@ from vkfuse.commands.running import (
 )
 from vkfuse.entries import MissedError
 from vkfuse.errors import VkfuseError
-from vkfuse.options import Options
+from vkfuse.options import BaselineChoice, Options
 from vkfuse.output import Into, Publication, write
+from vkfuse.program.check import Checked
 from vkfuse.report.attestation import dumps
 from vkfuse.report.checks import GatesFailedError, passed, require_passed
-from vkfuse.report.model import Report
-from vkfuse.report.result import Result
+from vkfuse.report.model import Report, Result
 from vkfuse.runs import repeated
 
 _REBUILT = Path("rebuilt")  # what the report calls a file that is only compared
@@ -161,3 +161,21 @@ def _withheld(report: Report, temporaries: _Temporaries) -> Iterator[Path]:
         yield from () if temporaries.attestation is None else (temporaries.attestation,)
     if temporaries.baseline is not None and (report.baseline is None or report.baseline.bytes is None):
         yield temporaries.baseline
+
+
+# Seconds of a free core, fitted to runs without a file before, of MiniLM (342 nodes, 26 MiB), SmolLM2-135M (2,992, 216) and
+# Llama-3.2-1B's shape (1,620, 1,692): docs/performance.md. A file before that is lowered too takes lowering once more.
+_IMPORTS: Final = 5.0
+_NODE: Final = 0.018
+_MIB: Final = 0.012
+
+
+def seconds_of(programs: Iterable[Checked], options: Options) -> float | None:
+    """Seconds that programs take; None where nobody knows: a cache, a file before that is lowered too, a trusted .pt2."""
+    found = [(of.nodes, of.bytes / (1 << 20)) for of in programs]
+    if options.cache is not None or options.baseline is BaselineChoice.STOCK:
+        return None
+    nodes = [count for count, _ in found if count is not None]
+    if len(nodes) < len(found):
+        return None
+    return _IMPORTS + _NODE * sum(nodes) + _MIB * sum(mib for _, mib in found)

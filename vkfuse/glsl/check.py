@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from vkfuse.glsl.build import validate_shipped
 from vkfuse.glsl.cases import CASES, Case, lookup_of
-from vkfuse.glsl.layouts import Array, numpy_type
+from vkfuse.glsl.layouts import Array, Int8, Int32, numpy_type
 from vkfuse.glsl.manifest import digest, shipped_spirv
 from vkfuse.glsl.operands import Lookup, looked_up
-from vkfuse.glsl.reference import embedding
-from vkfuse.glsl.variants import VARIANTS, Variant
+from vkfuse.glsl.variants import VARIANTS, DType, Variant
 from vkfuse.glsl.vulkan.device import Device
 from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
 
@@ -130,3 +130,21 @@ def first_difference(output: Array, expected: Array) -> str:
         return ""
     at = tuple(int(i) for i in different[0])
     return f"{len(different)} of {expected.size} differ, first at {list(at)}: {output[at]!r} for {expected[at]!r}"
+
+
+def embedding(
+    values: Int8, scales: npt.NDArray[Any], group_size: int, indices: Int32, dtype: DType
+) -> npt.NDArray[Any]:
+    """Rows `indices` of values [V, D] times scales [V, D/group_size]: [*indices.shape, D], as every variant must have it.
+
+    The product is a float32; a half output is its nearest half, ties to even. A row outside the table is zero.
+    """
+    vocab, columns = values.shape
+    group = np.arange(columns) // group_size
+    out = np.zeros((*indices.shape, columns), np.float32)
+    for position in np.ndindex(indices.shape):
+        row = int(indices[position])
+        if 0 <= row < vocab:
+            with np.errstate(invalid="ignore"):  # zero times an infinite scale
+                out[position] = values[row].astype(np.float32) * scales[row].astype(np.float32)[group]
+    return out.astype(numpy_type(dtype))

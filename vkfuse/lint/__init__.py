@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vkfuse.lint.asked import Asked
 from vkfuse.lint.findings import Finding, FindingKind
 from vkfuse.lint.operands import Reader
+from vkfuse.lint.varying import Asked
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType

@@ -1,4 +1,4 @@
-"""Which axes of a delegate's tensors vary from run to run, as far as a file tells.
+"""Which axes of a delegate's tensors vary from run to run, as far as a file tells, and the judge asked of its calls so.
 
 A delegate's graph has greatest sizes only. That a tensor is of a dynamic shape stands in the method around it, for what
 crosses the delegate's border, and not along which axes. The records' axes carry it through the graph, both ways: an axis
@@ -19,7 +19,10 @@ from vkfuse.pte.once import once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor
 from vkfuse.runtime.axes import OUTPUT, VARIES, Axis, Follows, followed
+from vkfuse.runtime.codes import Code, Objection
+from vkfuse.runtime.judge import judge
 from vkfuse.runtime.operators import record_of
+from vkfuse.runtime.versions import Runtime
 
 _OUTSIDE: Final = -1  # in the place of a delegate: a value of the method
 _MOST: Final = 4_000_000  # axes that are followed in a method; of more, nothing is told
@@ -238,3 +241,35 @@ def _solved(relations: Sequence[Relation], *assumed: Key) -> _Told:
         for relation in (*among[key], *of[key]):
             waiting += relation.learnt(known)
     return known
+
+
+_STATIC: Final = Varying()
+
+
+class Asked:
+    """What a runtime objects to in the calls of a delegate."""
+
+    def __init__(self, pte: PteFile, delegate: VulkanDelegate, target: Runtime) -> None:
+        varies = varying(pte).get(delegate.place, _STATIC)
+        self._target = target
+        self._surely, self._perhaps = (Reader(delegate, each) for each in (varies.surely, varies.perhaps))
+        self._untold = varies.perhaps != varies.surely
+        self._cases = [[Reader(delegate, each) for each in case] for case in varies.cases]
+
+    def objections(self, call: OperatorCall) -> Iterator[tuple[Objection, bool]]:
+        """Yield each with whether it holds for sure: else only if a size varies that the file leaves open."""
+        found = judge(self._surely.operands(call), self._target)
+        yield from ((objection, True) for objection in found)
+        if not self._untold:
+            return
+        known = {objection.code for objection in found}
+        for objection in judge(self._perhaps.operands(call), self._target):
+            if objection.code not in known:
+                yield objection, self._anyway(objection.code, call)
+
+    def _anyway(self, code: Code, call: OperatorCall) -> bool:
+        """Whether it holds whichever axis of a tensor at the border is the one that varies."""
+        return any(all(self._holds(code, call, reader) for reader in case) for case in self._cases)
+
+    def _holds(self, code: Code, call: OperatorCall, reader: Reader) -> bool:
+        return any(objection.code is code for objection in judge(reader.operands(call), self._target))

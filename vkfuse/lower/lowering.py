@@ -1,7 +1,7 @@
 """Lower programs with ExecuTorch and write one .pte."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import IO, Any, Final
 
@@ -11,6 +11,7 @@ from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_
 from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch.export import ExportedProgram
+from torch.utils._pytree import TreeSpec, treespec_dumps
 
 from vkfuse.errors import LoweringError, spelled
 from vkfuse.lower.callable import check_has_kernels, dynamic_inputs
@@ -22,7 +23,6 @@ from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fu
 from vkfuse.lower.places import StatePlace
 from vkfuse.lower.sizes import in_known_arithmetic
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
-from vkfuse.lower.structure import nested_in_tuples
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs
 from vkfuse.options import VulkanOptions
 from vkfuse.program.guards import without_pending_sizes
@@ -164,3 +164,41 @@ def _lower(
             f"ExecuTorch could not lower the program{unknown}: {spelled(error)}",
             hint=NUMBERS_HINT if unknown else "run again with -v for upstream's own messages",
         ) from error
+
+
+_NAMED: Final = (tuple, list, dict, type(None))
+
+
+def nested_in_tuples(exported: ExportedProgram) -> ExportedProgram:
+    """The program with tuples for the classes that torch has no name for in a file: named tuples, results of ``topk``.
+
+    ExecuTorch writes the nesting into the file (exir/emit/_emitter.py, create_container_str); no runtime reads it.
+    """
+    whole, *parts = exported.module_call_graph
+    if whole.signature is None or (
+        _has_names(whole.signature.in_spec) and _has_names(whole.signature.out_spec)
+    ):
+        return exported
+    signature = replace(
+        whole.signature,
+        in_spec=_in_tuples(whole.signature.in_spec),
+        out_spec=_in_tuples(whole.signature.out_spec),
+    )
+    return with_parts(exported, module_call_graph=[replace(whole, signature=signature), *parts])
+
+
+def _has_names(spec: TreeSpec) -> bool:
+    try:
+        treespec_dumps(spec)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _in_tuples(spec: TreeSpec) -> TreeSpec:
+    if spec.is_leaf():
+        return spec
+    children: list[Any] = [_in_tuples(child) for child in spec.children()]
+    if spec.type in _NAMED:
+        return TreeSpec(spec.type, spec._context, children)  # noqa: SLF001 - its constructor's argument
+    return TreeSpec(tuple, None, children)

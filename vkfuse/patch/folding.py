@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from vkfuse.patch.faulty import Faulty, Mend
 from vkfuse.patch.graphs import GraphEdit
 from vkfuse.patch.operations import operation_of
 from vkfuse.pte.enums import ScalarType
@@ -190,3 +191,27 @@ def _stored(value: object) -> Array | None:
     order = value.dim_order if isinstance(value, Tensor) else None
     found = None if value.data is None else numbers(value.data, *described, order)
     return None if found is None or found.kind is ScalarType.BFLOAT16 else found.stored
+
+
+def fold_constants(faulty: Faulty) -> Iterator[Mend]:
+    """Compute all that a delegate makes of constants, where that serves one of its faults."""
+    calls = faulty.calls()
+    if len(calls) != 1:
+        return
+    ((number, call),) = calls
+    known = known_values(faulty.method.method)
+    given = {
+        inside: known[outside]
+        for inside, outside in zip(faulty.graph.input_ids, call.args, strict=False)
+        if outside in known
+    }
+    folding = Folding(faulty.graph, given)
+    served = [fault.call.name for fault in faulty.faults if folding.serves(fault.call)]
+    if served and folding.apply(faulty.edit):
+        inputs = faulty.graph.input_ids
+        kept = [arg for at, arg in enumerate(call.args) if at >= len(inputs) or inputs[at] not in given]
+        faulty.method.rewire(number, tuple(kept))
+        faulty.method.drop_unread(known)
+        yield Mend(
+            code="constants-folded", where=faulty.place, detail=f"for {', '.join(dict.fromkeys(served))}"
+        )

@@ -12,13 +12,13 @@ from vkfuse.lint import blame
 from vkfuse.measure.tables import table_reads
 from vkfuse.patch.edit import with_named
 from vkfuse.patch.faulty import Fault, Faulty, Mend, Mending
+from vkfuse.patch.folding import fold_constants
 from vkfuse.patch.mend_arguments import (
     complete_layer_norms,
     count_from_the_front,
     give_strides,
     negate_bits,
 )
-from vkfuse.patch.mend_constants import fold_constants
 from vkfuse.patch.mend_matmuls import (
     multiply_by_bytes,
     multiply_matrices,

@@ -28,8 +28,7 @@ from vkfuse.pte.writer import write_pte
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import checked, require_passed
 from vkfuse.report.cost import Meter
-from vkfuse.report.model import Baseline, InputFile, Report, Verify
-from vkfuse.report.result import Result
+from vkfuse.report.model import Baseline, InputFile, Report, Result, Verify
 from vkfuse.report.whole import report_of, with_settings
 from vkfuse.runtime.versions import find_runtime
 

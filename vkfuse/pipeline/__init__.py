@@ -2,6 +2,6 @@
 
 from vkfuse.pipeline.partitioner import Partitioner
 from vkfuse.pipeline.stages import Source, inspect, optimize
-from vkfuse.report.result import Result
+from vkfuse.report.model import Result
 
 __all__ = ["Partitioner", "Result", "Source", "inspect", "optimize"]

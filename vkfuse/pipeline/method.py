@@ -14,7 +14,7 @@ from vkfuse.pipeline.proofs import Proved, prove_method
 from vkfuse.program.load import Program
 from vkfuse.pte.model import PteFile
 from vkfuse.report.model import InputFile
-from vkfuse.rewrite.apply import apply
+from vkfuse.rewrite.decisions import apply
 from vkfuse.rewrite.plan import Plans, before_fused_lookups, plan
 from vkfuse.rewrite.repairs import Repaired, State, after_tables, before_survey, repair
 from vkfuse.runtime.versions import Runtime, find_runtime

@@ -39,7 +39,7 @@ from vkfuse.quiet import quiet
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import require_passed
 from vkfuse.report.cost import Meter
-from vkfuse.report.result import Result
+from vkfuse.report.model import Result
 from vkfuse.report.whole import with_settings
 from vkfuse.rewrite.quantize import settings_of
 from vkfuse.runs import kept

@@ -1,10 +1,13 @@
-"""Where the bytes of a report are, as the leaves of a tree: what a treemap draws."""
+"""Where the bytes of a report are: as the leaves of a tree, which a treemap draws, and as rows for machines."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from vkfuse.report.model import Diff, Report
+from vkfuse.report.section import Column, Section, change, count, name, size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +50,19 @@ def _changes(report: Report, diff: Diff) -> Iterator[Leaf]:
         delta = 0 if change is None else change.delta
         path = (kind, names.get(label, label), label)
         yield Leaf(path=path, kind=kind, bytes=size, before=before, delta=delta)
+
+
+_OF: Final = (name("file"), Column("kind"), name("label"))
+
+
+def labels(report: Report) -> Section:
+    """Return a row a label; of equal sizes `differing` counts the bytes that are others."""
+    diff, path = report.diff, report.output.path if report.output is not None else ""
+    section = partial(Section, title="labels")
+    if diff is None:
+        counted = tuple((path, e.kind, e.label, e.count, e.bytes) for e in report.ledger)
+        return section(columns=(*_OF, count("count"), size("bytes")), rows=counted)
+    columns = (*_OF, size("before"), size("after"), change("delta"), count("differing"))
+    sizes = ((path, c.kind, c.label, c.before, c.after, c.delta, None) for c in diff.ledger)
+    contents = ((path, c.kind, c.label, c.bytes, c.bytes, 0, c.differing) for c in diff.contents)
+    return section(columns=columns, rows=(*sizes, *contents))

@@ -6,8 +6,7 @@ from itertools import takewhile
 from typing import Final
 
 from vkfuse.report.alike import condensed
-from vkfuse.report.bytes_map import Leaf, leaves
-from vkfuse.report.labels import labels
+from vkfuse.report.bytes_map import Leaf, labels, leaves
 from vkfuse.report.model import Loadable, Report, Reports
 from vkfuse.report.section import Column, Section, count, listing, name, size
 from vkfuse.report.sections import sections

@@ -7,6 +7,7 @@ the keys. Keys may be added within a schema version, none renamed. None means: n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
 from vkfuse.lint.findings import Finding, FindingEffect
@@ -417,3 +418,11 @@ class Reports:
 
     reports: tuple[Report, ...]
     unread: tuple[Unread, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The report and, of `optimize`, the path that was written."""
+
+    report: Report
+    output: Path | None

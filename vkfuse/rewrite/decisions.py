@@ -1,10 +1,11 @@
-"""What a rule for graphs says of a site: a proposal that can be proved and applied."""
+"""What a rule for graphs says of a site, a proposal that can be proved and applied; and applying what was decided."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
+from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.sites import Site, Table
@@ -74,3 +75,15 @@ class TablePlan:
 
     table: Table
     decisions: tuple[Decision, ...]
+
+
+def apply(exported: ExportedProgram, plans: Sequence[TablePlan]) -> ExportedProgram:
+    """`exported` with every proposal of `plans` in place, sites in the order of the graph; folding comes later."""
+    editor = GraphEditor(exported)
+    order = {node: i for i, node in enumerate(exported.graph.nodes)}
+    decisions = [d for plan in plans for d in plan.decisions if d.proposal is not None]
+    for decision in sorted(decisions, key=lambda d: order[d.site.node]):
+        if decision.proposal is not None:
+            with editor.before(decision.site.node):
+                editor.replace(decision.site.node, decision.proposal.rewrite(editor, decision.site))
+    return editor.finish()

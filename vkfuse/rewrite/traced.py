@@ -80,3 +80,8 @@ def _step(part: slice) -> tuple[int, ...]:
 def untraced(value: Any) -> Any:
     """`value` with nodes for the tensors that stand for them."""
     return fx.node.map_aggregate(value, lambda of: of.node if isinstance(of, fx.Proxy) else of)
+
+
+def wrapped(indices: torch.Tensor, size: Any) -> torch.Tensor:
+    """Negative `indices` plus `size`. Not by remainder: ExecuTorch's kernel takes the sign of C on integers."""
+    return torch.where(indices < 0, torch.ops.aten.add.Tensor(indices, size), indices)

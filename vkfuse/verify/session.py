@@ -28,9 +28,8 @@ from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
 from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
-from vkfuse.verify.kernels import CpuKernel, find_kernel
+from vkfuse.verify.kernels import PRIMS, CpuKernel, find_kernel
 from vkfuse.verify.memory import Memory, fits
-from vkfuse.verify.prims import PRIMS
 from vkfuse.verify.steps import COPY, Argument, Observer, Step, ignore
 from vkfuse.verify.tensors import Reading, as_they_lie, laid_out
 from vkfuse.verify.vulkan.graph import GraphRun

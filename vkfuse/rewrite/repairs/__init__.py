@@ -34,13 +34,11 @@ from vkfuse.rewrite.repairs import (
     indices,
     kernels,
     llm_operators,
-    long_products,
     matmuls,
     once,
     orders,
     outer_writes,
     pads,
-    permutations,
     positions,
     quantized_caches,
     quantized_rows,
@@ -56,8 +54,8 @@ from vkfuse.rewrite.repairs import (
     truths,
 )
 from vkfuse.rewrite.repairs.contract import Contract
+from vkfuse.rewrite.repairs.each import Repair, RepairRule
 from vkfuse.rewrite.repairs.experts import groups
-from vkfuse.rewrite.repairs.notes import Repair, RepairRule
 from vkfuse.runtime.operators import NEWEST
 from vkfuse.runtime.operators.attention import ATTENDS_SINCE
 from vkfuse.runtime.operators.binary import COMPARES_SINCE
@@ -157,11 +155,11 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     matmuls.computed_matrices_as_batches,
     repeats.repeats_as_rows,
     repeats.repeats_as_concatenation,
-    long_products.long_products_in_parts,
+    matmuls.long_products_in_parts,
     matmuls.widen_long_half_matmuls,
     reductions.widen_long_half_softmaxes,
-    permutations.permutations_in_one,
-    permutations.dimensions_from_the_front,
+    orders.permutations_in_one,
+    orders.dimensions_from_the_front,
     resized.expansions_as_broadcasts,
     arithmetic.write_out_rms_norm,
     activations.powers_written_out,

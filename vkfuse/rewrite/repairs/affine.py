@@ -14,8 +14,7 @@ from torch.export import ExportedProgram, default_decompositions
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand, operands
-from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.notes import Repair, Repairs
+from vkfuse.rewrite.repairs.each import Repair, Repairs, replaces
 
 aten = torch.ops.aten
 

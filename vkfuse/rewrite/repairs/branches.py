@@ -14,8 +14,7 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.grids import weight_readers
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 
 
 def hoist_branch_tables(exported: ExportedProgram) -> Repairs:

@@ -16,8 +16,7 @@ from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import operand
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 from vkfuse.rewrite.repairs.transforms import TRANSFORMS, transformed
 
 aten = torch.ops.aten

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec
 
 from vkfuse.errors import LoweringError
-from vkfuse.rewrite.repairs.notes import RepairRule
+from vkfuse.rewrite.repairs.each import RepairRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,7 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import COPIES, PERMUTATIONS, VIEWS, blocks_of, order_of
 from vkfuse.rewrite.operands import is_dynamic, operand, operands
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 from vkfuse.rewrite.traced import untraced
 
 aten = torch.ops.aten

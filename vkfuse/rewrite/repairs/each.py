@@ -3,6 +3,7 @@
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +13,20 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import defaults_of, operands
-from vkfuse.rewrite.repairs.notes import Repair, RepairRule, Repairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One exact change to the graph: a stable `code`, the nodes, and what was done with them."""
+
+    code: str
+    nodes: tuple[str, ...]
+    detail: str
+
+
+Repairs: TypeAlias = tuple[ExportedProgram, tuple[Repair, ...]]
+RepairRule: TypeAlias = Callable[[ExportedProgram], Repairs]
+
 
 Make: TypeAlias = Callable[..., fx.Node | torch.Tensor | None]
 

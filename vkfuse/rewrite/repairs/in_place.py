@@ -24,8 +24,7 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES, readers
 from vkfuse.rewrite.operands import operand, operands
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 from vkfuse.rewrite.repairs.writes import Write, write_of
 from vkfuse.runtime.operators.attention import rows_reached
 

@@ -17,10 +17,8 @@ from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import is_dynamic, operand, operands
-from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.notes import Repairs
-from vkfuse.rewrite.traced import END
-from vkfuse.rewrite.wrapping import wrapped
+from vkfuse.rewrite.repairs.each import Repairs, replaces
+from vkfuse.rewrite.traced import END, wrapped
 
 aten = torch.ops.aten
 

@@ -11,10 +11,14 @@ large; there verify says how far off the file is.
 
 A linear's weight is a constant to the runtime, and so is the matrix of a product that ExecuTorch takes for a linear, one
 that was turned. Where it is computed (an adapter that an input chooses), the product is a batch of one.
+
+The runtime computes each element of a product in one thread, column after column: the last product of attention over a
+cache is as slow as the cache is long, while most of a GPU waits. Parts of the columns are a batch of products.
 """
 
 import operator
 from collections.abc import Mapping
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -24,7 +28,7 @@ from vkfuse.program.tensors import described
 from vkfuse.rewrite.activations import uncopied
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import TRANSPOSES
-from vkfuse.rewrite.operands import operand, operands
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -150,3 +154,33 @@ def computed_matrices_as_batches(editor: GraphEditor, node: fx.Node, x: torch.Te
     rows = x.reshape([1, -1, x.shape[-1]]).matmul(matrix.unsqueeze(0))
     out = rows.reshape([*editor.sizes(x)[:-1], matrix.shape[-1]])
     return out if given.get("bias") is None else out + editor.tensor(given["bias"])
+
+
+_FEW: Final = 16  # rows
+_PART: Final = 64  # columns, of at least _MANY
+_MANY: Final = 256
+
+
+@replaces(
+    aten.matmul.default,
+    code="long-products-in-parts",
+    detail=f"{_PART} columns at a time, equal up to rounding",
+)
+def long_products_in_parts(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+    """Replace each product [.., few rows, columns] by [.., columns, n] of static shapes."""
+    if is_dynamic(x) or is_dynamic(other) or not _is_long(x, other):
+        return None
+    *batch, rows, columns = x.shape
+    width, parts, matrices = other.shape[-1], columns // _PART, prod(batch)
+    apart = x.reshape([matrices, rows, parts, _PART]).permute([0, 2, 1, 3])
+    left = apart.reshape([matrices * parts, rows, _PART])
+    products = left.matmul(other.reshape([matrices * parts, _PART, width]))
+    whole = products.reshape([matrices, parts, rows * width]).sum([1], True)
+    return whole.reshape([*batch, rows, width])
+
+
+def _is_long(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if first.ndim < 3 or first.shape[:-2] != second.shape[:-2] or not first.is_floating_point():
+        return False
+    rows, columns = first.shape[-2:]
+    return rows <= _FEW and columns >= _MANY and columns % _PART == 0

@@ -15,8 +15,7 @@ from vkfuse.program.content import content
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import is_pure
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 
 _SMALL: Final = 1 << 20  # bytes of a float constant that is compared; masks and positions of any size are
 

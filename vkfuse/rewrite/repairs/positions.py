@@ -14,8 +14,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operands
-from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, replaces
 from vkfuse.rewrite.repairs.numbers import (
     ITEMS,
     as_tensor,
@@ -24,7 +23,7 @@ from vkfuse.rewrite.repairs.numbers import (
     only_asserted,
     positions,
 )
-from vkfuse.rewrite.wrapping import wrapped
+from vkfuse.rewrite.traced import wrapped
 
 aten = torch.ops.aten
 

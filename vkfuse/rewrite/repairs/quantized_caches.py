@@ -19,8 +19,7 @@ from torch.export.graph_signature import ExportGraphSignature
 
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.repairs.each import done
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done
 from vkfuse.rewrite.repairs.writes import Write, write_of
 
 aten = torch.ops.aten

@@ -20,8 +20,7 @@ from vkfuse.program.tensors import described
 from vkfuse.rewrite.bounds import may_be_masked
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand, operands
-from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.notes import RepairRule
+from vkfuse.rewrite.repairs.each import RepairRule, replaces
 from vkfuse.runtime.operators.reduce import is_across_images
 
 aten = torch.ops.aten

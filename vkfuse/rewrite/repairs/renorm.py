@@ -13,8 +13,7 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import behind, readers
 from vkfuse.rewrite.operands import operand
-from vkfuse.rewrite.repairs.each import replaces
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, replaces
 
 aten = torch.ops.aten
 

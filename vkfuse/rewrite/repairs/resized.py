@@ -18,8 +18,7 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import COPIES, same_shape
 from vkfuse.rewrite.operands import is_dynamic, operand, operands
-from vkfuse.rewrite.repairs.each import done, replaces
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done, replaces
 
 aten = torch.ops.aten
 

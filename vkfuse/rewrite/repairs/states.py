@@ -14,8 +14,7 @@ from vkfuse.program.content import content
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import same_shape
-from vkfuse.rewrite.repairs.each import done, replaces
-from vkfuse.rewrite.repairs.notes import Repairs
+from vkfuse.rewrite.repairs.each import Repairs, done, replaces
 from vkfuse.rewrite.repairs.once import numbered
 
 aten = torch.ops.aten

@@ -16,8 +16,7 @@ from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.prove import original_rows
 from vkfuse.rewrite.rules.matmuls import packer_of
 from vkfuse.rewrite.sites import Site, Table
-from vkfuse.rewrite.traced import untraced
-from vkfuse.rewrite.wrapping import wrapped
+from vkfuse.rewrite.traced import untraced, wrapped
 from vkfuse.runtime.operators.lookup import FUSED
 from vkfuse.tables.byte_rows import gathered_rows
 from vkfuse.tables.decisions import Refusal, Rung

@@ -20,12 +20,12 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.repairs.each import Repair, Repairs
 from vkfuse.rewrite.repairs.experts.choices import CHOICES
 from vkfuse.rewrite.repairs.experts.elements import ELEMENTS
 from vkfuse.rewrite.repairs.experts.known import Known, Product, Rule, Spread, Value, Walk, shape_of
 from vkfuse.rewrite.repairs.experts.products import PRODUCTS
 from vkfuse.rewrite.repairs.experts.routing import routing_of
-from vkfuse.rewrite.repairs.notes import Repair, Repairs
 from vkfuse.rewrite.traced import untraced
 
 aten = torch.ops.aten

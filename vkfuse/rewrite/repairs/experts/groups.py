@@ -17,9 +17,8 @@ from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.operands import operand, operands
-from vkfuse.rewrite.repairs.each import done
+from vkfuse.rewrite.repairs.each import Repairs, done
 from vkfuse.rewrite.repairs.experts.routing import MOST, chosen_of, finite, is_choice
-from vkfuse.rewrite.repairs.notes import Repairs
 
 aten = torch.ops.aten
 
