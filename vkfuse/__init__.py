@@ -52,7 +52,7 @@ _HOMES: Final = {
     "GatesFailedError": "report.checks",
     "Options": "options",
     "Partitioner": "pipeline",
-    "Result": "report.result",
+    "Result": "report.model",
     "VerifyOptions": "verify.verify",
     "VulkanOptions": "options",
     "optimize": "entry",

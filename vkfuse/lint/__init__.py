@@ -10,8 +10,7 @@ from vkfuse.lint.varying import Asked
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.delegation import kernel_names
 from vkfuse.pte.enums import ScalarType, VkDataType
-from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, VkTensor
 from vkfuse.runtime.border import border_shaders

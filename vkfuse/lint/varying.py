@@ -14,8 +14,7 @@ from typing import Final, TypeAlias
 from vkfuse.lint.operands import Reader
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.enums import ShapeDynamism
-from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor
 from vkfuse.runtime.axes import OUTPUT, VARIES, Axis, Follows, followed

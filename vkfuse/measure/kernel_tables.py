@@ -10,9 +10,9 @@ from typing import Final
 from vkfuse.measure.stored import values_of
 from vkfuse.measure.tables import TableRead
 from vkfuse.pte.enums import ScalarType
-from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.nibbles import BYTE, unpacked
 
 _BYTES: Final = frozenset({ScalarType.BYTE, ScalarType.CHAR})
 

@@ -8,8 +8,7 @@ from vkfuse.measure.claims import Claim, Label, LedgerKind, Use, divide
 from vkfuse.measure.shaders import stored_shaders
 from vkfuse.measure.uses import constant_uses, shape_label
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
-from vkfuse.pte.model import PteFile, Tensor
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import PteFile, Tensor, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import Constant

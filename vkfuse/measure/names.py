@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vkfuse.pte.model import PteFile
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import PteFile, once_a_file
 
 KEY: Final = "vkfuse.names"
 DIGITS: Final = 12  # of the SHA-256 of a table's bytes

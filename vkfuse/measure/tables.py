@@ -8,8 +8,7 @@ from typing import Any
 from vkfuse.measure.names import DIGITS, table_names
 from vkfuse.pages import digest
 from vkfuse.pte.enums import ScalarType, VkDataType
-from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor, Value
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import KernelCall, Method, PteFile, Tensor, Value, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Bool, Double, Int
 from vkfuse.pte.vulkan import VkTensor, VkValue, VulkanGraph, vulkan_graphs

@@ -3,8 +3,7 @@
 import math
 
 from vkfuse.measure.tables import TableRead, constants_of, read_as_tables, table_reads
-from vkfuse.pte.model import PteFile
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import PteFile, once_a_file
 from vkfuse.pte.vulkan import BACKEND_ID
 
 

@@ -24,8 +24,8 @@ from vkfuse.program.names import IMPORT_HINT
 from vkfuse.program.operators import register_operators
 from vkfuse.program.parts import with_parts
 from vkfuse.program.payload import tensors, unpickled
+from vkfuse.program.rebuilt import check_targets
 from vkfuse.program.spelled import spelled_for_code
-from vkfuse.program.targets import check_targets
 from vkfuse.program.tensors import owned
 from vkfuse.program.widened import in_float32
 from vkfuse.program.written import written_as_buffers

@@ -6,8 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from vkfuse.pte.enums import VkStorageType
-from vkfuse.pte.model import Delegate, PteFile
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import Delegate, PteFile, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.values import Extent
 from vkfuse.pte.vulkan import VkTensor, VulkanGraph, vulkan_graphs

@@ -5,10 +5,12 @@ Indices are checked by the reader: `args`, `ids`, `inputs` and `outputs` index `
 Source: schema/program.fbs of ExecuTorch 1.5.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from math import prod
 from types import MappingProxyType
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from vkfuse.pte.enums import DataLocation, DeviceType, ScalarType, ShapeDynamism
 from vkfuse.pte.values import Bool, BoolList, Double, DoubleList, Extent, Int, String
@@ -274,3 +276,22 @@ class PteFile:
     def named_data(self) -> Mapping[str, memoryview]:
         """Named data by key: the file's own, and the external."""
         return MappingProxyType({**self.external, **{entry.key: entry.data for entry in self.named}})
+
+
+_More = ParamSpec("_More")
+_Made = TypeVar("_Made")
+
+
+def once_a_file(
+    make: Callable[Concatenate[PteFile, _More], _Made],
+) -> Callable[Concatenate[PteFile, _More], _Made]:
+    """Keep what `make` returns of a file, for each set of further arguments, as long as the file."""
+
+    @wraps(make)
+    def made(pte: PteFile, /, *args: _More.args, **keywords: _More.kwargs) -> _Made:
+        key = (make, args, *keywords.items())
+        if key not in pte.derived:
+            pte.derived[key] = make(pte, *args, **keywords)
+        return cast("_Made", pte.derived[key])
+
+    return made

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, get_args
 
-from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DataLocation, DeviceType
 from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.layout import INSTRUCTIONS, KERNEL_TYPES
@@ -26,7 +25,7 @@ from vkfuse.pte.model import (
     Value,
 )
 from vkfuse.pte.records import read_record, read_shared
-from vkfuse.pte.segments import Bytes, cut, segment_of
+from vkfuse.pte.segments import Blobs, Bytes, cut, segment_of
 from vkfuse.pte.tensor import read_tensor
 
 _ID_LISTS: Final[dict[str, type[BoxedIntList | TensorList | OptionalTensorList]]] = {

@@ -11,13 +11,12 @@ from typing import Final
 
 from vkfuse.errors import FormatError, naming
 from vkfuse.mapping import leading, map_file
-from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.kinds import other_kind
 from vkfuse.pte.layout import PROGRAM
 from vkfuse.pte.model import Header, Method, NamedData, PteFile, SubsegmentOffsets
 from vkfuse.pte.program import read_method
-from vkfuse.pte.segments import Bytes, cut, read_segments, segment_of
+from vkfuse.pte.segments import Blobs, Bytes, cut, read_segments, segment_of
 from vkfuse.pte.values import Extent
 
 # Magic, length, program size, segment base, segment data size, which the oldest lack.

@@ -6,11 +6,10 @@ Source: runtime/executor/tensor_parser_portable.cpp of ExecuTorch 1.5.
 from dataclasses import replace
 from typing import Final
 
-from vkfuse.pte.blobs import Blobs
 from vkfuse.pte.enums import DeviceType, ScalarType, ShapeDynamism, TensorDataLocation
 from vkfuse.pte.flatbuffer import FlatTable
 from vkfuse.pte.model import Allocation, Tensor
-from vkfuse.pte.segments import Bytes, cut
+from vkfuse.pte.segments import Blobs, Bytes, cut
 from vkfuse.pte.values import Extent
 
 MAX_RANK: Final = 16  # kTensorDimensionLimit

@@ -16,8 +16,7 @@ from vkfuse.errors import FormatError, naming
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout, VkStorageType
 from vkfuse.pte.flatbuffer import Budget, FlatTable, Source
 from vkfuse.pte.layout import GRAPH_TYPES, VULKAN
-from vkfuse.pte.model import PteFile
-from vkfuse.pte.once import once_a_file
+from vkfuse.pte.model import PteFile, once_a_file
 from vkfuse.pte.place import Place
 from vkfuse.pte.records import read_record, read_shared
 from vkfuse.pte.segments import cut

@@ -1,4 +1,7 @@
-"""Values, scales and zero points of a table of a graph, read from a dequantizing operator or its decomposition."""
+"""Values, scales and zero points of a table of a graph, read from a dequantizing operator or its decomposition.
+
+Of a table that reaches its reader as floats they are had back from the numbers, exactly or not at all.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +13,13 @@ from torch import fx
 from vkfuse.program.tensors import array, scalar_type
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.operands import operands
+from vkfuse.rewrite.prove import original_rows
+from vkfuse.rewrite.sites import Site
 from vkfuse.tables import nibbles
-from vkfuse.tables.fields import BYTE, unpacked
 from vkfuse.tables.floats import Array
+from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid, by_group
+from vkfuse.tables.nibbles import BYTE, unpacked
 
 _MATRIX = 2  # dimensions
 GridReader = Callable[[fx.Node, Constants], Grid | None]
@@ -202,3 +208,19 @@ def lookup_readers() -> dict[object, GridReader]:
         for packet, bits in packets.items()
         for overload in (packet.default, packet.dtype)
     }
+
+
+def grid_had_back(site: Site, constants: Constants) -> Grid | NoGrid | None:
+    """The grid of the float matrix that a site reads, or how close it came; None where it reads none that is worth it."""
+    operand = site.operand
+    value = None if operand is None else operand.meta["val"]
+    if value is None or value.ndim < _MATRIX or not value.is_floating_point() or value.numel() < LEAST_VALUES:
+        return None
+    key = (operand, site.transposed)
+    if key not in constants.derived:
+        rows, *rest = value.shape[::-1] if site.transposed else value.shape
+        constants.derived[key] = find_grid(
+            original_rows(site, constants), rows, torch.Size(rest).numel(), scalar_type(value.dtype)
+        )
+    found = constants.derived[key]
+    return found if isinstance(found, (Grid, NoGrid)) else None

@@ -11,8 +11,7 @@ from vkfuse.options import VulkanOptions
 from vkfuse.program.tensors import array, described
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.decisions import Decision, Proposal, TablePlan
-from vkfuse.rewrite.floats import grid_had_back
-from vkfuse.rewrite.grids import numbers_behind, weights_behind
+from vkfuse.rewrite.grids import grid_had_back, numbers_behind, weights_behind
 from vkfuse.rewrite.prove import prove
 from vkfuse.rewrite.rules import RULES
 from vkfuse.rewrite.rules.lookups import fold_lookup

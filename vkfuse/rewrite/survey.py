@@ -13,8 +13,8 @@ from vkfuse.program.content import Bits
 from vkfuse.program.parts import stored_targets
 from vkfuse.program.tensors import tensor
 from vkfuse.rewrite.constants import Constants
-from vkfuse.rewrite.floats import grid_had_back
 from vkfuse.rewrite.grids import (
+    grid_had_back,
     lookup_readers,
     numbers_behind,
     read_arithmetic,

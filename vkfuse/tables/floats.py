@@ -1,7 +1,7 @@
 """Numbers of a table as numpy arrays; bfloat16, which numpy has not, is widened to float32 and rounded there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -112,3 +112,13 @@ def numbers(
     )
     laid = flat.reshape([sizes[axis] for axis in axes])
     return Numbers(stored=laid.transpose([axes.index(axis) for axis in range(len(axes))]), kind=kind)
+
+
+CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32 a chunk: what caches hold
+
+
+def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of rows, in order, each of `CHUNK_ELEMENTS` values at most, or of one row."""
+    step = max(1, CHUNK_ELEMENTS // max(1, columns))
+    for low in range(0, rows, step):
+        yield slice(low, min(low + step, rows))

@@ -15,9 +15,8 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.runtime.codes import Code
 from vkfuse.tables import groups, nibbles
 from vkfuse.tables.byte_rows import outgrown
-from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, rounded
+from vkfuse.tables.floats import Array, chunks, rounded
 from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.q4 import LINEAR_COLUMNS, LOOKUP_COLUMNS, Q4Pack, lookup_scales, q4_pack

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vkfuse.tables.chunks import chunks
-from vkfuse.tables.floats import Array
+from vkfuse.tables.floats import Array, chunks
 from vkfuse.tables.proven import Proof
 
 Rows = Callable[[int, int], Array]

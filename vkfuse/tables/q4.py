@@ -9,9 +9,8 @@ from vkfuse.multiples import round_up
 from vkfuse.options import Scales
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables import groups, nibbles
-from vkfuse.tables.chunks import chunks
 from vkfuse.tables.decisions import Refusal
-from vkfuse.tables.floats import Array, halves, rounded
+from vkfuse.tables.floats import Array, chunks, halves, rounded
 from vkfuse.tables.grid import Grid, dequantized
 from vkfuse.tables.matmul import refused_activations
 from vkfuse.tables.readers import Readers

@@ -1,14 +1,18 @@
-"""Quantized linears as their shaders compute them; weights are unpacked by blocks of rows to bound memory."""
+"""Quantized linears as their shaders compute them, whose weights are unpacked by blocks of rows to bound memory.
+
+Products of float matrices, whose sums are in half where the shader's type is: impl/Matmul.cpp, impl/Linear.cpp.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional
 
+from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
 from vkfuse.runtime.operators.linear import sum_threads
 from vkfuse.verify.bounds import BLOCK_VALUES
-from vkfuse.verify.overflow import of_any_order
+from vkfuse.verify.halves import is_summed_in_half, of_any_order, product_in_half
 from vkfuse.verify.rowwise import multiplied
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call
@@ -264,3 +268,29 @@ def _quantized_rows(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     zero = call.tensor(2).reshape(-1).double()
     quantized = (x * (1.0 / scale)[:, None]).round() + zero[:, None].float()
     return quantized.clamp(-128, 127), scale, zero
+
+
+def matmul(call: Call) -> torch.Tensor:
+    """`(mat1 [.., M, K], mat2 [.., K, N])`."""
+    return _of_floats(call, call.tensor(0), call.tensor(1))
+
+
+def addmm(call: Call) -> torch.Tensor:
+    """`(bias, mat1 [M, K], mat2 [K, N], beta, alpha)`."""
+    beta, alpha = (1 if at >= len(call.args) or call.args[at] is None else call.args[at] for at in (3, 4))
+    return call.tensor(0) * beta + _of_floats(call, call.tensor(1), call.tensor(2)) * alpha
+
+
+def linear(call: Call) -> torch.Tensor:
+    """`(input [.., K], weight [N, K], bias)`."""
+    bias = call.optional_tensor(2) if len(call.args) > 2 else None
+    out = _of_floats(call, call.tensor(0), call.tensor(1).t())
+    return out if bias is None else out + bias
+
+
+def _of_floats(call: Call, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    in_buffer = call.storage(len(call.args)) is VkStorageType.BUFFER
+    if not (in_buffer and call.dtype() is torch.float16 and is_summed_in_half(first, second)):
+        return of_any_order(first @ second, first, second)
+    call.note(Code.SUMS_IN_HALF)
+    return product_in_half(first, second, fused=True)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from vkfuse.pte.enums import VkStorageType
 from vkfuse.runtime.codes import Code
-from vkfuse.verify.overflow import of_any_order
+from vkfuse.verify.halves import of_any_order
 from vkfuse.verify.tensors import undefined
 from vkfuse.verify.vulkan.call import Call, Kernel
 from vkfuse.verify.vulkan.embedding import unpack_nibbles
