@@ -6,7 +6,7 @@ import pytest
 
 from vkfuse.errors import MissingPackageError
 from vkfuse.glsl.vulkan.device import open_device
-from vkfuse.glsl.vulkan.loader import NoVulkanError
+from vkfuse.glsl.vulkan.instance import NoVulkanError
 
 
 @pytest.fixture(scope="session")

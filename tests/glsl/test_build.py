@@ -6,8 +6,15 @@ import shutil
 import pytest
 
 from vkfuse.errors import CheckFailedError
-from vkfuse.glsl.build import ShaderBuildError, build, check_shipped, compile_templates, differences
-from vkfuse.glsl.export import TREE_FOLDER, export
+from vkfuse.glsl.build import (
+    TREE_FOLDER,
+    ShaderBuildError,
+    build,
+    check_shipped,
+    compile_templates,
+    differences,
+    export,
+)
 from vkfuse.glsl.manifest import shipped_manifest, shipped_spirv, template_folder
 from vkfuse.glsl.variants import VARIANTS
 

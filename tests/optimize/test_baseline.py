@@ -25,7 +25,7 @@ from vkfuse.measure.layouts import layouts
 from vkfuse.measure.ledger import ledger
 from vkfuse.measure.memory import memory
 from vkfuse.patch.cut import UntoldError
-from vkfuse.patch.planned import Life, planned
+from vkfuse.patch.places import Life, planned
 from vkfuse.pipeline import baseline
 from vkfuse.pte import read_pte
 from vkfuse.quiet import quiet

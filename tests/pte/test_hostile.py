@@ -13,7 +13,7 @@ from vkfuse.errors import FormatError
 from vkfuse.lint import lint
 from vkfuse.measure.ledger import ledger
 from vkfuse.pte import parse_pte, read_pte, read_vulkan_graph
-from vkfuse.pte.delegation import placement
+from vkfuse.pte.delegates import placement
 from vkfuse.pte.ptd import parse_ptd
 
 NAMES = ("mixed", "tied", "inline", "external", "sorted")

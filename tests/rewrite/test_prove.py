@@ -17,7 +17,7 @@ from vkfuse.rewrite import prove as proving
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.rules import RULES
 from vkfuse.runtime.versions import DEFAULT, find_runtime
-from vkfuse.tables import chunks as chunking
+from vkfuse.tables import floats as chunking
 from vkfuse.tables.decisions import Rung
 from vkfuse.tables.readers import Consumer
 

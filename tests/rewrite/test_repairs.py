@@ -19,7 +19,6 @@ from vkfuse.pte.enums import ScalarType
 from vkfuse.rewrite.bounds import lower_bound
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.repairs import AFTER_TABLES, BEFORE_SURVEY, CONTRACTS, State, after_tables, repair
-from vkfuse.rewrite.repairs.aliases import ands_with_true
 from vkfuse.rewrite.repairs.arithmetic import (
     group_norms_in_four_dimensions,
     scalars_as_tensors,
@@ -38,7 +37,7 @@ from vkfuse.rewrite.repairs.fold import fold_constants
 from vkfuse.rewrite.repairs.functions import logarithms_of_one_more
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches, long_products_in_parts
-from vkfuse.rewrite.repairs.once import computed_once
+from vkfuse.rewrite.repairs.once import ands_with_true, computed_once
 from vkfuse.rewrite.repairs.orders import permutations_in_one
 from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions

@@ -14,11 +14,11 @@ from vkfuse.pipeline import optimize
 from vkfuse.pte import parse_pte
 from vkfuse.pte.place import Place
 from vkfuse.quiet import quiet
-from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.domain import domain_of
 from vkfuse.verify.errors import ExecutionError
 from vkfuse.verify.halves import is_summed_in_half, product_in_half, variance
 from vkfuse.verify.kernels import find_kernel
+from vkfuse.verify.memory import refused_copy, refused_order
 from vkfuse.verify.session import run_file
 from vkfuse.verify.verify import VerifyOptions, verify_file
 

@@ -63,8 +63,7 @@ def build(
 ) -> None:
     """Compile the template with ExecuTorch's generator and glslc, and compare with what the package ships."""
     from vkfuse.glsl.build import build as build_shaders  # noqa: PLC0415 - the command's own modules
-    from vkfuse.glsl.build import check_shipped  # noqa: PLC0415
-    from vkfuse.glsl.export import ship  # noqa: PLC0415
+    from vkfuse.glsl.build import check_shipped, ship  # noqa: PLC0415
     from vkfuse.glsl.manifest import shipped_manifest  # noqa: PLC0415
 
     built = build_shaders()
@@ -84,7 +83,7 @@ def export(
     ],
 ) -> None:
     """Write template, variants, SPIR-V and manifest to DIR; in an ExecuTorch tree, replace its template."""
-    from vkfuse.glsl.export import export as export_shaders  # noqa: PLC0415 - the command's own module
+    from vkfuse.glsl.build import export as export_shaders  # noqa: PLC0415 - the command's own module
 
     for path in export_shaders(folder):
         typer.echo(str(path))

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 from vkfuse.glsl.manifest import bench_spirv, digest, shipped_spirv
 from vkfuse.glsl.variants import VARIANTS, BindingKind, DType, Variant, WeightLayout
 from vkfuse.glsl.vulkan.device import Device, DeviceInfo
-from vkfuse.glsl.vulkan.loader import vk
+from vkfuse.glsl.vulkan.instance import vk
 from vkfuse.glsl.vulkan.memory import Buffer, create_buffer
-from vkfuse.glsl.vulkan.pipeline import Pipeline, open_pipeline
-from vkfuse.glsl.vulkan.timing import barrier, open_timer
+from vkfuse.glsl.vulkan.pipeline import Pipeline, barrier, open_pipeline, open_timer
 from vkfuse.glsl.workload import DeviceTable, Shape, Workload, fits, random_tables, workload
 
 COPY_LOCAL = 256

@@ -7,8 +7,7 @@ from typing import Final
 from vkfuse.lint.findings import Finding, FindingKind
 from vkfuse.lint.operands import Reader
 from vkfuse.lint.varying import Asked
-from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
-from vkfuse.pte.delegation import kernel_names
+from vkfuse.pte.delegates import VulkanDelegate, kernel_names, vulkan_delegates
 from vkfuse.pte.enums import ScalarType, VkDataType
 from vkfuse.pte.model import DelegateCall, KernelCall, Method, PteFile, Tensor, once_a_file
 from vkfuse.pte.place import Place

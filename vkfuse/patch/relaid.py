@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Final
 
 from vkfuse.patch import graphs, pruned
-from vkfuse.patch.planned import Life, planned
+from vkfuse.patch.places import Life, planned
 from vkfuse.pte.model import Allocation, DelegateCall, Instruction, KernelCall, Method, Tensor
 from vkfuse.pte.vulkan import OperatorCall, ValueList, VkTensor, VulkanGraph
 from vkfuse.runtime.operators.moves import PREPACK

@@ -3,7 +3,7 @@
 Imports neither torch nor ExecuTorch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,20 @@ from typing import Final
 
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lint import faults
+from vkfuse.measure.names import DIGITS, KEY, names_datum, table_names
 from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
 from vkfuse.output import Into, published, write
 from vkfuse.pages import digest, forget
 from vkfuse.patch.asked import settings_of
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
-from vkfuse.patch.names import renamed
-from vkfuse.patch.plan import packs_of, plan
+from vkfuse.patch.plan import PatchPlan, packs_of, plan
 from vkfuse.patch.rows import kept_proofs, loss_rows, repair_rows, table_rows, written_proofs
 from vkfuse.patch.sites import file_tables
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
-from vkfuse.pte.model import PteFile
+from vkfuse.pte.model import NamedData, PteFile
+from vkfuse.pte.values import Extent
 from vkfuse.pte.writer import write_pte
 from vkfuse.report.build import Measured, measure
 from vkfuse.report.checks import checked, require_passed
@@ -160,3 +161,20 @@ def _require_loadable(after: Measured) -> None:
             f"{first.where}: {first.name}: {first.code}{others}",
             hint=f"{first.hint}; --partial writes it all the same",
         )
+
+
+def renamed(file: PteFile, before: PteFile, plans: Iterable[PatchPlan]) -> PteFile:
+    """Return an edited file with the names that `before` records, of the new packs too; without any where it has none."""
+    known = table_names(before)
+    named = {name: plan for plan in plans if (name := plan.table.name) in known.values()}
+    packs = {
+        digest(offer.stored[0].data.cast("B")).hex()[:DIGITS]: name
+        for name, plan in named.items()
+        for offer in plan.offers
+    }
+    if not packs:
+        return file
+    data = memoryview(names_datum({**known, **packs}))
+    kept = (entry for entry in file.named if entry.key != KEY)
+    entry = NamedData(key=KEY, segment_index=0, data=data, data_at=Extent(file.size, len(data)))
+    return replace(file, named=(*kept, entry))

@@ -12,10 +12,9 @@ from vkfuse.measure.ledger import LedgerEntry, ledger
 from vkfuse.measure.memory import MethodMemory, memory
 from vkfuse.measure.names import table_names
 from vkfuse.measure.not_finite import not_carried
-from vkfuse.pte.delegation import placement
+from vkfuse.pte.delegates import placement
 from vkfuse.pte.model import PteFile
-from vkfuse.report.file_tables import tables_of
-from vkfuse.report.lookups import embedded_shaders, lookups_of
+from vkfuse.report.file_tables import embedded_shaders, lookups_of, tables_of
 from vkfuse.report.model import (
     CpuOperator,
     Delegation,

@@ -26,10 +26,9 @@ from vkfuse.pte.place import Place
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.codes import Code
 from vkfuse.verify import foreign
-from vkfuse.verify.dim_orders import refused_copy, refused_order
 from vkfuse.verify.errors import CannotVerifyError, ExecutionError, NotLoadableError, first_line
 from vkfuse.verify.kernels import PRIMS, CpuKernel, find_kernel
-from vkfuse.verify.memory import Memory, fits
+from vkfuse.verify.memory import Memory, fits, refused_copy, refused_order
 from vkfuse.verify.steps import COPY, Argument, Observer, Step, ignore
 from vkfuse.verify.tensors import Reading, as_they_lie, laid_out
 from vkfuse.verify.vulkan.graph import GraphRun

@@ -6,8 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from vkfuse.errors import VkfuseError
-from vkfuse.glsl.vulkan.instance import Instance, no_device, open_instance
-from vkfuse.glsl.vulkan.loader import NoVulkanError, VulkanCallError, made, vk
+from vkfuse.glsl.vulkan.instance import (
+    Instance,
+    NoVulkanError,
+    VulkanCallError,
+    made,
+    no_device,
+    open_instance,
+    vk,
+)
 
 Recorder: TypeAlias = Callable[[Any], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vkfuse.glsl.vulkan.device import Device
-from vkfuse.glsl.vulkan.loader import VulkanCallError, made, vk
+from vkfuse.glsl.vulkan.instance import VulkanCallError, made, vk
 
 Extent: TypeAlias = tuple[int, int, int]
 Array: TypeAlias = npt.NDArray[Any]
