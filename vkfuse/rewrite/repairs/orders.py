@@ -2,10 +2,7 @@
 
 A delegate's border copies bytes as if every tensor were in it (runtime/VulkanBackend.cpp): channels_last would come in
 scrambled. A copy in front, on the CPU, puts inputs in order; copies into another order within the program keep it.
-Permutations are as the runtime takes them, and no more than it needs.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import fx
@@ -13,8 +10,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.moves import PERMUTATIONS, order_of
-from vkfuse.rewrite.operands import operand
 from vkfuse.rewrite.repairs.each import Repairs, done, replaces
 
 aten = torch.ops.aten
@@ -86,21 +81,3 @@ def _is_read(node: fx.Node) -> bool:
 def _is_out_of_order(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and tuple(value.dim_order()) != tuple(range(value.ndim))
-
-
-@replaces(
-    aten.permute.default, code="dimensions-from-the-front", detail="the runtime resizes by them as given"
-)
-def dimensions_from_the_front(editor: GraphEditor, node: fx.Node, dims: Sequence[int]) -> torch.Tensor | None:
-    """Count the dimensions of each permutation from the first one."""
-    return editor.again(node, dims=order_of(node)) if min(dims, default=0) < 0 else None
-
-
-@replaces(*PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")
-def permutations_in_one(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | fx.Node | None:
-    """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
-    if x.target not in PERMUTATIONS:
-        return None
-    source, before = operand(x, "x"), order_of(x)
-    order = [before[d] for d in order_of(node)]
-    return source if order == sorted(order) else editor.tensor(source).permute(order)

@@ -1,0 +1,31 @@
+"""Permutations as the runtime takes them, and no more of them than it needs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import PERMUTATIONS, order_of
+from vkfuse.rewrite.operands import operand
+from vkfuse.rewrite.repairs.each import replaces
+
+aten = torch.ops.aten
+
+
+@replaces(
+    aten.permute.default, code="dimensions-from-the-front", detail="the runtime resizes by them as given"
+)
+def dimensions_from_the_front(editor: GraphEditor, node: fx.Node, dims: Sequence[int]) -> torch.Tensor | None:
+    """Count the dimensions of each permutation from the first one."""
+    return editor.again(node, dims=order_of(node)) if min(dims, default=0) < 0 else None
+
+
+@replaces(*PERMUTATIONS, code="permutations-in-one", detail="one copy in place of two")
+def permutations_in_one(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch.Tensor | fx.Node | None:
+    """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
+    if x.target not in PERMUTATIONS:
+        return None
+    source, before = operand(x, "x"), order_of(x)
+    order = [before[d] for d in order_of(node)]
+    return source if order == sorted(order) else editor.tensor(source).permute(order)
