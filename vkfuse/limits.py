@@ -20,7 +20,7 @@ from typing import Final
 
 from vkfuse.errors import LimitError
 from vkfuse.output import collect
-from vkfuse.report.sizes import mebibytes
+from vkfuse.quantities import mebibytes
 from vkfuse.signals import handled_by
 
 _INTERVAL: Final = 0.05  # seconds between two looks

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vkfuse.quantities import mebibytes, signed
 from vkfuse.report import model
 from vkfuse.report.format import Format
 from vkfuse.report.render import render, rendered
 from vkfuse.report.sections import sections
-from vkfuse.report.sizes import mebibytes, signed
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "\x1b[31m[bold]a|b`c`<script>\n# d\u202e*e*"

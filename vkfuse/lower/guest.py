@@ -18,8 +18,8 @@ from torch.export import ExportedProgram
 
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.operands import Target, constant_names, operator_name
+from vkfuse.lower.owned import StatePlace
 from vkfuse.lower.partition import GuardedPartitioner, compile_options, fusions
-from vkfuse.lower.places import StatePlace
 from vkfuse.lower.upstream import adjusted_upstream
 from vkfuse.options import VulkanOptions
 from vkfuse.runtime.codes import Objection

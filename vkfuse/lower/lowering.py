@@ -18,9 +18,8 @@ from vkfuse.lower.callable import check_has_kernels, dynamic_inputs
 from vkfuse.lower.embed import serialize_shaders
 from vkfuse.lower.numbers import NUMBERS_HINT, number_only_a_run_knows
 from vkfuse.lower.operands import Target
-from vkfuse.lower.owned import StateOutsideError
+from vkfuse.lower.owned import StateOutsideError, StatePlace
 from vkfuse.lower.partition import GuardedPartitioner, Node, compile_options, fusions
-from vkfuse.lower.places import StatePlace
 from vkfuse.lower.sizes import in_known_arithmetic
 from vkfuse.lower.state import buffers_of_several, initialized, shared_state
 from vkfuse.lower.upstream import adjusted_upstream, functional_programs

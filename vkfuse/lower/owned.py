@@ -1,11 +1,13 @@
-"""State that one delegate keeps on the GPU: buffers that it alone reads and writes.
+"""Where the state of a method lives: on the GPU, where buffers are that one delegate alone reads and writes.
 
 The delegate holds such a buffer as a constant, which the runtime copies to the GPU once, while it loads (`et_vk.prepack`),
 into memory of its own (runtime/graph/ComputeGraph.cpp, prepack: allocations that no other tensor shares). What the
 program writes is copied there behind everything that reads the old value, and the next call finds it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import executorch.backends.vulkan.op_registry as vulkan_registry
@@ -15,8 +17,46 @@ from torch.export import ExportedProgram
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower.operands import operator_name
-from vkfuse.lower.places import Outside, StatePlace
+from vkfuse.quantities import some
 from vkfuse.runtime.operators.attention import IN_DELEGATES
+
+
+class Outside(StrEnum):
+    """Why a buffer is memory of the method, which crosses over with each call."""
+
+    SEVERAL_METHODS = "other methods have it too, and delegates share no memory of the GPU"
+    NO_FLOATS = "it holds no floats"
+    READ_AS_WEIGHT = "an operator lays it out for itself when the delegate loads, as a weight"
+    SEVERAL_PARTS = "one delegate does not have it alone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatePlace:
+    """A buffer that a method writes, of so many bytes: kept by a delegate, or outside for a reason."""
+
+    buffer: str
+    nbytes: int
+    outside: Outside | None = None
+
+
+def place_notes(places: Mapping[str, Sequence[StatePlace]]) -> Iterator[str]:
+    """A line for what each method keeps on the GPU, and for each reason why something is not.
+
+    Of state of several methods `state_notes` speaks.
+    """
+    for method, states in places.items():
+        for reason in (None, *(r for r in Outside if r is not Outside.SEVERAL_METHODS)):
+            found = [state for state in states if state.outside is reason]
+            if found:
+                yield f"{method} {_kept(found, reason)}: {some(state.buffer for state in found)}"
+
+
+def _kept(states: Sequence[StatePlace], reason: Outside | None) -> str:
+    size = f"{len(states)} buffer{'s' * (len(states) > 1)} ({sum(s.nbytes for s in states):,} bytes)"
+    return (
+        f"keeps {size} on the GPU" if reason is None else f"keeps {size} outside of delegates, {reason.value}"
+    )
+
 
 TAG = "delegation_tag"
 _KINDS = frozenset({torch.float32, torch.float16})  # what the runtime's copies were seen to take

@@ -24,8 +24,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from vkfuse.lower.front import FEEDS_THE_CPU, READ_AS_NUMBER, front_of
 from vkfuse.lower.operands import Target, constant_names, numbers_read, operator_name, why_not
-from vkfuse.lower.owned import require_delegated, tag_owned_state
-from vkfuse.lower.places import StatePlace
+from vkfuse.lower.owned import StatePlace, require_delegated, tag_owned_state
 from vkfuse.lower.upstream import handle_of
 from vkfuse.options import Storage, VulkanOptions
 from vkfuse.runtime.codes import Code, Objection

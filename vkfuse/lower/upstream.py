@@ -401,8 +401,11 @@ def _shortcuts() -> tuple[tuple[Any, str, Any], ...]:
     if not _known():
         warnings.warn(f"ExecuTorch {version('executorch')}: lowering takes no shortcuts", stacklevel=2)
         return ()
-    from vkfuse.lower.held import add_held_constant  # noqa: PLC0415 - not every version has what they build on
-    from vkfuse.lower.retraced import ExportInterpreter, recalling  # noqa: PLC0415 - likewise
+    from vkfuse.lower.retraced import (  # noqa: PLC0415 - likewise
+        ExportInterpreter,
+        add_held_constant,
+        recalling,
+    )
 
     return (
         (VkGraphBuilder, "maybe_add_constant_tensor", add_held_constant),

@@ -14,10 +14,9 @@ from vkfuse.measure.tables import FloatMatmul, TableRead, table_reads
 from vkfuse.options import Progress, VulkanOptions
 from vkfuse.pages import digest
 from vkfuse.patch import matmuls
-from vkfuse.patch.asked import as_asked
 from vkfuse.patch.edit import Pack, Packs, edited
 from vkfuse.patch.fit import misfit
-from vkfuse.patch.sites import QuantizedTable, Site, Table, file_tables
+from vkfuse.patch.sites import QuantizedTable, Site, Table, as_asked, file_tables
 from vkfuse.pte.contents import Contents
 from vkfuse.pte.enums import ScalarType
 from vkfuse.pte.model import PteFile

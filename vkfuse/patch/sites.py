@@ -1,14 +1,15 @@
 """The tables of a file that may become packs, and the calls that look them up, on the CPU and in delegates, in all methods.
 
-A table is a matrix of floats, or integers that a CPU kernel dequantizes while it looks rows up.
+A table is a matrix of floats, or integers that a CPU kernel dequantizes while it looks rows up. Lossy, and only
+when asked, tables of floats are the integers that a setting makes of them.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
-from vkfuse.lossy import Setting
+from vkfuse.lossy import Lossy, Setting
 from vkfuse.measure.kernel_tables import KernelTable, kernel_table
 from vkfuse.measure.stored import factor_of, values_of
 from vkfuse.measure.tables import FloatMatmul, TableRead, float_matmuls, table_reads
@@ -18,6 +19,8 @@ from vkfuse.pte.model import PteFile
 from vkfuse.tables.floats import Array, Numbers
 from vkfuse.tables.found import LEAST_VALUES, NoGrid, find_grid
 from vkfuse.tables.grid import Grid
+from vkfuse.tables.proven import WhatIf
+from vkfuse.tables.quantize import quantized, what_if
 from vkfuse.tables.readers import Consumer
 
 _MATRIX: Final = 2
@@ -145,3 +148,39 @@ def _multiplied(file: PteFile) -> Iterator[tuple[FloatMatmul, Numbers]]:
 def _floats(read: TableRead) -> Numbers | None:
     numbers = values_of(read.weight)
     return numbers if numbers is not None and numbers.is_float and len(numbers.shape) == _MATRIX else None
+
+
+def as_asked(tables: Iterable[Table], lossy: Lossy) -> tuple[Table, ...]:
+    """The tables, those that `lossy` takes as integers. VkfuseError where it takes none; what is on a grid stays."""
+    made = [_as_asked(table, lossy) for table in tables]
+    lossy.require(table.name for table in made if isinstance(table.numbers, QuantizedTable))
+    return tuple(made)
+
+
+def _as_asked(table: Table, lossy: Lossy) -> Table:
+    by_name = lossy.setting_of(table.name, looked_up=False)
+    looked_up = lossy.quantize_embedding if Consumer.GATHER in table.consumers else None
+    setting = by_name or looked_up
+    if setting is None or not isinstance(table.numbers, Numbers) or isinstance(table.grid(), Grid):
+        return table
+    of = _quantized(table.numbers, setting)
+    if of is None:
+        return table
+    if by_name is None and not lossy.tie:
+        table = replace(table, sites=tuple(site for site in table.sites if site.consumer is Consumer.GATHER))
+    return replace(table, numbers=of)
+
+
+def settings_of(tables: Iterable[Table]) -> Iterator[WhatIf]:
+    """Yield what each table of floats that are on no grid would take and lose at some settings."""
+    for table in tables:
+        of = table.numbers
+        if isinstance(of, Numbers) and not isinstance(table.grid(), Grid):
+            looked_up = Consumer.GATHER in table.consumers
+            yield from what_if(table.name, of.rows(0, of.shape[0]), of.kind, looked_up=looked_up)
+
+
+def _quantized(floats: Numbers, setting: Setting) -> QuantizedTable | None:
+    rows = floats.rows(0, floats.shape[0])
+    grid = quantized(rows, setting, floats.kind)
+    return None if grid is None else QuantizedTable(integers=grid, setting=setting, floats=floats)

@@ -15,12 +15,11 @@ from vkfuse.measure.names import DIGITS, KEY, names_datum, table_names
 from vkfuse.options import BaselineChoice, Options, Progress, Scales, VulkanOptions
 from vkfuse.output import Into, published, write
 from vkfuse.pages import digest, forget
-from vkfuse.patch.asked import settings_of
 from vkfuse.patch.edit import edited
 from vkfuse.patch.mends import mended
 from vkfuse.patch.plan import PatchPlan, packs_of, plan
 from vkfuse.patch.rows import kept_proofs, loss_rows, repair_rows, table_rows, written_proofs
-from vkfuse.patch.sites import file_tables
+from vkfuse.patch.sites import file_tables, settings_of
 from vkfuse.provenance import provenance
 from vkfuse.pte import read_pte
 from vkfuse.pte.model import NamedData, PteFile

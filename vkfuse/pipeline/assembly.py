@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vkfuse.lower.places import place_notes
+from vkfuse.lower.owned import place_notes
 from vkfuse.lower.state import state_notes
 from vkfuse.options import Options
 from vkfuse.pipeline.baseline import Before

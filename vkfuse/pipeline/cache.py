@@ -15,8 +15,7 @@ from torch.export import ExportedProgram
 
 from vkfuse.entries import Entries, MissedError, damaged, made_with
 from vkfuse.lower.lowering import Lowered
-from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.places import StatePlace
+from vkfuse.lower.owned import StateOutsideError, StatePlace
 from vkfuse.mapping import hashed
 from vkfuse.measure.names import KEY
 from vkfuse.options import Options

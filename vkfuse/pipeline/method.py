@@ -6,8 +6,7 @@ from typing import TypeVar
 
 from torch.export import ExportedProgram
 
-from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.places import StatePlace
+from vkfuse.lower.owned import StateOutsideError, StatePlace
 from vkfuse.lower.state import buffers_of_several
 from vkfuse.options import Options
 from vkfuse.pipeline.proofs import Proved, prove_method

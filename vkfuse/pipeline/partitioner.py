@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from vkfuse.errors import LoweringError, VkfuseError
 from vkfuse.lower.guest import GuestPartitioner, border, operators
 from vkfuse.lower.operands import Target
-from vkfuse.lower.places import StatePlace, place_notes
+from vkfuse.lower.owned import StatePlace, place_notes
 from vkfuse.lower.state import buffers_of_several, state_notes
 from vkfuse.options import BaselineChoice, Compute, Options
 from vkfuse.output import Publication, write

@@ -13,8 +13,7 @@ from vkfuse.entries import MissedError, damaged
 from vkfuse.errors import OutputError
 from vkfuse.lower.loadable import lower_loadable
 from vkfuse.lower.lowering import Lowered
-from vkfuse.lower.owned import StateOutsideError
-from vkfuse.lower.places import StatePlace
+from vkfuse.lower.owned import StateOutsideError, StatePlace
 from vkfuse.measure.names import KEY, names_datum
 from vkfuse.options import Compute, Options, Progress
 from vkfuse.output import Into, published, write

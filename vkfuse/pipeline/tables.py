@@ -8,8 +8,8 @@ from vkfuse.measure.names import DIGITS
 from vkfuse.pipeline.method import Methods
 from vkfuse.pipeline.proofs import proofs_of
 from vkfuse.program.content import Bits, content, plain_bytes
+from vkfuse.quantities import bits_per_weight
 from vkfuse.report.model import RUNGS, Report, TableRow
-from vkfuse.report.sizes import bits_per_weight
 from vkfuse.rewrite.decisions import Decision
 from vkfuse.tables.decisions import Rung, reason
 from vkfuse.tables.grid import Grid

@@ -10,10 +10,9 @@ from typing import Final
 from vkfuse.errors import CheckFailedError, InputError
 from vkfuse.gates import Gates, Growth, Requirement
 from vkfuse.measure.ledger import parts
-from vkfuse.quantities import some
+from vkfuse.quantities import counted, mebibytes, some
 from vkfuse.report.build import Measured
 from vkfuse.report.model import Check, Diff, Report, Reports
-from vkfuse.report.sizes import counted, mebibytes
 from vkfuse.report.summary import told
 from vkfuse.runtime.codes import Code
 

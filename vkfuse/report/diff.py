@@ -13,6 +13,7 @@ from vkfuse.measure.names import table_names
 from vkfuse.measure.tables import TableRead, table_reads_by
 from vkfuse.pages import digest, passing
 from vkfuse.pte.model import PteFile
+from vkfuse.quantities import mebibytes
 from vkfuse.report.build import Measured, packet_of
 from vkfuse.report.file_tables import rows_of
 from vkfuse.report.model import (
@@ -27,7 +28,6 @@ from vkfuse.report.model import (
     TableChange,
     TableRow,
 )
-from vkfuse.report.sizes import mebibytes
 
 
 def diff_of(new: Measured, base: Measured) -> Diff:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
+from vkfuse.quantities import counted, mebibytes
 from vkfuse.report.alike import condensed
 from vkfuse.report.bytes_map import Leaf, labels, leaves
 from vkfuse.report.model import Loadable, Report, Reports
 from vkfuse.report.section import Column, Section, count, listing, name, size
 from vkfuse.report.sections import sections
-from vkfuse.report.sizes import counted, mebibytes
 from vkfuse.report.summary import COUNTS, headline, told
 
 

@@ -16,8 +16,8 @@ from vkfuse.measure.weights import shape_of
 from vkfuse.pte.delegates import VulkanDelegate, vulkan_delegates
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.vulkan import VkTensor, vulkan_graphs
+from vkfuse.quantities import bits_per_weight
 from vkfuse.report.model import RUNGS, EmbeddedShader, LookupRow, Rung, TableRow
-from vkfuse.report.sizes import bits_per_weight
 from vkfuse.runtime.operators.lookup import FUSED, dispatches
 from vkfuse.runtime.versions import lines_with
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from vkfuse.quantities import counted
 from vkfuse.report.document import Document
 from vkfuse.report.section import Section
-from vkfuse.report.sizes import counted
 from vkfuse.report.visible import visible
 
 MOST_BYTES: Final = 48_000  # GitHub takes 65,536 characters in a comment; a job's tool may add to it

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Final
 
-from vkfuse.report.sizes import counted, mebibytes, percent, share, signed
+from vkfuse.quantities import counted, mebibytes, percent, share, signed
 
 _EMPTY: Final = ("", "-")
 _SHOWN: Final = 20  # rows of a long table; the rest is one line, and all of it is in JSON, CSV and HTML

@@ -5,7 +5,7 @@ from typing import Final
 
 from vkfuse.lint.findings import EFFECTS
 from vkfuse.measure.memory import MEMORY
-from vkfuse.quantities import some
+from vkfuse.quantities import mebibytes, some
 from vkfuse.report.model import LookupRow, MethodRow, RepairRow, Report, SizeChange, TableRow
 from vkfuse.report.section import (
     Cell,
@@ -21,7 +21,6 @@ from vkfuse.report.section import (
     portion,
     size,
 )
-from vkfuse.report.sizes import mebibytes
 from vkfuse.report.summary import COUNTS, summary, verification
 from vkfuse.runtime.operators.lookup import Dispatch
 

@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from vkfuse.quantities import some
+from vkfuse.quantities import counted, mebibytes, percent, signed, some
 from vkfuse.report.model import Baseline, Check, Delegation, Loadable, Report, Verify
 from vkfuse.report.section import Section
-from vkfuse.report.sizes import counted, mebibytes, percent, signed
 
 
 def summary(report: Report) -> Section:

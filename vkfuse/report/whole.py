@@ -7,10 +7,10 @@ from typing import Final
 from vkfuse.measure.weights import weights
 from vkfuse.pages import digest
 from vkfuse.pte.model import PteFile
+from vkfuse.quantities import bits_per_weight
 from vkfuse.report.build import Measured
 from vkfuse.report.diff import diff_of
 from vkfuse.report.model import Baseline, BaselineKind, InputFile, MethodRow, OutputFile, Report, WhatIfRow
-from vkfuse.report.sizes import bits_per_weight
 from vkfuse.runtime.versions import find_runtime
 from vkfuse.tables.proven import WhatIf
 

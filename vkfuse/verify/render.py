@@ -11,10 +11,9 @@ from rich.text import Text
 
 from vkfuse import __version__
 from vkfuse.measure.audit import TableCheck
-from vkfuse.quantities import some
+from vkfuse.quantities import counted, some
 from vkfuse.report.section import figure, listing, name
 from vkfuse.report.serial import plain
-from vkfuse.report.sizes import counted
 from vkfuse.report.text import laid_out, widen
 from vkfuse.report.visible import visible
 from vkfuse.verify.verdict import Applied, OutputCheck, Run, Status, Verification
