@@ -222,6 +222,24 @@ DYNAMIC_ACTIVATIONS = (
 )
 
 
+class _Either(nn.Module):
+    """Keys that are computed in one call and read in others, as in Whisper's cross attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.norm = nn.Linear(128, 64), nn.LayerNorm(128)
+
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        branches = lambda x, known: self.keys(x) + self.keys(self.norm(x)), lambda x, known: known.clone()
+        return torch.cond(x.sum() > 0, *branches, (x, known)) * 2
+
+
+def _condition():
+    module = quantize_dynamic(_Either())
+    unwrap_tensor_subclass(module)
+    return export(module, torch.randn(2, 5, 128), torch.randn(2, 5, 64))
+
+
 def _int8_linear():
     module = nn.Sequential(nn.Linear(128, 64))
     quantize_(module, Int8DynamicActivationInt8WeightConfig())
@@ -251,6 +269,13 @@ class _PerChannel(nn.Module):
 
 
 OTHER_FLOWS = (
+    Row(
+        name="8da4w in a branch",
+        build=_condition,
+        tables=_folded("consumer-not-fused"),
+        repairs=("branch-tables-hoisted", "rows-quantized-in-floats"),
+        bound=ROUNDED,
+    ),
     Row(
         name="an input that is called input",
         build=lambda: export(quantize(nn.Sequential(nn.Linear(128, 64)), nn.Linear), torch.randn(2, 5, 128)),

@@ -38,6 +38,12 @@ class Rounding:
         return chosen == ((self.x.meta["val"].ndim - 1,), *_BYTES, _SMALLEST.smallest_normal, False)
 
 
+def rounding_of(node: fx.Node) -> Rounding | None:
+    """What a node has back of activations that are quantized by ranges of their own, whoever wrote it."""
+    found = (of(node) for of in (token_rounding, tensor_rounding, affine_rounding))
+    return next(filter(None, found), None)
+
+
 def affine_rounding(node: fx.Node) -> Rounding | None:
     """What ``torchao.dequantize_affine`` has back, of a range for whole dimensions, by zero points."""
     torchao = torch.ops.torchao

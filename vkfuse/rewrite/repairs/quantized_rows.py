@@ -3,12 +3,10 @@
 import torch
 from torch import fx
 
-from vkfuse.rewrite.activations import Rounding, affine_rounding, tensor_rounding, token_rounding
+from vkfuse.rewrite.activations import Rounding, rounding_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import same_shape
 from vkfuse.rewrite.repairs.each import replaces
-
-_ROUNDINGS = (token_rounding, tensor_rounding, affine_rounding)
 
 
 @replaces(code="rows-quantized-in-floats", detail="integers and back, in arithmetic on floats")
@@ -19,7 +17,7 @@ def rows_quantized_in_floats(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     point of choose_qparams_per_token_asymmetric are one where the range is not tiny. Some compute with float64, so that a
     number half-way between two steps may be rounded to the other.
     """
-    found = next((made for of in _ROUNDINGS if (made := of(node)) is not None), None)
+    found = rounding_of(node)
     if found is None or {n.meta["val"].dtype for n in (found.x, node)} != {torch.float32}:
         return None
     back: torch.Tensor = editor.once(
