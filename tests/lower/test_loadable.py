@@ -185,8 +185,8 @@ class _Rrelu(nn.Module):
 
 class _Grouped(nn.Module):
     def forward(self, x):
-        ends = torch.tensor([8, 16], dtype=torch.int32)
-        return torch.ops.aten._grouped_mm(x.bfloat16(), torch.ones(2, 64, 64).bfloat16(), offs=ends)
+        ends = torch.tensor([32, 64], dtype=torch.int32)
+        return torch.ops.aten._grouped_mm(x.bfloat16(), torch.ones(64, 64).bfloat16(), offs=ends)
 
 
 @pytest.mark.parametrize(

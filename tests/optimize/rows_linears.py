@@ -230,8 +230,11 @@ class _Either(nn.Module):
         self.keys, self.norm = nn.Linear(128, 64), nn.LayerNorm(128)
 
     def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        branches = lambda x, known: self.keys(x) + self.keys(self.norm(x)), lambda x, known: known.clone()
-        return torch.cond(x.sum() > 0, *branches, (x, known)) * 2
+        keys = torch.cond(x.sum() > 0, self._computed, lambda _, known: known.clone(), (x, known))
+        return keys * 2
+
+    def _computed(self, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return self.keys(x) + self.keys(self.norm(x))
 
 
 def _condition():

@@ -16,11 +16,13 @@ from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeMoE
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
 from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+from transformers.models.phimoe.modeling_phimoe import PhimoeSparseMoeBlock
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite.repairs.experts import experts_as_wide_linears
 from vkfuse.rewrite.repairs.experts.groups import choices_as_arithmetic
+from vkfuse.rewrite.repairs.experts.rows import grouped_products_of_all
 
 COLUMNS, EXPERTS = 64, 6
 SHAPE = {"hidden_size": COLUMNS, "intermediate_size": 32, "num_experts_per_tok": 2}
@@ -92,6 +94,16 @@ def _exported(block):
         return torch.export.export(made, (torch.randn(1, 5, COLUMNS),), dynamic_shapes=shapes)
 
 
+def _check_same(exported, repaired, cases):
+    """See that two programs give the same for tokens of a scale, up to the order of sums."""
+    before, after = exported.module(), repaired.module()
+    for tokens, scale in cases:
+        x = torch.randn(1, tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens)) * scale
+        with torch.no_grad():
+            wanted, got = before(x), after(x)
+        assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp(min=1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks(name):
@@ -105,12 +117,7 @@ def test_blocks(name):
         n.args[1].meta["val"].shape for n in repaired.graph.nodes if n.target == torch.ops.aten.linear.default
     ]
     assert tables[-1] == (COLUMNS, EXPERTS * 32)
-    before, after = exported.module(), repaired.module()
-    for tokens, scale in ((2, 1.0), (64, 30.0), (7, 0.0), (33, 1e-3)):
-        x = torch.randn(1, tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens)) * scale
-        with torch.no_grad():
-            wanted, got = before(x), after(x)
-        assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp(min=1.0)
+    _check_same(exported, repaired, ((2, 1.0), (64, 30.0), (7, 0.0), (33, 1e-3)))
 
 
 def test_other_choices_are_left():
@@ -164,12 +171,25 @@ def test_groups_of_experts(block, choices):
     repaired, (note,) = experts_as_wide_linears(repaired)
     assert note.code == "experts-as-wide-linears"
     assert torch.ops.aten.topk.default not in {n.target for n in repaired.graph.nodes}
-    before, after = exported.module(), repaired.module()
-    for tokens, scale in ((2, 0.5), (64, 0.2), (33, 1e-3)):
-        x = torch.randn(1, tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens)) * scale
-        with torch.no_grad():
-            wanted, got = before(x), after(x)
-        assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp(min=1.0)
+    _check_same(exported, repaired, ((2, 0.5), (64, 0.2), (33, 1e-3)))
+
+
+def _phimoe():
+    config = transformers.PhimoeConfig(
+        num_local_experts=EXPERTS, experts_implementation="grouped_mm", **SHAPE
+    )
+    return _Block(PhimoeSparseMoeBlock(config))
+
+
+@pytest.mark.slow
+def test_groups_of_any_choice():
+    """Experts that are chosen one after the other: rows by all matrices, also where most experts have no row."""
+    exported = from_exported(_exported(_phimoe)).exported
+    assert experts_as_wide_linears(exported) == (exported, ())
+    repaired, (note,) = grouped_products_of_all(exported)
+    assert (note.code, len(note.nodes)) == ("grouped-products-of-all", 2)
+    assert not any("grouped" in str(n.target) for n in repaired.graph.nodes)
+    _check_same(exported, repaired, ((2, 1.0), (64, 1.0), (33, 1e-3)))
 
 
 def test_scores_among_infinities():

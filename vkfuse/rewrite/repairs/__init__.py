@@ -54,7 +54,7 @@ from vkfuse.rewrite.repairs import (
 )
 from vkfuse.rewrite.repairs.contract import Contract
 from vkfuse.rewrite.repairs.each import Repair, RepairRule
-from vkfuse.rewrite.repairs.experts import groups
+from vkfuse.rewrite.repairs.experts import groups, rows
 from vkfuse.runtime.operators import NEWEST
 from vkfuse.runtime.operators.attention import ATTENDS_SINCE
 from vkfuse.runtime.operators.binary import COMPARES_SINCE
@@ -71,6 +71,7 @@ BEFORE_SURVEY: tuple[RepairRule, ...] = (
     bags.bags_as_lookups,
     groups.choices_as_arithmetic,
     experts.experts_as_wide_linears,
+    rows.grouped_products_of_all,
 )
 
 

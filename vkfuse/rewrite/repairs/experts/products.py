@@ -26,6 +26,9 @@ from vkfuse.rewrite.repairs.experts.known import (
 
 aten = torch.ops.aten
 
+# By name: the second is known to torch only where transformers is.
+GROUPED: Final = ("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default")
+
 
 def _turned(walk: Walk, node: fx.Node) -> Value | None:
     """Matrices the other way round."""
@@ -181,8 +184,7 @@ PRODUCTS: Final[Mapping[Any, Rule]] = {
     aten.add.Tensor: _added,
     aten.sum.dim_IntList: _sum,
     **dict.fromkeys((aten.bmm.default, aten.matmul.default), _matmul),
-    aten._grouped_mm.default: _grouped,  # noqa: SLF001 - the operator's name
-    "transformers.grouped_mm_fallback.default": _grouped,  # known to torch only where transformers is
+    **dict.fromkeys(GROUPED, _grouped),
     aten.einsum.default: _einsum,
     aten.index_add.default: _index_added,
 }
