@@ -1226,7 +1226,10 @@ _REPAIRED = {
     ),
     "read off a sort": (
         _Lambda(
-            lambda _, x: (*x.median(1), x.median(), x.nanmedian(), *x.nanmedian(-1, True), *x.kthvalue(3, 1))
+            lambda _, x: (
+                *(*x.median(1), x.median(), x.nanmedian(), *x.nanmedian(-1, True), *x.kthvalue(3, 1)),
+                *(x * 9).long().mode(1),
+            )
         ),
         _SEQUENCE,
         _ALONG_TWO,
@@ -1244,10 +1247,16 @@ _REPAIRED = {
         "cumulated-in-steps maxima-as-minima logarithms-of-ten",
     ),
     "functions of numbers": (
-        _Lambda(lambda _, x: x.exp2()),
+        _Lambda(
+            lambda _, x: (
+                *(x.exp2(), (x * 3).erfc(), x.hypot(x - 1), x.signbit(), x.copysign(x - 1), x.copysign(-2)),
+                *(x.fmax(x - 1), x.fmin(x * x), x.round(decimals=2), (90 * x).round(decimals=-1), x.angle()),
+                *(torch.addmv(x[0, 0], x[0].T, x[0, :, 0], beta=0.5, alpha=2), x.long().fmax(x.int())),
+            )
+        ),
         _SEQUENCE,
         _ALONG_TWO,
-        "functions-written-out",
+        "functions-written-out maxima-as-minima reciprocals-as-quotients squeezes-as-views numbers-stored",
     ),
     "truths about floats": (
         _Lambda(
@@ -1488,10 +1497,11 @@ def test_worked_around(name):
 
 
 def test_what_is_no_number():
-    """Medians, sums and truths of infinities, zeros of either sign and of what is no number."""
+    """Functions and medians of infinities, zeros of either sign and of what is no number."""
     x = torch.tensor([[3.0, -torch.inf, -0.0, 0.0, torch.nan, 1e30], [1.0, -2.0, torch.inf, 0.5, 5e30, -0.0]])
     module = _Lambda(
         lambda _, x: (
+            *(x.signbit(), x.copysign(x.roll(1, 1)), x.fmax(x.roll(1, 1)), x.angle(), x.hypot(x.roll(1, 1))),
             *(x.median(1).values, x.median(), x.nanmedian(1).values, x.cummax(1).values, *x.kthvalue(6, 1)),
             *(x[:, :4].logcumsumexp(1), x.abs().log(), (x * 1).sign(), (x * 1).isnan(), (x * 1).isinf()),
             *((x * 1) == 0, (x * 1) != 0, ((x * 1) == torch.inf) | (x < 0)),

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -57,6 +57,97 @@ def logarithms_of_one_more(x: torch.Tensor) -> torch.Tensor | None:
         return None
     near = x.clamp(-0.5, 1.0)
     return log_of_one_more(near) + ((x + 1.0) / (near + 1.0)).log()
+
+
+# Press et al., Numerical Recipes, 6.2.2: of a relative error of 1.2e-7.
+_TAIL: Final = (
+    *(-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806),
+    *(0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277),
+)
+
+
+@replaces(aten.erfc.default, code="functions-written-out", detail=_DETAIL)
+def error_functions_less_one(x: torch.Tensor) -> torch.Tensor | None:
+    """Write out `1 - erf(x)` so that small results are right too: `t exp(p(t) - x^2)`, t = 2 / (2 + |x|)."""
+    if not x.is_floating_point() or x.dtype is torch.float64:
+        return None
+    t = 2.0 / (x.abs() + 2.0)
+    exponent = t * _TAIL[-1] + _TAIL[-2]
+    for term in _TAIL[-3::-1]:
+        exponent = exponent * t + term
+    tail = t * (exponent - x * x).exp()
+    return torch.where(x >= 0, tail, 2.0 - tail)
+
+
+@replaces(aten.hypot.default, code="functions-written-out", detail=_DETAIL)
+def hypotenuses(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Write out the root of the sum of squares of what is scaled to at most one."""
+    one, two = x.abs(), other.abs()
+    scale = one.maximum(two).clamp(torch.finfo(x.dtype).tiny, torch.finfo(x.dtype).max)
+    one, two = one / scale, two / scale
+    return (one * one + two * two).sqrt() * scale
+
+
+@replaces(aten.signbit.default, code="functions-written-out", detail=_DETAIL)
+def signs_as_comparisons(x: torch.Tensor) -> torch.Tensor:
+    """Compare with zero; a negative zero has a negative reciprocal."""
+    return _is_negative(x)
+
+
+@replaces(aten.copysign.Tensor, aten.copysign.Scalar, code="functions-written-out", detail=_DETAIL)
+def signs_of_others(x: torch.Tensor, other: torch.Tensor | float) -> torch.Tensor | None:
+    """Choose between a magnitude and its negative."""
+    if not x.is_floating_point():
+        return None
+    size = x.abs()
+    if isinstance(other, (int, float)):
+        return -size if math.copysign(1.0, other) < 0 else size
+    return torch.where(_is_negative(other), -size, size)
+
+
+def _is_negative(x: torch.Tensor) -> torch.Tensor:
+    negative = x < 0
+    return negative.logical_or(x.reciprocal() < 0) if x.is_floating_point() else negative
+
+
+_EXTREMES: Final[Mapping[Any, Callable[..., torch.Tensor]]] = {
+    aten.fmax.default: torch.maximum,
+    aten.fmin.default: torch.minimum,
+}
+
+
+@replaces(*_EXTREMES, code="functions-written-out", detail=_DETAIL)
+def extremes_of_numbers(node: fx.Node, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Choose the larger or smaller of two tensors, or the number where one is none."""
+    extreme = _EXTREMES[node.target](x, other)
+    if not extreme.is_floating_point():
+        return extreme
+    return torch.where(x.ge(x), torch.where(other.ge(other), extreme, x), other)
+
+
+@replaces(aten.round.decimals, code="functions-written-out", detail=_DETAIL)
+def rounded_to_decimals(x: torch.Tensor, decimals: int) -> torch.Tensor:
+    """Round what is scaled by a power of ten (aten/native/cpu/UnaryOpsKernel.cpp, round_decimals_kernel)."""
+    scale = 10.0 ** abs(decimals)
+    return (x * scale).round() / scale if decimals > 0 else (x / scale).round() * scale
+
+
+@replaces(aten.addmv.default, code="functions-written-out", detail=_DETAIL)
+def sums_with_products(
+    x: torch.Tensor, mat: torch.Tensor, vec: torch.Tensor, beta: float, alpha: float
+) -> torch.Tensor:
+    """Multiply by a matrix of one column."""
+    product = (mat @ vec.unsqueeze(-1)).squeeze(-1)
+    product = product if alpha == 1 else product * alpha
+    return product if beta == 0 else product + (x if beta == 1 else x * beta)
+
+
+@replaces(aten.angle.default, code="functions-written-out", detail=_DETAIL)
+def angles_of_real_numbers(x: torch.Tensor) -> torch.Tensor | None:
+    """Choose pi for what is negative, no number where it is none."""
+    if not x.is_floating_point():
+        return None
+    return torch.where(x < 0, math.pi, torch.where(x.ge(x), 0.0, x))
 
 
 _STEPS: Final = frozenset(

@@ -83,6 +83,23 @@ def _median(x: torch.Tensor, dim: int, which: int, *, numbers: bool) -> torch.Te
     return torch.where(last.ge(last), middle, last if which == 0 else _at(ordered[1], dim, -1))
 
 
+@replaces(aten.mode.default, code="places-of-sorts", detail="no kernel has it")
+def most_frequent(
+    editor: GraphEditor, node: fx.Node, which: int, x: torch.Tensor, dim: int, keepdim: bool
+) -> torch.Tensor | None:
+    """Take the least of the values that most others are equal to, or the last place of it, of integers."""
+    if not x.ndim or x.is_floating_point() or x.dtype is torch.bool:
+        return None
+    last = x.transpose(dim, -1)
+    ordered = last.sort(-1)[0]
+    alike = ordered.unsqueeze(-1).eq(ordered.unsqueeze(-2)).to(torch.int64).sum([-1])
+    found = ordered.gather(-1, alike.argmax(-1, True))
+    if which:
+        places = editor.arange(editor.sizes(operand(node, "x"))[dim % x.ndim])
+        found = (last.eq(found).to(torch.int64) * places).amax([-1], True)
+    return _without(found.transpose(dim, -1), dim, keepdim)
+
+
 def _at(x: torch.Tensor, dim: int, place: int) -> torch.Tensor:
     part: torch.Tensor = aten.slice.Tensor(x, dim, place, END if place == -1 else place + 1)
     return part
