@@ -1439,6 +1439,7 @@ _REPAIRED = {
         None,
         "batch-as-one-image",
     ),
+    "image without a batch": (_conv2d(4, 3, padding=1), (8, 11, 12), None, ""),
     "batch of points": (_conv2d(4, 1, stride=3), (2, 8, 11, 12), None, "batch-as-one-image"),
     "batch too high for a texture": (_conv2d(4, 1), (2, 8, 9000, 1), None, "batch-as-one-image"),
     "lengths too high for a texture": (_conv2d(4, 1), (700, 8, 8, 31), _ALONG_TWO, ""),

@@ -35,8 +35,8 @@ def test_a_tree_is_read_as_a_wheel_is(tmp_path):
     """Variants by YAML, shaders without, registered operators and kernels of a source tree."""
     glsl = tmp_path / make.VULKAN / "graph" / "ops" / "glsl"
     impl = tmp_path / make.VULKAN / "graph" / "ops" / "impl"
-    kernels = tmp_path / "kernels" / "portable"
-    for folder in (glsl, impl, kernels):
+    kernels, llm = tmp_path / "kernels" / "portable", tmp_path / make.LLM
+    for folder in (glsl, impl, kernels, llm):
         folder.mkdir(parents=True)
     (glsl / "add.yaml").write_text(
         "add:\n"
@@ -54,8 +54,11 @@ def test_a_tree_is_read_as_a_wheel_is(tmp_path):
         "REGISTER_OPERATORS {\n  VK_REGISTER_OP(\n      aten.add.Tensor, add);\n}\n"
     )
     (kernels / "functions.yaml").write_text("- op: add.out\n- func: prim::x.out(Tensor a) -> Tensor\n")
+    (llm / "op.cpp").write_text(
+        'EXECUTORCH_LIBRARY(\n    llama,\n    "x.out", x);\nregister_kernel(Kernel(\n    "llama::y.out", y));\n'
+    )
     source = make.tree(tmp_path, "a tree")
     tiled = {f"add_{kind}_t_{tile}" for kind in ("half", "float") for tile in (1, 2)}
     assert make.shaders(source) == tiled | {"add_one_half", "add_one_float", "plain"}
     assert make.operators(source) == {"aten.add.Tensor"}
-    assert make.kernels(source) == {"portable aten::add.out", "portable prim::x.out"}
+    assert make.kernels(source) == {"portable aten::add.out", "portable prim::x.out", "llm llama::x.out", "llm llama::y.out"}

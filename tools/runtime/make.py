@@ -33,7 +33,7 @@ PRIMS = "kernels/prim_ops/register_prim_ops.cpp"
 LLM = "extension/llm/custom_ops"
 _OPERATOR = re.compile(r"VK_REGISTER_OP\(\s*([\w.]+)\s*,")
 _PRIM = re.compile(r'"((?:executorch_prim|aten)::[\w.]+)"')
-_LIBRARY = re.compile(r'EXECUTORCH_LIBRARY\(\s*(\w+)\s*,\s*"([\w.]+)"')
+_LIBRARY = re.compile(r'(?:EXECUTORCH_LIBRARY\(\s*|\bKernel\(\s*")(\w+)(?:\s*,\s*"|::)([\w.]+)"')
 RULES = "by the rules of gen_vulkan_spv.py"
 UNSHIPPED = "no_op_"  # of no_op.yaml, which the wheel leaves out
 

@@ -37,8 +37,8 @@ def batches_as_one_image(
 ) -> torch.Tensor | None:
     """Convolve the images of a batch one above the other, of a height that the stride divides, padding between them."""
     window = window_of(node)
-    at_once = _fit_in_one(x.shape, sum(window.pads[0]) + window.stride[0])
-    if x.ndim != weight.ndim or not at_once:
+    at_once = x.ndim == weight.ndim and _fit_in_one(x.shape, sum(window.pads[0]) + window.stride[0])
+    if not at_once:
         return None
     if not isinstance(x.shape[0], int) or x.shape[0] <= at_once:
         return _as_one_image(window, node.meta["val"].shape, x, weight, bias)
