@@ -29,6 +29,17 @@ class Layers(nn.Module):
         return self.down(functional.gelu(self.up(x), approximate="tanh"))
 
 
+class Normed(nn.Module):
+    """A linear behind an RMS norm that is written out, whose epsilon PT2E keeps as a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.rand(64) + 0.5), nn.Linear(64, 32)
+
+    def forward(self, x):
+        return self.head(x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * self.weight)
+
+
 class Images(nn.Module):
     """Convolutions, a residual, a mean and a linear."""
 
@@ -67,6 +78,7 @@ def _int8_on_int8(module):
 ROWS = (8, 64)
 NETWORKS = {
     "VulkanQuantizer, weights": lambda: _pt2e(Layers().eval(), _by_vulkan(), torch.randn(ROWS)),
+    "VulkanQuantizer, weights behind a norm": lambda: _pt2e(Normed().eval(), _by_vulkan(), torch.randn(ROWS)),
     "VulkanQuantizer, 8da8w": lambda: _pt2e(
         Layers().eval(), _by_vulkan(is_dynamic=True), torch.randn(2, *ROWS)
     ),

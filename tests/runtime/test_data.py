@@ -61,4 +61,9 @@ def test_a_tree_is_read_as_a_wheel_is(tmp_path):
     tiled = {f"add_{kind}_t_{tile}" for kind in ("half", "float") for tile in (1, 2)}
     assert make.shaders(source) == tiled | {"add_one_half", "add_one_float", "plain"}
     assert make.operators(source) == {"aten.add.Tensor"}
-    assert make.kernels(source) == {"portable aten::add.out", "portable prim::x.out", "llm llama::x.out", "llm llama::y.out"}
+    assert make.kernels(source) == {
+        "portable aten::add.out",
+        "portable prim::x.out",
+        "llm llama::x.out",
+        "llm llama::y.out",
+    }

@@ -41,6 +41,8 @@ def _is_origin(node: fx.Node) -> bool:
 def _unbacked(value: Any) -> set[Any]:
     if isinstance(value, (list, tuple)):
         return {symbol for member in value for symbol in _unbacked(member)}
-    if isinstance(value, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
+    if isinstance(value, torch.Tensor):  # where in its storage a slice begins is none of its sizes
+        return _unbacked(tuple(value.shape))
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return set(free_unbacked_symbols(value))
     return set()

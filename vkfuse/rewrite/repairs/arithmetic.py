@@ -46,31 +46,23 @@ def write_out_rms_norm(
     code="scalars-as-tensors",
     detail="the runtime has the tensor form only",
 )
-def scalars_as_tensors(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+def scalars_as_tensors(editor: GraphEditor, node: fx.Node, other: Any) -> fx.Node | None:
     """Use the tensor form of scalar arithmetic on floats, with float scalars: the same operation as the runtime has it.
 
-    An integer scalar would become an integer tensor, cast to float on the CPU at every call.
+    An integer scalar would become an integer tensor, cast to float on the CPU at every call; PT2E keeps scalars as
+    tensors, of which ExecuTorch's fusion of RMS norms cannot read an epsilon. A number is a float32 tensor to
+    ExecuTorch, which would widen a single half.
     """
-    if not _is_scalar_arithmetic(node) or not _is_float(node):
+    number = _as_float(editor, other)
+    narrow = isinstance(number, (int, float)) and _is_single_half(node)
+    if not _is_float(node) or (node.target not in _TENSOR_FORMS and number is other and not narrow):
         return None
-    terms = [_operand(editor, node, value) for value in node.args[:2]]
+    if narrow and isinstance(number, float):
+        number = editor.constant(torch.tensor(number, dtype=node.meta["val"].dtype), "number")
     alpha = dict(zip(("alpha",), node.args[2:], strict=False))  # keyword of the tensor forms alone
-    return editor.call(_TENSOR_FORMS.get(node.target, node.target), *terms, **node.kwargs, **alpha)
-
-
-def _operand(editor: GraphEditor, node: fx.Node, value: Any) -> Any:
-    """An operand of the tensor form: a number is a float32 tensor to ExecuTorch, which would widen a single half."""
-    number = _as_float(value)
-    if not isinstance(number, float) or not _is_single_half(node):
-        return number
-    return editor.constant(torch.tensor(number, dtype=node.meta["val"].dtype), "number")
-
-
-def _is_scalar_arithmetic(node: fx.Node) -> bool:
-    if node.target in _TENSOR_FORMS:
-        return True
-    numbers = [a for a in node.args[:2] if isinstance(a, (int, float))]
-    return any(_as_float(a) is not a for a in node.args) or (bool(numbers) and _is_single_half(node))
+    return editor.call(
+        _TENSOR_FORMS.get(node.target, node.target), node.args[0], number, **node.kwargs, **alpha
+    )
 
 
 def _is_single_half(node: fx.Node) -> bool:
@@ -79,9 +71,14 @@ def _is_single_half(node: fx.Node) -> bool:
     return not value.dim() and value.element_size() < torch.float32.itemsize
 
 
-def _as_float(value: Any) -> Any:
-    """An integer that float32 holds as a float; everything else, bools and symbolic sizes too, as it is."""
-    return float(value) if type(value) is int and abs(value) <= _EXACT_INTEGERS else value
+def _as_float(editor: GraphEditor, value: Any) -> Any:
+    """An integer that float32 holds, or a float32 constant without dimensions, as a float; anything else as it is."""
+    if type(value) is int and abs(value) <= _EXACT_INTEGERS:
+        return float(value)
+    if not isinstance(value, fx.Node) or value not in editor.constants or value.meta["val"].ndim:
+        return value
+    single = value.meta["val"].dtype is torch.float32 and editor.constants.value(value).isfinite()
+    return editor.constants.value(value).item() if single else value
 
 
 @replaces(aten.layer_norm.default, code="layer-norm-completed", detail="the runtime wants weight and bias")
@@ -151,9 +148,10 @@ def concatenations_of_one_type(
 
 
 def _is_float(node: fx.Node) -> bool:
-    """Float in and out: an integer would be promoted differently by a float scalar tensor."""
+    """Float in and out, of one type: an integer would be promoted differently by a float scalar tensor."""
     values = [i.meta.get("val") for i in node.all_input_nodes] + [node.meta["val"]]
-    return all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values)
+    floats = all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values)
+    return floats and values[0].dtype == values[-1].dtype
 
 
 @replaces(aten.instance_norm.default, code="instance-norm-as-group-norm", detail="each channel a group")

@@ -2,7 +2,8 @@
 
 ``llama.update_cache`` and ``llama.custom_sdpa`` (extension/llm/custom_ops/op_update_cache.cpp, op_sdpa.cpp) are CPU kernels
 over caches [batch, columns, heads, size] that take the position as a number. The one is a copy to positions; the other is
-attention whose row i sees the columns up to position + i or, where a mask is given, what the mask lets it see.
+attention whose row i sees the columns up to position + i or, where a mask is given, what the mask lets it see; of
+``llama.custom_quantized_sdpa`` its operands are bytes, with a scale and a zero point for each row of each head.
 
 ``llama.gated_delta_rule`` (op_sdpa.cpp: gated_delta_rule_recurrence; https://arxiv.org/abs/2412.06464) is the recurrence of
 Qwen3.5's linear attention, a row of the prompt after the other; a step of decoding is one.
@@ -16,6 +17,7 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
+from vkfuse.rewrite.moves import permuted_from
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.repairs.attention import additive
 from vkfuse.rewrite.repairs.each import replaces
@@ -23,7 +25,7 @@ from vkfuse.rewrite.repairs.numbers import is_known, positions
 
 aten = torch.ops.aten
 
-_SDPA: Final = "llama.custom_sdpa.default"
+_SDPA: Final = ("llama.custom_sdpa.default", "llama.custom_quantized_sdpa.default")
 _DELTA: Final = ("llama.gated_delta_rule.default", "llama.channelwise_gated_delta_rule.default")
 _MOST_STEPS: Final = 16  # nine operators each
 _UPDATES: Final = ("llama.update_cache.default", "llama.update_cache_with_indices.default")
@@ -32,7 +34,7 @@ _UPDATES: Final = ("llama.update_cache.default", "llama.update_cache_with_indice
 @replaces(code="llm-operators-written-out", detail="ExecuTorch's own operators as torch's")
 def llm_operators_written_out(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
     """Write each cache update as a copy to positions, attention over a cache as torch's, a recurrence step by step."""
-    if str(node.target) == _SDPA:
+    if str(node.target) in _SDPA:
         return _attention(editor, node, operands(node))
     call, second = (node.args[0], node.args[1] == 1) if node.target is operator.getitem else (None, False)
     if not isinstance(call, fx.Node):
@@ -91,9 +93,10 @@ def _row(of: torch.Tensor, row: int, rows: int) -> torch.Tensor:
 def _attention(editor: GraphEditor, node: fx.Node, given: Mapping[str, Any]) -> torch.Tensor | None:
     """Torch's attention [batch, heads, rows, size], of query [batch, rows, heads, size] and caches [batch, columns, ..]."""
     mask, causal, start = given["attn_mask"], bool(given["is_causal"]), given["start_pos"]
-    if given["drpout_p"] or not is_known(start) or (mask is not None and causal):
+    outermost = given.get("is_seq_at_dim_2", False)
+    if given["drpout_p"] or not is_known(start) or (mask is not None and causal) or outermost:
         return None
-    query, key, value = (editor.tensor(given[name]).transpose(1, 2) for name in ("query", "key", "value"))
+    query, key, value = (_floats(editor, given, name).transpose(1, 2) for name in ("query", "key", "value"))
     if mask is None:
         rows, columns = (editor.sizes(given[name])[1] for name in ("query", "key"))
         mask = _seen(editor, positions(editor, start, rows), columns, causal=causal)
@@ -103,6 +106,19 @@ def _attention(editor: GraphEditor, node: fx.Node, given: Mapping[str, Any]) -> 
         query, key, value, mask, scale=given["scale"], enable_gqa=grouped
     )
     return out.transpose(1, 2)
+
+
+def _floats(editor: GraphEditor, given: Mapping[str, Any], name: str) -> torch.Tensor:
+    """An operand of attention, dequantized where it has scales; caches that are transposed forth and back as they are."""
+    scales, points = (given.get(f"{name[0]}_{of}") for of in ("scales", "zero_points"))
+    source, order = permuted_from(given[name])
+    codes = source if order == sorted(order) else given[name]
+    if scales is None:
+        return editor.tensor(codes)
+    by_rows = torch.ops.quantized_decomposed.dequantize_per_token.default
+    return editor.tensor(
+        editor.call(by_rows, codes, scales, points, -128, 127, codes.meta["val"].dtype, torch.float32)
+    )
 
 
 def _seen(editor: GraphEditor, last: torch.Tensor, columns: Any, *, causal: bool) -> torch.Tensor:

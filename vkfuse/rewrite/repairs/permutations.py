@@ -6,8 +6,7 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.moves import PERMUTATIONS, order_of
-from vkfuse.rewrite.operands import operand
+from vkfuse.rewrite.moves import PERMUTATIONS, order_of, permuted_from
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -26,6 +25,5 @@ def permutations_in_one(editor: GraphEditor, node: fx.Node, x: fx.Node) -> torch
     """Replace each permutation of a permuted tensor by one of that tensor, or by it, copies aside."""
     if x.target not in PERMUTATIONS:
         return None
-    source, before = operand(x, "x"), order_of(x)
-    order = [before[d] for d in order_of(node)]
+    source, order = permuted_from(node)
     return source if order == sorted(order) else editor.tensor(source).permute(order)
