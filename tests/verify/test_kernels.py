@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vkfuse.program.operators import register_operators
 from vkfuse.pte.place import Place
 from vkfuse.verify.errors import CannotVerifyError
 from vkfuse.verify.kernels import find_kernel
@@ -43,3 +44,16 @@ def test_windows_of_an_adaptive_pool():
     (small,) = kernel.run([torch.ones(1, 1, 5, 2048), [3, 3071], torch.empty(0)])
     assert some.isnan().sum(-1).tolist() == [[[12, 12]]]
     assert bool(small.eq(1).all())
+
+
+@pytest.mark.parametrize("decays", [(1, 2, 5), (1, 2, 5, 4)])
+def test_gated_delta_rule(decays):
+    """Against ExecuTorch's own kernel: two queries a key, a decay a row or one for each of its columns."""
+    register_operators()
+    kernel = find_kernel("llama::gated_delta_rule.out", Place("forward"))
+    query, key, value, state = (
+        torch.randn(1, *sizes) for sizes in ((4, 5, 4), (2, 5, 4), (2, 5, 8), (2, 4, 8))
+    )
+    given = [query, key, value, torch.rand(decays), torch.rand(1, 2, 5), state]
+    want = torch.ops.llama.gated_delta_rule(*given)
+    torch.testing.assert_close(kernel.run([*given, None, None]), tuple(want))

@@ -198,6 +198,19 @@ def _convolution(values: list[Any]) -> tuple[torch.Tensor]:
     return (operator(*given),)
 
 
+def _delta_rule(values: list[Any]) -> tuple[torch.Tensor, ...]:
+    """`(query, key, value, decay, beta, state, ..)`, row by row: op_sdpa.cpp, gated_delta_rule_recurrence."""
+    query, key, value, decay, beta, state = values[:6]
+    faded, read = decay if decay.dim() == key.dim() else decay[..., None], []
+    for row in range(value.shape[2]):
+        at = slice(row, row + 1)
+        state = state * faded[:, :, at].transpose(2, 3)
+        new = (value[:, :, at] - key[:, :, at] @ state) * beta[:, :, at, None]
+        state = state + key[:, :, at].transpose(2, 3) * new
+        read.append((query[:, :, at].reshape(*key.shape[:2], -1, key.shape[3]) @ state).flatten(1, 2))
+    return torch.stack(read, 2), state
+
+
 def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
@@ -259,6 +272,7 @@ _FUNCTIONAL: Final = dict(
         _functional("aten::convolution.out", 10, (9,), _convolution),
         _functional("aten::max_pool2d_with_indices.out", 8, (6, 7), _largest_of_windows),
         _functional("aten::_adaptive_avg_pool2d.out", 3, (2,), _adaptive_mean),
+        _functional("llama::gated_delta_rule.out", 8, (6, 7), _delta_rule),
         _functional("aten::remainder.Scalar_out", 3, (2,), _remainder),
         _functional("aten::remainder.Tensor_out", 3, (2,), _remainder),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),

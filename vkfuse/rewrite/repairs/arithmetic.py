@@ -150,8 +150,8 @@ def concatenations_of_one_type(
 def _is_float(node: fx.Node) -> bool:
     """Float in and out, of one type: an integer would be promoted differently by a float scalar tensor."""
     values = [i.meta.get("val") for i in node.all_input_nodes] + [node.meta["val"]]
-    floats = all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values)
-    return floats and values[0].dtype == values[-1].dtype
+    kinds = [v.dtype for v in values if isinstance(v, torch.Tensor) and v.dtype.is_floating_point]
+    return len(kinds) == len(values) and kinds[0] == kinds[-1]
 
 
 @replaces(aten.instance_norm.default, code="instance-norm-as-group-norm", detail="each channel a group")
