@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from vkfuse.pte.enums import ScalarType
 from vkfuse.tables.floats import rounded
-from vkfuse.tables.found import CHUNK, NoGrid, find_grid
+from vkfuse.tables.found import NoGrid, find_grid
 from vkfuse.tables.grid import Grid
 from vkfuse.tables.proof import difference
 from vkfuse.tables.q4 import LOOKUP_COLUMNS, q4_pack
@@ -158,14 +158,3 @@ def test_tables_of_nothing():
         assert difference(lambda low, high, of=zeros: of[low:high], pack.rebuild, 3, 32).exact
     assert isinstance(_found(np.zeros((0, 32), np.float32)), NoGrid)
     assert isinstance(_found(np.zeros((3, 32)), ScalarType.DOUBLE), NoGrid)
-
-
-def test_progress_counts_rows():
-    """Progress is told after each chunk, up to all rows."""
-    floats = _table(*_random(), ScalarType.FLOAT)
-    seen = []
-    find_grid(
-        lambda low, high: floats[low:high], *floats.shape, ScalarType.FLOAT, lambda *at: seen.append(at)
-    )
-    assert seen[-1] == (3000, 3000)
-    assert len(seen) == -(-3000 // (CHUNK // 96))

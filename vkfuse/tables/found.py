@@ -1,6 +1,6 @@
 """The grid of a table of floats, had back from its numbers: exactly, or how close it came."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,8 +32,6 @@ _FAR: Final = 0.05  # of a step
 _SUSPECTS: Final = 64  # rows that failed, which a smaller group has to serve first
 _FLOATS: Final = frozenset({ScalarType.HALF, ScalarType.BFLOAT16, ScalarType.FLOAT})
 
-Progress = Callable[[int, int], None]  # rows that are done, and all
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoGrid:
@@ -56,19 +54,13 @@ class NoGrid:
         )
 
 
-def find_grid(
-    read: Rows,
-    rows: int,
-    columns: int,
-    kind: ScalarType,
-    progress: Progress = lambda _done, _all: None,
-) -> Grid | NoGrid:
+def find_grid(read: Rows, rows: int, columns: int, kind: ScalarType) -> Grid | NoGrid:
     """The grid of a table of floats [rows, columns] of the type `kind`, with the largest groups that give its every bit.
 
     `read` returns rows, bfloat16 widened; groups are whole rows or divide them, down to four columns. Four bits are tried
     first, then eight, then eight with zero points.
     """
-    search = _Search(read, rows, columns, kind, progress)
+    search = _Search(read, rows, columns, kind)
     if kind in _FLOATS and rows and columns:
         for bits, smallest in _BITS.items():
             grid = search.grid(bits, smallest)
@@ -86,9 +78,8 @@ def group_sizes(columns: int, smallest: int = SMALLEST_GROUP) -> Iterator[int]:
 class _Search:
     """One table, searched for groups of one size after the other."""
 
-    def __init__(self, read: Rows, rows: int, columns: int, kind: ScalarType, progress: Progress) -> None:
+    def __init__(self, read: Rows, rows: int, columns: int, kind: ScalarType) -> None:
         self._read, self._rows, self._columns, self._kind = read, rows, columns, kind
-        self._progress = progress
         self._all_rows = False  # whether `nearest` was seen in all of them
         self.nearest = NoGrid(bits=4, group_size=columns, groups=0, exact=0, off=float("inf"))
 
@@ -147,7 +138,6 @@ class _Search:
             if not by_row.all():
                 off = max(off, _off(steps))
                 failed.append(rows[~by_row.all(axis=1)][:_SUSPECTS])
-            self._progress(low + len(rows), self._rows)
         if failed:
             self._note(bits, size, exact, scales.size, off)
             return None, np.concatenate(failed)[:_SUSPECTS]
