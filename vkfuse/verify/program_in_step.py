@@ -1,8 +1,8 @@
 """A program's calls in step, from one product by a table to the next, so that the table is made once for all of them."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -120,15 +120,18 @@ class Course:
     """Groups of nodes in the `order` in which all lanes go through them.
 
     `given` has the values of placeholders by lane, `heirs` the lanes that find what a lane has `written`; `ended` has what
-    is read no more after a node. What is `shared` the first lane computes for all.
+    is read no more after a node. What is `shared` the first lane computes for all, and what it computes `observe` hears.
+    Large products that are `left` are not computed.
     """
 
     order: Sequence[tuple[fx.Node, ...]]
-    given: Mapping[fx.Node, Sequence[Argument]]
-    heirs: Sequence[Sequence[Lane]]
-    written: Mapping[fx.Node, fx.Node]
+    given: Mapping[fx.Node, Sequence[Argument]] = field(default_factory=dict)
+    heirs: Sequence[Sequence[Lane]] = ()
+    written: Mapping[fx.Node, fx.Node] = field(default_factory=dict)
     ended: Mapping[fx.Node, Sequence[fx.Node]]
     shared: AbstractSet[fx.Node]
+    left: AbstractSet[fx.Node] = frozenset()
+    observe: Callable[[fx.Node, Any], None] | None = None
 
     def run(self, lanes: Sequence[Lane]) -> None:
         """Run each lane up to the next product by a table, which is computed for all.
@@ -150,9 +153,11 @@ class Course:
             asks = self.written.keys().isdisjoint(group)
             for node in group:
                 result = self._result(node, at, lane, shared)
-                if isinstance(result, RowProduct):
+                if isinstance(result, RowProduct) and not (result.large and node in self.left):
                     result = (yield result) if asks else made(result)
                 lane.put(node, result, self.ended.get(node, ()))
+                if self.observe is not None and at == 0 and node.op == "call_function":
+                    self.observe(node, result)
                 if node in self.written:
                     _hand_on(self.written[node], result, self.heirs[at])
 

@@ -27,7 +27,7 @@ from vkfuse.verify.program_in_step import (
     user_nodes,
     written_by,
 )
-from vkfuse.verify.rowwise import RowProduct, RowTable, computed, made, whole
+from vkfuse.verify.rowwise import RowTable, made, whole
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.vulkan.linear import nudged_qparams
 
@@ -72,11 +72,16 @@ class Reference:
         self.exported = exported
         self._module = exported.graph_module
         self._fixed = _fixed_inputs(exported)
-        self._shared = _shared(exported)
         self._states: dict[Arithmetic, dict[str, Argument]] = {}
         self._outputs = [str(name) for name in exported.graph_signature.user_outputs]
         self._unread = _unread(exported)
-        self._ended = last_uses(exported.graph.nodes, ())
+        *nodes, end = exported.graph.nodes
+        self._results: Sequence[Any] = end.args[0]
+        self._course = Course(
+            order=[(node,) for node in nodes],
+            ended=last_uses(nodes, end.all_input_nodes),
+            shared=_shared(exported),
+        )
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
         self.draws = tuple(node.name for node in exported.graph.nodes if draws(node))
         self.coarsest = coarsest(exported)
@@ -114,13 +119,16 @@ class Reference:
         What depends on no input is computed once. Large products by a table that are outputs, logits of many rows, are
         left to `rowwise.made`. NoInputsError as above.
         """
-        runners = [_Runner(self._module, arithmetic) for arithmetic in arithmetics]
-        given = [
-            [*self._placeholders(inputs, self._states.get(arithmetic, {}))] for arithmetic in arithmetics
-        ]
+        states = [self._states.get(arithmetic, {}) for arithmetic in arithmetics]
+        course = replace(
+            self._course,
+            given=self._given([[*self._placeholders(inputs, state)] for state in states]),
+            heirs=[()] * len(arithmetics),
+            left=frozenset() if observe else self._unread,
+            observe=observe,
+        )
         try:
-            with torch.no_grad():
-                results = self._run(runners, given, observe)
+            results = self._run(course, [_Runner(self._module, each) for each in arithmetics], self._results)
         except VkfuseError:
             raise
         except Exception as error:  # torch's operators raise anything
@@ -133,33 +141,16 @@ class Reference:
             self._check_dimensions(outputs)
         return found
 
-    def _run(
-        self,
-        runners: Sequence["_Runner"],
-        given: Sequence[Sequence[Argument]],
-        observe: NodeObserver | None,
-    ) -> list[Any]:
-        """Return what each runner makes of the placeholders given to it: all of them run a node, then the next.
+    def _run(self, course: Course, runners: Sequence["_Runner"], wanted: Sequence[Any]) -> list[list[Any]]:
+        """Return what is `wanted` of each runner: values of nodes, and numbers as they are."""
+        with torch.no_grad():
+            course.run(runners)
+        return [[runner.env[of] if isinstance(of, fx.Node) else of for of in wanted] for runner in runners]
 
-        Large products that nothing within the graph reads are not computed.
-        """
-        placeholders = zip(*given, strict=True)
-        for node in self.exported.graph.nodes:
-            if node.op == "placeholder":
-                results: Sequence[Any] = next(placeholders)
-            elif node in self._shared:
-                results = [*computed([runners[0].run_node(node)])] * len(runners)
-            else:
-                results = [runner.run_node(node) for runner in runners]
-                if observe is not None or node not in self._unread or not any(map(_large, results)):
-                    results = computed(results)
-            if node.op == "output":
-                return [*results]
-            for runner, result in zip(runners, results, strict=True):
-                runner.put(node, result, self._ended.get(node, ()))
-            if observe is not None and node.op == "call_function":
-                observe(node, results[0])
-        raise RuntimeError("a graph without output")
+    def _given(self, placeholders: Sequence[Sequence[Argument]]) -> dict[fx.Node, tuple[Argument, ...]]:
+        """Values of placeholders, by the node for each runner, of those by runner."""
+        nodes = self.exported.graph.find_nodes(op="placeholder")
+        return dict(zip(nodes, zip(*placeholders, strict=True), strict=True))
 
     def in_step(
         self,
@@ -180,19 +171,16 @@ class Reference:
             earlier = before[at]
             if earlier is not None:
                 heirs[lanes.index((earlier, arithmetic))].append(runner)
-        placeholders = [[*self._placeholders(calls[at], {})] for at, _ in lanes]
-        nodes = self.exported.graph.find_nodes(op="placeholder")
-        given = dict(zip(nodes, zip(*placeholders, strict=True), strict=True))
         order, wanted = in_order(self.exported, written), user_nodes(self.exported)
-        width, ended = len(arithmetics), last_uses((node for group in order for node in group), wanted)
-        course = Course(
-            order=order, given=given, heirs=heirs, written=written, ended=ended, shared=self._shared
+        course = replace(
+            self._course,
+            order=order,
+            given=self._given([[*self._placeholders(calls[at], {})] for at, _ in lanes]),
+            heirs=heirs,
+            written=written,
+            ended=last_uses((node for group in order for node in group), wanted),
         )
-        with torch.no_grad():
-            course.run(runners)
-        outputs = [
-            tuple(runner.env[of] if isinstance(of, fx.Node) else of for of in wanted) for runner in runners
-        ]
+        width, outputs = len(arithmetics), [*map(tuple, self._run(course, runners, wanted))]
         for each in outputs:
             self._check_dimensions(each)
         return [tuple(outputs[at : at + width]) for at in range(0, len(outputs), width)]
@@ -287,10 +275,6 @@ def _unread(exported: ExportedProgram) -> frozenset[fx.Node]:
     specs = zip(exported.graph_signature.output_specs, end.args[0], strict=True)
     own = {node for spec, node in specs if spec.kind is not OutputKind.USER_OUTPUT}
     return frozenset(node for node in end.all_input_nodes if {*node.users} == {end} and node not in own)
-
-
-def _large(result: Any) -> bool:
-    return isinstance(result, RowProduct) and result.large
 
 
 class _Runner(fx.Interpreter):
