@@ -10,7 +10,7 @@ from torch.export import Dim
 
 from vkfuse.program.load import from_exported
 from vkfuse.rewrite.repairs import repair
-from vkfuse.rewrite.repairs.bags import bags_as_lookups
+from vkfuse.rewrite.repairs.embeddings import bags_as_lookups
 
 OFFSETS = {"even": [0, 3, 6], "uneven": [0, 1, 5], "one empty": [0, 4, 4]}
 

@@ -38,12 +38,11 @@ from vkfuse.rewrite.repairs.functions import logarithms_of_one_more
 from vkfuse.rewrite.repairs.in_place import cache_writes_in_place
 from vkfuse.rewrite.repairs.matmuls import computed_matrices_as_batches, long_products_in_parts
 from vkfuse.rewrite.repairs.once import ands_with_true, computed_once
-from vkfuse.rewrite.repairs.outer_writes import writes_along_one_dimension
+from vkfuse.rewrite.repairs.outer_writes import scattered_rows_looked_up, writes_along_one_dimension
 from vkfuse.rewrite.repairs.permutations import permutations_in_one
 from vkfuse.rewrite.repairs.reductions import extremes_alone, reductions_keep_dimensions
 from vkfuse.rewrite.repairs.repeats import repeats_as_concatenation, repeats_as_rows
 from vkfuse.rewrite.repairs.resized import expansions_as_broadcasts
-from vkfuse.rewrite.repairs.scattered import scattered_rows_looked_up
 from vkfuse.rewrite.repairs.stacks import stacks_as_slices
 from vkfuse.rewrite.repairs.states import copies_as_sources, equal_state_kept_once, unread_state_dropped
 

@@ -13,19 +13,18 @@ from vkfuse.measure.tables import table_reads
 from vkfuse.patch.edit import with_named
 from vkfuse.patch.faulty import Fault, Faulty, Mend, Mending
 from vkfuse.patch.folding import fold_constants
-from vkfuse.patch.mend_arguments import (
+from vkfuse.patch.mend_calls import (
     complete_layer_norms,
     count_from_the_front,
     give_strides,
-    negate_bits,
-)
-from vkfuse.patch.mend_matmuls import (
     multiply_by_bytes,
     multiply_matrices,
+    negate_bits,
     pack_by_width,
     quantize_matrices,
+    read_rows_in_buffers,
+    store_floats,
 )
-from vkfuse.patch.mend_tables import read_rows_in_buffers, store_floats
 from vkfuse.patch.methods import MethodEdit
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.place import Place

@@ -18,10 +18,9 @@ from vkfuse.pte.model import DelegateCall, Method, PteFile, Tensor
 from vkfuse.pte.place import Place
 from vkfuse.pte.vulkan import VulkanGraph
 from vkfuse.tables.proof import Rows
-from vkfuse.verify.compare import compare
+from vkfuse.verify.compare import compare, of_file
 from vkfuse.verify.domain import ORDERS_VALUES, Domain
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
-from vkfuse.verify.precision import of_file
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument
 from vkfuse.verify.verdict import Run, Verification, first_difference, judged

@@ -17,8 +17,8 @@ from vkfuse.program.kernels import silenced_kernels
 from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.constants import Constants
 from vkfuse.rewrite.operands import draws
+from vkfuse.verify.compare import coarsest
 from vkfuse.verify.errors import NoInputsError, first_line
-from vkfuse.verify.precision import coarsest
 from vkfuse.verify.program_in_step import (
     Course,
     in_order,

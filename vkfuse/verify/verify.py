@@ -15,13 +15,12 @@ from vkfuse.pte.delegates import vulkan_delegates
 from vkfuse.pte.model import PteFile
 from vkfuse.pte.reader import read_pte
 from vkfuse.runtime.versions import DEFAULT
-from vkfuse.verify.compare import Tolerance
+from vkfuse.verify.compare import Tolerance, of_file
 from vkfuse.verify.comparison import Comparison
 from vkfuse.verify.device import LookupCollector, check_on_device
 from vkfuse.verify.domain import check_bounds, domain_of, empty_calls
 from vkfuse.verify.errors import NoInputsError, RandomProgramError
 from vkfuse.verify.inputs import Sample, accepted, samples, synthetic
-from vkfuse.verify.precision import of_file
 from vkfuse.verify.reference import Reference, flat_inputs
 from vkfuse.verify.session import Session, run_file
 from vkfuse.verify.steps import Argument

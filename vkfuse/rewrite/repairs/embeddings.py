@@ -1,20 +1,33 @@
-"""``aten.embedding_bag`` has no kernel in any ExecuTorch runtime: bags become lookups, and sums, means or maxima.
+"""What embeddings do besides looking rows up, as lookups and arithmetic, before tables are surveyed.
 
-Bags of one length are the rows of a matrix of indices. Bags of other known lengths, and those whose offsets are computed,
-are summed by a matrix of zeros and ones, or their largest is that of all rows, where those of other bags lie far below. The
-sums are the operator's own, in another order.
+``aten.embedding_bag`` has no kernel in any ExecuTorch runtime: bags become lookups, and sums, means or maxima. Bags of one
+length are the rows of a matrix of indices. Bags of other known lengths, and those whose offsets are computed, are summed by
+a matrix of zeros and ones, or their largest is that of all rows, where those of other bags lie far below. The sums are the
+operator's own, in another order.
+
+``nn.Embedding(max_norm=...)`` renormalizes rows in place before it looks them up; no runtime has that operator. A row's
+norm depends on that row alone, so that renormalizing all rows of a constant table gives every lookup the rows that it would
+have had. What is left of it in the table shows in no later lookup: a renormalized row stays as it is.
+
+Indices are checked where a run asks for it: no shader of the runtime does, the CPU's lookup does. An index divided by the
+table's rows, rounded down, is 0 in the table, -1 where it counts from the end, else other. It is looked up in a table of
+zeros that has just those rows, and what that gives is added to the index.
 """
 
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import fx
+from torch.export import ExportedProgram
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operands
-from vkfuse.rewrite.repairs.each import replaces
+from vkfuse.rewrite.moves import behind, readers
+from vkfuse.rewrite.operands import operand, operands
+from vkfuse.rewrite.repairs.each import Repairs, replaces
+from vkfuse.rewrite.survey import lookup_in
 
 aten = torch.ops.aten
 _SUM, _MEAN, _MAX = 0, 1, 2
@@ -154,3 +167,84 @@ def _members(editor: GraphEditor, bag: _Bag, rows: torch.Tensor) -> torch.Tensor
     if bag.last:
         return begun[:-1] - begun[1:]
     return begun - torch.constant_pad_nd(begun[1:], [0, 0, 0, 1])
+
+
+def renormalize_whole_tables(exported: ExportedProgram) -> Repairs:
+    """Let each renormalization of a table cover all of its rows, which makes its result a constant."""
+    editor = GraphEditor(exported)
+    kept = [*_only_renormalized(exported)]
+    editor.forget(kept)
+    return _of_constants(editor.finish() if kept else exported)
+
+
+@replaces(aten.embedding_renorm.default, code="renormalized", detail="max_norm applied to every row")
+def _of_constants(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    *chain, table = _chain(node)
+    if table not in editor.constants or not all(map(_only_looked_up, chain)):
+        return None
+    rows = editor.constant(torch.arange(table.meta["val"].shape[0]), f"{node.name}.rows")
+    return editor.again(node, x=table, indices=rows)
+
+
+def _only_renormalized(exported: ExportedProgram) -> Iterator[str]:
+    """Yield buffers of which the program renormalizes rows, by one norm, looks them up, and does no more."""
+    nodes = {node.name: node for node in exported.graph.nodes}
+    for result, buffer in exported.graph_signature.buffers_to_mutate.items():
+        chain = [*_chain(nodes[result])]
+        table = chain.pop()
+        alone = exported.graph_signature.inputs_to_buffers.get(table.name) == buffer
+        if (
+            chain
+            and alone
+            and {*readers(table, (aten.detach.default,))} == {chain[-1]}
+            and all(map(_only_looked_up, chain))
+        ):
+            yield buffer
+
+
+def _chain(node: fx.Node) -> Iterator[fx.Node]:
+    """Yield renormalizations of renormalized rows, from the last one, and then the table."""
+    while node.target == aten.embedding_renorm.default:
+        yield node
+        node = behind(operand(node, "x"), (aten.detach.default,))
+    yield node
+
+
+def _only_looked_up(node: fx.Node) -> bool:
+    """Whether only lookups with the same indices read a renormalization, or are renormalized likewise."""
+    return all(
+        (u.target == aten.embedding.default and u.args[1] is node.args[1])
+        or (u.target == aten.embedding_renorm.default and u.args[2:] == node.args[2:])
+        or u.op == "output"
+        for u in readers(node, (aten.detach.default,))
+    )
+
+
+@replaces(code="indices-checked", detail="a call fails where an index is outside of its table")
+def indices_checked(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Check the indices of each lookup in a table that is constant."""
+    found = lookup_in(node) if node.op == "call_function" and node not in editor.constants else None
+    if found is None or found[0] not in editor.constants or found[1] in editor.constants:
+        return None
+    table, indices = found
+    rows, signed = table.meta["val"].shape[0], node.target == aten.index.Tensor
+    checked = editor.once((indices, rows, signed), lambda: _checked(editor, indices, rows, signed=signed))
+    return _reading(editor, node, indices, checked)
+
+
+def _checked(editor: GraphEditor, indices: fx.Node, rows: int, *, signed: bool) -> torch.Tensor:
+    """`indices`, which the CPU's lookup lets through only in a table of so many rows."""
+    given = editor.tensor(indices)
+    tables = aten.div.Tensor_mode(given, rows, rounding_mode="floor")
+    zeros = editor.stored(torch.zeros(1 + signed, 1, dtype=given.dtype), "in_table")
+    nothing = aten.embedding.default(zeros, tables + 1 if signed else tables)
+    return given + nothing.squeeze(-1)  # type: ignore[no-any-return]
+
+
+def _reading(editor: GraphEditor, node: fx.Node, old: fx.Node, new: torch.Tensor) -> fx.Node:
+    """`node` again, made of `new` in place of `old`; between the two a gather has what spreads them over the columns."""
+    if old not in node.all_input_nodes:
+        inner = operand(node, "index" if node.target == aten.gather.default else "x")
+        old, new = inner, editor.tensor(_reading(editor, inner, old, new))
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: new if n is old else n)
+    return editor.call(node.target, *args, **kwargs)
