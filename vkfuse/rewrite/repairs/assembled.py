@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import operands
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 
 aten = torch.ops.aten
@@ -38,6 +38,26 @@ def rows_as_slices(
         return None
     start = index % x.shape[dim]
     return aten.slice_scatter.default(x, src.unsqueeze(dim), dim, start, start + 1)  # type: ignore[no-any-return]
+
+
+_NEW: Mapping[Any, int | str] = {
+    aten.new_zeros.default: 0,
+    aten.new_ones.default: 1,
+    aten.new_full.default: "fill_value",
+}
+
+
+@replaces(*_NEW, code="empties-as-zeros", detail="no input reaches them")
+def blanks_by_sizes(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
+    """Fill by sizes alone what is made into something by constants alone, as ``x.new_zeros(rows, columns)`` is a mask."""
+    inputs = (user.all_input_nodes for user in node.users if user.op == "call_function")
+    if is_dynamic(node) or not any(
+        all(of is node or of in editor.constants for of in each) for each in inputs
+    ):
+        return None
+    fill, value = _NEW[node.target], node.meta["val"]
+    number = operand(node, fill) if isinstance(fill, str) else fill
+    return editor.call(aten.full.default, [*value.shape], number, dtype=value.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

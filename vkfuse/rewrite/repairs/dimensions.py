@@ -46,7 +46,9 @@ class _Flat:
         return self.editor.tensor(node) if value is None else value
 
     def laid(self, node: fx.Node, sizes: Sequence[_Size]) -> torch.Tensor:
-        """The values of a node, in `sizes`."""
+        """The values of a node, in `sizes`; of a constant, that itself: no delegate keeps what has more than four."""
+        if _rank(node) > _MOST and node in self.editor.constants:
+            return self.editor.stored(self.editor.constants.value(node).reshape(sizes), node.name)
         return self.viewed(self.of(node), sizes)
 
     def viewed(self, value: torch.Tensor, sizes: Sequence[_Size]) -> torch.Tensor:
@@ -222,6 +224,18 @@ def _multiplied(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     return first.matmul(second)
 
 
+def _padded(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
+    """A number around some dimensions."""
+    source, pad = operand(node, "x"), operand(node, "pad")
+    widths = [(0, 0)] * (_rank(source) - len(pad) // 2) + [*zip(pad[::2], pad[1::2], strict=True)][::-1]
+    kept = [d for d, size in enumerate(_shape(source)) if any(widths[d]) or not _is_one(size)]
+    runs = _runs([[d] for d in kept], [d + 1 if any(of) else 0 for d, of in enumerate(widths)])
+    if len(runs) > _MOST or operands(node).get("mode", "constant") != "constant":
+        return None
+    laid = flat.laid(source, [math.prod(_shape(source)[d] for d in run) for run in runs])
+    return flat.editor.again(node, x=laid, pad=[n for run in reversed(runs) for n in widths[run[0]]])
+
+
 def _blank(flat: _Flat, node: fx.Node) -> torch.Tensor:
     if is_dynamic(node):
         return flat.editor.again(node, x=flat.of(operand(node, "x")))
@@ -263,10 +277,12 @@ def _in_steps(flat: _Flat, value: torch.Tensor, sizes: Sequence[_Size], order: S
 
 
 def _summed(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
-    """Einstein's sum of two tensors, as products of a batch of matrices."""
+    """Einstein's sum of two tensors, as products of a batch of matrices; of one, where it is but turned."""
     equation, parts = operand(node, "equation").replace(" ", ""), operand(node, "tensors")
     inputs, _, result = equation.partition("->")
     names = inputs.split(",")
+    if len({*result}) == len(result) and sorted(result) == sorted(inputs):
+        return _turned(flat, parts[0], [inputs.index(name) for name in result])
     plain = equation.replace(",", "").replace("->", "").isalpha() and "->" in equation
     if len(names) != 2 or not plain or any(len({*of}) != len(of) for of in (*names, result)):
         return None
@@ -317,6 +333,7 @@ _RULES: Final[Mapping[Any, _Rule]] = {
     **dict.fromkeys((aten.cat.default, aten.stack.default), _joined),
     **dict.fromkeys(_ALONG, _along),
     **dict.fromkeys(_NOT_TAGGED, _elementwise),
+    **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), _padded),
     aten.matmul.default: _multiplied,
     aten.einsum.default: _summed,
 }

@@ -260,10 +260,21 @@ def adaptive_pools_as_maxima(which: int, x: torch.Tensor, output_size: Sequence[
 
 
 @replaces(
-    aten.adaptive_avg_pool3d.default, code="pools-as-means", detail="no library has a kernel of volumes"
+    *(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default),
+    code="pools-as-means",
+    detail="the runtime has no adaptive means, and no library those of volumes",
 )
-def adaptive_volumes_as_means(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
-    """Replace each adaptive mean of volumes by means of slices."""
+def adaptive_pools_as_means(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
+    """Replace each adaptive mean by one of all, by a pool of images where windows are alike, or by means of slices.
+
+    ExecuTorch decomposes that of all too, but into ``as_strided`` where the channels of images were moved.
+    """
+    sides = [*zip(x.shape[-len(output_size) :], output_size, strict=True)]
+    if len(sides) < _VOLUMES - 2 and {*output_size} == {1}:
+        return x.mean([-1, -2][: len(sides)], True)
+    if len(sides) == 2 == x.ndim - 2 and all(isinstance(n, int) and n % many == 0 for n, many in sides):
+        window = [n // many for n, many in sides]
+        return aten.avg_pool2d.default(x, window, window)  # type: ignore[no-any-return]
     return _adaptive(x, output_size, torch.mean)
 
 

@@ -45,11 +45,9 @@ def squeezes_as_views(editor: GraphEditor, node: fx.Node, x: torch.Tensor) -> to
 
 @replaces(aten.adaptive_avg_pool1d.default, code="pools-as-images", detail="a pool of images one pixel high")
 def pools_as_images(x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor | None:
-    """Replace each adaptive mean of [batch, channels, length]; one to a single value needs no images."""
-    if not is_dynamic(x):
+    """Replace each adaptive mean of [batch, channels, length] to several values."""
+    if not is_dynamic(x) or [*output_size] == [1]:
         return None
-    if [*output_size] == [1]:
-        return x.mean([-1], True)
     return aten.adaptive_avg_pool2d.default(x.unsqueeze(-2), [1, *output_size]).squeeze(x.ndim - 1)  # type: ignore[no-any-return]
 
 

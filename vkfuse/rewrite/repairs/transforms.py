@@ -75,13 +75,15 @@ def _along(
     cosines, sines = (
         editor.stored(of.to(real.dtype).contiguous(), "waves") for of in (waves.real, waves.imag)
     )
-
-    def product(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        turned = dim != x.ndim - 1
-        out = (x.transpose(dim, -1) if turned else x) @ matrix
-        return out.transpose(dim, -1) if turned else out
-
+    by_cosines, by_sines = multiplied_along(real, dim, cosines), multiplied_along(real, dim, sines)
     if imaginary is None:
-        return product(real, cosines), product(real, sines)
-    first = product(real, cosines) - product(imaginary, sines)
-    return first, None if alone else product(real, sines) + product(imaginary, cosines)
+        return by_cosines, by_sines
+    first = by_cosines - multiplied_along(imaginary, dim, sines)
+    return first, None if alone else by_sines + multiplied_along(imaginary, dim, cosines)
+
+
+def multiplied_along(x: torch.Tensor, dim: int, matrix: torch.Tensor) -> torch.Tensor:
+    """The product of `x` along `dim` with `matrix` [places, new places]."""
+    if dim == x.ndim - 1:
+        return x @ matrix
+    return (x.transpose(dim, -1) @ matrix).transpose(dim, -1)

@@ -1,0 +1,95 @@
+"""What image models are made of, that was cut up or kept on the CPU: one delegate, and the same values.
+
+Each file was run on the 1.5.0 runtime (main of 2026-08-22, Mesa lavapipe), twice, at one and three images, and right there.
+"""
+
+import torch
+from outcome import worst_error
+from programs import export
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional
+
+from vkfuse.options import BaselineChoice, Options
+from vkfuse.pipeline import optimize
+
+
+class _Between(nn.Module):
+    """What `use` makes of 16 channels of 13 x 12 pixels, between convolutions."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.into, self.out, self.use = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1), use
+
+    def forward(self, images):
+        return self.out(self.use(self.into(images)))
+
+
+def _pooled(size):
+    return lambda x: functional.adaptive_avg_pool2d(x, size)
+
+
+def _resized(mode, size=(17, 9), **options):
+    return lambda x: functional.interpolate(x, size, mode=mode, **options)
+
+
+def _sampled(**options):
+    return lambda x: functional.grid_sample(x, 2 * x[:, :2].permute(0, 2, 3, 1), **options)
+
+
+def _moved_and_pooled(x):
+    return functional.adaptive_avg_pool2d(x.permute(0, 2, 3, 1).tanh().permute(0, 3, 1, 2), 1)
+
+
+def _written_mask(x):
+    mask = x.new_zeros((13, 12))
+    for count, rows in enumerate((slice(0, -4), slice(-4, -2), slice(-2, None))):
+        mask[rows, 3:] = count
+    return x + mask.masked_fill(mask != 0, -100.0)
+
+
+def _padded_volumes(x):
+    return functional.pad(x.unflatten(1, (8, 2)), (1, 0, 0, 0, 2, 0)).flatten(1, 2)[:, 8:24, :, 1:]
+
+
+def _constant_of_five_dimensions(x):
+    windows = x.reshape(-1, 2, 2, 4, 13 * 12)
+    return (windows + torch.arange(8.0).reshape(1, 1, 2, 4, 1)).reshape(x.shape)
+
+
+def _turned(x):
+    return torch.einsum("nhwpqc->nchpwq", x.reshape(-1, 13, 3, 2, 2, 16)).reshape(-1, 16, 26, 6)
+
+
+KINDS = {
+    "adaptive pool, 1": _moved_and_pooled,
+    "adaptive pool, alike": _pooled((1, 4)),
+    "adaptive pool, overlapping": _pooled((3, 5)),
+    "adaptive pool of rows": lambda x: functional.adaptive_avg_pool1d(x.flatten(2), 9).unflatten(2, (3, 3)),
+    "nearest of a half": _resized("nearest", (6, 6)),
+    "nearest of no factor": _resized("nearest"),
+    "nearest-exact": _resized("nearest-exact"),
+    "bicubic": _resized("bicubic"),
+    "bicubic, corners": _resized("bicubic", align_corners=True),
+    "bilinear of areas": _resized("bilinear", (5, 7), antialias=True),
+    "grid over zeros": _sampled(align_corners=False),
+    "grid over zeros, corners": _sampled(align_corners=True),
+    "grid over edges": _sampled(align_corners=False, padding_mode="border"),
+    "mask that is written": _written_mask,
+    "patches put together": _turned,
+    "padded volumes": _padded_volumes,
+    "constant of five dimensions": _constant_of_five_dimensions,
+}
+
+
+def test_one_delegate(tmp_path):
+    """Each kind by itself, of one to four images."""
+    torch.manual_seed(0)
+    for name, use in KINDS.items():
+        exported = export(_Between(use), torch.randn(2, 3, 13, 12), dynamic=({0: Dim("n", max=4)},))
+        made = optimize(
+            exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)
+        ).report.delegation
+        assert (made.subgraphs, made.crossings, [*made.cpu]) == (1, 2, []), name
+        images = [(torch.randn(n, 3, 13, 12),) for n in (1, 3)]
+        assert worst_error(exported, tmp_path / "model.pte", images) < 1e-5, name
