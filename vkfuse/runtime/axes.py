@@ -91,16 +91,12 @@ def by_channel(ops: Operands) -> Iterator[Follows]:
     yield Follows(Axis("input", 1))
 
 
-def times_a_weight(name: str) -> Axes:
-    """Rows of `name` by a constant matrix."""
-
-    def axes(ops: Operands) -> Iterator[Follows]:
-        last = _rank(ops, name) - 1
-        yield from _same(ops, name, ((at, at) for at in range(last)))
-        yield Follows(Axis(name, last))
-        yield Follows(Axis(OUTPUT, last))
-
-    return axes
+def times_a_weight(ops: Operands) -> Iterator[Follows]:
+    """Rows of `input` by a constant matrix."""
+    last = _rank(ops, "input") - 1
+    yield from _same(ops, "input", ((at, at) for at in range(last)))
+    yield Follows(Axis("input", last))
+    yield Follows(Axis(OUTPUT, last))
 
 
 def product(ops: Operands) -> Iterator[Follows]:
@@ -118,15 +114,11 @@ def convolved(ops: Operands) -> Iterator[Follows]:
     yield from (Follows(Axis(name, 1)) for name in ("input", OUTPUT))
 
 
-def rows_at(indices: str) -> Axes:
-    """A row of a constant for each index."""
-
-    def axes(ops: Operands) -> Iterator[Follows]:
-        rank = _rank(ops, indices)
-        yield from _same(ops, indices, ((at, at) for at in range(rank)))
-        yield Follows(Axis(OUTPUT, rank))
-
-    return axes
+def rows_at_indices(ops: Operands) -> Iterator[Follows]:
+    """A row of a constant for each of `indices`."""
+    rank = _rank(ops, "indices")
+    yield from _same(ops, "indices", ((at, at) for at in range(rank)))
+    yield Follows(Axis(OUTPUT, rank))
 
 
 def selected_along(ops: Operands) -> Iterator[Follows]:
@@ -168,28 +160,24 @@ def permuted(ops: Operands) -> Iterator[Follows]:
 
 def viewed(ops: Operands) -> Iterator[Follows]:
     """Sizes are numbers, symbols, or left open; something varies in front of a view where something does behind it."""
-    yield from sized("size")(ops)
+    yield from sized(ops)
     for name, value in (("self", ops.value("self")), (OUTPUT, ops.out)):
         yield Follows(Axis(_ANY, 0), tuple(axes_of(name, value)))
 
 
-def sized(name: str) -> Axes:
-    """The output has the sizes of a list."""
-
-    def axes(ops: Operands) -> Iterator[Follows]:
-        for at, size in enumerate(ops.members(name)):
-            if isinstance(size, Symbol):
-                yield Follows(Axis(OUTPUT, at), (Axis(name, NUMBER, at),))
-            elif isinstance(size, int) and size >= 0:
-                yield Follows(Axis(OUTPUT, at))
-
-    return axes
+def sized(ops: Operands) -> Iterator[Follows]:
+    """The output has the sizes of the list `size`."""
+    for at, size in enumerate(ops.members("size")):
+        if isinstance(size, Symbol):
+            yield Follows(Axis(OUTPUT, at), (Axis("size", NUMBER, at),))
+        elif isinstance(size, int) and size >= 0:
+            yield Follows(Axis(OUTPUT, at))
 
 
 def expanded(ops: Operands) -> Iterator[Follows]:
     """The sizes of a list, of which negative ones stay."""
     sizes = ops.members("size")
-    yield from sized("size")(ops)
+    yield from sized(ops)
     more = len(sizes) - _rank(ops, "self")
     kept = (at for at, size in enumerate(sizes) if isinstance(size, int) and size < 0)
     yield from _same(ops, "self", ((at - more, at) for at in kept if at >= more))

@@ -64,13 +64,13 @@ def four_dimensions_in_buffers(ops: Operands) -> Iterator[Objection]:
 _MOST_SIZES: Final = 4
 
 
-def one_matrix(code: Code, argument: str) -> Rule:
-    """Require `argument` to be one matrix: no dimension before the last two but ones."""
+def one_matrix(code: Code) -> Rule:
+    """Require `input` to be one matrix: no dimension before the last two but ones."""
 
     def rule(ops: Operands) -> Iterator[Objection]:
-        tensor = ops.tensor(argument)
+        tensor = ops.tensor("input")
         if tensor and tensor.matrices > 1:
-            yield Objection(code, f"{argument} {list(tensor.dims)}")
+            yield Objection(code, f"input {list(tensor.dims)}")
 
     return rule
 

@@ -190,11 +190,11 @@ OPERATORS: Final = (
             _LINEAR,
             rules=(rule,),
             departs=(Code.LINEAR_INPUT_BATCHED,),
-            axes=times_a_weight("input"),
+            axes=times_a_weight,
             shaders=linear(name),
         )
         for name, rule in (
-            ("q8ta_linear", one_matrix(Code.LINEAR_INPUT_BATCHED, "input")),
+            ("q8ta_linear", one_matrix(Code.LINEAR_INPUT_BATCHED)),
             ("q8ta_linear_gemv", a_single_row),
         )
     ),

@@ -20,7 +20,7 @@ def scalar_tensor(ops: Operands) -> Iterator[str]:
 
 
 _FILLED: Final = (
-    ("size", sized("size"), ("full", "zeros", "ones")),
+    ("size", sized, ("full", "zeros", "ones")),
     ("self", axis_by_axis("self"), ("full_like", "zeros_like", "ones_like")),
 )
 OPERATORS: Final = (

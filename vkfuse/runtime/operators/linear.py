@@ -30,7 +30,7 @@ _IN_FOURS: Final = multiple(4, Code.COLUMNS_NOT_MULTIPLE_OF_4, "input")
 _ROWS_IN_FOURS: Final = multiple(4, Code.ROWS_NOT_MULTIPLE_OF_4, "weight", 0)
 _GROUPS: Final = (group_multiple_of_4, group_divides_columns)
 _BY_WIDTH: Final = (packed_by_width(Code.PACKING_IGNORED, "input"), no_texture_from_a_buffer("input"))
-_ONE_MATRIX: Final = one_matrix(Code.LINEAR_INPUT_BATCHED, "input")  # Q4gswLinear.cpp: sizes of the last two
+_ONE_MATRIX: Final = one_matrix(Code.LINEAR_INPUT_BATCHED)  # Q4gswLinear.cpp: sizes of the last two
 _THREADS: Final = 64  # linear_qcsnw_tiled_local_wg_size
 _GROUP_IN_TWO: Final = 128  # from this group size on, two outputs a workgroup
 
@@ -261,7 +261,7 @@ _DYNAMIC: Final = Operator(
         *_BY_WIDTH,
     ),
     departs=(*_DEPARTS, Code.ONE_ROW_NOT_QUANTIZED, Code.GROUP_SUMMED_IN_TURNS),
-    axes=times_a_weight("input"),
+    axes=times_a_weight,
     shaders=four_bit_quantized_input,
     table=TableArguments(
         consumer="matmul", scales="scales", also=("weight_sums",), group="group_size", bits=4, turned=True
@@ -278,7 +278,7 @@ OPERATORS: Final = (
             constants="weight scales bias",
             rules=(*_GROUPS, _ONE_MATRIX, _ROWS_IN_FOURS, *_BY_WIDTH),
             departs=_DEPARTS,
-            axes=times_a_weight("input"),
+            axes=times_a_weight,
             shaders=four_bit,
             table=TableArguments(consumer="matmul", scales="scales", group="group_size", bits=4, turned=True),
             integers=True,
@@ -294,7 +294,7 @@ OPERATORS: Final = (
         constants="weight scales bias",
         rules=(_IN_FOURS, _ONE_MATRIX, in_a_buffer_rows_in_fours, *_BY_WIDTH),
         departs=(Code.LINEAR_INPUT_BATCHED,),
-        axes=times_a_weight("input"),
+        axes=times_a_weight,
         shaders=eight_bit,
         table=TableArguments(consumer="matmul", scales="scales"),
         integers=True,
@@ -306,14 +306,14 @@ OPERATORS: Final = (
         constants="weight weight_sums scales bias",
         rules=(_IN_FOURS,),
         departs=(Code.LINEAR_INPUT_BATCHED,),
-        axes=times_a_weight("input"),
+        axes=times_a_weight,
         shaders=eight_bit_quantized_input,
     ),
     Operator(
         BYTES_BY_CHANNEL,
         "input weight scales",
         rules=(tiles_reach_all_rows(8),),
-        axes=times_a_weight("input"),
+        axes=times_a_weight,
         shaders=per_channel(8),
     ),
     Operator(
@@ -321,14 +321,14 @@ OPERATORS: Final = (
         "input weight scales",
         rules=(_IN_FOURS, _ONE_MATRIX, _ROWS_IN_FOURS, tiles_reach_all_rows(4)),
         departs=(Code.LINEAR_INPUT_BATCHED,),
-        axes=times_a_weight("input"),
+        axes=times_a_weight,
         shaders=per_channel(4),
     ),
     Operator(
         "torchao.choose_qparams_affine.default",
         "input mapping block_size",
         rules=(
-            one_matrix(Code.QUANTIZED_INPUT_BATCHED, "input"),
+            one_matrix(Code.QUANTIZED_INPUT_BATCHED),
             in_a_buffer_columns_in_fours,
             parameters_of_rows,
         ),

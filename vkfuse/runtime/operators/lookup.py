@@ -7,7 +7,7 @@ from typing import Final
 from vkfuse.glsl.variants import lookup_shader
 from vkfuse.multiples import ceil_div
 from vkfuse.pte.enums import VkDataType, VkMemoryLayout
-from vkfuse.runtime.axes import axis_by_axis, rows_at, selected_along
+from vkfuse.runtime.axes import axis_by_axis, rows_at_indices, selected_along
 from vkfuse.runtime.codes import Code, Objection
 from vkfuse.runtime.device import LEAST, Device
 from vkfuse.runtime.operands import Operands, Tensor
@@ -229,7 +229,7 @@ OPERATORS: Final = (
             *(Code.INDICES_MORE_THAN_ONE_ROW, Code.GROUP_NOT_MULTIPLE_OF_4, Code.SCALES_READ_FLAT),
             Code.NO_BOUNDS_CHECK,
         ),
-        axes=rows_at("indices"),
+        axes=rows_at_indices,
         shaders=embedding_q4gsw,
         table=TableArguments(
             consumer="gather", scales="scales", group="group_size", bits=4, layout="is_linear_weight"
@@ -243,7 +243,7 @@ OPERATORS: Final = (
         constants="weight",
         rules=(rows_in_texels, of_one_texel_of_channels),
         departs=(Code.NO_BOUNDS_CHECK,),
-        axes=rows_at("indices"),
+        axes=rows_at_indices,
         shaders=embedding,
         table=TableArguments(consumer="gather"),
         integers=True,

@@ -116,7 +116,7 @@ OPERATORS: Final = (
         constants="weight bias",
         rules=(*_PLACES, batch_of_three),
         departs=_HALF,
-        axes=times_a_weight("input"),
+        axes=times_a_weight,
         shaders=linear,
         weighty=True,
     ),
