@@ -39,10 +39,9 @@ def _is_origin(node: fx.Node) -> bool:
 
 
 def _unbacked(value: Any) -> set[Any]:
-    if isinstance(value, (list, tuple)):
-        return {symbol for member in value for symbol in _unbacked(member)}
-    if isinstance(value, torch.Tensor):  # where in its storage a slice begins is none of its sizes
-        return _unbacked(tuple(value.shape))
-    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return set(free_unbacked_symbols(value))
-    return set()
+    """Symbols of numbers and sizes; where in its storage a slice begins is none of its sizes."""
+    if isinstance(value, (list, tuple, torch.Tensor)):
+        members = value.shape if isinstance(value, torch.Tensor) else value
+        return {symbol for member in members for symbol in _unbacked(member)}
+    known = not isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    return set() if known else set(free_unbacked_symbols(value))

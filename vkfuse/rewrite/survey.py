@@ -145,12 +145,13 @@ def _of_its_size(grid: Grid | None, use: _Use) -> Grid | None:
 
 
 def _uses(node: fx.Node, constants: Constants) -> Iterator[_Use]:
-    """The constant operands of `node`, each as what `node` does with it."""
+    """The constant operands of `node`, each as what `node` does with it; a single number is no table."""
     known = _known_use(node)
     if known is not None and known.operand in constants:
         yield known
     for read in node.all_input_nodes:
-        if read in constants and (known is None or read is not known.operand):
+        number = not getattr(read.meta.get("val"), "shape", ())
+        if read in constants and not number and (known is None or read is not known.operand):
             gathers = any(_known_gather(step) for step in constants.expression(read))
             yield _Use(consumer=Consumer.CONSTANT_GATHER if gathers else Consumer.OTHER, operand=read)
 

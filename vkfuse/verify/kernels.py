@@ -21,6 +21,8 @@ from vkfuse.verify.halves import is_summed_in_half, product_in_half, variance
 from vkfuse.verify.tensors import scalar_dtype
 
 _MEMORY_FORMATS: Final = ("Layout", "Device", "MemoryFormat")
+_Run = Callable[[list[Any]], tuple[Any, ...]]
+_Functional = tuple[str, int, tuple[int, ...], _Run]  # name, arity, outputs, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class CpuKernel:
     """
 
     name: str
-    run: Callable[[list[Any]], tuple[Any, ...]]
+    run: _Run
     arity: int
     outputs: tuple[int, ...]
 
@@ -82,12 +84,6 @@ def _converted(kind: str, value: Any, where: Place) -> Any:
     if "ScalarType" in kind and isinstance(value, int):
         return scalar_dtype(value, where)
     return value
-
-
-def _functional(
-    name: str, arity: int, outputs: tuple[int, ...], run: Callable[[list[Any]], tuple[Any, ...]]
-) -> tuple[str, CpuKernel]:
-    return name, CpuKernel(name=name, run=run, arity=arity, outputs=outputs)
 
 
 def quantize(values: Sequence[Any]) -> tuple[torch.Tensor]:
@@ -211,7 +207,7 @@ def _delta_rule(values: list[Any]) -> tuple[torch.Tensor, ...]:
     return torch.stack(read, 2), state
 
 
-def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
+def _lookup(packet: str, bits: int, typed: bool) -> _Functional:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
     def run(values: list[Any]) -> tuple[torch.Tensor]:
@@ -225,7 +221,7 @@ def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, CpuKernel]:
         return (((grouped - shift) * scales).flatten(-2),)
 
     overload, arity = ("dtype_out", 8) if typed else ("out", 7)
-    return _functional(f"quantized_decomposed::{packet}.{overload}", arity, (arity - 1,), run)
+    return f"quantized_decomposed::{packet}.{overload}", arity, (arity - 1,), run
 
 
 def _points(zeros: torch.Tensor | None, scales: torch.Tensor) -> torch.Tensor:
@@ -241,43 +237,39 @@ def _fields(rows: torch.Tensor, bits: int) -> torch.Tensor:
     return ((fields & ((1 << bits) - 1)) - (1 << (bits - 1))).flatten(-2)
 
 
-_ABORT: Final = (
-    "llama",
-    "quantized_decomposed",
-)  # ExecuTorch's own kernels end the process where they refuse
+_ABORT: Final = ("llama", "quantized_decomposed")  # whose kernels end the process where they refuse
 _BYTE, _NIBBLE = 8, 4
 _IMAGE: Final = 4  # dimensions
 _LOOKUPS: Final = (("embedding_byte", 8), ("embedding_4bit", 4), ("embedding_2bit", 2))
 
 # Kernels of kernels/quantized whose out variant torch does not know (the formulas are quantized_decomposed's), and those
 # that compute as torch does not, or refuse what it takes.
-_FUNCTIONAL: Final = dict(
-    (
-        _functional("quantized_decomposed::quantize_per_tensor.out", 7, (6,), quantize),
-        _functional("quantized_decomposed::quantize_per_tensor.Tensor_out", 7, (6,), quantize),
-        _functional("quantized_decomposed::dequantize_per_tensor.out", 8, (7,), dequantize),
-        _functional("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), dequantize),
-        _functional("quantized_decomposed::quantize_per_channel.out", 8, (7,), _quantize_channel),
-        _functional("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
-        _functional(
-            "quantized_decomposed::choose_qparams_per_token_asymmetric.out", 4, (2, 3), _choose_token
-        ),
-        _functional("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
-        _functional("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),
-        _functional("aten::mm.out", 3, (2,), _product),
-        _functional("aten::bmm.out", 3, (2,), _product),
-        _functional("aten::addmm.out", 6, (5,), _product_and_sum),
-        _functional("aten::var.out", 5, (4,), _variance),
-        _functional("aten::var.correction_out", 5, (4,), _variance),
-        _functional("aten::convolution.out", 10, (9,), _convolution),
-        _functional("aten::max_pool2d_with_indices.out", 8, (6, 7), _largest_of_windows),
-        _functional("aten::_adaptive_avg_pool2d.out", 3, (2,), _adaptive_mean),
-        _functional("llama::gated_delta_rule.out", 8, (6, 7), _delta_rule),
-        _functional("aten::remainder.Scalar_out", 3, (2,), _remainder),
-        _functional("aten::remainder.Tensor_out", 3, (2,), _remainder),
+_FUNCTIONAL: Final = {
+    name: CpuKernel(name=name, run=run, arity=arity, outputs=outputs)
+    for name, arity, outputs, run in (
+        ("quantized_decomposed::quantize_per_tensor.out", 7, (6,), quantize),
+        ("quantized_decomposed::quantize_per_tensor.Tensor_out", 7, (6,), quantize),
+        ("quantized_decomposed::dequantize_per_tensor.out", 8, (7,), dequantize),
+        ("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), dequantize),
+        ("quantized_decomposed::quantize_per_channel.out", 8, (7,), _quantize_channel),
+        ("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
+        ("quantized_decomposed::choose_qparams_per_token_asymmetric.out", 4, (2, 3), _choose_token),
+        ("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
+        ("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),
+        ("aten::mm.out", 3, (2,), _product),
+        ("aten::bmm.out", 3, (2,), _product),
+        ("aten::addmm.out", 6, (5,), _product_and_sum),
+        ("aten::var.out", 5, (4,), _variance),
+        ("aten::var.correction_out", 5, (4,), _variance),
+        ("aten::convolution.out", 10, (9,), _convolution),
+        ("aten::max_pool2d_with_indices.out", 8, (6, 7), _largest_of_windows),
+        ("aten::_adaptive_avg_pool2d.out", 3, (2,), _adaptive_mean),
+        ("llama::gated_delta_rule.out", 8, (6, 7), _delta_rule),
+        ("aten::remainder.Scalar_out", 3, (2,), _remainder),
+        ("aten::remainder.Tensor_out", 3, (2,), _remainder),
         *(_lookup(packet, bits, typed) for packet, bits in _LOOKUPS for typed in (False, True)),
     )
-)
+}
 
 
 # ExecuTorch's own scalar kernels (kernels/prim_ops/register_prim_ops.cpp): inputs, then the output.

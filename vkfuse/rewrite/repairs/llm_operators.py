@@ -41,7 +41,8 @@ def llm_operators_written_out(editor: GraphEditor, node: fx.Node) -> torch.Tenso
         return None
     if str(call.target) in _DELTA:
         return _recurrence(editor, operands(call), after=bool(second))
-    return _update(editor, call.kwargs) if second and _is_update(call) else None
+    functional = getattr(call.target, "__name__", "") == "auto_functionalized_v2"
+    return _update(editor, call.kwargs) if second and functional and str(call.args[0]) in _UPDATES else None
 
 
 def _update(editor: GraphEditor, given: Mapping[str, Any]) -> torch.Tensor | None:
@@ -58,11 +59,6 @@ def _update(editor: GraphEditor, given: Mapping[str, Any]) -> torch.Tensor | Non
 
 # What the functional form of an update of a whole tensor, no view of one, is called with.
 _FUNCTIONAL: Final = frozenset({"value", "start_pos", "indices", "_cache_base_index", "_all_bases"})
-
-
-def _is_update(node: fx.Node) -> bool:
-    functional = getattr(node.target, "__name__", "") == "auto_functionalized_v2"
-    return functional and str(node.args[0]) in _UPDATES
 
 
 def _recurrence(editor: GraphEditor, given: Mapping[str, Any], *, after: bool) -> torch.Tensor | None:
