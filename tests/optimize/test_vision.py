@@ -61,6 +61,12 @@ def _turned(x):
     return torch.einsum("nhwpqc->nchpwq", x.reshape(-1, 13, 3, 2, 2, 16)).reshape(-1, 16, 26, 6)
 
 
+def _queries_of_all_windows(x):
+    windows = x.unflatten(2, (1, 13)).unflatten(4, (4, 3)).permute(0, 2, 4, 3, 5, 1).reshape(-1, 39, 2, 8)
+    queries = functional.adaptive_avg_pool2d(x, (13, 3)).flatten(2).transpose(1, 2).reshape(-1, 39, 2, 8)
+    return (windows * queries.repeat_interleave(4, dim=0)).reshape(-1, 16, 13, 12)
+
+
 KINDS = {
     "adaptive pool, 1": _moved_and_pooled,
     "adaptive pool, alike": _pooled((1, 4)),
@@ -77,9 +83,34 @@ KINDS = {
     "grid over edges": _sampled(align_corners=False, padding_mode="border"),
     "mask that is written": _written_mask,
     "patches put together": _turned,
+    "queries of all windows": _queries_of_all_windows,
     "padded volumes": _padded_volumes,
     "constant of five dimensions": _constant_of_five_dimensions,
 }
+
+
+class _Chosen(nn.Module):
+    """The rows of some features and of their boxes that have the largest scores, as RT-DETR begins its decoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.score, self.decode = nn.Linear(32, 32), nn.Linear(32, 5), nn.Linear(36, 8)
+        self.box = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, x):
+        rows = self.encode(x)
+        chosen = self.score(rows).amax(-1).topk(8, dim=1)[1].unsqueeze(-1)
+        boxes = self.box(rows).gather(1, chosen.repeat(1, 1, 4))
+        return self.decode(torch.cat([rows.gather(1, chosen.repeat(1, 1, 32)), boxes], -1))
+
+
+def test_delegates_that_an_index_keeps_apart(tmp_path):
+    """Scores and boxes are one delegate, though torch puts a view of the index, which is left out, beside the boxes."""
+    torch.manual_seed(0)
+    exported = export(_Chosen(), torch.randn(1, 84, 32))
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.delegation.subgraphs == 2
+    assert worst_error(exported, tmp_path / "model.pte", [(torch.randn(1, 84, 32),)]) < 1e-5
 
 
 def test_one_delegate(tmp_path):

@@ -1,6 +1,6 @@
 """A Vulkan partitioner that delegates only what the target's runtime has, and remembers why the rest stays."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,10 +107,8 @@ class GuardedPartitioner(Partitioner):  # type: ignore[misc]
             module, _Chosen(module, supported), allows_single_node_partition=True
         ).propose_partitions()
         tags = {}
-        for partition in partitions:
-            if not (nodes := _at_work(partition.nodes)):
-                continue
-            tag = f"tag{partition.id}"
+        for at, nodes in enumerate(_joined(_at_work(partition.nodes) for partition in partitions)):
+            tag = f"tag{at}"
             outside = _second_results([n for n in module.graph.nodes if n in nodes])
             for node in outside:
                 supported.reasons.setdefault(operator_name(node), _SECOND_RESULT)
@@ -146,6 +144,38 @@ def _leave_what_cannot_be_copied(module: fx.GraphModule) -> None:
         shared = tag is not None and any(user.meta.get("delegation_tag") != tag for user in node.users)
         if shared and any(node not in (*user.args, *user.kwargs.values()) for user in node.users):
             del node.meta["delegation_tag"]
+
+
+def _joined(partitions: Iterable[Iterable[fx.Node]]) -> list[dict[fx.Node, None]]:
+    """Partitions, one that reads another's results one with it where no way leads from one to the other outside of them.
+
+    Torch's stay apart where the way led through a view that one has for itself, as an index is, and leaves behind.
+    """
+    left = [dict.fromkeys(nodes) for nodes in partitions]
+    of = {node: nodes for nodes in left for node in nodes}
+
+    def leads_around(one: Mapping[fx.Node, None], other: Mapping[fx.Node, None]) -> bool:
+        ways, seen = [*{user for node in one for user in node.users}.difference(one, other)], set[fx.Node]()
+        while ways:
+            node = ways.pop()
+            if node in other:
+                return True
+            if node not in seen:
+                together = of.get(node, {node: None})
+                seen.update(together)
+                ways += [user for passed in together for user in passed.users]
+        return False
+
+    for one in left:
+        while one:
+            readers = (of[user] for node in one for user in node.users if of.get(user, one) is not one)
+            other = next((other for other in readers if not leads_around(one, other)), None)
+            if other is None:
+                break
+            one.update(other)
+            of.update(dict.fromkeys(other, one))
+            other.clear()
+    return [nodes for nodes in left if nodes]
 
 
 def _at_work(nodes: Collection[fx.Node]) -> list[fx.Node]:

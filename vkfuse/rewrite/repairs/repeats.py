@@ -11,6 +11,7 @@ circular padding is an empty tensor that slices are written into, which leaves t
 ``slice_scatter``. The others become indices along a later axis, computed anew with each call.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -47,8 +48,9 @@ def repeats_as_concatenation(editor: GraphEditor, node: fx.Node) -> torch.Tensor
     if repeat is None:
         return None
     sizes, along = editor.sizes(repeat.source), repeat.dimension
-    flat = editor.tensor(repeat.source).reshape([-1, 1, *sizes[along + 1 :]])
-    repeated = [*sizes[:along], sizes[along] * repeat.count, *sizes[along + 1 :]]
+    inner = sizes[along + 1 :] if along else [math.prod(sizes[1:])]
+    flat = editor.tensor(repeat.source).reshape([-1, 1, *inner])
+    repeated = [*sizes[:along], sizes[along] * repeat.count if along else -1, *sizes[along + 1 :]]
     return torch.cat([flat] * repeat.count, 1).reshape(repeated)
 
 
@@ -89,9 +91,11 @@ def repeat_of(node: fx.Node) -> _Repeat | None:
 
 def _interleaved(*, x: fx.Node, repeats: Any, dim: int | None, **_: Any) -> _Repeat | None:
     shape = x.meta["val"].shape
-    if len(shape) != 4 or dim is None or dim % 4 == 0 or not isinstance(repeats, int):
+    if len(shape) != 4 or dim is None or not isinstance(repeats, int):
         return None
-    return _Repeat(source=x, count=repeats, dimension=dim % 4) if isinstance(shape[dim], int) else None
+    known = shape[1:] if dim % 4 == 0 else shape[dim : dim + 1 or None]
+    static = all(isinstance(size, int) for size in known)
+    return _Repeat(source=x, count=repeats, dimension=dim % 4) if static else None
 
 
 def _uncopied(node: fx.Node) -> fx.Node:
