@@ -49,15 +49,6 @@ def order_of(moved: fx.Node) -> list[int]:
     return order
 
 
-def permuted_from(node: fx.Node) -> tuple[fx.Node, list[int]]:
-    """What permutations, one after the other, make a node of, and the order in which they leave its dimensions."""
-    order = list(range(node.meta["val"].ndim))
-    while node.target in PERMUTATIONS:
-        before = order_of(node)
-        order, node = [before[d] for d in order], operand(node, "x")
-    return node, order
-
-
 def blocks_of(shape: Sequence[Any], order: Sequence[int]) -> tuple[list[Any], list[int]]:
     """Sizes of the blocks of dimensions that a permutation moves together, ones left out, and the order of the blocks."""
     kept = [d for d in order if not (isinstance(shape[d], int) and shape[d] == 1)]

@@ -22,7 +22,6 @@ from vkfuse.verify.tensors import scalar_dtype
 
 _MEMORY_FORMATS: Final = ("Layout", "Device", "MemoryFormat")
 _Run = Callable[[list[Any]], tuple[Any, ...]]
-_Functional = tuple[str, int, tuple[int, ...], _Run]  # name, arity, outputs, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +97,15 @@ def dequantize(values: Sequence[Any]) -> tuple[torch.Tensor]:
     return ((values[0].float() - int(values[2])) * float(values[1]),)
 
 
-def _quantize_channel(values: list[Any]) -> tuple[torch.Tensor]:
-    x, scales, zeros, axis, low, high = values[:6]
-    shape = [-1 if at == axis % x.dim() else 1 for at in range(x.dim())]
-    return _quantize_token([x, scales.reshape(shape), zeros.reshape(shape), low, high])
+def _by_channel(rows: _Run) -> _Run:
+    """A kernel of rows for channels, along the axis that stands behind the zero points."""
 
+    def run(values: list[Any]) -> tuple[Any, ...]:
+        x, scales, zeros, axis, *others = values
+        shape = [-1 if at == axis % x.dim() else 1 for at in range(x.dim())]
+        return rows([x, scales.reshape(shape), _points(zeros, scales).reshape(shape), *others])
 
-def _dequantize_channel(values: list[Any]) -> tuple[torch.Tensor]:
-    x, scales, zeros, axis = values[:4]
-    shape = [-1 if at == axis % x.dim() else 1 for at in range(x.dim())]
-    return _dequantize_token([x, scales.reshape(shape), _points(zeros, scales).reshape(shape)])
+    return run
 
 
 def _dequantize_token(values: list[Any]) -> tuple[torch.Tensor]:
@@ -207,7 +205,7 @@ def _delta_rule(values: list[Any]) -> tuple[torch.Tensor, ...]:
     return torch.stack(read, 2), state
 
 
-def _lookup(packet: str, bits: int, typed: bool) -> _Functional:
+def _lookup(packet: str, bits: int, typed: bool) -> tuple[str, int, tuple[int, ...], _Run]:
     """Return the kernel of `(weight, scales, zero_points, low, high, indices[, dtype], out)`: op_embedding*.cpp."""
 
     def run(values: list[Any]) -> tuple[torch.Tensor]:
@@ -251,8 +249,8 @@ _FUNCTIONAL: Final = {
         ("quantized_decomposed::quantize_per_tensor.Tensor_out", 7, (6,), quantize),
         ("quantized_decomposed::dequantize_per_tensor.out", 8, (7,), dequantize),
         ("quantized_decomposed::dequantize_per_tensor.Tensor_out", 8, (7,), dequantize),
-        ("quantized_decomposed::quantize_per_channel.out", 8, (7,), _quantize_channel),
-        ("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _dequantize_channel),
+        ("quantized_decomposed::quantize_per_channel.out", 8, (7,), _by_channel(_quantize_token)),
+        ("quantized_decomposed::dequantize_per_channel.out", 9, (8,), _by_channel(_dequantize_token)),
         ("quantized_decomposed::choose_qparams_per_token_asymmetric.out", 4, (2, 3), _choose_token),
         ("quantized_decomposed::quantize_per_token.out", 7, (6,), _quantize_token),
         ("quantized_decomposed::dequantize_per_token.out", 8, (7,), _dequantize_token),

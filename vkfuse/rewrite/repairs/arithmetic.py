@@ -26,7 +26,7 @@ _TENSOR_FORMS: dict[Any, Any] = {
     aten.mul.Scalar: aten.mul.Tensor,
     aten.div.Scalar: aten.div.Tensor,
 }
-_EXACT_INTEGERS = 1 << 24
+_EXACT_INTEGERS, _SINGLE = 1 << 24, 4  # of float32, which has as many bytes
 _LINEAR = 20  # from where on log(1 + exp(x)) is x, as floats
 
 
@@ -53,22 +53,16 @@ def scalars_as_tensors(editor: GraphEditor, node: fx.Node, other: Any) -> fx.Nod
     tensors, of which ExecuTorch's fusion of RMS norms cannot read an epsilon. A number is a float32 tensor to
     ExecuTorch, which would widen a single half.
     """
-    number = _as_float(editor, other)
-    narrow = isinstance(number, (int, float)) and _is_single_half(node)
+    number, value = _as_float(editor, other), node.meta["val"]
+    narrow = isinstance(number, (int, float)) and not value.dim() and value.element_size() < _SINGLE
     if not _is_float(node) or (node.target not in _TENSOR_FORMS and number is other and not narrow):
         return None
     if narrow and isinstance(number, float):
-        number = editor.constant(torch.tensor(number, dtype=node.meta["val"].dtype), "number")
+        number = editor.constant(torch.tensor(number, dtype=value.dtype), "number")
     alpha = dict(zip(("alpha",), node.args[2:], strict=False))  # keyword of the tensor forms alone
     return editor.call(
         _TENSOR_FORMS.get(node.target, node.target), node.args[0], number, **node.kwargs, **alpha
     )
-
-
-def _is_single_half(node: fx.Node) -> bool:
-    """Whether the result is one number of less than 32 bits, without dimensions."""
-    value = node.meta["val"]
-    return not value.dim() and value.element_size() < torch.float32.itemsize
 
 
 def _as_float(editor: GraphEditor, value: Any) -> Any:

@@ -17,16 +17,17 @@ import torch
 from torch import fx
 
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.moves import permuted_from
 from vkfuse.rewrite.operands import operands
 from vkfuse.rewrite.repairs.attention import additive
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.numbers import is_known, positions
+from vkfuse.rewrite.repairs.permutations import in_one
 
 aten = torch.ops.aten
 
 _SDPA: Final = ("llama.custom_sdpa.default", "llama.custom_quantized_sdpa.default")
 _DELTA: Final = ("llama.gated_delta_rule.default", "llama.channelwise_gated_delta_rule.default")
+_BYTES: Final = (-128, 127)
 _MOST_STEPS: Final = 16  # nine operators each
 _UPDATES: Final = ("llama.update_cache.default", "llama.update_cache_with_indices.default")
 
@@ -106,15 +107,12 @@ def _attention(editor: GraphEditor, node: fx.Node, given: Mapping[str, Any]) -> 
 
 def _floats(editor: GraphEditor, given: Mapping[str, Any], name: str) -> torch.Tensor:
     """An operand of attention, dequantized where it has scales; caches that are transposed forth and back as they are."""
+    codes = in_one(editor, given[name])
     scales, points = (given.get(f"{name[0]}_{of}") for of in ("scales", "zero_points"))
-    source, order = permuted_from(given[name])
-    codes = source if order == sorted(order) else given[name]
     if scales is None:
-        return editor.tensor(codes)
+        return codes
     by_rows = torch.ops.quantized_decomposed.dequantize_per_token.default
-    return editor.tensor(
-        editor.call(by_rows, codes, scales, points, -128, 127, codes.meta["val"].dtype, torch.float32)
-    )
+    return editor.tensor(editor.call(by_rows, codes, scales, points, *_BYTES, codes.dtype, torch.float32))
 
 
 def _seen(editor: GraphEditor, last: torch.Tensor, columns: Any, *, causal: bool) -> torch.Tensor:
