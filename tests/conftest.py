@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vkfuse.pages import seldom_collected
+
+settings.register_profile("vkfuse", deadline=None)  # cores are shared
+settings.load_profile("vkfuse")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,7 +28,7 @@ def _combined(inner):
 PRINTED = st.recursive(LEAVES, _combined, max_leaves=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PRINTED)
 def test_what_torch_prints_is_read(expression):
     """sympy.srepr of sums, products, divisions, extrema and powers of symbols."""
@@ -111,7 +111,7 @@ def test_symbols_that_torch_counts_to():
         check_symbol("u99999999999", "test")
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.text(alphabet="s01.()*,'=_ [ft]{}:x-/+<", max_size=30))
 def test_any_text_gives_an_answer(text):
     """A verdict, nothing else, whatever the text."""

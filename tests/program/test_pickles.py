@@ -86,7 +86,7 @@ def damaged(draw):
     return bytes(data)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.one_of(damaged(), st.binary(max_size=60)))
 def test_no_damage_hides_a_name(data):
     """Whatever the bytes, an unpickler asks for no name that was not told, or the pickle was refused."""

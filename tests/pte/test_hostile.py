@@ -17,9 +17,7 @@ from vkfuse.pte.delegates import placement
 from vkfuse.pte.ptd import parse_ptd
 
 NAMES = ("mixed", "tied", "inline", "external", "sorted")
-SETTINGS = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = (b"\xff" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00" * 4, b"\x01\x00\x00\x00", b"\x00\x00\x00\x80")
 
 

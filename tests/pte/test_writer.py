@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vkfuse.errors import FormatError
@@ -293,7 +293,6 @@ def pte_files(draw):
     )
 
 
-@settings(deadline=None)
 @given(pte_files())
 def test_what_is_built_is_read(file):
     """Reading what is written of any model gives the model."""
@@ -357,7 +356,6 @@ def graphs(draw):
     )
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_graph_that_is_built_is_read(graph):
     """Reading what is written of any graph gives the graph, the bytes of its constants too."""

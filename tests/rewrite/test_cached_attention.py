@@ -126,7 +126,7 @@ def _looked_up(rows):
     return exported, name
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(place=st.integers(0, COLUMNS**2 - 1), rows=st.sampled_from([1, 2, None]))
 def test_one_value_of_a_mask(place, rows):
     """A table of masks of which one value is another than causal is no causal one, whichever a call can reach."""

@@ -1727,7 +1727,7 @@ def test_operators_that_repairs_remove(monkeypatch):
         repair(_program(_Rms(), torch.randn(2, 4)), [write_nothing])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch=st.integers(1, 3), repeats=st.integers(1, 5), width=st.integers(1, 4), flat=st.booleans())
 def test_rows_that_are_kept_once_are_read_as_all(batch, repeats, width, flat):
     """[batch, 1, width] of a file is read as the whole table, row by row, whatever its rows are taken for."""

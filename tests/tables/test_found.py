@@ -45,7 +45,7 @@ def tables(draw, bits=4):
     return kind, group, _table(integers, scales, kind)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(tables())
 def test_every_4_bit_grid_is_had_back(drawn):
     """Floats of any group size, type, sign and type of scale come back bit for bit from a pack made of what was found."""
@@ -59,7 +59,7 @@ def test_every_4_bit_grid_is_had_back(drawn):
     assert found.exact
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_8_bit_grids_are_had_back(data):
     """The same of eight bits and float32, by rows of a byte a weight."""

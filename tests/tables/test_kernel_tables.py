@@ -63,7 +63,7 @@ def calls(draw):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(calls())
 def test_rows_are_the_kernels(call):
     """The rows and the grid that is read are those of the operator that ExecuTorch defines, bit for bit."""

@@ -114,7 +114,7 @@ def _floats(grid):
     return (values - points) * scales
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(grids(), st.sampled_from([LOOKUP_COLUMNS, LINEAR_COLUMNS]), st.sampled_from([TABLE, FLAT, SHARED]))
 def test_pack_rebuilds_the_table(grid, multiple, table):
     """The rows that the pack stands for are the table's, whatever was padded, split or folded; the shader can read it."""
@@ -130,7 +130,7 @@ def test_pack_rebuilds_the_table(grid, multiple, table):
     assert made.scales.shape == (made.padded_rows, made.padded_columns // made.group_size)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(grids(), st.sampled_from([TABLE, FLAT, SHARED]), st.data())
 def test_upstreams_lookup_reads_the_pack(grid, table, data):
     """ExecuTorch's own definition of the operator gives the table's rows, in the layout that the pack says."""

@@ -58,7 +58,7 @@ def _product(made, x):
     return (out - sums.reshape(len(x), -1) @ offsets.T)[:, : pack.rows]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 30),
     rows=st.integers(1, 20),
@@ -122,7 +122,7 @@ def test_zero_points_out_of_reach_are_refused(point):
     assert grid.centred() is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1 << 30),
     rows=st.sampled_from([99, 128, 7000]),

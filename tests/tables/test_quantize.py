@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from torchao.quantization.quant_primitives import (
     MappingType,
@@ -36,7 +36,6 @@ def _rebuilt(grid):
     return grid.rebuild(0, grid.rows)
 
 
-@settings(deadline=None)
 @given(TABLES, SETTINGS)
 def test_every_table_has_a_grid_in_range(table, setting):
     """Integers are within their bits, scales normal halves but torchao's, no value further off than half a step."""

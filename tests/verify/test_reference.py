@@ -148,7 +148,7 @@ def test_state_advances_in_each_arithmetic_by_itself():
     assert [float(found[0][0]) for found in reference.each(ones, [EAGER, runtime])] == [1, 2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     rows=st.integers(1, 5),

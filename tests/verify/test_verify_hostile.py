@@ -36,7 +36,7 @@ def _regions(data):
 
 
 @pytest.mark.parametrize("name", ["lookup-dynamic", "8da4w"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patches=_PATCHES)
 def test_changed_bytes_end_in_a_verdict_or_an_error(name, lowered, patches):
     """Offsets, counts, sizes and indices set to anything: no crash, no other exception, no endless run."""
