@@ -168,17 +168,13 @@ def complete_group_norms(editor: GraphEditor, node: fx.Node, x: torch.Tensor) ->
     detail="the runtime does not resize those of a batch",
 )
 def write_out_group_norms(
-    editor: GraphEditor,
-    x: torch.Tensor,
-    num_groups: int,
-    weight: fx.Node,
-    bias: fx.Node,
-    eps: float,
+    editor: GraphEditor, x: torch.Tensor, num_groups: int, weight: fx.Node, bias: fx.Node, eps: float
 ) -> torch.Tensor | None:
     """Write out group norms of a dynamic batch, of known sizes else, with a group a row."""
     _, channels, *sizes = x.shape
-    known = all(of in editor.constants for of in (weight, bias))
-    if not (known and is_dynamic(x) and _fit_in_rows(x, num_groups)):
+    known = all(of in editor.constants for of in (weight, bias)) and x.dtype == torch.float32
+    fit = all(isinstance(n, int) for n in x.shape[1:]) and prod(x.shape[1:]) <= num_groups * TEXTURE[0]
+    if not (known and is_dynamic(x) and fit):
         return None
     scale, shift = (
         editor.stored(editor.constants.value(of).reshape(-1, *[1] * len(sizes)), f"group_norm.{name}")
@@ -188,15 +184,6 @@ def write_out_group_norms(
     centered = rows - rows.mean([-1], True)
     normed = centered * (centered.pow(2).mean([-1], True) + eps).rsqrt()
     return normed.reshape([-1, channels, *sizes]) * scale + shift
-
-
-def _fit_in_rows(x: torch.Tensor, groups: int) -> bool:
-    sizes = x.shape[1:]
-    return (
-        x.dtype == torch.float32
-        and all(isinstance(n, int) for n in sizes)
-        and prod(sizes) <= groups * TEXTURE[0]
-    )
 
 
 @replaces(aten.group_norm.default, code="group-norm-in-four-dimensions", detail="the runtime's takes images")
