@@ -84,6 +84,8 @@ KINDS = {
     "mask that is written": _written_mask,
     "patches put together": _turned,
     "queries of all windows": _queries_of_all_windows,
+    "large patches": lambda x: functional.unfold(x, 10, stride=2, padding=1)[:, :208].reshape(-1, 16, 13, 9),
+    "whole numbers beside floats": lambda x: torch.where(x > 0, x * torch.arange(12), torch.tensor(2)),
     "padded volumes": _padded_volumes,
     "constant of five dimensions": _constant_of_five_dimensions,
 }

@@ -174,6 +174,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     arithmetic.write_out_cosine_similarity,
     arithmetic.scalars_as_tensors,
     arithmetic.complete_layer_norms,
+    arithmetic.constants_of_one_type,
     arithmetic.concatenations_of_one_type,
     arithmetic.layer_norms_in_rows,
     arithmetic.instance_norms_as_group_norms,

@@ -6,14 +6,14 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx
 
 from vkfuse.multiples import ceil_div
 from vkfuse.rewrite.editor import GraphEditor
-from vkfuse.rewrite.operands import is_dynamic, operand
+from vkfuse.rewrite.operands import is_dynamic, operand, operands
 from vkfuse.rewrite.repairs.each import replaces
 from vkfuse.rewrite.repairs.functions import log_of_one_more
 from vkfuse.runtime.device import TEXTURE
@@ -123,6 +123,30 @@ def _is_narrow(dims: torch.Size) -> bool:
     if all(isinstance(size, int) for size in dims[:-_MATRIX]):
         depths = {prod(dims[:-_MATRIX]), prod(dims[: -_MATRIX - 1]) * ceil_div(dims[-_MATRIX - 1], _TEXEL)}
     return any(min(w, d) >= _MATRIX and max(w, d) == _THREE for w in widths for d in depths)
+
+
+@replaces(
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    *(aten.minimum.default, aten.maximum.default, aten.where.self),
+    code="constants-promoted",
+    detail="converted on the CPU with each call otherwise",
+)
+def constants_of_one_type(editor: GraphEditor, node: fx.Node) -> torch.Tensor | None:
+    """Store whole numbers beside floats, as a buffer of integers that scales has them, as the floats they become."""
+    dtype, given = node.meta["val"].dtype, operands(node)
+    if not dtype.is_floating_point or node in editor.constants:
+        return None
+    known = {name: of for name, of in given.items() if name != "condition" and of in editor.constants}
+    whole = {
+        name: editor.constants.value(of)
+        for name, of in known.items()
+        if not of.meta["val"].is_floating_point() and of.meta["val"].nbytes <= _MOST_PROMOTED
+    }
+    stored = {name: editor.stored(of.to(dtype), f"{node.name}.{name}") for name, of in whole.items()}
+    return editor.again(node, **stored) if stored else None
+
+
+_MOST_PROMOTED: Final = 1 << 16  # bytes of a constant that may have more of them
 
 
 @replaces(aten.cat.default, code="concatenation-promoted", detail="the runtime joins bytes, not values")

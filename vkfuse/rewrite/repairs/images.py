@@ -199,20 +199,20 @@ def patches_by_slices(
     if tiles:
         parts = x.reshape([batch, channels, rows, high, columns, wide]).permute([0, 1, 3, 5, 2, 4])
         return parts.reshape([batch, channels * high * wide, rows * columns])
-    if high * wide > _MOST_SLICES:
+    if high + wide > _MOST_SLICES:
         return None
     (far, across), (above, left), (down, right) = (
         each(operand(node, name), 2) for name in ("dilation", "padding", "stride")
     )
     if above or left:
         x = torch.constant_pad_nd(x, [left, left, above, above], 0.0)
-    slices = list[torch.Tensor]()
-    for at in range(high):
-        of_rows = aten.slice.Tensor(x, 2, at * far, at * far + (rows - 1) * down + 1, down)
-        for place in range(0, wide * across, across):
-            part = aten.slice.Tensor(of_rows, 3, place, place + (columns - 1) * right + 1, right)
-            slices.append(part.reshape([batch, channels, 1, rows * columns]))
-    return torch.cat(slices, 2).reshape([batch, channels * high * wide, rows * columns])
+    starts = range(0, high * far, far), range(0, wide * across, across)
+    tall = [aten.slice.Tensor(x, 2, at, at + (rows - 1) * down + 1, down) for at in starts[0]]
+    whole = torch.cat([part.reshape([-1, 1, rows * x.shape[3]]) for part in tall], 1)
+    whole = whole.reshape([-1, rows, x.shape[3]])  # each channel's rows for each row of the patches
+    parts = [aten.slice.Tensor(whole, 2, at, at + (columns - 1) * right + 1, right) for at in starts[1]]
+    patches = torch.cat([part.reshape([-1, 1, rows * columns]) for part in parts], 1)
+    return patches.reshape([batch, channels * high * wide, rows * columns])
 
 
 @replaces(aten.col2im.default, code="patches-by-slices", detail="no shader puts patches together")
