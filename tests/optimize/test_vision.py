@@ -3,6 +3,7 @@
 Each file was run on the 1.5.0 runtime (main of 2026-08-22, Mesa lavapipe), twice, at one and three images, and right there.
 """
 
+import pytest
 import torch
 from outcome import worst_error
 from programs import export
@@ -113,6 +114,28 @@ def test_delegates_that_an_index_keeps_apart(tmp_path):
     report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
     assert report.delegation.subgraphs == 2
     assert worst_error(exported, tmp_path / "model.pte", [(torch.randn(1, 84, 32),)]) < 1e-5
+
+
+class _End(nn.Module):
+    """A row of a text at the place of its largest word, as CLIP's text tower ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.first, self.last = nn.Embedding(50, 32), nn.Linear(32, 32), nn.Linear(32, 8)
+
+    def forward(self, tokens):
+        rows = self.first(self.table(tokens)).tanh()
+        return self.last(rows[torch.arange(rows.shape[0]), tokens.argmax(-1)])
+
+
+@pytest.mark.parametrize("dynamic", [None, {0: Dim("n", max=4)}, {0: Dim("n", max=4), 1: Dim("s", max=16)}])
+def test_ends_of_texts(dynamic, tmp_path):
+    """Rows that two indices name are taken on the GPU, by one index."""
+    exported = export(_End(), torch.randint(0, 50, (2, 7)), dynamic=(dynamic,) if dynamic else None)
+    report = optimize(exported, tmp_path / "model.pte", Options(baseline=BaselineChoice.NONE)).report
+    assert report.delegation.subgraphs == 1
+    tokens = [(torch.randint(0, 50, (2, 9 if dynamic and 1 in dynamic else 7)),)]
+    assert worst_error(exported, tmp_path / "model.pte", tokens) < 1e-5
 
 
 def test_one_delegate(tmp_path):

@@ -115,6 +115,7 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     kernels.random_by_sizes,
     indices.known_indices_as_slices,
     indices.indices_from_the_start,
+    indices.pairs_of_places,
     indices.places_selected,
     indices.taken_by_gathering,
     outer_writes.scattered_rows_looked_up,

@@ -210,8 +210,8 @@ def patches_by_slices(
     tall = [aten.slice.Tensor(x, 2, at, at + (rows - 1) * down + 1, down) for at in starts[0]]
     whole = torch.cat([part.reshape([-1, 1, rows * x.shape[3]]) for part in tall], 1)
     whole = whole.reshape([-1, rows, x.shape[3]])  # each channel's rows for each row of the patches
-    parts = [aten.slice.Tensor(whole, 2, at, at + (columns - 1) * right + 1, right) for at in starts[1]]
-    patches = torch.cat([part.reshape([-1, 1, rows * columns]) for part in parts], 1)
+    blocks = [aten.slice.Tensor(whole, 2, at, at + (columns - 1) * right + 1, right) for at in starts[1]]
+    patches = torch.cat([part.reshape([-1, 1, rows * columns]) for part in blocks], 1)
     return patches.reshape([batch, channels * high * wide, rows * columns])
 
 

@@ -161,6 +161,26 @@ def places_selected(
     )
 
 
+@replaces(
+    aten.index.Tensor, code="pairs-of-places", detail="the runtime of 1.5.0 indexes the first dimension alone"
+)
+def pairs_of_places(
+    editor: GraphEditor, node: fx.Node, x: torch.Tensor, indices: Sequence[fx.Node | None]
+) -> torch.Tensor | None:
+    """Take ``x[rows, places]``, as a text's end is, from all rows of a tensor of floats one behind the other."""
+    given = [of for of in indices if of is not None and of.meta["val"].ndim == 1]
+    if not len(given) == len(indices) == 2 or node in editor.constants or not x.is_floating_point():
+        return None
+    if any(of.meta["val"].dtype not in _SIGNED for of in given):
+        return None
+    sizes, index = editor.sizes(x), list[torch.Tensor]()
+    for of, size in zip(given, sizes, strict=False):
+        places = editor.tensor(of)
+        index.append(wrapped(places, size) if _may_be_negative(of, editor.constants) else places)
+    flat = aten.mul.Tensor(index[0], sizes[1]) + index[1]
+    return editor.again(node, x=x.reshape([-1, *sizes[2:]]), indices=[flat])
+
+
 def _may_be_negative(index: fx.Node, constants: Constants) -> bool:
     value = constants.value(index) if index in constants else index.meta["val"]
     if value.dtype not in _SIGNED:
