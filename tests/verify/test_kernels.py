@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import vkfuse
 from vkfuse.program.operators import register_operators
 from vkfuse.pte.place import Place
 from vkfuse.verify.errors import CannotVerifyError
@@ -57,3 +58,15 @@ def test_gated_delta_rule(decays):
     given = [query, key, value, torch.rand(decays), torch.rand(1, 2, 5), state]
     want = torch.ops.llama.gated_delta_rule(*given)
     torch.testing.assert_close(kernel.run([*given, None, None]), tuple(want))
+
+
+def test_quotients_of_infinities(tmp_path):
+    """Rounded down they are infinite on the GPU, as the 1.5.0 runtime gave, and NaN in torch: there is no such file."""
+
+    class Halves(torch.nn.Module):
+        def forward(self, x):
+            return x // 2.0
+
+    program = torch.export.export(Halves(), (torch.tensor([[torch.inf, 3.0, -torch.inf, -3.0]]),))
+    with pytest.raises(vkfuse.CheckFailedError):
+        vkfuse.optimize(program, tmp_path / "model.pte", baseline="none")

@@ -165,7 +165,7 @@ def divide_rounded(call: Call) -> torch.Tensor:
     if call.args[2] != mode:
         call.note(Code.DIVISION_ALWAYS_FLOORED)
     if a.is_floating_point():
-        return torch.div(a, b, rounding_mode=mode)
+        return (a / b).floor()
     quotient = torch.div(a, b.where(b != 0, 1), rounding_mode=mode)
     return as_integers(call, quotient.float(), quotient)
 
