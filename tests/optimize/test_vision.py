@@ -68,6 +68,18 @@ def _queries_of_all_windows(x):
     return (windows * queries.repeat_interleave(4, dim=0)).reshape(-1, 16, 13, 12)
 
 
+def _products(x):
+    tiles = x.reshape(-1, 2, 2, 4, 13, 12) @ torch.linspace(-1, 1, 144).reshape(12, 12)
+    turned = torch.linspace(-1, 1, 169).reshape(13, 13) @ tiles
+    first = turned[:, :, :, :1]
+    return (first.transpose(-2, -1) @ turned).reshape(-1, 16, 12, 12)
+
+
+def _attention_in_blocks(x):
+    rows = x.reshape(-1, 2, 3, 13 * 4, 8).transpose(2, 3).reshape(-1, 2, 13, 12, 8)
+    return functional.scaled_dot_product_attention(rows, rows, rows.tanh()).reshape(x.shape)
+
+
 KINDS = {
     "adaptive pool, 1": _moved_and_pooled,
     "adaptive pool, alike": _pooled((1, 4)),
@@ -87,6 +99,8 @@ KINDS = {
     "queries of all windows": _queries_of_all_windows,
     "large patches": lambda x: functional.unfold(x, 10, stride=2, padding=1)[:, :208].reshape(-1, 16, 13, 9),
     "whole numbers beside floats": lambda x: torch.where(x > 0, x * torch.arange(12), torch.tensor(2)),
+    "attention in blocks": _attention_in_blocks,
+    "products of six dimensions": _products,
     "padded volumes": _padded_volumes,
     "constant of five dimensions": _constant_of_five_dimensions,
 }

@@ -26,16 +26,22 @@ aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 
 
-@replaces(ATTENTION, code="attention-in-four-dimensions", detail="dimensions of one in front")
+@replaces(ATTENTION, code="attention-in-four-dimensions", detail="dimensions in front, of one or as one")
 def attention_in_four_dimensions(
     editor: GraphEditor, node: fx.Node, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> torch.Tensor | None:
-    """Give attention without a dimension for heads, or for the batch, dimensions of one."""
+    """Give attention without a dimension for heads, or for the batch, dimensions of one; those in front as one."""
     parts = {"query": query, "key": key, "value": value}
     ranks = {part.ndim for part in parts.values()}
     missing = 4 - ranks.pop()
-    if ranks or missing <= 0:
+    if ranks or not missing:
         return None
+    if missing < 0:
+        alike = len({str(part.shape[:-3]) for part in parts.values()}) == 1
+        if not alike or operand(node, "attn_mask") is not None:
+            return None
+        flat = {name: part.reshape([-1, *editor.sizes(part)[-3:]]) for name, part in parts.items()}
+        return editor.again(node, **flat).reshape(editor.sizes(node))
     for _ in range(missing):
         parts = {name: part.unsqueeze(0) for name, part in parts.items()}
     out = editor.again(node, **parts)

@@ -215,12 +215,16 @@ def _joined(flat: _Flat, node: fx.Node) -> torch.Tensor:
 
 
 def _multiplied(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
-    """A product of as many matrices on either side."""
+    """A product of matrices on either side, or of as many as there are beside them: batches that are alike as one."""
     parts = [*operands(node).values()]
-    (*batch, _, _), (*other, _, _) = map(_shape, parts)
-    if not _same(batch, other):
+    most = max(map(_rank, parts)) - 2
+    batches = [[*[1] * (most + 2 - _rank(part)), *_shape(part)[:-2]] for part in parts]
+    single = [tuple(_is_one(of[d]) for of in batches) for d in range(most)]
+    runs = _runs([[d] for d in range(most) if not all(single[d])], single, _MOST - 2)
+    if len(runs) > _MOST - 2 or min(map(_rank, parts)) < 2:
         return None
-    first, second = (flat.laid(part, [math.prod(batch), *_shape(part)[-2:]]) for part in parts)
+    sizes = [[math.prod(of[d] for d in run) for run in runs if not all(map(_is_one, of))] for of in batches]
+    first, second = (flat.laid(of, [*size, *_shape(of)[-2:]]) for of, size in zip(parts, sizes, strict=True))
     return first.matmul(second)
 
 
