@@ -58,6 +58,12 @@ def _constant_of_five_dimensions(x):
     return (windows + torch.arange(8.0).reshape(1, 1, 2, 4, 1)).reshape(x.shape)
 
 
+def _parts(x):
+    one, two = x.unflatten(1, (2, 2, 4)).permute(1, 0, 3, 2, 4, 5).unbind(0)
+    first, rest = (one * two.sigmoid()).split([1, 3], 1)
+    return torch.cat([rest, first, two], 1).flatten(1, 2)
+
+
 def _turned(x):
     return torch.einsum("nhwpqc->nchpwq", x.reshape(-1, 13, 3, 2, 2, 16)).reshape(-1, 16, 26, 6)
 
@@ -101,6 +107,7 @@ KINDS = {
     "whole numbers beside floats": lambda x: torch.where(x > 0, x * torch.arange(12), torch.tensor(2)),
     "attention in blocks": _attention_in_blocks,
     "products of six dimensions": _products,
+    "parts of six dimensions": _parts,
     "padded volumes": _padded_volumes,
     "constant of five dimensions": _constant_of_five_dimensions,
 }

@@ -199,6 +199,8 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     images.mean_volumes_as_images,
     images.strides_of_pools,
     cumulated.cumulative_sums_in_steps,
+    resized.splits_as_slices,
+    resized.unbinds_as_selections,
     dimensions.operators_in_four_dimensions,
     truths.negations_of_bits,
     truths.equalities_as_bounds,
@@ -214,8 +216,6 @@ AFTER_TABLES: tuple[RepairRule, ...] = (
     reductions.reductions_keep_dimensions,
     reductions.softmaxes_in_rows,
     resized.squeezes_as_views,
-    resized.splits_as_slices,
-    resized.unbinds_as_selections,
 )
 
 

@@ -25,7 +25,7 @@ from vkfuse.rewrite.traced import untraced
 
 aten = torch.ops.aten
 
-_MOST: Final = 4
+MOST: Final = 4
 _AS_THEY_LIE: Final = frozenset({*VIEWS, *COPIES, aten.unsqueeze.default, aten.squeeze.dim})
 _BLANKS: Final[Mapping[Any, float]] = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
 
@@ -47,7 +47,7 @@ class _Flat:
 
     def laid(self, node: fx.Node, sizes: Sequence[_Size]) -> torch.Tensor:
         """The values of a node, in `sizes`; of a constant, that itself: no delegate keeps what has more than four."""
-        if _rank(node) > _MOST and node in self.editor.constants:
+        if _rank(node) > MOST and node in self.editor.constants:
             return self.editor.stored(self.editor.constants.value(node).reshape(sizes), node.name)
         return self.viewed(self.of(node), sizes)
 
@@ -93,7 +93,7 @@ def _replaced(exported: ExportedProgram, wanted: Callable[[fx.Node], bool]) -> R
             made = rule(flat, node)
             if made is None:
                 continue
-            if node.target not in _AS_THEY_LIE or _rank(node) <= _MOST:
+            if node.target not in _AS_THEY_LIE or _rank(node) <= MOST:
                 editor.replace(node, flat.viewed(made, _shape(node)))
                 found.append(node.name)
             flat.known[node] = made
@@ -107,7 +107,7 @@ _Rule = Callable[[_Flat, fx.Node], torch.Tensor | None]
 def _has_many_names(node: fx.Node) -> bool:
     if node.target != aten.einsum.default:
         return False
-    return len({*filter(str.isalpha, operand(node, "equation"))}) > _MOST
+    return len({*filter(str.isalpha, operand(node, "equation"))}) > MOST
 
 
 def _is_large(node: fx.Node) -> bool:
@@ -115,7 +115,7 @@ def _is_large(node: fx.Node) -> bool:
     values = [of.meta.get("val") for of in (node, *node.all_input_nodes)]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     alone = all(isinstance(value, (torch.Tensor, torch.SymInt)) for value in values)
-    return node.op == "call_function" and alone and any(value.ndim > _MOST for value in tensors)
+    return node.op == "call_function" and alone and any(value.ndim > MOST for value in tensors)
 
 
 def _rule(node: fx.Node) -> _Rule | None:
@@ -145,7 +145,7 @@ def _rank(node: fx.Node) -> int:
 def _same_values(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     """A view or a copy."""
     source = operand(node, "x")
-    small = _rank(source) <= _MOST or source in flat.known
+    small = _rank(source) <= MOST or source in flat.known
     return flat.of(source) if small else None
 
 
@@ -156,7 +156,7 @@ def _elementwise(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     padded = {part: [*[1] * (len(shape) - _rank(part)), *_shape(part)] for part in parts}
     broadcast = [tuple(_is_one(size[d]) for size in padded.values()) for d in range(len(shape))]
     runs = _runs([[d] for d in range(len(shape)) if not _is_one(shape[d])], broadcast)
-    if len(runs) > _MOST:
+    if len(runs) > MOST:
         return None
     expands = node.target == aten.expand.default
     laid = {
@@ -180,7 +180,7 @@ def _expanded(flat: _Flat, value: torch.Tensor, sizes: Sequence[_Size]) -> torch
     return value.expand(new)
 
 
-def _runs(runs: list[list[int]], kinds: Sequence[Any], most: int = _MOST) -> list[list[int]]:
+def _runs(runs: list[list[int]], kinds: Sequence[Any], most: int = MOST) -> list[list[int]]:
     """Dimensions, as many of those next to each other that are of one kind together as make them `most`."""
     while len(runs) > most:
         at = next((i for i in range(1, len(runs)) if kinds[runs[i - 1][-1]] == kinds[runs[i][0]]), None)
@@ -200,7 +200,7 @@ def _along(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     shape = _shape(source)
     sides = [(d > dims[-1]) - (d < dims[0]) for d in range(len(shape))]
     others = [[d] for d in range(len(shape)) if sides[d] and not _is_one(shape[d])]
-    runs = _runs(sorted([*others, dims]), sides, 3 if is_dynamic(source) else _MOST)
+    runs = _runs(sorted([*others, dims]), sides, 3 if is_dynamic(source) else MOST)
     laid, place = flat.laid(source, [math.prod(shape[d] for d in run) for run in runs]), runs.index(dims)
     return flat.editor.again(node, x=laid, dim=[place] if several else place)
 
@@ -220,8 +220,8 @@ def _multiplied(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     most = max(map(_rank, parts)) - 2
     batches = [[*[1] * (most + 2 - _rank(part)), *_shape(part)[:-2]] for part in parts]
     single = [tuple(_is_one(of[d]) for of in batches) for d in range(most)]
-    runs = _runs([[d] for d in range(most) if not all(single[d])], single, _MOST - 2)
-    if len(runs) > _MOST - 2 or min(map(_rank, parts)) < 2:
+    runs = _runs([[d] for d in range(most) if not all(single[d])], single, MOST - 2)
+    if len(runs) > MOST - 2 or min(map(_rank, parts)) < 2:
         return None
     sizes = [[math.prod(of[d] for d in run) for run in runs if not all(map(_is_one, of))] for of in batches]
     first, second = (flat.laid(of, [*size, *_shape(of)[-2:]]) for of, size in zip(parts, sizes, strict=True))
@@ -234,7 +234,7 @@ def _padded(flat: _Flat, node: fx.Node) -> torch.Tensor | None:
     widths = [(0, 0)] * (_rank(source) - len(pad) // 2) + [*zip(pad[::2], pad[1::2], strict=True)][::-1]
     kept = [d for d, size in enumerate(_shape(source)) if any(widths[d]) or not _is_one(size)]
     runs = _runs([[d] for d in kept], [d + 1 if any(of) else 0 for d, of in enumerate(widths)])
-    if len(runs) > _MOST or operands(node).get("mode", "constant") != "constant":
+    if len(runs) > MOST or operands(node).get("mode", "constant") != "constant":
         return None
     laid = flat.laid(source, [math.prod(_shape(source)[d] for d in run) for run in runs])
     return flat.editor.again(node, x=laid, pad=[n for run in reversed(runs) for n in widths[run[0]]])
@@ -260,7 +260,7 @@ def _turned(flat: _Flat, node: fx.Node, order: Sequence[int]) -> torch.Tensor:
         sizes, turned = [*value.shape], [sorted(kept).index(d) for d in kept]
     else:
         sizes, turned = blocks_of(shape, order)
-    if len(sizes) > _MOST:
+    if len(sizes) > MOST:
         return _in_steps(flat, value, sizes, turned)
     value = flat.viewed(value, sizes)
     return value if turned == sorted(turned) else value.permute(turned)

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import COPIES, same_shape
 from vkfuse.rewrite.operands import is_dynamic, operand, operands
+from vkfuse.rewrite.repairs.dimensions import MOST
 from vkfuse.rewrite.repairs.each import Repairs, done, replaces
 
 aten = torch.ops.aten
@@ -57,9 +58,8 @@ _SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
 @replaces(*_SPLITS, code="splits-as-slices", detail="a split is not resized by the runtime")
 def splits_as_slices(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> torch.Tensor | None:
     """Replace the parts of each split by slices, where the split dimension itself is static."""
-    parts = node.meta["val"]
-    lengths = [part.shape[dim] for part in parts]
-    if not is_dynamic(parts[0]) or not all(isinstance(length, int) for length in lengths):
+    lengths = [part.shape[dim] for part in node.meta["val"]]
+    if not _ends(x) or not all(isinstance(length, int) for length in lengths):
         return None
     start = sum(lengths[:which])
     return aten.slice.Tensor(x, dim, start, start + lengths[which])  # type: ignore[no-any-return]
@@ -70,9 +70,14 @@ def splits_as_slices(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> to
     code="unbinds-as-selections",
     detail="ExecuTorch ends it in squeezes, which are not resized",
 )
-def unbinds_as_selections(node: fx.Node, which: int, x: torch.Tensor, dim: int) -> torch.Tensor | None:
-    """Replace the parts of a tensor of symbolic sizes along one dimension by selections."""
-    return x.select(dim, which) if is_dynamic(node.meta["val"][0]) else None
+def unbinds_as_selections(which: int, x: torch.Tensor, dim: int) -> torch.Tensor | None:
+    """Replace the parts of a tensor along one dimension by selections."""
+    return x.select(dim, which) if _ends(x) else None
+
+
+def _ends(x: torch.Tensor) -> bool:
+    """Whether a delegate ends where parts are made of `x`: of symbolic sizes, or more dimensions than it has."""
+    return x.ndim > MOST or is_dynamic(x)
 
 
 _BROADCASTING = (
