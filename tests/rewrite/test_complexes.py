@@ -29,6 +29,7 @@ class _Rotated(nn.Module):
 
 TURNS = {
     "stored": lambda model, rows: model.turned[rows],
+    "put together": lambda model, rows: torch.cat(model.turned.split([1, 3], 1)[::-1], 1).flip(1)[rows],
     "polar": lambda model, rows: torch.polar(torch.ones_like(model.angles[rows]), model.angles[rows]),
     "exponential": lambda model, rows: torch.exp(1j * model.angles[rows]),
     "conjugate": lambda model, rows: torch.complex(

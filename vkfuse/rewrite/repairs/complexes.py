@@ -16,7 +16,6 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from vkfuse.program.parts import constants_of
 from vkfuse.rewrite.editor import GraphEditor
 from vkfuse.rewrite.moves import MOVES
 from vkfuse.rewrite.operands import operand, operands
@@ -30,12 +29,16 @@ _Rule: TypeAlias = Callable[..., Any]
 
 
 def complex_numbers_as_pairs(exported: ExportedProgram) -> Repairs:
-    """Compute with real and imaginary parts; a program with an operator that is not known so stays as it is."""
+    """Compute with real and imaginary parts; a program with an operator that is not known so stays as it is.
+
+    What no input reaches is evaluated, by whatever operators it is computed.
+    """
     editor, pairs, results = GraphEditor(exported), dict[fx.Node, _Pair](), list[str]()
-    tensors = constants_of(exported)
     for node in exported.graph.nodes:
-        if node.name in tensors and tensors[node.name].is_complex():
-            pairs[node] = _stored(editor, node.name, tensors[node.name])
+        if node in editor.constants:
+            if _is_complex(node) and any(user not in editor.constants for user in node.users):
+                pairs[node] = _stored(editor, node.name, editor.constants.value(node))
+            continue
         if node.op != "call_function" or not (
             _is_complex(node) or any(n in pairs for n in node.all_input_nodes)
         ):
