@@ -332,7 +332,7 @@ OPERATORS: Final = (
             in_a_buffer_columns_in_fours,
             parameters_of_rows,
         ),
-        departs=(Code.QPARAMS_NUDGED,),
+        departs=(Code.QPARAMS_NUDGED, Code.NOT_FINITE),
         shaders=choose_qparams,
         integers=True,
     ),
