@@ -143,7 +143,7 @@ def _recurrent(rows):
             | {"executorch_prim::sub.Scalar", "dim_order_ops::_to_dim_order_copy.out"},
         ),
         (_in_patches, {"patches-by-slices", "stride-given"}, set()),
-        (_let_through, {"known-masks-as-positions", "indices-as-slices"}, {"aten::index.Tensor_out"}),
+        (_let_through, {"known-masks-as-positions", "indices-as-slices", "pairs-of-places"}, set()),
         (
             _scaled_by_lengths,
             {"powers-of-sizes"},

@@ -173,11 +173,16 @@ def pairs_of_places(
         return None
     if any(of.meta["val"].dtype not in _SIGNED for of in given):
         return None
-    sizes, index = editor.sizes(x), list[torch.Tensor]()
-    for of, size in zip(given, sizes, strict=False):
-        places = editor.tensor(of)
-        index.append(wrapped(places, size) if _may_be_negative(of, editor.constants) else places)
-    flat = aten.mul.Tensor(index[0], sizes[1]) + index[1]
+    sizes, negative = editor.sizes(x), [_may_be_negative(of, editor.constants) for of in given]
+    known = [editor.constants.value(of) for of in given if of in editor.constants]
+    if len(known) == len(given) and not any(negative) and isinstance(sizes[1], int):
+        flat = editor.stored(known[0] * sizes[1] + known[1], "places")
+    else:
+        places = [
+            wrapped(editor.tensor(of), size) if below else editor.tensor(of)
+            for of, size, below in zip(given, sizes, negative, strict=False)
+        ]
+        flat = aten.mul.Tensor(places[0], sizes[1]) + places[1]
     return editor.again(node, x=x.reshape([-1, *sizes[2:]]), indices=[flat])
 
 

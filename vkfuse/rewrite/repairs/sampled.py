@@ -22,6 +22,7 @@ _NEAREST, _BILINEAR = aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec
 _RESAMPLED: Final = (
     *(_NEAREST, aten._upsample_nearest_exact2d.vec),  # noqa: SLF001 - the operator's name
     *(_BILINEAR, aten.upsample_bicubic2d.vec),
+    *(aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec),  # noqa: SLF001
     *(aten._upsample_bilinear2d_aa.default, aten._upsample_bicubic2d_aa.default),  # noqa: SLF001
 )
 _LARGEST: Final = 2**24  # pixels of the images that matrices are read from
