@@ -3,7 +3,9 @@
 import pytest
 import torch
 from executorch.backends.vulkan.vulkan_preprocess import VulkanBackend
+from programs import quantize_dynamic
 from torch import nn
+from torchao.utils import unwrap_tensor_subclass
 
 from vkfuse.errors import LoweringError
 from vkfuse.lower import loadable, operands
@@ -189,9 +191,28 @@ class _Grouped(nn.Module):
         return torch.ops.aten._grouped_mm(x.bfloat16(), torch.ones(64, 64).bfloat16(), offs=ends)
 
 
+class _Nested(nn.Module):
+    """An 8da4w linear in a branch of a condition, of what another condition in that branch gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x):
+        def chosen(x):
+            return self.linear(torch.cond(x.sum() > 1, lambda y: y * 2, lambda y: y - 1, (x,)))
+
+        return torch.cond(x.sum() > 0, chosen, lambda y: y * 3, (x,))
+
+
+def _nested():
+    return unwrap_tensor_subclass(quantize_dynamic(_Nested()))
+
+
 @pytest.mark.parametrize(
     ("module", "said", "hint"),
     [
+        (_nested(), r"no kernel of torchao::choose_qparams_affine and", "other operators of torch"),
         (
             _Rrelu(),
             r"no kernel of aten::rrelu_with_noise_functional \(rrelu_with_noise_functional of",
@@ -199,7 +220,7 @@ class _Grouped(nn.Module):
         ),
         (_Grouped(), r"no kernel of aten::_grouped_mm \(_grouped_mm of forward", "other operators of torch"),
     ],
-    ids=["rrelu in training", "grouped_mm"],
+    ids=["8da4w behind two conditions", "rrelu in training", "grouped_mm"],
 )
 def test_operators_without_a_kernel_are_named(tmp_path, module, said, hint):
     """What ExecuTorch calls missing out variants is said of the program's own nodes, with a remedy."""

@@ -162,9 +162,7 @@ def _beneath(written: _Written, start: int, end: int) -> Iterator[tuple[fx.Node,
 @replaces(*_ZEROS, code="empties-as-zeros", detail="an empty tensor has one size for all lengths")
 def empties_as_zeros(editor: GraphEditor, node: fx.Node) -> fx.Node | None:
     """Fill what is left empty and written to later: ExecuTorch's empty tensors do not grow, and none is like another."""
-    like = (
-        node.target == aten.empty_like.default
-    )  # for which torch has empty_permuted, and no library a kernel
+    like = node.target == aten.empty_like.default  # empty_permuted to torch, of which no library has a kernel
     if not like and all(isinstance(size, int) for size in node.meta["val"].shape):
         return None
     known = {argument.name for argument in _ZEROS[node.target]._schema.arguments}  # noqa: SLF001 - torch's only way

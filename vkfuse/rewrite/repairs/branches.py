@@ -33,7 +33,11 @@ def hoist_branch_tables(exported: ExportedProgram) -> Repairs:
 
 
 def _hoistable(branch: fx.GraphModule, node: fx.Node, constants: Constants) -> list[fx.Node]:
-    """Dequantizations in `branch`: of operands that are constants outside, or of rows that it quantizes."""
+    """Dequantizations in `branch`: of operands that are constants outside, or of rows that it quantizes.
+
+    Rows stay where a condition stands in the branch, on which they may depend.
+    """
+    alone = not branch.graph.find_nodes(op="get_attr")
     operands = dict(zip(branch.graph.find_nodes(op="placeholder"), node.args[3], strict=True))  # type: ignore[arg-type]
     return [
         inner
@@ -42,7 +46,7 @@ def _hoistable(branch: fx.GraphModule, node: fx.Node, constants: Constants) -> l
             inner.target in weight_readers()
             and all(operands.get(i) in constants for i in inner.all_input_nodes)
         )
-        or rounding_of(inner) is not None
+        or (alone and rounding_of(inner) is not None)
     ]
 
 
